@@ -1,0 +1,2 @@
+//! corecached
+pub mod protocol;
