@@ -1,2 +1,5 @@
 //! corecached
+pub mod clock;
+pub mod hash;
 pub mod protocol;
+pub mod store;

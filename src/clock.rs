@@ -1,0 +1,130 @@
+//! Time as the cache counts it: whole seconds since shortly before the process started.
+//!
+//! A worker reads the clock once per turn ([`Clock::now`]) and hands the result down; nothing below
+//! `worker/` reads a clock. Like memcached, the count starts at 2, so that 0 can mean "never" and 1
+//! "long ago".
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Seconds on the cache's clock. Stored in items as they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now(pub u32);
+
+/// An exptime up to this many seconds (30 days) is relative to now; a larger one is absolute Unix time
+/// (protocol.txt, "Expiration times").
+pub const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
+
+/// What an item that never expires stores.
+pub const NEVER: u32 = 0;
+
+/// The count at the start: memcached's `ITEM_UPDATE_INTERVAL` hack, so that uptime is never 0.
+const START: i64 = 2;
+
+/// The one clock of a process, shared by its workers.
+#[derive(Debug)]
+pub struct Clock {
+    started: Instant,
+    /// Unix time at which the count was 0.
+    origin_unix: i64,
+    /// Seconds added by `debugtime`.
+    offset: AtomicI64,
+    /// Count at which `debugtime p` stopped the clock; negative while it runs.
+    paused_at: AtomicI64,
+}
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Clock {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        Clock {
+            started: Instant::now(),
+            origin_unix: unix - START,
+            offset: AtomicI64::new(0),
+            paused_at: AtomicI64::new(-1),
+        }
+    }
+
+    /// The current count.
+    pub fn now(&self) -> Now {
+        let paused_at = self.paused_at.load(Ordering::Relaxed);
+        let base = if paused_at >= 0 { paused_at } else { self.elapsed() };
+        Now((base + self.offset.load(Ordering::Relaxed)).max(START) as u32)
+    }
+
+    fn elapsed(&self) -> i64 {
+        START + self.started.elapsed().as_secs() as i64
+    }
+
+    /// Unix time of a count.
+    pub fn unix(&self, now: Now) -> i64 {
+        self.origin_unix + i64::from(now.0)
+    }
+
+    /// What an item stores for an exptime from a client (seconds, any sign): [`NEVER`], or the count from
+    /// which on it is dead.
+    #[inline]
+    pub fn deadline(&self, exptime: i32, now: Now) -> u32 {
+        deadline(i64::from(exptime), now, self.origin_unix)
+    }
+
+    /// `debugtime p`
+    pub fn pause(&self) {
+        self.paused_at.store(self.elapsed(), Ordering::Relaxed);
+    }
+
+    /// `debugtime r`
+    pub fn resume(&self) {
+        self.paused_at.store(-1, Ordering::Relaxed);
+    }
+
+    /// `debugtime ±n`
+    pub fn advance(&self, seconds: i64) {
+        self.offset.fetch_add(seconds, Ordering::Relaxed);
+    }
+}
+
+/// memcached's `realtime()`: negative is long ago, up to 30 days is relative, the rest is Unix time.
+fn deadline(exptime: i64, now: Now, origin_unix: i64) -> u32 {
+    match exptime {
+        0 => NEVER,
+        i64::MIN..0 => 1,
+        1..=RELATIVE_SECONDS_MAX => now.0.saturating_add(exptime as u32),
+        _ if exptime <= origin_unix => 1,
+        _ => (exptime - origin_unix) as u32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exptime_follows_protocol_txt() {
+        let origin = 1_700_000_000;
+        let now = Now(100);
+        for (exptime, expected) in [
+            (0, NEVER),
+            (-1, 1),
+            (1, 101),
+            (RELATIVE_SECONDS_MAX, 100 + RELATIVE_SECONDS_MAX as u32),
+            (RELATIVE_SECONDS_MAX + 1, 1),
+            (origin, 1),
+            (origin + 500, 500),
+        ] {
+            assert_eq!(deadline(exptime, now, origin), expected, "exptime {exptime}");
+        }
+    }
+
+    #[test]
+    fn debugtime_moves_and_stops_the_clock() {
+        let clock = Clock::start();
+        let before = clock.now();
+        clock.pause();
+        clock.advance(50);
+        assert!(clock.now().0 >= before.0 + 50);
+        assert_eq!(clock.now(), clock.now());
+        clock.resume();
+        assert!(clock.now().0 >= before.0 + 50);
+    }
+}

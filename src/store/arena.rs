@@ -1,0 +1,269 @@
+//! Address space: reserved once, committed by the kernel page by page as it is touched.
+//!
+//! [`Arena`] holds the pages of all shards. A chunk in it is named by an [`ItemId`]: its offset in units of
+//! [`Arena::granule`] bytes, so that 32 bits reach every chunk, and nothing holds a pointer.
+//! [`Region`] is an array of one type that grows in place: the index never moves while it grows.
+//!
+//! The first page of the arena is never used: an id of 0 names nothing.
+//!
+//! One of the three files with `unsafe` in them. What it rests on: the mapping lives as long as the `Arena`, all
+//! bytes of it are readable and writable, and an `ItemId` is only made here, from an offset inside the mapping.
+
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw, UncheckedAdvice};
+use std::io;
+use std::marker::PhantomData;
+use std::num::NonZeroU32;
+
+/// Bytes in a page: what a slab class takes from the budget at a time.
+pub const PAGE_SIZE: usize = 1 << 20;
+
+/// Names a chunk of the arena, and the item in it if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ItemId(NonZeroU32);
+
+impl ItemId {
+    /// The id as the index and the links store it; 0 stands for none.
+    #[inline]
+    pub fn to_raw(id: Option<ItemId>) -> u32 {
+        id.map_or(0, |id| id.0.get())
+    }
+
+    /// Reads back what [`ItemId::to_raw`] gave. `raw` must come from there: the name of a chunk that never was would
+    /// be read as one.
+    #[inline]
+    pub(crate) fn from_raw(raw: u32) -> Option<ItemId> {
+        NonZeroU32::new(raw).map(ItemId)
+    }
+
+    /// The bits of the id, never 0.
+    #[inline]
+    pub fn bits(self) -> u32 {
+        self.0.get()
+    }
+}
+
+/// The number of a page in the arena, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageId(pub u32);
+
+/// The memory of all items of all shards.
+#[derive(Debug)]
+pub struct Arena {
+    map: MmapRaw,
+    /// Invariant: `1 << shift` bytes per unit of an id; at least 8.
+    shift: u32,
+    /// Invariant: pages 1 to `pages`, inclusive, lie inside `map`.
+    pages: u32,
+}
+
+impl Arena {
+    /// Reserves room for at least `pages` pages, and more where ids reach further, so that the limit can be raised
+    /// later. Nothing is committed. With `huge`, asks for huge pages.
+    ///
+    /// # Errors
+    /// Those of `mmap`.
+    pub fn reserve(pages: u32, huge: bool) -> io::Result<Arena> {
+        let needed = (pages as usize + 1) * PAGE_SIZE;
+        let mut shift = 3;
+        while needed > 1 << (32 + shift) {
+            shift += 1;
+        }
+        // Four times the limit, so that `cache_memlimit` can raise it; where address space is scarce, what is needed.
+        let generous = (needed * 4).min(1 << (32 + shift));
+        let (map, len) = match reserve(generous) {
+            Ok(map) => (map, generous),
+            Err(_) => (reserve(needed)?, needed),
+        };
+        if huge {
+            map.advise(Advice::HugePage)?;
+        }
+        Ok(Arena { map: MmapRaw::from(map), shift, pages: (len / PAGE_SIZE) as u32 - 1 })
+    }
+
+    /// How many pages there is address space for.
+    pub fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// Bytes per unit of an id: every chunk begins at a multiple of it.
+    pub fn granule(&self) -> usize {
+        1 << self.shift
+    }
+
+    /// The id of the chunk that begins `offset` bytes into a page.
+    ///
+    /// # Panics
+    /// If the page or the offset lies outside, or the offset is not a multiple of the granule.
+    #[inline]
+    pub fn id(&self, page: PageId, offset: usize) -> ItemId {
+        assert!(page.0 != 0 && page.0 <= self.pages && offset < PAGE_SIZE && offset.is_multiple_of(self.granule()));
+        let units = ((page.0 as usize * PAGE_SIZE + offset) >> self.shift) as u32;
+        ItemId(NonZeroU32::new(units).expect("page 0 is never used"))
+    }
+
+    /// The page that a chunk lies in.
+    #[inline]
+    pub fn page(&self, id: ItemId) -> PageId {
+        PageId((((id.bits() as u64) << self.shift) / PAGE_SIZE as u64) as u32)
+    }
+
+    /// Where in its page a chunk begins, in bytes.
+    #[inline]
+    pub fn offset_in_page(&self, id: ItemId) -> usize {
+        ((id.bits() as usize) << self.shift) % PAGE_SIZE
+    }
+
+    /// The address of a chunk. Only `item.rs` reads and writes through it.
+    #[inline]
+    pub(super) fn pointer(&self, id: ItemId) -> *mut u8 {
+        // SAFETY: an id is made by `Arena::id` alone, from an offset inside the mapping.
+        unsafe { self.map.as_mut_ptr().add((id.bits() as usize) << self.shift) }
+    }
+
+    /// Asks the processor for the first cache lines of a chunk.
+    #[inline]
+    pub fn prefetch(&self, id: ItemId) {
+        let pointer = self.pointer(id);
+        prefetch(pointer);
+        prefetch(pointer.wrapping_add(64));
+    }
+
+    /// Gives the memory of a page back to the operating system; it reads as zeros when it is used again.
+    ///
+    /// The caller owns the page and nothing names a chunk in it any more.
+    pub fn release(&self, page: PageId) {
+        assert!(page.0 != 0 && page.0 <= self.pages);
+        // SAFETY: DONTNEED replaces bytes by zeros; the range is inside the mapping and no item is left in it.
+        let result = unsafe {
+            self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, page.0 as usize * PAGE_SIZE, PAGE_SIZE)
+        };
+        if let Err(error) = result {
+            log::warn!("giving a page back to the system failed: {error}");
+        }
+    }
+}
+
+fn reserve(len: usize) -> io::Result<MmapMut> {
+    MmapOptions::new().len(len).no_reserve_swap().map_anon()
+}
+
+/// Asks the processor for the cache line at an address. Any address will do; nothing is read.
+#[inline]
+fn prefetch(pointer: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint; it neither reads nor faults, whatever the address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(pointer.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = pointer;
+}
+
+/// Types whose all-zero bytes are a value: what fresh memory of a [`Region`] holds.
+///
+/// # Safety
+/// Every bit pattern of zeros must be a valid value, and the type must not need dropping.
+pub(super) unsafe trait Zeroed: Copy {}
+
+/// An array that grows in place, up to what was reserved; new elements are zero.
+#[derive(Debug)]
+pub(super) struct Region<T> {
+    map: MmapRaw,
+    /// Invariant: `len <= capacity`, and `capacity` elements fit in `map`.
+    len: usize,
+    capacity: usize,
+    _elements: PhantomData<T>,
+}
+
+impl<T: Zeroed> Region<T> {
+    /// Reserves address space for `capacity` elements; halves it as often as the system refuses.
+    ///
+    /// # Errors
+    /// Those of `mmap`, when not even room for 1024 elements can be had.
+    pub(super) fn reserve(capacity: usize) -> io::Result<Region<T>> {
+        let mut capacity = capacity.max(1024);
+        loop {
+            match reserve(capacity * size_of::<T>()) {
+                Ok(map) => return Ok(Region { map: MmapRaw::from(map), len: 0, capacity, _elements: PhantomData }),
+                Err(error) if capacity <= 1024 => return Err(error),
+                Err(_) => capacity /= 2,
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds `count` zero elements at the end; false when the reserve does not hold them.
+    #[must_use]
+    pub(super) fn grow(&mut self, count: usize) -> bool {
+        if self.capacity - self.len < count {
+            return false;
+        }
+        self.len += count;
+        true
+    }
+
+    #[inline]
+    pub(super) fn prefetch(&self, index: usize) {
+        prefetch(self.map.as_ptr().wrapping_add(index * size_of::<T>()));
+    }
+}
+
+impl<T: Zeroed> std::ops::Index<usize> for Region<T> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, index: usize) -> &T {
+        assert!(index < self.len);
+        // SAFETY: inside the mapping (`len <= capacity`), aligned (a mapping starts on a page of at least 4 KiB and
+        // elements follow each other), and zeros are a `T` (`Zeroed`); `&self` keeps writers away.
+        unsafe { &*self.map.as_ptr().cast::<T>().add(index) }
+    }
+}
+
+impl<T: Zeroed> std::ops::IndexMut<usize> for Region<T> {
+    #[inline]
+    fn index_mut(&mut self, index: usize) -> &mut T {
+        assert!(index < self.len);
+        // SAFETY: as for `index`; `&mut self` makes this the only reference.
+        unsafe { &mut *self.map.as_mut_ptr().cast::<T>().add(index) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_name_pages_and_offsets() {
+        let arena = Arena::reserve(4, false).expect("address space");
+        for (page, offset) in [(1, 0), (1, 8), (4, PAGE_SIZE - 8)] {
+            let id = arena.id(PageId(page), offset);
+            assert_eq!((arena.page(id), arena.offset_in_page(id)), (PageId(page), offset));
+            assert_eq!(ItemId::from_raw(ItemId::to_raw(Some(id))), Some(id));
+        }
+        assert_eq!(ItemId::to_raw(None), 0);
+    }
+
+    #[test]
+    fn more_than_32_gib_get_wider_granules() {
+        let arena = Arena::reserve(40 * 1024, false).expect("address space");
+        assert!(arena.granule() > 8 && arena.pages() >= 40 * 1024);
+        let last = arena.id(PageId(arena.pages()), PAGE_SIZE - arena.granule());
+        assert_eq!(arena.page(last), PageId(arena.pages()));
+    }
+
+    #[test]
+    fn regions_grow_in_place_up_to_their_reserve() {
+        // SAFETY: zero is a u64.
+        unsafe impl Zeroed for u64 {}
+        let mut region = Region::<u64>::reserve(2000).expect("address space");
+        assert!(region.grow(1500));
+        region[1499] = 7;
+        assert!(!region.grow(501));
+        assert!(region.grow(500));
+        assert_eq!((region[1499], region[1999], region.len()), (7, 0, 2000));
+    }
+}

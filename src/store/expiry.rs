@@ -1,0 +1,70 @@
+//! Dead items give their memory back: before a live one is evicted, and in small steps between turns.
+//!
+//! Every page knows when its first item dies, so that only pages with something to find are looked at, some chunks at a
+//! time: there is no scan of everything, and items carry no links for it.
+
+use super::item::{Chunk, FETCHED};
+use super::slab::ClassId;
+use super::{NEVER, Store};
+
+impl Store {
+    /// Frees dead items among the next `steps` chunks of a class; says whether there was one.
+    pub(super) fn reclaim(&mut self, class: ClassId, steps: u32) -> bool {
+        let freed = self.sweep(class, steps);
+        let counters = &mut self.class_counters[class.index()];
+        counters.reclaimed += freed;
+        counters.direct_reclaims += u64::from(freed > 0);
+        freed > 0
+    }
+
+    /// As [`Store::reclaim`], on behalf of the crawler.
+    pub(super) fn crawl(&mut self, class: ClassId, steps: u32) -> u64 {
+        let freed = self.sweep(class, steps);
+        let counters = &mut self.class_counters[class.index()];
+        counters.reclaimed += freed;
+        counters.crawler_reclaimed += freed;
+        freed
+    }
+
+    fn sweep(&mut self, class: ClassId, steps: u32) -> u64 {
+        let mut freed = 0;
+        let pages = self.slabs.page_count(class);
+        for id in self.slabs.scan(class, self.now, steps, &self.items) {
+            if self.items.chunk(id) != Chunk::Linked {
+                continue;
+            }
+            self.class_counters[class.index()].crawler_items_checked += 1;
+            let item = self.items.at(id);
+            if self.death(&item).is_some() {
+                let unfetched = item.state() & FETCHED == 0;
+                self.class_counters[class.index()].expired_unfetched += u64::from(unfetched);
+                self.remove_by_id(id);
+                freed += 1;
+                // An emptied page has left: its chunks are not ours to look at any more.
+                if self.slabs.page_count(class) != pages {
+                    break;
+                }
+            } else if item.exptime() != NEVER {
+                self.slabs.note_deadline(self.items.arena().page(id), item.exptime());
+            }
+        }
+        freed
+    }
+
+    /// A small bounded part of what is to be done between turns: about `steps` chunks looked at for dead items, as many
+    /// tails settled, pages beyond a lowered limit given back. Called again and again it gets round to every class.
+    pub fn housekeep(&mut self, steps: u32) {
+        let class = ClassId(self.housekeeping_next);
+        self.housekeeping_next = if class >= self.slabs.large() { 1 } else { class.0 + 1 };
+        if self.slabs.page_count(class) > 0 {
+            self.crawl(class, steps);
+            self.settle(class, steps as usize);
+        }
+        self.shrink();
+    }
+
+    /// Number of calls of [`Store::housekeep`] that reach every class once.
+    pub fn housekeeping_round(&self) -> usize {
+        usize::from(self.slabs.large().0)
+    }
+}

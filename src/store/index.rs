@@ -1,0 +1,364 @@
+//! The index: from a hash to the ids of the items that may have it.
+//!
+//! Buckets are one cache line: twelve 8-bit tags beside twelve ids, so that a miss costs one line and a hit one line and
+//! the item. A full bucket continues in an overflow bucket.
+//!
+//! ```text
+//! 0            12     16                                                            64
+//! ├─ 12 tags ───┼─ link ┼─ 12 ids ───────────────────────────────────────────────────┤
+//! ```
+//!
+//! It grows by linear hashing (Litwin 1980), one bucket at a time: bucket `split` is divided between itself and
+//! bucket `split + 2^level`, in place, and never more than a bucket in one insertion. Once the load passes
+//! [`LOAD_MAX`] each insertion divides one bucket until all are divided, so the index is between 40 and 85 percent full
+//! but for the first moments. To divide a bucket the hashes of its items are needed; they are computed from the keys,
+//! which the caller provides, and prefetched one insertion ahead.
+
+use super::arena::{ItemId, Region, Zeroed};
+use crate::hash;
+use std::io;
+
+const SLOTS: usize = 12;
+
+/// Mean number of items per bucket at which a round of growth begins.
+const LOAD_MAX: usize = 10;
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// 0: the slot is free.
+    tags: [u8; SLOTS],
+    /// Number of the overflow bucket that continues this one, plus 1; 0: none.
+    link: u32,
+    ids: [u32; SLOTS],
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+// SAFETY: integers; all zero is an empty bucket.
+unsafe impl Zeroed for Bucket {}
+
+const EMPTY: Bucket = Bucket { tags: [0; SLOTS], link: 0, ids: [0; SLOTS] };
+
+/// Where an entry stands. Valid until the next change of the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    bucket: BucketId,
+    slot: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BucketId {
+    Main(u32),
+    Overflow(u32),
+}
+
+/// From hashes to ids.
+#[derive(Debug)]
+pub(super) struct Index {
+    /// Invariant: `2^level + split` buckets.
+    buckets: Region<Bucket>,
+    overflow: Region<Bucket>,
+    /// Free overflow buckets, linked like full ones.
+    overflow_free: u32,
+    level: u32,
+    split: usize,
+    growing: bool,
+    count: usize,
+}
+
+impl Index {
+    /// An empty index of `2^level` buckets, with address space for `items_max` items.
+    ///
+    /// # Errors
+    /// Those of `mmap`.
+    pub(super) fn new(level: u32, items_max: usize) -> io::Result<Index> {
+        let level = level.clamp(4, 30);
+        let capacity = (2 * items_max / LOAD_MAX).max(2 << level);
+        let mut buckets = Region::reserve(capacity)?;
+        if !buckets.grow(1 << level) {
+            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        }
+        let overflow = Region::reserve(capacity)?;
+        Ok(Index { buckets, overflow, overflow_free: 0, level, split: 0, growing: false, count: 0 })
+    }
+
+    /// Number of entries.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes in use by buckets.
+    pub(super) fn bytes(&self) -> usize {
+        (self.buckets.len() + self.overflow.len()) * size_of::<Bucket>()
+    }
+
+    /// Log2 of the number of slots, rounded down.
+    pub(super) fn power(&self) -> u32 {
+        (self.buckets.len() * SLOTS).ilog2()
+    }
+
+    /// Whether buckets are being divided.
+    pub(super) fn is_growing(&self) -> bool {
+        self.growing
+    }
+
+    #[inline]
+    fn bucket_of(&self, hash: u64) -> usize {
+        let bits = hash::bucket_bits(hash) as usize;
+        let bucket = bits & ((1 << self.level) - 1);
+        if bucket < self.split { bits & ((2 << self.level) - 1) } else { bucket }
+    }
+
+    /// Asks the processor for the bucket of a hash.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64) {
+        self.buckets.prefetch(self.bucket_of(hash));
+    }
+
+    /// The first entry in the bucket of a hash that has its tag: very likely the item, if there is one.
+    #[inline]
+    pub(super) fn candidate(&self, hash: u64) -> Option<ItemId> {
+        let bucket = &self.buckets[self.bucket_of(hash)];
+        let slots = bucket.matches(hash::tag(hash));
+        if slots == 0 { None } else { ItemId::from_raw(bucket.ids[slot(slots)]) }
+    }
+
+    /// The entry with this hash's tag for which `is_it` says yes.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(ItemId) -> bool) -> Option<(ItemId, Place)> {
+        let tag = hash::tag(hash);
+        let mut at = BucketId::Main(self.bucket_of(hash) as u32);
+        loop {
+            let bucket = self.bucket(at);
+            let mut slots = bucket.matches(tag);
+            while slots != 0 {
+                let slot = slot(slots);
+                if let Some(id) = ItemId::from_raw(bucket.ids[slot])
+                    && is_it(id)
+                {
+                    return Some((id, Place { bucket: at, slot: slot as u8 }));
+                }
+                slots &= slots - 1;
+            }
+            if bucket.link == 0 {
+                return None;
+            }
+            at = BucketId::Overflow(bucket.link - 1);
+        }
+    }
+
+    #[inline]
+    fn bucket(&self, id: BucketId) -> &Bucket {
+        match id {
+            BucketId::Main(at) => &self.buckets[at as usize],
+            BucketId::Overflow(at) => &self.overflow[at as usize],
+        }
+    }
+
+    #[inline]
+    fn bucket_mut(&mut self, id: BucketId) -> &mut Bucket {
+        match id {
+            BucketId::Main(at) => &mut self.buckets[at as usize],
+            BucketId::Overflow(at) => &mut self.overflow[at as usize],
+        }
+    }
+
+    /// Adds an entry. `hash_of` gives the hash of an item and `prefetch` asks for its cache lines: they are needed when
+    /// the index grows. False when there is no room for an overflow bucket (never before the reserve is used up).
+    #[inline]
+    #[must_use]
+    pub(super) fn insert(
+        &mut self,
+        hash: u64,
+        id: ItemId,
+        hash_of: impl Fn(ItemId) -> u64,
+        prefetch: impl Fn(ItemId),
+    ) -> bool {
+        if self.growing {
+            self.divide(hash_of, prefetch);
+        }
+        if !self.place(self.bucket_of(hash), hash::tag(hash), id) {
+            return false;
+        }
+        self.count += 1;
+        if self.count > self.buckets.len() * LOAD_MAX {
+            self.growing = true;
+        }
+        true
+    }
+
+    #[inline]
+    fn place(&mut self, bucket: usize, tag: u8, id: ItemId) -> bool {
+        let mut at = BucketId::Main(bucket as u32);
+        loop {
+            let bucket = self.bucket_mut(at);
+            let free = bucket.matches(0);
+            if free != 0 {
+                let slot = slot(free);
+                bucket.tags[slot] = tag;
+                bucket.ids[slot] = id.bits();
+                return true;
+            }
+            if bucket.link == 0 {
+                return self.place_in_overflow(at, tag, id);
+            }
+            at = BucketId::Overflow(bucket.link - 1);
+        }
+    }
+
+    #[cold]
+    fn place_in_overflow(&mut self, full: BucketId, tag: u8, id: ItemId) -> bool {
+        let number = if self.overflow_free != 0 {
+            let number = self.overflow_free;
+            self.overflow_free = self.overflow[number as usize - 1].link;
+            number
+        } else if self.overflow.grow(1) {
+            self.overflow.len() as u32
+        } else {
+            return false;
+        };
+        let bucket = &mut self.overflow[number as usize - 1];
+        *bucket = EMPTY;
+        bucket.tags[0] = tag;
+        bucket.ids[0] = id.bits();
+        self.bucket_mut(full).link = number;
+        true
+    }
+
+    /// Makes an entry name another item of the same hash.
+    #[inline]
+    pub(super) fn replace(&mut self, place: Place, id: ItemId) {
+        self.bucket_mut(place.bucket).ids[usize::from(place.slot)] = id.bits();
+    }
+
+    /// Takes an entry out.
+    #[inline]
+    pub(super) fn remove(&mut self, place: Place) {
+        let bucket = self.bucket_mut(place.bucket);
+        bucket.tags[usize::from(place.slot)] = 0;
+        bucket.ids[usize::from(place.slot)] = 0;
+        self.count -= 1;
+    }
+
+    /// Divides bucket `split`: those of its entries whose next hash bit is set move to the new bucket.
+    #[cold]
+    fn divide(&mut self, hash_of: impl Fn(ItemId) -> u64, prefetch: impl Fn(ItemId)) {
+        if !self.buckets.grow(1) {
+            self.growing = false;
+            return;
+        }
+        let (old, new) = (self.split, self.split + (1 << self.level));
+        let mut entries = Entries::take(self, old);
+        for id in entries.ids() {
+            let hash = hash_of(id);
+            let bit = hash::bucket_bits(hash) as usize & (1 << self.level);
+            let placed = self.place(if bit == 0 { old } else { new }, hash::tag(hash), id);
+            // The overflow buckets that held them have just been freed.
+            assert!(placed, "a divided bucket has room for its own entries");
+        }
+        self.split += 1;
+        if self.split == 1 << self.level {
+            self.split = 0;
+            self.level += 1;
+            self.growing = false;
+            return;
+        }
+        self.buckets.prefetch(self.split + 1);
+        for raw in self.buckets[self.split].ids {
+            if let Some(id) = ItemId::from_raw(raw) {
+                prefetch(id);
+            }
+        }
+    }
+}
+
+/// The entries of a bucket that is being divided.
+struct Entries {
+    inline: [u32; SLOTS],
+    /// Those of its overflow buckets; seldom any.
+    more: Vec<u32>,
+}
+
+impl Entries {
+    /// Empties a bucket and frees its overflow buckets.
+    fn take(index: &mut Index, bucket: usize) -> Entries {
+        let taken = std::mem::replace(&mut index.buckets[bucket], EMPTY);
+        let mut entries = Entries { inline: taken.ids, more: Vec::new() };
+        let mut link = taken.link;
+        while link != 0 {
+            let overflow = &mut index.overflow[link as usize - 1];
+            entries.more.extend_from_slice(&overflow.ids);
+            let next = overflow.link;
+            overflow.link = index.overflow_free;
+            index.overflow_free = link;
+            link = next;
+        }
+        entries
+    }
+
+    fn ids(&mut self) -> impl Iterator<Item = ItemId> {
+        self.inline.iter().chain(&self.more).filter_map(|&raw| ItemId::from_raw(raw))
+    }
+}
+
+impl Bucket {
+    /// A mask with the high bit of byte `n` set where slot `n` has this tag. A byte above a match may be set too
+    /// (the subtraction borrows); the id and the key decide.
+    #[inline]
+    fn matches(&self, tag: u8) -> u128 {
+        const ONES: u128 = u128::from_le_bytes([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0]);
+        let mut bytes = [0; 16];
+        bytes[..SLOTS].copy_from_slice(&self.tags);
+        let differences = u128::from_le_bytes(bytes) ^ (ONES * u128::from(tag));
+        differences.wrapping_sub(ONES) & !differences & (ONES << 7)
+    }
+}
+
+#[inline]
+fn slot(mask: u128) -> usize {
+    mask.trailing_zeros() as usize / 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arena::{Arena, PageId};
+    use super::*;
+    use std::collections::HashMap;
+
+    /// Runs insertions and removals against a `HashMap`; the hash of an id is a function of its bits.
+    #[test]
+    fn agrees_with_a_hash_map() {
+        for seed in 1..6_u64 {
+            let arena = Arena::reserve(8, false).expect("address space");
+            let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(seed | 1);
+            let hash_of = |id: ItemId| spread(u64::from(id.bits()));
+            let ids: Vec<ItemId> =
+                (0..60_000).map(|n| arena.id(PageId(1 + n / 130_000), n as usize % 130_000 * 8)).collect();
+            let mut index = Index::new(4, 100_000).expect("address space");
+            let mut model = HashMap::new();
+            let mut state = seed;
+            for step in 0..150_000_usize {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let id = ids[(state >> 33) as usize % ids.len()];
+                let found = index.find(hash_of(id), |other| other == id);
+                assert_eq!(found.is_some(), model.contains_key(&id.bits()), "seed {seed} step {step}");
+                match found {
+                    Some((_, place)) if state >> 62 == 0 => {
+                        index.remove(place);
+                        model.remove(&id.bits());
+                    }
+                    Some(_) => {}
+                    None => {
+                        assert!(index.insert(hash_of(id), id, hash_of, |_| ()));
+                        model.insert(id.bits(), ());
+                    }
+                }
+                assert_eq!(index.len(), model.len());
+            }
+            for id in &ids {
+                assert_eq!(index.find(hash_of(*id), |other| other == *id).is_some(), model.contains_key(&id.bits()));
+            }
+        }
+    }
+}

@@ -1,0 +1,521 @@
+//! An item: header, key, value, nothing else, in one chunk of a slab class or, when it is large, in a chain of them.
+//!
+//! ```text
+//! small item                                                         large item: a chain of LARGE_CHUNK
+//!  0 next          u32  id in its LRU list, or FLOATING               head, as a small item up to the key, then
+//!  4 prev          u32  id in its LRU list                              value length u32, id of first body u32,
+//!  8 exptime       u32  count of the clock, 0: never                    value …
+//! 12 last access   u32  count of the clock                            body
+//! 16 value length  u16  LARGE: a large item                            0 next body u32
+//! 18 key length    u8   1–250; 0: no item begins in this chunk          4 id of the head u32
+//! 19 state         u8   see the constants                              18 0 u8, 19 BODY u8
+//! 20 CAS           u64  absent with -C                                 24 value …
+//! 28 client flags  u32  absent when zero
+//!    key, value
+//! ```
+//! Numbers are in the machine's own order and not aligned. A free chunk has key length 0 and state 0.
+//!
+//! One of the three files with `unsafe` in them. What it rests on: an [`ItemId`] names a chunk inside the arena whose
+//! size covers what its header says (`slab.rs` hands out chunks, [`Items::create`] writes headers); and of all threads
+//! only the holder of the shard's lease reads or writes a linked item, with one exception: the value of a pinned item
+//! (see `Store::pin`) may be read by others, and nobody writes it while it is pinned. An item that is being received
+//! ([`Items::room`]) belongs to the worker that receives it until it is handed back.
+
+use super::arena::{Arena, ItemId};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Size of every chunk of a large item, and of the last slab class.
+pub const LARGE_CHUNK: usize = 16 << 10;
+
+const NEXT: usize = 0;
+const PREV: usize = 4;
+const EXPTIME: usize = 8;
+const LAST_ACCESS: usize = 12;
+const VALUE_LEN: usize = 16;
+const KEY_LEN: usize = 18;
+const STATE: usize = 19;
+const CAS: usize = 20;
+const HEADER: usize = 20;
+const CAS_SIZE: usize = 8;
+const CLIENT_FLAGS_SIZE: usize = 4;
+/// After the key of a large item's head: value length and id of the first body.
+const LARGE_EXTENSION: usize = 8;
+const BODY_OWNER: usize = 4;
+const BODY_HEADER: usize = 24;
+
+/// In `next`: the item is in no list and not in the index.
+const FLOATING: u32 = u32::MAX;
+/// In the value length: the item is large.
+const LARGE: u16 = u16::MAX;
+/// State of a body chunk.
+const BODY: u8 = 0xff;
+
+/// The two low bits of the state: which LRU segment the item is in.
+pub const SEGMENT_MASK: u8 = 0b11;
+/// It was fetched once since it was stored.
+pub const FETCHED: u8 = 1 << 2;
+/// It was fetched again: the LRU keeps it.
+pub const ACTIVE: u8 = 1 << 3;
+/// Marked stale by the meta protocol.
+pub const STALE: u8 = 1 << 4;
+/// A client was told to recache it (`W`).
+pub const WON: u8 = 1 << 5;
+/// The key was sent in base64.
+pub const KEY_BINARY: u8 = 1 << 6;
+/// There are client flags behind the header.
+const HAS_CLIENT_FLAGS: u8 = 1 << 7;
+
+/// The items of an arena: gives access to the bytes behind an id.
+#[derive(Clone, Debug)]
+pub struct Items {
+    arena: Arc<Arena>,
+    cas: bool,
+}
+
+/// What a chunk holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// Nothing.
+    Free,
+    /// An item begins here that is in the index.
+    Linked,
+    /// An item begins here that is being received, or is dead but pinned.
+    Floating,
+    /// It continues the large item that begins at the id.
+    Body(ItemId),
+}
+
+/// A place in a value, which may be spread over chunks: for reading or filling it part by part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    chunk: ItemId,
+    offset: u32,
+    /// Bytes of the value from here to the end of this chunk.
+    here: u32,
+    /// Bytes of the value from here to its end.
+    left: u32,
+}
+
+impl Cursor {
+    /// Bytes from here to the end of the value.
+    pub fn left(&self) -> usize {
+        self.left as usize
+    }
+}
+
+impl Items {
+    /// Items in `arena`, with or without CAS.
+    pub fn new(arena: Arc<Arena>, cas: bool) -> Items {
+        Items { arena, cas }
+    }
+
+    /// The memory they lie in.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// Bytes that an item takes in a single chunk.
+    #[inline]
+    pub fn size(&self, key_len: usize, client_flags: u32, value_len: usize) -> usize {
+        self.header() + if client_flags == 0 { 0 } else { CLIENT_FLAGS_SIZE } + key_len + value_len
+    }
+
+    #[inline]
+    fn header(&self) -> usize {
+        if self.cas { HEADER + CAS_SIZE } else { HEADER }
+    }
+
+    /// Chunks of [`LARGE_CHUNK`] that a large item takes.
+    pub fn chunks(&self, key_len: usize, client_flags: u32, value_len: usize) -> usize {
+        let first = LARGE_CHUNK - self.size(key_len, client_flags, LARGE_EXTENSION);
+        1 + value_len.saturating_sub(first).div_ceil(LARGE_CHUNK - BODY_HEADER)
+    }
+
+    /// The item that begins at an id.
+    #[inline]
+    pub fn at(&self, id: ItemId) -> Item<'_> {
+        Item { pointer: self.arena.pointer(id), cas: self.cas, items: PhantomData }
+    }
+
+    /// What the chunk at an id holds.
+    #[inline]
+    pub fn chunk(&self, id: ItemId) -> Chunk {
+        let item = self.at(id);
+        match (item.read::<u8>(KEY_LEN), item.read::<u8>(STATE)) {
+            (0, BODY) => ItemId::from_raw(item.read(BODY_OWNER)).map_or(Chunk::Free, Chunk::Body),
+            (0, _) => Chunk::Free,
+            _ if item.read::<u32>(NEXT) == FLOATING => Chunk::Floating,
+            _ => Chunk::Linked,
+        }
+    }
+
+    /// Writes the header and key of a new item into a chunk: floating, never fetched, CAS 0, without its value.
+    /// `bodies` are the further chunks of a large item: as many as [`Items::chunks`] says, less one; none for a small item.
+    ///
+    /// The caller owns the chunks, and the first has at least [`Items::size`] bytes or is a [`LARGE_CHUNK`].
+    #[inline]
+    pub fn create(
+        &self,
+        id: ItemId,
+        key: &[u8],
+        client_flags: u32,
+        value_len: usize,
+        large: Option<&[ItemId]>,
+    ) -> Item<'_> {
+        let item = self.at(id);
+        item.write(NEXT, FLOATING);
+        item.write(PREV, 0_u32);
+        item.write(EXPTIME, 0_u32);
+        item.write(LAST_ACCESS, 0_u32);
+        item.write(VALUE_LEN, if large.is_some() { LARGE } else { value_len as u16 });
+        item.write(KEY_LEN, key.len() as u8);
+        item.write(STATE, if client_flags == 0 { 0 } else { HAS_CLIENT_FLAGS });
+        item.set_cas(0);
+        if client_flags != 0 {
+            item.write(self.header(), client_flags);
+        }
+        item.copy_in(item.key_offset(), key);
+        if let Some(bodies) = large {
+            let extension = item.key_offset() + key.len();
+            item.write(extension, value_len as u32);
+            item.write(extension + 4, ItemId::to_raw(bodies.first().copied()));
+            for (at, &body) in bodies.iter().enumerate() {
+                let chunk = self.at(body);
+                chunk.write(NEXT, ItemId::to_raw(bodies.get(at + 1).copied()));
+                chunk.write(BODY_OWNER, id.bits());
+                chunk.write(KEY_LEN, 0_u8);
+                chunk.write(STATE, BODY);
+            }
+        }
+        item
+    }
+
+    /// Marks a chunk free and links it to the next free one.
+    #[inline]
+    pub fn set_free(&self, id: ItemId, next: Option<ItemId>) {
+        let chunk = self.at(id);
+        chunk.write(NEXT, ItemId::to_raw(next));
+        chunk.write(KEY_LEN, 0_u8);
+        chunk.write(STATE, 0_u8);
+    }
+
+    /// The chunk linked behind this one: of a free chunk the next free one, of a body the next body.
+    #[inline]
+    pub fn next_chunk(&self, id: ItemId) -> Option<ItemId> {
+        ItemId::from_raw(self.at(id).read(NEXT))
+    }
+
+    /// The first body of a large item; none for a small one.
+    pub fn first_body(&self, id: ItemId) -> Option<ItemId> {
+        let item = self.at(id);
+        if item.is_large() { ItemId::from_raw(item.read(item.key_offset() + item.key_len() + 4)) } else { None }
+    }
+
+    /// The beginning of an item's value.
+    pub fn value_cursor(&self, id: ItemId) -> Cursor {
+        let item = self.at(id);
+        let (offset, left) = (item.value_offset() as u32, item.value_len() as u32);
+        let here = if item.is_large() { left.min(LARGE_CHUNK as u32 - offset) } else { left };
+        Cursor { chunk: id, offset, here, left }
+    }
+
+    /// The bytes from a place in a value to the end of its chunk; empty at the end of the value.
+    ///
+    /// The item is pinned, or the caller holds the lease.
+    pub fn bytes(&self, cursor: &Cursor) -> &[u8] {
+        self.at(cursor.chunk).slice(cursor.offset as usize, cursor.here as usize)
+    }
+
+    /// The bytes from a place in a value to the end of its chunk, for filling.
+    ///
+    /// The item is floating and the caller is the one who fills it.
+    #[allow(clippy::mut_from_ref, reason = "memory of the arena; who may write it is a rule of leases, not of borrows")]
+    pub fn room(&self, cursor: &Cursor) -> &mut [u8] {
+        let pointer = self.at(cursor.chunk).pointer;
+        // SAFETY: `here` bytes from `offset` lie in the chunk (made by `value_cursor` and `advance`); the item is
+        // floating, so nobody else reads or writes its value.
+        unsafe { std::slice::from_raw_parts_mut(pointer.add(cursor.offset as usize), cursor.here as usize) }
+    }
+
+    /// The place `count` bytes further, at most to the end of the value.
+    pub fn advance(&self, mut cursor: Cursor, count: usize) -> Cursor {
+        let mut count = count.min(cursor.left as usize) as u32;
+        loop {
+            let step = count.min(cursor.here);
+            cursor.offset += step;
+            cursor.here -= step;
+            cursor.left -= step;
+            count -= step;
+            if cursor.here != 0 || cursor.left == 0 {
+                return cursor;
+            }
+            let chunk = self.at(cursor.chunk);
+            let next = if chunk.read::<u8>(KEY_LEN) == 0 {
+                self.next_chunk(cursor.chunk)
+            } else {
+                self.first_body(cursor.chunk)
+            };
+            cursor.chunk = next.expect("a large item has as many chunks as its value needs");
+            cursor.offset = BODY_HEADER as u32;
+            cursor.here = cursor.left.min((LARGE_CHUNK - BODY_HEADER) as u32);
+        }
+    }
+
+    /// Copies bytes into a floating item's value; gives the place behind them.
+    pub fn fill(&self, mut cursor: Cursor, mut bytes: &[u8]) -> Cursor {
+        while !bytes.is_empty() {
+            let room = self.room(&cursor);
+            let count = room.len().min(bytes.len());
+            room[..count].copy_from_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+            cursor = self.advance(cursor, count);
+        }
+        cursor
+    }
+
+    /// Copies the value of one item behind a place in the value of a floating one; gives the place behind it.
+    pub fn copy_value(&self, mut to: Cursor, from: ItemId) -> Cursor {
+        let mut from = self.value_cursor(from);
+        while from.left() > 0 {
+            let bytes = self.bytes(&from);
+            to = self.fill(to, bytes);
+            from = self.advance(from, bytes.len());
+        }
+        to
+    }
+}
+
+/// An item, by address. Cheap to copy; reads and writes go straight to the chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// Invariant: the first byte of a chunk of the arena.
+    pointer: *mut u8,
+    cas: bool,
+    items: PhantomData<&'a Items>,
+}
+
+impl<'a> Item<'a> {
+    #[inline]
+    fn read<T: Copy>(&self, offset: usize) -> T {
+        // SAFETY: fields are integers at offsets inside the smallest chunk, or behind the key of an item whose chunk
+        // covers them; see the top of the file for who may read.
+        unsafe { self.pointer.add(offset).cast::<T>().read_unaligned() }
+    }
+
+    #[inline]
+    fn write<T: Copy>(&self, offset: usize, value: T) {
+        // SAFETY: as for `read`.
+        unsafe { self.pointer.add(offset).cast::<T>().write_unaligned(value) }
+    }
+
+    #[inline]
+    fn copy_in(&self, offset: usize, bytes: &[u8]) {
+        // SAFETY: `bytes` was measured into the chunk's size by `Items::size`, and never lies in the chunk itself: it
+        // comes from a request buffer or from another item.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.pointer.add(offset), bytes.len()) }
+    }
+
+    #[inline]
+    fn slice(&self, offset: usize, len: usize) -> &'a [u8] {
+        // SAFETY: inside the chunk, as the header says; nobody writes these bytes while the slice lives: the holder of
+        // the lease lets go of it before the next change, and the value of a pinned item is not written.
+        unsafe { std::slice::from_raw_parts(self.pointer.add(offset), len) }
+    }
+
+    /// Id of the next item in its list, as [`ItemId::to_raw`] gives it.
+    #[inline]
+    pub fn next(&self) -> u32 {
+        self.read(NEXT)
+    }
+
+    /// Id of the item before it in its list, as [`ItemId::to_raw`] gives it.
+    #[inline]
+    pub fn prev(&self) -> u32 {
+        self.read(PREV)
+    }
+
+    #[inline]
+    pub(super) fn set_next(&self, raw: u32) {
+        self.write(NEXT, raw);
+    }
+
+    #[inline]
+    pub(super) fn set_prev(&self, raw: u32) {
+        self.write(PREV, raw);
+    }
+
+    /// Takes it out of the linked items, once the list and the index have let go of it.
+    #[inline]
+    pub(super) fn set_floating(&self) {
+        self.write(NEXT, FLOATING);
+    }
+
+    /// When it dies: a count of the clock, 0 for never.
+    #[inline]
+    pub fn exptime(&self) -> u32 {
+        self.read(EXPTIME)
+    }
+
+    #[inline]
+    pub(super) fn set_exptime(&self, exptime: u32) {
+        self.write(EXPTIME, exptime);
+    }
+
+    /// When it was last fetched or stored: a count of the clock.
+    #[inline]
+    pub fn last_access(&self) -> u32 {
+        self.read(LAST_ACCESS)
+    }
+
+    #[inline]
+    pub(super) fn set_last_access(&self, at: u32) {
+        self.write(LAST_ACCESS, at);
+    }
+
+    /// Its CAS value; 0 when none are kept.
+    #[inline]
+    pub fn cas(&self) -> u64 {
+        if self.cas { self.read(CAS) } else { 0 }
+    }
+
+    /// Sets its CAS value, where they are kept.
+    #[inline]
+    pub fn set_cas(&self, cas: u64) {
+        if self.cas {
+            self.write(CAS, cas);
+        }
+    }
+
+    /// State bits: segment, [`FETCHED`], [`ACTIVE`], [`STALE`], [`WON`], [`KEY_BINARY`].
+    #[inline]
+    pub fn state(&self) -> u8 {
+        self.read(STATE)
+    }
+
+    /// Sets and clears state bits.
+    #[inline]
+    pub fn change_state(&self, set: u8, clear: u8) {
+        self.write(STATE, self.state() & !clear | set);
+    }
+
+    /// Whether its value is spread over chunks.
+    #[inline]
+    pub fn is_large(&self) -> bool {
+        self.read::<u16>(VALUE_LEN) == LARGE
+    }
+
+    #[inline]
+    fn key_offset(&self) -> usize {
+        let header = if self.cas { HEADER + CAS_SIZE } else { HEADER };
+        header + if self.state() & HAS_CLIENT_FLAGS == 0 { 0 } else { CLIENT_FLAGS_SIZE }
+    }
+
+    #[inline]
+    fn value_offset(&self) -> usize {
+        self.key_offset() + self.key_len() + if self.is_large() { LARGE_EXTENSION } else { 0 }
+    }
+
+    #[inline]
+    fn key_len(&self) -> usize {
+        usize::from(self.read::<u8>(KEY_LEN))
+    }
+
+    /// The client's flags.
+    #[inline]
+    pub fn client_flags(&self) -> u32 {
+        if self.state() & HAS_CLIENT_FLAGS == 0 {
+            return 0;
+        }
+        self.read(if self.cas { HEADER + CAS_SIZE } else { HEADER })
+    }
+
+    /// The key.
+    #[inline]
+    pub fn key(&self) -> &'a [u8] {
+        self.slice(self.key_offset(), self.key_len())
+    }
+
+    /// Bytes in the value.
+    #[inline]
+    pub fn value_len(&self) -> usize {
+        match self.read::<u16>(VALUE_LEN) {
+            LARGE => self.read::<u32>(self.key_offset() + self.key_len()) as usize,
+            len => usize::from(len),
+        }
+    }
+
+    /// The value of a small item.
+    ///
+    /// # Panics
+    /// If the item is large.
+    #[inline]
+    pub fn value(&self) -> &'a [u8] {
+        assert!(!self.is_large(), "the value of a large item is not in one piece");
+        self.slice(self.key_offset() + self.key_len(), self.value_len())
+    }
+
+    /// Writes the value of a small item, which gets this length.
+    ///
+    /// The item's chunk has room for it, and no slice of the old value is in use.
+    #[inline]
+    pub fn set_value(&self, bytes: &[u8]) {
+        debug_assert!(!self.is_large());
+        self.write(VALUE_LEN, bytes.len() as u16);
+        self.copy_in(self.key_offset() + self.key_len(), bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arena::PageId;
+    use super::*;
+
+    fn items(cas: bool) -> Items {
+        Items::new(Arc::new(Arena::reserve(4, false).expect("address space")), cas)
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for (cas, flags) in [(true, 0), (true, 7), (false, 0), (false, u32::MAX)] {
+            let items = items(cas);
+            let id = items.arena().id(PageId(1), 64);
+            let item = items.create(id, b"key", flags, 5, None);
+            item.set_value(b"value");
+            item.set_cas(u64::MAX - 1);
+            item.change_state(FETCHED | STALE, 0);
+            item.set_exptime(9);
+            assert_eq!(items.chunk(id), Chunk::Floating);
+            item.set_next(0);
+            assert_eq!(items.chunk(id), Chunk::Linked);
+            assert_eq!((item.key(), item.value(), item.client_flags()), (&b"key"[..], &b"value"[..], flags));
+            assert_eq!((item.cas(), item.exptime()), (if cas { u64::MAX - 1 } else { 0 }, 9));
+            items.set_free(id, None);
+            assert_eq!(items.chunk(id), Chunk::Free);
+        }
+    }
+
+    #[test]
+    fn large_values_run_through_their_chunks() {
+        let items = items(true);
+        let value: Vec<u8> = (0..50_000_u32).map(|n| (n % 251) as u8).collect();
+        let count = items.chunks(3, 1, value.len());
+        assert_eq!(count, 4);
+        let ids: Vec<ItemId> = (0..count).map(|n| items.arena().id(PageId(2), n * LARGE_CHUNK)).collect();
+        let item = items.create(ids[0], b"key", 1, value.len(), Some(&ids[1..]));
+        let mut cursor = items.value_cursor(ids[0]);
+        for part in value.chunks(777) {
+            cursor = items.fill(cursor, part);
+        }
+        assert_eq!((cursor.left(), item.value_len(), item.key()), (0, value.len(), &b"key"[..]));
+        assert_eq!(items.chunk(ids[3]), Chunk::Body(ids[0]));
+        let mut read = Vec::new();
+        let mut cursor = items.value_cursor(ids[0]);
+        while cursor.left() > 0 {
+            let bytes = items.bytes(&cursor);
+            read.extend_from_slice(bytes);
+            cursor = items.advance(cursor, bytes.len());
+        }
+        assert!(read == value);
+    }
+}

@@ -1,0 +1,135 @@
+//! Segmented LRU: four lists for each slab class, linked through the items by id.
+//!
+//! ```text
+//!            second hit                        no hit, or list too long
+//!   set ──▶ HOT ───────────▶ WARM ◀──┐ hit   HOT, WARM ─────────────────▶ COLD ──▶ evicted
+//!    │                         └─────┘                                     │
+//!    └─ short TTL ─▶ TEMP                                 WARM ◀───────────┘ second hit
+//! ```
+//! As in memcached: new items enter HOT; an item that was hit twice is active; active tails of HOT and COLD move to WARM,
+//! an active tail of WARM goes round again, and other tails of HOT and WARM move to COLD, where victims are taken. A hit
+//! only sets bits in the item. All moves are at tails: on eviction, and in small steps in between.
+
+use super::arena::ItemId;
+use super::item::{Items, SEGMENT_MASK};
+use super::slab::ClassId;
+
+/// A segment; the numbers are those of memcached's lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "memcached's names")]
+#[repr(u8)]
+pub enum Segment {
+    Hot = 0,
+    Warm = 1,
+    Cold = 2,
+    Temp = 3,
+}
+
+impl Segment {
+    /// All of them, by number.
+    pub const ALL: [Segment; 4] = [Segment::Hot, Segment::Warm, Segment::Cold, Segment::Temp];
+
+    /// The segment that an item's state names.
+    #[inline]
+    pub fn of(state: u8) -> Segment {
+        Segment::ALL[usize::from(state & SEGMENT_MASK)]
+    }
+}
+
+/// A doubly linked list of items.
+///
+/// Invariant: `head`, `tail` and `count` are all zero or none is; the items between are linked both ways.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct List {
+    head: u32,
+    tail: u32,
+    pub(super) count: u32,
+}
+
+/// The lists of all classes of a shard.
+#[derive(Debug)]
+pub(super) struct Lru {
+    lists: Vec<[List; 4]>,
+}
+
+impl Lru {
+    pub(super) fn new(classes: usize) -> Lru {
+        Lru { lists: vec![[List::default(); 4]; classes + 1] }
+    }
+
+    #[inline]
+    pub(super) fn count(&self, class: ClassId, segment: Segment) -> u32 {
+        self.lists[class.index()][segment as usize].count
+    }
+
+    /// Number of items in a class.
+    pub(super) fn total(&self, class: ClassId) -> u32 {
+        self.lists[class.index()].iter().map(|list| list.count).sum()
+    }
+
+    #[inline]
+    pub(super) fn tail(&self, class: ClassId, segment: Segment) -> Option<ItemId> {
+        ItemId::from_raw(self.lists[class.index()][segment as usize].tail)
+    }
+
+    /// Puts an item that is in no list at the head of one, and writes the segment into its state.
+    #[inline]
+    pub(super) fn push(&mut self, items: &Items, class: ClassId, segment: Segment, id: ItemId) {
+        let list = &mut self.lists[class.index()][segment as usize];
+        let item = items.at(id);
+        item.change_state(segment as u8, SEGMENT_MASK);
+        item.set_prev(0);
+        item.set_next(list.head);
+        match ItemId::from_raw(list.head) {
+            Some(head) => items.at(head).set_prev(id.bits()),
+            None => list.tail = id.bits(),
+        }
+        list.head = id.bits();
+        list.count += 1;
+    }
+
+    /// Takes an item out of its list.
+    #[inline]
+    pub(super) fn unlink(&mut self, items: &Items, class: ClassId, id: ItemId) {
+        let item = items.at(id);
+        let list = &mut self.lists[class.index()][usize::from(item.state() & SEGMENT_MASK)];
+        let (prev, next) = (item.prev(), item.next());
+        match ItemId::from_raw(prev) {
+            Some(prev) => items.at(prev).set_next(next),
+            None => list.head = next,
+        }
+        match ItemId::from_raw(next) {
+            Some(next) => items.at(next).set_prev(prev),
+            None => list.tail = prev,
+        }
+        list.count -= 1;
+    }
+
+    /// Items of a list from its head on, at most `count`.
+    pub(super) fn from_head(&self, items: &Items, class: ClassId, segment: Segment, count: usize) -> Vec<ItemId> {
+        let mut at = ItemId::from_raw(self.lists[class.index()][segment as usize].head);
+        std::iter::from_fn(|| {
+            let id = at?;
+            at = ItemId::from_raw(items.at(id).next());
+            Some(id)
+        })
+        .take(count)
+        .collect()
+    }
+
+    /// Checks the links of all lists: for tests.
+    #[cfg(test)]
+    pub(super) fn validate(&self, items: &Items) {
+        for lists in &self.lists {
+            for (segment, list) in lists.iter().enumerate() {
+                let (mut at, mut prev, mut count) = (list.head, 0, 0);
+                while let Some(id) = ItemId::from_raw(at) {
+                    let item = items.at(id);
+                    assert_eq!((item.prev(), usize::from(item.state() & SEGMENT_MASK)), (prev, segment));
+                    (prev, at, count) = (at, item.next(), count + 1);
+                }
+                assert_eq!((list.tail, list.count), (prev, count));
+            }
+        }
+    }
+}

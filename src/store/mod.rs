@@ -1,0 +1,770 @@
+//! A shard's store: items, found by hash, kept in slab classes, aged in a segmented LRU.
+//!
+//! Plain single-threaded code: it knows neither sockets nor words of the protocol, reads no clock (its holder says what
+//! time it is, [`Store::set_now`]) and takes no lock but the one of the page budget, once per MiB.
+//!
+//! What holds between calls:
+//! - an item is in the index exactly when it is in one LRU list, that of its class and of the segment in its state;
+//! - a floating item is in neither: it is being received, or it was unlinked while pinned;
+//! - an item whose time is over, or that was stored before the last flush, is never given out.
+
+pub mod arena;
+pub mod expiry;
+mod index;
+pub mod item;
+pub mod lru;
+mod rebalance;
+pub mod slab;
+pub mod stats;
+
+use crate::clock::{NEVER, Now};
+use crate::hash::KeyHasher;
+use arena::ItemId;
+use index::{Index, Place};
+use item::{ACTIVE, FETCHED, Item, Items};
+use lru::{Lru, Segment};
+use slab::{Budget, ClassId, SlabOptions, Slabs};
+use stats::{ClassCounters, Counters};
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+/// Values from this length on are written to sockets from where they lie, pinned meanwhile; shorter ones are copied.
+pub const PIN_LEN_MIN: usize = 8 << 10;
+
+/// How many tails an eviction passes over (active, pinned) before it gives up on a class.
+const EVICTION_TRIES: usize = 64;
+/// How many of those may be active items that get another round.
+const SECOND_CHANCES: usize = 48;
+/// Tails of HOT and WARM settled before an eviction: a few each time, many when COLD has run empty.
+const SETTLE_MOVES: usize = 2;
+const SETTLE_MOVES_EMPTY: usize = 256;
+/// Chunks looked at for a dead item before a live one is evicted.
+const RECLAIM_STEPS: u32 = 256;
+
+/// How a store behaves. See `Config` for the flags.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Sizes of chunks.
+    pub slabs: SlabOptions,
+    /// Keep CAS values (no `-C`).
+    pub cas: bool,
+    /// Evict when memory is used up (no `-M`).
+    pub evict: bool,
+    /// Log2 of the number of index slots to begin with.
+    pub hash_power: u32,
+    /// Share of a class that may be HOT, in percent.
+    pub hot_percent: u32,
+    /// Share of a class that may be WARM, in percent.
+    pub warm_percent: u32,
+    /// An item of HOT moves on when it is older than this many times the age of COLD's tail.
+    pub hot_max_factor: f64,
+    /// As `hot_max_factor`, for WARM.
+    pub warm_max_factor: f64,
+    /// Items that live at most this many seconds go to TEMP.
+    pub temporary_ttl: Option<u32>,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        StoreOptions {
+            slabs: SlabOptions::default(),
+            cas: true,
+            evict: true,
+            hash_power: 16,
+            hot_percent: 20,
+            warm_percent: 40,
+            hot_max_factor: 0.2,
+            warm_max_factor: 2.0,
+            temporary_ttl: None,
+        }
+    }
+}
+
+/// An item that was found, and where the index has it. Valid until the next change of the store.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// The item.
+    pub id: ItemId,
+    place: Place,
+}
+
+/// Why there is no item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// There was none.
+    Unknown,
+    /// Its time was over.
+    Expired,
+    /// It was stored before the last flush.
+    Flushed,
+}
+
+/// No memory for an item: nothing may be evicted (`-M`), or what there is is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+/// One shard. See the top of the file.
+#[derive(Debug)]
+pub struct Store {
+    items: Items,
+    budget: Arc<Budget>,
+    hasher: KeyHasher,
+    slabs: Slabs,
+    index: Index,
+    lru: Lru,
+    options: StoreOptions,
+    now: u32,
+    /// What items are stamped with on access: `now`, or later when a flush happened within this second.
+    /// Invariant: `flushed_until < stamp`.
+    stamp: u32,
+    /// Items last accessed at this count or before are flushed.
+    flushed_until: u32,
+    /// When the next flush is due; 0: none.
+    flush_at: u32,
+    last_cas: u64,
+    /// Items that are being written to sockets: how often, and whether they died meanwhile.
+    pins: HashMap<u32, Pin>,
+    /// Class whose housekeeping is next.
+    housekeeping_next: u8,
+    bytes: u64,
+    /// Counted by whoever executes commands.
+    pub counters: Counters,
+    class_counters: Vec<ClassCounters>,
+    /// Seconds since the last access of the item evicted last, by class.
+    evicted_age: Vec<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Pin {
+    count: u32,
+    dead: bool,
+}
+
+impl Store {
+    /// An empty store that takes its pages from `budget`, as shard number `shard` of it.
+    ///
+    /// # Errors
+    /// When the system refuses address space for the index.
+    pub fn new(
+        shard: usize,
+        options: StoreOptions,
+        items: Items,
+        budget: Arc<Budget>,
+        hasher: KeyHasher,
+    ) -> io::Result<Store> {
+        let sizes = slab::chunk_sizes(&options.slabs, items.size(0, 0, 0), items.arena().granule());
+        let arena_bytes = items.arena().pages() as usize * arena::PAGE_SIZE;
+        let slots_per_bucket_log2 = 3;
+        let index =
+            Index::new(options.hash_power.saturating_sub(slots_per_bucket_log2), arena_bytes / sizes[0] as usize)?;
+        Ok(Store {
+            slabs: Slabs::new(shard, &sizes),
+            lru: Lru::new(sizes.len()),
+            class_counters: vec![ClassCounters::default(); sizes.len() + 1],
+            evicted_age: vec![0; sizes.len() + 1],
+            items,
+            budget,
+            hasher,
+            index,
+            options,
+            now: 2,
+            stamp: 2,
+            flushed_until: 0,
+            flush_at: 0,
+            last_cas: 0,
+            pins: HashMap::new(),
+            housekeeping_next: 1,
+            bytes: 0,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Tells the store what time it is. A flush that is due takes effect.
+    #[inline]
+    pub fn set_now(&mut self, now: Now) {
+        if self.now != now.0 {
+            self.now = now.0;
+            self.stamp = now.0.max(self.flushed_until + 1);
+            if self.flush_at != 0 && self.flush_at <= now.0 {
+                self.flush_at = 0;
+                self.flush();
+            }
+        }
+    }
+
+    /// The time it was told.
+    #[inline]
+    pub fn now(&self) -> Now {
+        Now(self.now)
+    }
+
+    /// Access to items by id.
+    #[inline]
+    pub fn items(&self) -> &Items {
+        &self.items
+    }
+
+    /// Its options.
+    pub fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    /// Changes the options of the LRU. Sizes, CAS and hash power keep their values from the start.
+    pub fn options_mut(&mut self) -> &mut StoreOptions {
+        &mut self.options
+    }
+
+    /// Asks the processor for the index bucket of a hash: the first of the two steps ahead of an operation.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Asks for the item that a hash probably names, once its bucket has come.
+    #[inline]
+    pub fn prefetch_item(&self, hash: u64) {
+        if let Some(id) = self.index.candidate(hash) {
+            self.items.arena().prefetch(id);
+        }
+    }
+
+    /// The live item with this key. A dead one is freed on the way.
+    #[inline]
+    pub fn find(&mut self, hash: u64, key: &[u8]) -> Result<Entry, Absent> {
+        let items = &self.items;
+        let Some((id, place)) = self.index.find(hash, |id| items.at(id).key() == key) else {
+            return Err(Absent::Unknown);
+        };
+        match self.death(&items.at(id)) {
+            None => Ok(Entry { id, place }),
+            Some(death) => {
+                self.remove(Entry { id, place });
+                Err(death)
+            }
+        }
+    }
+
+    /// Why an item is dead, if it is.
+    #[inline]
+    fn death(&self, item: &Item<'_>) -> Option<Absent> {
+        // NEVER is 0 and wraps round to a time that never comes.
+        const _: () = assert!(NEVER == 0);
+        if item.exptime().wrapping_sub(1) < self.now {
+            Some(Absent::Expired)
+        } else if item.last_access() <= self.flushed_until {
+            Some(Absent::Flushed)
+        } else {
+            None
+        }
+    }
+
+    /// The item behind an id.
+    #[inline]
+    pub fn item(&self, id: ItemId) -> Item<'_> {
+        self.items.at(id)
+    }
+
+    /// Marks an item as fetched once more, and counts the hit for its segment.
+    #[inline]
+    pub fn hit(&mut self, id: ItemId) {
+        self.count_hit(id);
+        self.bump(id);
+    }
+
+    /// Counts a fetch that leaves the item's age as it is (`mg` without bump).
+    #[inline]
+    pub fn count_hit(&mut self, id: ItemId) {
+        let class = self.slabs.class_of(self.items.arena().page(id));
+        let counters = &mut self.class_counters[class.index()];
+        match Segment::of(self.items.at(id).state()) {
+            Segment::Hot => counters.hits_to_hot += 1,
+            Segment::Warm => counters.hits_to_warm += 1,
+            Segment::Cold => counters.hits_to_cold += 1,
+            Segment::Temp => counters.hits_to_temp += 1,
+        }
+    }
+
+    /// Marks an item as fetched once more.
+    #[inline]
+    pub fn bump(&mut self, id: ItemId) {
+        let item = self.items.at(id);
+        let state = item.state();
+        if state & ACTIVE == 0 {
+            item.change_state(if state & FETCHED == 0 { FETCHED } else { ACTIVE }, 0);
+        }
+        if item.last_access() != self.stamp {
+            item.set_last_access(self.stamp);
+        }
+    }
+
+    /// Seconds since an item was last accessed.
+    pub fn idle_seconds(&self, id: ItemId) -> u32 {
+        self.now.saturating_sub(self.items.at(id).last_access())
+    }
+
+    /// Gives an item another deadline, a count of the clock or [`NEVER`].
+    pub fn set_deadline(&mut self, id: ItemId, deadline: u32) {
+        self.items.at(id).set_exptime(deadline);
+        self.note_deadline(id, deadline);
+    }
+
+    #[inline]
+    fn note_deadline(&mut self, id: ItemId, deadline: u32) {
+        if deadline != NEVER {
+            self.slabs.note_deadline(self.items.arena().page(id), deadline);
+        }
+    }
+
+    /// A CAS value that was not used before, larger than all before it.
+    #[inline]
+    pub fn next_cas(&mut self) -> u64 {
+        self.last_cas += 1;
+        self.last_cas
+    }
+
+    /// The class counters of an item.
+    #[inline]
+    pub fn counters_of(&mut self, id: ItemId) -> &mut ClassCounters {
+        let class = self.slabs.class_of(self.items.arena().page(id));
+        &mut self.class_counters[class.index()]
+    }
+
+    /// Room for an item, with its header and key written: floating, until [`Store::link`] or [`Store::abandon`].
+    /// Takes a page, reclaims dead items or evicts, in this order; other items may be gone afterwards.
+    pub fn allocate(&mut self, key: &[u8], client_flags: u32, value_len: usize) -> Result<ItemId, OutOfMemory> {
+        let size = self.items.size(key.len(), client_flags, value_len);
+        if let Some(class) = self.slabs.class_for(size) {
+            let id = self.chunk(class).ok_or(OutOfMemory)?;
+            self.items.create(id, key, client_flags, value_len, None);
+            return Ok(id);
+        }
+        let class = self.slabs.large();
+        let mut chunks = Vec::new();
+        for _ in 0..self.items.chunks(key.len(), client_flags, value_len) {
+            match self.chunk(class) {
+                Some(id) => {
+                    // Whoever frees or moves pages must see that it is in use.
+                    self.items.create(id, key, 0, 0, None);
+                    chunks.push(id);
+                }
+                None => {
+                    for id in chunks {
+                        self.free_chunk(id);
+                    }
+                    return Err(OutOfMemory);
+                }
+            }
+        }
+        self.items.create(chunks[0], key, client_flags, value_len, Some(&chunks[1..]));
+        Ok(chunks[0])
+    }
+
+    /// Stores a value under a key, in place of `old` (what [`Store::find`] just gave, or none), with a deadline. The new
+    /// item has no CAS value yet, and no state but its segment.
+    #[inline]
+    pub fn put(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        client_flags: u32,
+        deadline: u32,
+        value: &[u8],
+        old: Option<Entry>,
+    ) -> Result<ItemId, OutOfMemory> {
+        if let Some(entry) = old
+            && let Some(class) = self.slabs.class_for(self.items.size(key.len(), client_flags, value.len()))
+            && class == self.slabs.class_of(self.items.arena().page(entry.id))
+            && !self.is_pinned(entry.id)
+        {
+            self.lru.unlink(&self.items, class, entry.id);
+            self.uncount(entry.id, class);
+            self.items.create(entry.id, key, client_flags, value.len(), None).set_value(value);
+            self.enlist(entry.id, class, deadline);
+            return Ok(entry.id);
+        }
+        let id = self.allocate(key, client_flags, value.len())?;
+        self.items.fill(self.items.value_cursor(id), value);
+        self.link(id, hash, deadline);
+        Ok(id)
+    }
+
+    /// Puts a floating item into the cache, in place of the one with its key if there is one.
+    #[inline]
+    pub fn link(&mut self, id: ItemId, hash: u64, deadline: u32) {
+        let items = &self.items;
+        let key = items.at(id).key();
+        match self.index.find(hash, |other| items.at(other).key() == key) {
+            Some((old, place)) => {
+                self.index.replace(place, id);
+                self.unlist(old);
+                self.release(old);
+            }
+            None => {
+                let hasher = &self.hasher;
+                let placed = self.index.insert(
+                    hash,
+                    id,
+                    |other| hasher.hash(items.at(other).key()),
+                    |other| items.arena().prefetch(other),
+                );
+                if !placed {
+                    // The index has used up its address space: as many items as the arena can hold are in it.
+                    self.release(id);
+                    return;
+                }
+            }
+        }
+        let class = self.slabs.class_of(self.items.arena().page(id));
+        self.enlist(id, class, deadline);
+    }
+
+    /// Into its list, and into the counts.
+    #[inline]
+    fn enlist(&mut self, id: ItemId, class: ClassId, deadline: u32) {
+        let item = self.items.at(id);
+        item.set_exptime(deadline);
+        item.set_last_access(self.stamp);
+        let segment = match self.options.temporary_ttl {
+            Some(ttl) if deadline != NEVER && deadline.saturating_sub(self.now) <= ttl => Segment::Temp,
+            _ => Segment::Hot,
+        };
+        self.lru.push(&self.items, class, segment, id);
+        self.note_deadline(id, deadline);
+        let size = self.item_size(id);
+        self.bytes += size;
+        self.class_counters[class.index()].mem_requested += size;
+        self.counters.total_items += 1;
+    }
+
+    /// Bytes of an item: header, key, value.
+    #[inline]
+    fn item_size(&self, id: ItemId) -> u64 {
+        let item = self.items.at(id);
+        self.items.size(item.key().len(), item.client_flags(), item.value_len()) as u64
+    }
+
+    /// Bytes of an item: header, key, value. As `me` and `metadump` report it.
+    pub fn size_of(&self, id: ItemId) -> u64 {
+        self.item_size(id)
+    }
+
+    /// The slab class of an item.
+    pub fn class_of(&self, id: ItemId) -> ClassId {
+        self.slabs.class_of(self.items.arena().page(id))
+    }
+
+    #[inline]
+    fn uncount(&mut self, id: ItemId, class: ClassId) {
+        let size = self.item_size(id);
+        self.bytes -= size;
+        self.class_counters[class.index()].mem_requested -= size;
+    }
+
+    /// Takes an item out of the cache and frees it, or leaves that to the last [`Store::unpin`].
+    pub fn remove(&mut self, entry: Entry) {
+        self.index.remove(entry.place);
+        self.unlist(entry.id);
+        self.release(entry.id);
+    }
+
+    fn unlist(&mut self, id: ItemId) {
+        let class = self.slabs.class_of(self.items.arena().page(id));
+        self.lru.unlink(&self.items, class, id);
+        self.uncount(id, class);
+    }
+
+    /// As `remove`, for an item that was not just looked up.
+    fn remove_by_id(&mut self, id: ItemId) {
+        let hash = self.hasher.hash(self.items.at(id).key());
+        let (_, place) = self.index.find(hash, |other| other == id).expect("a linked item is in the index");
+        self.remove(Entry { id, place });
+    }
+
+    /// Frees a floating item that will not be stored after all.
+    pub fn abandon(&mut self, id: ItemId) {
+        self.release(id);
+    }
+
+    fn release(&mut self, id: ItemId) {
+        self.items.at(id).set_floating();
+        if let Some(pin) = self.pins.get_mut(&id.bits()) {
+            pin.dead = true;
+            return;
+        }
+        let mut body = self.items.first_body(id);
+        while let Some(chunk) = body {
+            body = self.items.next_chunk(chunk);
+            self.free_chunk(chunk);
+        }
+        self.free_chunk(id);
+    }
+
+    #[inline]
+    fn free_chunk(&mut self, id: ItemId) {
+        if let Some(page) = self.slabs.free(id, &self.items) {
+            self.page_emptied(page);
+        }
+    }
+
+    /// Keeps the value of an item where it is, and as it is, until [`Store::unpin`], so that it can be written to a socket
+    /// without the lease.
+    pub fn pin(&mut self, id: ItemId) {
+        self.pins.entry(id.bits()).or_default().count += 1;
+    }
+
+    /// Undoes one [`Store::pin`].
+    pub fn unpin(&mut self, id: ItemId) {
+        let pin = self.pins.get_mut(&id.bits()).expect("an item is unpinned as often as it was pinned");
+        pin.count -= 1;
+        if pin.count == 0 {
+            let dead = pin.dead;
+            self.pins.remove(&id.bits());
+            if dead {
+                self.release(id);
+            }
+        }
+    }
+
+    /// Whether an item's value may not be changed in place.
+    #[inline]
+    pub fn is_pinned(&self, id: ItemId) -> bool {
+        !self.pins.is_empty() && self.pins.contains_key(&id.bits())
+    }
+
+    /// Whether the value of an item can become `value_len` bytes long where it lies.
+    pub fn fits_in_place(&self, id: ItemId, value_len: usize) -> bool {
+        let item = self.items.at(id);
+        let size = self.items.size(item.key().len(), item.client_flags(), value_len);
+        !item.is_large() && !self.is_pinned(id) && self.slabs.class_for(size) == Some(self.class_of(id))
+    }
+
+    /// Changes the value of an item where it lies.
+    ///
+    /// [`Store::fits_in_place`] said yes.
+    pub fn set_value_in_place(&mut self, id: ItemId, value: &[u8]) {
+        let class = self.class_of(id);
+        self.uncount(id, class);
+        self.items.at(id).set_value(value);
+        let size = self.item_size(id);
+        self.bytes += size;
+        self.class_counters[class.index()].mem_requested += size;
+    }
+
+    /// A chunk of a class.
+    #[inline]
+    fn chunk(&mut self, class: ClassId) -> Option<ItemId> {
+        match self.slabs.allocate(class, &self.items) {
+            Some(id) => Some(id),
+            None => self.make_room(class),
+        }
+    }
+
+    /// A chunk of a class that has none: from a new page, from dead items, from live ones, from other classes.
+    #[inline(never)]
+    fn make_room(&mut self, class: ClassId) -> Option<ItemId> {
+        if self.slabs.take_page(class, &self.budget)
+            || self.reclaim(class, RECLAIM_STEPS)
+            || self.evict(class)
+            || self.take_from_other_class(class)
+        {
+            return self.slabs.allocate(class, &self.items);
+        }
+        self.class_counters[class.index()].outofmemory += 1;
+        None
+    }
+
+    /// Frees at least one chunk of a class at the expense of the item that is worth least.
+    fn evict(&mut self, class: ClassId) -> bool {
+        if !self.options.evict {
+            return false;
+        }
+        let starved = self.lru.count(class, Segment::Cold) == 0;
+        self.settle(class, if starved { SETTLE_MOVES_EMPTY } else { SETTLE_MOVES });
+        for attempt in 0..EVICTION_TRIES {
+            let victim = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp]
+                .into_iter()
+                .find_map(|segment| self.lru.tail(class, segment).map(|id| (id, segment)));
+            let Some((id, segment)) = victim else { return false };
+            let item = self.items.at(id);
+            let state = item.state();
+            if self.is_pinned(id) {
+                self.relist(class, id, segment);
+            } else if state & ACTIVE != 0 && attempt < SECOND_CHANCES && self.death(&item).is_none() {
+                item.change_state(0, ACTIVE);
+                self.class_counters[class.index()].moves_to_warm += 1;
+                self.relist(class, id, Segment::Warm);
+            } else {
+                self.evict_item(id, class);
+                if let Some(next) = self.lru.tail(class, Segment::Cold) {
+                    self.items.arena().prefetch(next);
+                }
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Evicts an item, or reclaims it if it is dead.
+    fn evict_item(&mut self, id: ItemId, class: ClassId) {
+        let item = self.items.at(id);
+        let counters = &mut self.class_counters[class.index()];
+        let unfetched = item.state() & FETCHED == 0;
+        if item.exptime().wrapping_sub(1) < self.now || item.last_access() <= self.flushed_until {
+            counters.reclaimed += 1;
+            counters.expired_unfetched += u64::from(unfetched);
+        } else {
+            counters.evicted += 1;
+            counters.evicted_nonzero += u64::from(item.exptime() != NEVER);
+            counters.evicted_unfetched += u64::from(unfetched);
+            counters.evicted_active += u64::from(item.state() & ACTIVE != 0);
+            self.evicted_age[class.index()] = self.now.saturating_sub(item.last_access());
+        }
+        self.remove_by_id(id);
+    }
+
+    /// Moves an item to the head of a segment.
+    #[inline]
+    fn relist(&mut self, class: ClassId, id: ItemId, to: Segment) {
+        self.lru.unlink(&self.items, class, id);
+        self.lru.push(&self.items, class, to, id);
+    }
+
+    /// Moves up to `moves` tails of HOT, and as many of WARM, where they belong.
+    fn settle(&mut self, class: ClassId, moves: usize) {
+        let total = self.lru.total(class);
+        let cold_age = self.tail_age(class, Segment::Cold);
+        for (segment, percent, factor) in [
+            (Segment::Hot, self.options.hot_percent, self.options.hot_max_factor),
+            (Segment::Warm, self.options.warm_percent, self.options.warm_max_factor),
+        ] {
+            let limit = (u64::from(total) * u64::from(percent) / 100) as u32;
+            let age_max = (f64::from(cold_age) * factor) as u32;
+            for _ in 0..moves {
+                let Some(id) = self.lru.tail(class, segment) else { break };
+                let item = self.items.at(id);
+                let counters = &mut self.class_counters[class.index()];
+                if item.state() & ACTIVE != 0 {
+                    item.change_state(0, ACTIVE);
+                    if segment == Segment::Hot {
+                        counters.moves_to_warm += 1;
+                    } else {
+                        counters.moves_within_lru += 1;
+                    }
+                    self.relist(class, id, Segment::Warm);
+                } else if self.lru.count(class, segment) > limit
+                    || self.now.saturating_sub(item.last_access()) > age_max
+                {
+                    counters.moves_to_cold += 1;
+                    self.relist(class, id, Segment::Cold);
+                } else {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Seconds since the last access of the item at the tail of a segment; 0 when it is empty.
+    pub fn tail_age(&self, class: ClassId, segment: Segment) -> u32 {
+        self.lru.tail(class, segment).map_or(0, |id| self.idle_seconds(id))
+    }
+
+    /// All items stored up to now are dead from now on. Their memory is reclaimed later.
+    fn flush(&mut self) {
+        self.flushed_until = self.stamp;
+        self.stamp += 1;
+        self.slabs.all_due();
+    }
+
+    /// `flush_all`: at once if `at` is not later than now, or else when that time has come. A later call replaces it.
+    pub fn flush_at(&mut self, at: Now) {
+        self.flush_at = 0;
+        if at.0 <= self.now { self.flush() } else { self.flush_at = at.0 }
+    }
+
+    /// What there is, for `stats`.
+    pub fn snapshot(&self) -> Snapshot {
+        let class = |id: ClassId| ClassSnapshot {
+            id,
+            usage: self.slabs.usage(id),
+            counters: self.class_counters[id.index()],
+            counts: Segment::ALL.map(|segment| u64::from(self.lru.count(id, segment))),
+            ages: Segment::ALL.map(|segment| self.tail_age(id, segment)),
+            evicted_age: self.evicted_age[id.index()],
+        };
+        Snapshot {
+            counters: self.counters,
+            classes: self.slabs.ids().map(class).collect(),
+            curr_items: self.index.len() as u64,
+            bytes: self.bytes,
+            hash_bytes: self.index.bytes() as u64,
+            hash_power: self.index.power(),
+            hash_is_expanding: self.index.is_growing(),
+        }
+    }
+
+    /// `stats reset`: forgets what was counted; what there is stays.
+    pub fn reset_counters(&mut self) {
+        self.counters = Counters::default();
+        for counters in &mut self.class_counters {
+            *counters = ClassCounters { mem_requested: counters.mem_requested, ..ClassCounters::default() };
+        }
+        self.evicted_age.fill(0);
+    }
+
+    /// Live items of COLD, most recent first, at most `count`: what `stats cachedump` shows.
+    pub fn cold_items(&self, class: ClassId, count: usize) -> Vec<ItemId> {
+        if class.index() == 0 || class > self.slabs.large() {
+            return Vec::new();
+        }
+        let mut ids = self.lru.from_head(&self.items, class, Segment::Cold, count);
+        ids.retain(|&id| self.death(&self.items.at(id)).is_none());
+        ids
+    }
+
+    /// Calls `visit` for every live item: for histograms. Takes as long as there are items.
+    pub fn for_each(&self, mut visit: impl FnMut(ItemId)) {
+        for class in self.slabs.ids() {
+            for segment in Segment::ALL {
+                for id in self.lru.from_head(&self.items, class, segment, usize::MAX) {
+                    if self.death(&self.items.at(id)).is_none() {
+                        visit(id);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a shard tells `stats`.
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "memcached's names")]
+pub struct Snapshot {
+    pub counters: Counters,
+    pub classes: Vec<ClassSnapshot>,
+    pub curr_items: u64,
+    pub bytes: u64,
+    pub hash_bytes: u64,
+    pub hash_power: u32,
+    pub hash_is_expanding: bool,
+}
+
+/// What a shard tells of a slab class.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassSnapshot {
+    /// The class.
+    pub id: ClassId,
+    /// Chunks and pages.
+    pub usage: slab::ClassUse,
+    /// What was counted.
+    pub counters: ClassCounters,
+    /// Items by segment.
+    pub counts: [u64; 4],
+    /// Age of the tail by segment, in seconds.
+    pub ages: [u32; 4],
+    /// Age of the item that was evicted last, in seconds.
+    pub evicted_age: u32,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! Pages change hands: an emptied page goes back to the budget, a class with nothing to evict takes a page from the
+//! class whose items have idled longest, and a lowered limit is met page by page.
+
+use super::Store;
+use super::arena::{ItemId, PageId};
+use super::item::Chunk;
+use super::lru::Segment;
+use super::slab::ClassId;
+
+impl Store {
+    /// A page has no item any more. It goes back to the budget, unless it is the last its class has room in.
+    pub(super) fn page_emptied(&mut self, page: PageId) {
+        let class = self.slabs.class_of(page);
+        if self.slabs.has_other_room(class, page) || self.budget.surplus(self.slabs.shard()) > 0 {
+            self.slabs.return_page(page, &self.budget, &self.items);
+        }
+    }
+
+    /// Takes a page for a class that has neither a free chunk nor anything to evict.
+    pub(super) fn take_from_other_class(&mut self, class: ClassId) -> bool {
+        let empty = self.slabs.ids().find_map(|other| self.slabs.empty_page(other));
+        match empty.or_else(|| self.empty_a_page(Some(class))) {
+            Some(page) => {
+                self.slabs.give_up(page);
+                self.slabs.adopt(class, page);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Evicts all items of the page that holds the longest idle item of any class but `not`.
+    fn empty_a_page(&mut self, not: Option<ClassId>) -> Option<PageId> {
+        if !self.options.evict {
+            return None;
+        }
+        let mut tails: Vec<(u32, ItemId)> = self
+            .slabs
+            .ids()
+            .filter(|&class| Some(class) != not)
+            .filter_map(|class| {
+                [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp]
+                    .into_iter()
+                    .find_map(|segment| self.lru.tail(class, segment))
+            })
+            .map(|id| (self.idle_seconds(id), id))
+            .collect();
+        tails.sort_unstable_by_key(|&(age, _)| std::cmp::Reverse(age));
+        let page = tails.into_iter().map(|(_, id)| self.items.arena().page(id)).find(|&page| self.can_empty(page))?;
+        let class = self.slabs.class_of(page);
+        // Kept from the budget while it is being emptied: the last chunk freed would send it there.
+        self.slabs.hold(page);
+        for id in self.slabs.chunks(page, &self.items) {
+            match self.items.chunk(id) {
+                Chunk::Free => {}
+                Chunk::Linked => self.evict_item(id, class),
+                Chunk::Body(head) => self.evict_item(head, class),
+                Chunk::Floating => unreachable!("`can_empty` found none"),
+            }
+        }
+        self.slabs.let_go(page);
+        Some(page)
+    }
+
+    /// Whether no item on a page is being received or written.
+    fn can_empty(&self, page: PageId) -> bool {
+        self.slabs.chunks(page, &self.items).all(|id| match self.items.chunk(id) {
+            Chunk::Free => true,
+            Chunk::Linked => !self.is_pinned(id),
+            Chunk::Body(head) => self.items.chunk(head) == Chunk::Linked && !self.is_pinned(head),
+            Chunk::Floating => false,
+        })
+    }
+
+    /// Gives up to one page back if the limit was lowered.
+    pub(super) fn shrink(&mut self) {
+        if self.budget.surplus(self.slabs.shard()) > 0
+            && let Some(page) =
+                self.slabs.ids().find_map(|class| self.slabs.empty_page(class)).or_else(|| self.empty_a_page(None))
+        {
+            self.slabs.return_page(page, &self.budget, &self.items);
+        }
+    }
+}

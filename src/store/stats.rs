@@ -1,0 +1,49 @@
+//! Counters of a shard: plain numbers, changed by the holder of its lease only, and copied when statistics are gathered.
+//! Names are those of `stats`, `stats items` and `stats slabs`.
+
+#![allow(
+    missing_docs,
+    reason = "fields carry the names of memcached's statistics and mean what protocol.txt says of them"
+)]
+
+use std::ops::AddAssign;
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($field:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default)]
+        pub struct $name { $(pub $field: u64),* }
+
+        impl AddAssign<&$name> for $name {
+            fn add_assign(&mut self, other: &$name) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// What a shard counts over all its classes.
+    Counters {
+        cmd_touch, cmd_meta, get_misses, get_expired, get_flushed, touch_misses, delete_misses, incr_misses, decr_misses,
+        cas_misses, store_too_large, store_no_memory, total_items, touched,
+    }
+}
+
+counters! {
+    /// What a shard counts for each slab class.
+    ClassCounters {
+        hits_to_hot, hits_to_warm, hits_to_cold, hits_to_temp,
+        cmd_set, delete_hits, incr_hits, decr_hits, cas_hits, cas_badval, touch_hits,
+        evicted, evicted_nonzero, outofmemory, reclaimed, expired_unfetched, evicted_unfetched, evicted_active,
+        crawler_reclaimed, crawler_items_checked, moves_to_cold, moves_to_warm, moves_within_lru, direct_reclaims,
+        mem_requested,
+    }
+}
+
+impl ClassCounters {
+    /// Hits of fetching commands: those that did not only touch.
+    pub fn get_hits(&self) -> u64 {
+        self.hits_to_hot + self.hits_to_warm + self.hits_to_cold + self.hits_to_temp
+    }
+}

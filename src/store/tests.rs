@@ -1,0 +1,247 @@
+//! The store against a `HashMap`, with seeds; and what eviction, expiry and pages promise.
+
+use super::arena::Arena;
+use super::*;
+use std::collections::HashMap as Model;
+
+fn store(pages: u32, options: StoreOptions) -> Store {
+    let arena = Arc::new(Arena::reserve(pages, false).expect("address space"));
+    let budget = Arc::new(Budget::new(pages, 1, &arena));
+    let items = Items::new(arena, options.cas);
+    Store::new(0, options, items, budget, KeyHasher::seeded(7)).expect("address space")
+}
+
+/// A small generator: the seed of a failing run is in its message.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+impl Store {
+    fn set(&mut self, key: &[u8], value: &[u8], deadline: u32) -> Result<ItemId, OutOfMemory> {
+        let hash = self.hasher.hash(key);
+        let old = self.find(hash, key).ok();
+        self.put(hash, key, 0, deadline, value, old)
+    }
+
+    fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        let id = self.find(self.hasher.hash(key), key).ok()?.id;
+        self.hit(id);
+        let mut value = Vec::new();
+        let mut cursor = self.items.value_cursor(id);
+        while cursor.left() > 0 {
+            let bytes = self.items.bytes(&cursor);
+            value.extend_from_slice(bytes);
+            cursor = self.items.advance(cursor, bytes.len());
+        }
+        Some(value)
+    }
+
+    /// The invariants at the top of the module.
+    fn validate(&self) {
+        self.lru.validate(&self.items);
+        let listed: u64 = self.slabs.ids().map(|class| u64::from(self.lru.total(class))).sum();
+        assert_eq!(listed, self.index.len() as u64);
+        let (mut bytes, mut count) = (0, 0);
+        for class in self.slabs.ids() {
+            for segment in Segment::ALL {
+                for id in self.lru.from_head(&self.items, class, segment, usize::MAX) {
+                    assert_eq!((self.items.chunk(id), self.class_of(id)), (item::Chunk::Linked, class));
+                    let key = self.items.at(id).key();
+                    let found = self.index.find(self.hasher.hash(key), |other| self.items.at(other).key() == key);
+                    assert_eq!(found.map(|(found, _)| found), Some(id));
+                    bytes += self.item_size(id);
+                    count += 1;
+                }
+            }
+        }
+        assert_eq!((bytes, count), (self.bytes, listed));
+    }
+}
+
+fn value_of(key: u64, version: u64) -> Vec<u8> {
+    let len = match (key * 31 + version) % 40 {
+        0 => 20_000 + (version % 60_000) as usize,
+        1..4 => 1000 + (version % 4000) as usize,
+        _ => (version % 300) as usize,
+    };
+    (0..len).map(|n| (n as u64 ^ key ^ version) as u8).collect()
+}
+
+#[test]
+fn agrees_with_a_hash_map() {
+    for seed in 1..9 {
+        let evicting = seed % 2 == 0;
+        let mut store =
+            store(if evicting { 3 } else { 64 }, StoreOptions { cas: seed % 3 != 0, ..StoreOptions::default() });
+        let mut model: Model<u64, (u64, u32)> = Model::new();
+        let mut random = Random(seed);
+        let mut now = 2;
+        for step in 0..20_000_u64 {
+            let key = random.below(1500);
+            let name = format!("key-{key}");
+            match random.below(100) {
+                0..50 => {
+                    let deadline = if random.below(4) == 0 { now + random.below(20) as u32 } else { NEVER };
+                    store.set(name.as_bytes(), &value_of(key, step), deadline).expect("evicts");
+                    model.insert(key, (step, deadline));
+                }
+                50..90 => {
+                    let known = model.get(&key).filter(|(_, deadline)| *deadline == NEVER || *deadline > now);
+                    match (store.get(name.as_bytes()), known) {
+                        (Some(value), Some(&(version, _))) => {
+                            assert!(value == value_of(key, version), "seed {seed} step {step}");
+                        }
+                        (None, Some(_)) => assert!(evicting, "seed {seed} step {step}: lost"),
+                        (None, None) => {}
+                        (Some(_), None) => panic!("seed {seed} step {step}: came back"),
+                    }
+                }
+                90..97 => {
+                    if let Ok(entry) = store.find(store.hasher.hash(name.as_bytes()), name.as_bytes()) {
+                        store.remove(entry);
+                    }
+                    model.remove(&key);
+                }
+                97..99 => {
+                    now += 1;
+                    store.set_now(Now(now));
+                    store.housekeep(50);
+                }
+                _ if random.below(20) == 0 => {
+                    store.flush_at(Now(now));
+                    model.clear();
+                }
+                _ => {}
+            }
+            if step % 500 == 0 {
+                store.validate();
+            }
+        }
+        store.validate();
+    }
+}
+
+#[test]
+fn eviction_keeps_what_is_used() {
+    let mut store = store(2, StoreOptions::default());
+    let value = [0; 100];
+    for hot in 0..200 {
+        store.set(format!("hot{hot}").as_bytes(), &value, NEVER).expect("memory");
+    }
+    for cold in 0..100_000 {
+        store.set(format!("cold{cold}").as_bytes(), &value, NEVER).expect("evicts");
+        let hot = cold % 200;
+        assert!(store.get(format!("hot{hot}").as_bytes()).is_some(), "hot{hot} was evicted by a scan at {cold}");
+    }
+    store.validate();
+    assert!(store.snapshot().classes.iter().map(|class| class.counters.evicted).sum::<u64>() > 50_000);
+}
+
+#[test]
+fn without_eviction_memory_runs_out_and_nothing_is_lost() {
+    let mut store = store(2, StoreOptions { evict: false, ..StoreOptions::default() });
+    let stored = (0..).take_while(|n| store.set(format!("k{n}").as_bytes(), &[1; 1000], NEVER).is_ok()).count();
+    assert!(stored > 1500);
+    assert!((0..stored).all(|n| store.get(format!("k{n}").as_bytes()).is_some()));
+    store.validate();
+}
+
+#[test]
+fn dead_items_go_before_live_ones() {
+    let mut store = store(4, StoreOptions::default());
+    let mut number = 0;
+    while store.budget.free() > 0 {
+        let deadline = if number % 2 == 0 { 10 } else { NEVER };
+        store.set(format!("k{number}").as_bytes(), &[1; 200], deadline).expect("memory");
+        number += 1;
+    }
+    store.set_now(Now(20));
+    for more in 0..number / 2 - 10 {
+        store.set(format!("new{more}").as_bytes(), &[1; 200], NEVER).expect("memory");
+    }
+    assert_eq!(store.snapshot().classes.iter().map(|class| class.counters.evicted).sum::<u64>(), 0);
+    assert!((0..number).filter(|n| n % 2 == 1).all(|n| store.get(format!("k{n}").as_bytes()).is_some()));
+    store.validate();
+}
+
+#[test]
+fn housekeeping_gives_dead_pages_back() {
+    let mut store = store(8, StoreOptions::default());
+    for number in 0..20_000 {
+        store.set(format!("k{number}").as_bytes(), &[1; 200], 10).expect("memory");
+    }
+    assert!(store.budget.free() <= 3);
+    store.set_now(Now(11));
+    for _ in 0..store.housekeeping_round() * 400 {
+        store.housekeep(100);
+    }
+    assert_eq!(store.snapshot().curr_items, 0);
+    assert!(store.budget.free() >= 7);
+    store.validate();
+}
+
+#[test]
+fn a_class_without_pages_takes_one() {
+    let mut store = store(3, StoreOptions::default());
+    for number in 0..30_000 {
+        store.set(format!("small{number}").as_bytes(), &[1; 30], NEVER).expect("memory");
+    }
+    for number in 0..20 {
+        store.set(format!("other{number}").as_bytes(), &[1; 3000], NEVER).expect("takes a page from the others");
+        store.set(format!("large{number}").as_bytes(), &[1; 200_000], NEVER).expect("takes a page from the others");
+        store.validate();
+    }
+    assert!(store.get(b"large19").is_some() && store.get(b"other19").is_some());
+}
+
+#[test]
+fn pinned_values_stay_until_they_are_unpinned() {
+    let mut store = store(3, StoreOptions::default());
+    let id = store.set(b"pinned", &[7; 100_000], NEVER).expect("memory");
+    store.pin(id);
+    store.set(b"pinned", &[8; 100_000], NEVER).expect("memory");
+    for number in 0..200 {
+        store.set(format!("k{number}").as_bytes(), &[9; 50_000], NEVER).expect("memory");
+    }
+    let mut cursor = store.items.value_cursor(id);
+    while cursor.left() > 0 {
+        let bytes = store.items.bytes(&cursor);
+        assert!(bytes.iter().all(|&byte| byte == 7));
+        cursor = store.items.advance(cursor, bytes.len());
+    }
+    store.unpin(id);
+    assert!(store.pins.is_empty());
+    store.validate();
+}
+
+#[test]
+fn a_flush_spares_what_is_stored_in_the_same_second() {
+    let mut store = store(2, StoreOptions::default());
+    store.set(b"before", b"1", NEVER).expect("memory");
+    store.flush_at(Now(2));
+    store.set(b"after", b"2", NEVER).expect("memory");
+    assert_eq!((store.get(b"before"), store.get(b"after")), (None, Some(b"2".to_vec())));
+    store.flush_at(Now(5));
+    assert!(store.get(b"after").is_some());
+    store.set_now(Now(5));
+    assert!(store.get(b"after").is_none());
+}
+
+#[test]
+fn a_lowered_limit_is_met() {
+    let mut store = store(8, StoreOptions::default());
+    for number in 0..40_000 {
+        store.set(format!("k{number}").as_bytes(), &[1; 200], NEVER).expect("memory");
+    }
+    assert!(store.budget.set_limit(3));
+    for _ in 0..20 {
+        store.housekeep(10);
+    }
+    assert_eq!(store.budget.surplus(0), 0);
+    store.validate();
+}
