@@ -1,1 +1,122 @@
-fn main() {}
+//! Load generator for memcached-protocol servers.
+//!
+//! `loadtest run` puts load on a server and reports throughput, hit rate and latency; `loadtest compare` does so for two
+//! servers in turn. Both see the server only through a socket.
+//!
+//! Reading order: [`options`] become a [`plan`] of a [`workload`] (or a [`preset`]); [`run`] starts one [`worker`] per
+//! thread, whose [`client`]s write [`request`]s and match [`reply`]s with them; [`keys`], [`zipf`], [`random`] and
+//! [`pace`] say which key, and when; [`tally`] counts, and [`report`] prints.
+//!
+//! The client must be faster than any server: one write and one read per batch, no allocation, no formatting and no
+//! clock per request, nothing shared between threads.
+
+#![allow(clippy::print_stdout, reason = "the report on standard output is what this program is for")]
+#![allow(unreachable_pub, reason = "a program exports nothing: pub is what other files of it use")]
+
+// What is to be done.
+mod options;
+mod plan;
+mod preset;
+mod workload;
+
+// A run, its threads, their connections.
+mod run;
+mod worker;
+
+mod client;
+mod reply;
+mod request;
+
+// Which key, which bytes, and when.
+mod keys;
+mod pace;
+mod random;
+mod zipf;
+
+// What came of it.
+mod report;
+mod tally;
+
+// Two servers in turn.
+mod compare;
+mod server;
+
+mod address;
+mod cpus;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use options::{Command, CompareOptions, Options, RunOptions};
+
+fn main() -> ExitCode {
+    let done = match Options::parse().command {
+        Command::Run(options) => run(options),
+        Command::Compare(options) => compare(options),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("loadtest: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `Ok(false)`: it ran, but not everything went well.
+fn run(options: RunOptions) -> Result<bool, String> {
+    if let Some(listing) = options.listing() {
+        print!("{listing}");
+        return Ok(true);
+    }
+    let (quiet, json) = (options.quiet, options.json);
+    let report = run::run(options.plan()?, quiet, &stop_on_signal()?)?;
+    if json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.text());
+    }
+    for complaint in report.complaints() {
+        eprintln!("loadtest: {complaint}");
+    }
+    Ok(report.is_clean())
+}
+
+/// Errors of either server end the comparison: figures of a server that fails say nothing.
+fn compare(options: CompareOptions) -> Result<bool, String> {
+    if let Some(listing) = options.listing() {
+        print!("{listing}");
+        return Ok(true);
+    }
+    let (json, markdown) = (options.json, options.markdown.clone());
+    let comparison = options.comparison()?;
+    let outcomes = comparison.run(&stop_on_signal()?, |outcome| {
+        if !json {
+            println!("{}", outcome.text());
+        }
+    })?;
+    if json {
+        println!("{}", compare::json(&comparison, &outcomes));
+    }
+    if let Some(path) = markdown {
+        compare::write_markdown(&comparison, &outcomes, &path)?;
+    }
+    Ok(true)
+}
+
+/// Set by the first ctrl-C or SIGTERM; the second ends the program at once.
+fn stop_on_signal() -> Result<Arc<AtomicBool>, String> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 1, stop.clone())
+            .and_then(|_| flag::register(signal, stop.clone()))
+            .map_err(|error| format!("signal handler: {error}"))?;
+    }
+    Ok(stop)
+}

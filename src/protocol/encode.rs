@@ -1,1 +1,182 @@
-//! ...
+//! Replies: bytes appended to one buffer, without formatting machinery.
+
+/// A growing buffer of reply bytes.
+///
+/// The bytes behind the end are kept initialised, so that appending is a copy into a slice; the buffer grows seldom.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Invariant: `len <= buffer.len()`.
+    buffer: Vec<u8>,
+    len: usize,
+}
+
+impl Output {
+    /// An empty output with room for `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> Output {
+        Output { buffer: vec![0; capacity], len: 0 }
+    }
+
+    /// Number of bytes.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The bytes.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    /// Forgets all bytes; keeps the room.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Forgets the bytes behind `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
+    /// `count` bytes behind the end, to be written to; what is used of them is told to [`Output::advance`].
+    #[inline]
+    pub fn room(&mut self, count: usize) -> &mut [u8] {
+        if self.buffer.len() - self.len < count {
+            self.grow(count);
+        }
+        &mut self.buffer[self.len..self.len + count]
+    }
+
+    #[cold]
+    fn grow(&mut self, count: usize) {
+        let wanted = (self.len + count).max(self.buffer.len() * 2).max(512);
+        self.buffer.resize(wanted, 0);
+    }
+
+    /// Takes `count` bytes, written to [`Output::room`] before, into the output.
+    #[inline]
+    pub fn advance(&mut self, count: usize) {
+        self.len += count;
+        debug_assert!(self.len <= self.buffer.len());
+    }
+
+    /// Appends bytes.
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) {
+        self.room(bytes.len()).copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// Appends a number in decimal.
+    #[inline]
+    pub fn put_u64(&mut self, number: u64) {
+        let mut digits = itoa::Buffer::new();
+        self.put(digits.format(number).as_bytes());
+    }
+
+    /// Appends a number in decimal.
+    #[inline]
+    pub fn put_i64(&mut self, number: i64) {
+        let mut digits = itoa::Buffer::new();
+        self.put(digits.format(number).as_bytes());
+    }
+
+    /// Moves the bytes out, and leaves an empty output without room.
+    pub fn take(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.truncate(self.len);
+        self.len = 0;
+        bytes
+    }
+}
+
+impl std::fmt::Write for Output {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.put(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// `VALUE <key> <flags> <bytes>[ <cas>]\r\n`, and room made for `ahead` bytes behind it.
+#[inline]
+pub fn value_header(out: &mut Output, key: &[u8], client_flags: u32, value_len: usize, cas: Option<u64>, ahead: usize) {
+    const NUMBERS: usize = 10 + 10 + 20;
+    let room = out.room(b"VALUE    \r\n".len() + key.len() + NUMBERS + ahead);
+    room[..6].copy_from_slice(b"VALUE ");
+    let mut at = 6;
+    room[at..at + key.len()].copy_from_slice(key);
+    at += key.len();
+    if client_flags == 0 {
+        room[at..at + 3].copy_from_slice(b" 0 ");
+        at += 3;
+    } else {
+        room[at] = b' ';
+        at = decimal(room, at + 1, u64::from(client_flags));
+        room[at] = b' ';
+        at += 1;
+    }
+    at = decimal(room, at, value_len as u64);
+    if let Some(cas) = cas {
+        room[at] = b' ';
+        at = decimal(room, at + 1, cas);
+    }
+    room[at..at + 2].copy_from_slice(b"\r\n");
+    out.advance(at + 2);
+}
+
+/// Writes a number in decimal at an offset; gives the offset behind it.
+#[inline]
+fn decimal(room: &mut [u8], at: usize, number: u64) -> usize {
+    if number < 10 {
+        room[at] = b'0' + number as u8;
+        return at + 1;
+    }
+    if number < 100 {
+        room[at] = b'0' + (number / 10) as u8;
+        room[at + 1] = b'0' + (number % 10) as u8;
+        return at + 2;
+    }
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(number).as_bytes();
+    room[at..at + digits.len()].copy_from_slice(digits);
+    at + digits.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn value_headers_are_memcacheds() {
+        for (flags, len, cas, expected) in [
+            (0, 0, None, "VALUE k 0 0\r\n"),
+            (7, 32, None, "VALUE k 7 32\r\n"),
+            (u32::MAX, 1_048_576, Some(u64::MAX), "VALUE k 4294967295 1048576 18446744073709551615\r\n"),
+        ] {
+            let mut out = Output::default();
+            value_header(&mut out, b"k", flags, len, cas, 0);
+            assert_eq!(out.bytes(), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn appending_grows_the_buffer() {
+        let mut out = Output::with_capacity(1);
+        for number in 0..1000 {
+            out.put_u64(number);
+            out.put(b" ");
+        }
+        let expected: String = (0..1000).map(|number| format!("{number} ")).collect();
+        assert_eq!(out.bytes(), expected.as_bytes());
+        out.truncate(3);
+        assert_eq!(out.take(), b"0 1");
+        assert!(out.is_empty());
+    }
+}

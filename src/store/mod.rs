@@ -330,6 +330,14 @@ impl Store {
         &mut self.class_counters[class.index()]
     }
 
+    /// Counts a storage command in the class that its item goes to, or would go to.
+    #[inline]
+    pub fn count_set(&mut self, key_len: usize, client_flags: u32, value_len: usize) {
+        let size = self.items.size(key_len, client_flags, value_len);
+        let class = self.slabs.class_for(size).unwrap_or_else(|| self.slabs.large());
+        self.class_counters[class.index()].cmd_set += 1;
+    }
+
     /// Room for an item, with its header and key written: floating, until [`Store::link`] or [`Store::abandon`].
     /// Takes a page, reclaims dead items or evicts, in this order; other items may be gone afterwards.
     pub fn allocate(&mut self, key: &[u8], client_flags: u32, value_len: usize) -> Result<ItemId, OutOfMemory> {

@@ -270,10 +270,6 @@ impl Slabs {
         ClassId(self.pages[page.0 as usize].class)
     }
 
-    pub(super) fn chunk_size(&self, class: ClassId) -> usize {
-        self.classes[class.index()].size as usize
-    }
-
     pub(super) fn usage(&self, class: ClassId) -> ClassUse {
         let class = &self.classes[class.index()];
         ClassUse {

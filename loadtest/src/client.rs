@@ -1,0 +1,420 @@
+//! One connection: requests out, replies in, and which reply answers which request.
+//!
+//! ```text
+//! send ─► out ─► socket ─► buffer of the thread ─► parser ─► the first request of `waiting`
+//!                            ▲        │
+//!                            └─partial┘  an unfinished line waits here for its rest
+//! ```
+//!
+//! Replies come in the order of requests. Within a get of several keys their order is the server's choice (proxies mix
+//! it), so that a key is looked up among those still open; what is open when the reply ends was missed.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::time::Instant;
+
+use socket2::Socket;
+
+use crate::keys::Keys;
+use crate::reply::{Broken, Parser, Reply};
+use crate::request;
+use crate::tally::Tally;
+use crate::workload::{Operation, Protocol};
+
+/// What a client needs to know of the plan.
+pub struct Rules {
+    pub protocol: Protocol,
+    pub keys: Keys,
+    /// Check length and bytes of every value.
+    pub verify: bool,
+    /// Collect the keys that gets did not find.
+    pub cache_aside: bool,
+}
+
+/// A connection that is established.
+pub struct Client {
+    socket: Socket,
+    /// Requests as bytes; what lies before `written` is on its way. Invariant: written <= out.len().
+    out: Vec<u8>,
+    written: usize,
+    parser: Parser,
+    partial: Vec<u8>,
+    waiting: VecDeque<Request>,
+    /// The keys asked for and not yet answered. Invariant: as many as the `open` of all `waiting` together.
+    ids: VecDeque<u64>,
+    /// The value whose data is coming in.
+    value: Option<Value>,
+    /// Keys that gets did not find, for the caller to take.
+    pub missed: Vec<u64>,
+}
+
+struct Request {
+    operation: Operation,
+    keys: u32,
+    open: u32,
+    /// Nanoseconds since the start.
+    since: u64,
+}
+
+struct Value {
+    /// `None`: not to be checked (any more).
+    id: Option<u64>,
+    offset: usize,
+    /// A meta get of one key has no other end.
+    ends_request: bool,
+}
+
+/// What a read has brought.
+pub enum Received {
+    /// The socket was empty.
+    Nothing,
+    /// Less than there was room for: the socket is empty now, or closed.
+    Some,
+    /// There may be more.
+    Full,
+}
+
+impl Client {
+    /// Takes a socket that is connected and does not block.
+    pub fn new(socket: Socket) -> Client {
+        Client {
+            socket,
+            out: Vec::new(),
+            written: 0,
+            parser: Parser::default(),
+            partial: Vec::new(),
+            waiting: VecDeque::new(),
+            ids: VecDeque::new(),
+            value: None,
+            missed: Vec::new(),
+        }
+    }
+
+    /// Requests whose reply has not come.
+    pub fn in_flight(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Bytes that the socket has not taken yet.
+    pub fn unsent(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// Adds a get of all `ids` to the output. Latency counts from `since`.
+    pub fn send_get(&mut self, rules: &Rules, ids: &[u64], since: u64) {
+        request::get(rules.protocol, &rules.keys, ids, &mut self.out);
+        self.ids.extend(ids);
+        let keys = ids.len() as u32;
+        self.waiting.push_back(Request { operation: Operation::Get, keys, open: keys, since });
+    }
+
+    /// Adds a set to the output.
+    pub fn send_set(&mut self, rules: &Rules, id: u64, ttl: u32, since: u64) {
+        request::set(rules.protocol, &rules.keys, id, ttl, &mut self.out);
+        self.ids.push_back(id);
+        self.waiting.push_back(Request { operation: Operation::Set, keys: 1, open: 1, since });
+    }
+
+    /// Writes as much as the socket takes.
+    pub fn flush(&mut self) -> Result<(), String> {
+        while self.unsent() > 0 {
+            match self.socket.write(&self.out[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(format!("writing failed: {error}")),
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Reads once, into `buffer`, which serves all connections of a thread, and counts the replies. `Err` says why the
+    /// connection cannot be used any more.
+    pub fn receive(
+        &mut self,
+        rules: &Rules,
+        buffer: &mut [u8],
+        epoch: Instant,
+        tally: &mut Tally,
+    ) -> Result<Received, String> {
+        let carried = self.partial.len();
+        let filled = match self.socket.read(&mut buffer[carried..]) {
+            Ok(0) => return Err("the server closed it".into()),
+            Ok(count) => carried + count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Received::Full),
+            Err(error) => return Err(format!("reading failed: {error}")),
+        };
+        let now = epoch.elapsed().as_nanos() as u64;
+        buffer[..carried].copy_from_slice(&self.partial);
+        let mut rest = &buffer[..filled];
+        loop {
+            match self.parser.next(&mut rest) {
+                Ok(Some(ref reply)) => self.answer(rules, reply, now, tally)?,
+                Ok(None) => break,
+                Err(Broken(why)) => return Err(format!("it sent a {why}")),
+            }
+        }
+        self.partial.clear();
+        self.partial.extend_from_slice(rest);
+        Ok(if filled == buffer.len() { Received::Full } else { Received::Some })
+    }
+
+    #[inline]
+    fn answer(&mut self, rules: &Rules, reply: &Reply<'_>, now: u64, tally: &mut Tally) -> Result<(), String> {
+        if let Reply::Data { bytes, last } = reply {
+            self.data(rules, bytes, tally);
+            if *last && self.value.take().is_some_and(|value| value.ends_request) {
+                self.complete(now, tally);
+            }
+            return Ok(());
+        }
+        let Some(request) = self.waiting.front() else {
+            return Err(format!("it sent, although nothing was asked, {}", describe(reply)));
+        };
+        match (request.operation, reply) {
+            (Operation::Get, Reply::Value { key, length }) => self.value(rules, *key, *length, tally),
+            (Operation::Get, Reply::End) => {
+                let open = request.open as usize;
+                tally.misses += open as u64;
+                if rules.cache_aside {
+                    self.missed.extend(self.ids.iter().take(open));
+                }
+                self.complete(now, tally);
+            }
+            (Operation::Set, Reply::Stored) => {
+                tally.stored += 1;
+                self.complete(now, tally);
+            }
+            (_, Reply::Other(_)) => {
+                tally.error(|| format!("{}: {}", self.describe_request(rules), describe(reply)));
+                // Each of several meta gets may fail, and the mn behind them is answered all the same.
+                if rules.protocol == Protocol::Classic || request.keys == 1 {
+                    self.complete(now, tally);
+                }
+            }
+            (operation, _) => {
+                tally.wrong(|| format!("{}: unexpected {}", self.describe_request(rules), describe(reply)));
+                if let Reply::Value { .. } = reply {
+                    self.value = Some(Value { id: None, offset: 0, ends_request: operation == Operation::Set });
+                } else {
+                    self.complete(now, tally);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first line of a value that answers the first request, which is a get.
+    #[inline]
+    fn value(&mut self, rules: &Rules, key: Option<&[u8]>, length: usize, tally: &mut Tally) {
+        let request = self.waiting.front_mut().expect("the caller has looked");
+        let open = request.open as usize;
+        let place = match key {
+            Some(key) => rules.keys.id(key).and_then(|id| self.ids.iter().take(open).position(|other| *other == id)),
+            None => (open == 1).then_some(0),
+        };
+        let ends_request = rules.protocol == Protocol::Meta && request.keys == 1;
+        let id = place.and_then(|place| if place == 0 { self.ids.pop_front() } else { self.ids.remove(place) });
+        self.value = Some(Value { id, offset: 0, ends_request });
+        let Some(id) = id else {
+            let key = key.unwrap_or_default().escape_ascii();
+            tally.wrong(|| format!("{}: a value of \"{key}\", which was not asked for", self.describe_request(rules)));
+            return;
+        };
+        request.open -= 1;
+        tally.hits += 1;
+        let expected = rules.keys.value_length(id);
+        if rules.verify && length != expected {
+            self.value = Some(Value { id: None, offset: 0, ends_request });
+            tally.wrong(|| format!("value of {}: {length} bytes instead of {expected}", rules.keys.text(id)));
+        }
+    }
+
+    #[inline]
+    fn data(&mut self, rules: &Rules, bytes: &[u8], tally: &mut Tally) {
+        let Some(value) = self.value.as_mut().filter(|_| rules.verify) else { return };
+        let Some(id) = value.id else { return };
+        if let Err((place, expected)) = rules.keys.check_value(id, value.offset, bytes) {
+            value.id = None;
+            let found = bytes[place - value.offset];
+            let key = rules.keys.text(id);
+            tally.wrong(|| format!("value of {key}: byte {place} is {found:#04x} instead of {expected:#04x}"));
+        }
+        value.offset += bytes.len();
+    }
+
+    fn complete(&mut self, now: u64, tally: &mut Tally) {
+        let request = self.waiting.pop_front().expect("only a request that waits is completed");
+        self.ids.drain(..request.open as usize);
+        tally.complete(request.operation, now.saturating_sub(request.since));
+    }
+
+    fn describe_request(&self, rules: &Rules) -> String {
+        let Some(request) = self.waiting.front() else { return "no request".into() };
+        let key = self.ids.front().map(|id| rules.keys.text(*id)).unwrap_or_default();
+        match request {
+            Request { operation: Operation::Set, .. } => format!("set of {key}"),
+            Request { keys: 1, .. } => format!("get of {key}"),
+            Request { keys, open, .. } => format!("get of {keys} keys, {open} of them open, next {key}"),
+        }
+    }
+}
+
+fn describe(reply: &Reply<'_>) -> String {
+    match reply {
+        Reply::Value { key, length } => {
+            format!("value of \"{}\", {length} bytes", key.unwrap_or_default().escape_ascii())
+        }
+        Reply::Data { bytes, .. } => format!("{} bytes of data", bytes.len()),
+        Reply::End => "end of a get".into(),
+        Reply::Stored => "confirmation of a set".into(),
+        Reply::Other(line) => format!("\"{}\"", line[..line.len().min(200)].escape_ascii()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(protocol: Protocol, value_size: usize) -> Rules {
+        let keys = Keys::new(100, 6, (value_size, value_size), 1).expect("valid");
+        Rules { protocol, keys, verify: true, cache_aside: true }
+    }
+
+    /// A client that has asked, and then reads `replies` in two parts, cut at `cut`.
+    fn converse(rules: &Rules, ask: fn(&mut Client, &Rules), replies: &[u8], cut: usize) -> String {
+        let (ours, mut theirs) = Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a pair");
+        ours.set_nonblocking(true).expect("an open socket");
+        let mut client = Client::new(ours);
+        ask(&mut client, rules);
+        client.flush().expect("an empty socket");
+        let (mut tally, mut buffer) = (Tally::new(), vec![0; 1 << 16]);
+        for part in [&replies[..cut], &replies[cut..]] {
+            theirs.write_all(part).expect("an empty socket");
+            if let Err(why) = client.receive(rules, &mut buffer, Instant::now(), &mut tally) {
+                return why;
+            }
+        }
+        let open: u32 = client.waiting.iter().map(|request| request.open).sum();
+        assert_eq!(client.ids.len(), open as usize);
+        format!(
+            "{} done, {} waiting, {} hits, {} stored, {} errors, {} wrong, missed {:?}",
+            tally.completed,
+            client.in_flight(),
+            tally.hits,
+            tally.stored,
+            tally.errors,
+            tally.wrong,
+            client.missed
+        )
+    }
+
+    fn check(protocol: Protocol, ask: fn(&mut Client, &Rules), replies: &str, expected: &str) {
+        for cut in 0..=replies.len() {
+            assert_eq!(converse(&rules(protocol, 0), ask, replies.as_bytes(), cut), expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn replies_find_their_requests() {
+        check(
+            Protocol::Classic,
+            |client, rules| {
+                client.send_get(rules, &[1, 2, 3], 0);
+                client.send_set(rules, 4, 0, 0);
+                client.send_get(rules, &[5], 0);
+                client.send_get(rules, &[6], 0);
+            },
+            "VALUE key:02 0 0\r\n\r\nEND\r\nSTORED\r\nEND\r\n",
+            "3 done, 1 waiting, 1 hits, 1 stored, 0 errors, 0 wrong, missed [1, 3, 5]",
+        );
+        check(
+            Protocol::Meta,
+            |client, rules| {
+                client.send_get(rules, &[1, 2, 3], 0);
+                client.send_set(rules, 4, 0, 0);
+            },
+            "VA 0 kkey:02\r\n\r\nMN\r\nHD\r\n",
+            "2 done, 0 waiting, 1 hits, 1 stored, 0 errors, 0 wrong, missed [1, 3]",
+        );
+        check(
+            Protocol::Meta,
+            |client, rules| (1..4).for_each(|id| client.send_get(rules, &[id], 0)),
+            "VA 0\r\n\r\nEN\r\nVA 0\r\n\r\n",
+            "3 done, 0 waiting, 2 hits, 0 stored, 0 errors, 0 wrong, missed [2]",
+        );
+    }
+
+    #[test]
+    fn keys_in_any_order_and_more_than_once() {
+        check(
+            Protocol::Classic,
+            |client, rules| client.send_get(rules, &[1, 2, 1, 3], 0),
+            "VALUE key:03 0 0\r\n\r\nVALUE key:01 0 0\r\n\r\nVALUE key:01 0 0\r\n\r\nEND\r\n",
+            "1 done, 0 waiting, 3 hits, 0 stored, 0 errors, 0 wrong, missed [2]",
+        );
+    }
+
+    #[test]
+    fn errors_end_the_request_that_they_answer() {
+        check(
+            Protocol::Classic,
+            |client, rules| {
+                client.send_set(rules, 1, 0, 0);
+                client.send_get(rules, &[2, 3], 0);
+                client.send_set(rules, 4, 0, 0);
+            },
+            "SERVER_ERROR out of memory storing object\r\nERROR\r\nSTORED\r\n",
+            "3 done, 0 waiting, 0 hits, 1 stored, 2 errors, 0 wrong, missed []",
+        );
+        check(
+            Protocol::Meta,
+            |client, rules| client.send_get(rules, &[1, 2], 0),
+            "SERVER_ERROR busy\r\nVA 0 kkey:02\r\n\r\nMN\r\n",
+            "1 done, 0 waiting, 1 hits, 0 stored, 1 errors, 0 wrong, missed [1]",
+        );
+    }
+
+    #[test]
+    fn answers_to_other_questions_are_wrong() {
+        check(
+            Protocol::Classic,
+            |client, rules| {
+                client.send_get(rules, &[1], 0);
+                client.send_get(rules, &[2], 0);
+                client.send_set(rules, 3, 0, 0);
+            },
+            "VALUE key:07 0 0\r\n\r\nEND\r\nSTORED\r\nVALUE key:03 0 0\r\n\r\n",
+            "3 done, 0 waiting, 0 hits, 0 stored, 0 errors, 3 wrong, missed [1]",
+        );
+        let nothing = rules(Protocol::Classic, 0);
+        let unasked = converse(&nothing, |_, _| (), b"ERROR Too many open connections\r\n", 0);
+        assert_eq!(unasked, "it sent, although nothing was asked, \"ERROR Too many open connections\"");
+    }
+
+    #[test]
+    fn every_byte_of_a_value_is_checked() {
+        let rules = rules(Protocol::Classic, 20);
+        let mut reply = b"VALUE key:01 0 20\r\n".to_vec();
+        let start = reply.len();
+        rules.keys.write_value(1, &mut reply);
+        reply.extend_from_slice(b"\r\nEND\r\n");
+        let check = |reply: &[u8], wrong: usize| {
+            for cut in 0..=reply.len() {
+                let expected = format!("1 done, 0 waiting, 1 hits, 0 stored, 0 errors, {wrong} wrong, missed []");
+                assert_eq!(converse(&rules, |client, rules| client.send_get(rules, &[1], 0), reply, cut), expected);
+            }
+        };
+        check(&reply, 0);
+        for place in start..start + 20 {
+            reply[place] ^= 0x80;
+            check(&reply, 1);
+            reply[place] ^= 0x80;
+        }
+        let short = [b"VALUE key:01 0 19\r\n", &reply[start..start + 19], b"\r\nEND\r\n"].concat();
+        check(&short, 1);
+    }
+}

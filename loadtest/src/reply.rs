@@ -1,0 +1,200 @@
+//! Replies of a memcached-protocol server, classic and meta, from a stream of bytes that may be cut anywhere.
+//!
+//! The parser keeps one number between calls: what is left of an open data block. An unfinished line stays with the
+//! caller, who gives it again with more behind it; data is handed on as it comes, so that a value of any size needs no
+//! memory. It does not know what was asked: the caller matches replies with requests.
+
+use memchr::memchr;
+
+/// A line longer than this is not a reply (keys end at 250 bytes, error texts at a few dozen).
+pub const LINE_SIZE_MAX: usize = 4096;
+
+/// A piece of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// `VALUE <key> <flags> <length>`, or `VA <length>` with the key if the flag k asked for it. Data follows.
+    Value {
+        /// As the server wrote it.
+        key: Option<&'a [u8]>,
+        /// Bytes of the value.
+        length: usize,
+    },
+    /// The next bytes of the value.
+    Data {
+        /// May be empty only at the end.
+        bytes: &'a [u8],
+        /// The value is complete.
+        last: bool,
+    },
+    /// `END`, `EN` or `MN`: nothing more for this get.
+    End,
+    /// `STORED` or `HD`.
+    Stored,
+    /// Any other line: `ERROR`, `SERVER_ERROR …`, `NOT_STORED`, or what no memcached says.
+    Other(&'a [u8]),
+}
+
+/// The stream makes no sense any more; what follows cannot be understood.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Broken(pub String);
+
+/// Where in the stream we are.
+#[derive(Debug, Default)]
+pub struct Parser {
+    /// Bytes to come of the open data block, its `\r\n` included; 0 between replies.
+    data_left: usize,
+}
+
+impl Parser {
+    /// Takes the next piece off `input`. `None`: nothing complete is left, come back with the rest and more.
+    #[inline]
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Reply<'a>>, Broken> {
+        if self.data_left > 0 {
+            return self.data(input);
+        }
+        let Some(end) = memchr(b'\n', input) else {
+            return if input.len() > LINE_SIZE_MAX { Err(broken("line without end", input)) } else { Ok(None) };
+        };
+        let line = &input[..end];
+        *input = &input[end + 1..];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let value = match line {
+            [b'V', b'A', b'L', b'U', b'E', b' ', rest @ ..] => classic_value(rest),
+            [b'V', b'A', b' ', rest @ ..] => meta_value(rest),
+            b"END" | b"EN" | b"MN" => return Ok(Some(Reply::End)),
+            b"STORED" | b"HD" => return Ok(Some(Reply::Stored)),
+            _ => return Ok(Some(Reply::Other(line))),
+        };
+        let (key, length) = value.ok_or_else(|| broken("value line that cannot be understood", line))?;
+        self.data_left = length + 2;
+        Ok(Some(Reply::Value { key, length }))
+    }
+
+    #[inline]
+    fn data<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Reply<'a>>, Broken> {
+        let all = input.len() >= self.data_left;
+        let (block, rest) = input.split_at(if all { self.data_left } else { input.len().min(self.data_left - 2) });
+        let bytes = if all { &block[..block.len() - 2] } else { block };
+        if all && !block.ends_with(b"\r\n") {
+            return Err(broken("data block that does not end in \\r\\n, but in", &block[bytes.len()..]));
+        }
+        if !all && bytes.is_empty() {
+            return Ok(None);
+        }
+        *input = rest;
+        self.data_left -= block.len();
+        Ok(Some(Reply::Data { bytes, last: all }))
+    }
+}
+
+/// `<key> <flags> <length>`, read from the end, where the short tokens are.
+fn classic_value(line: &[u8]) -> Option<(Option<&[u8]>, usize)> {
+    let (rest, length) = last_number(line)?;
+    let (key, _flags) = last_number(rest)?;
+    Some((Some(key), length))
+}
+
+/// `<length> <flag>*`.
+fn meta_value(line: &[u8]) -> Option<(Option<&[u8]>, usize)> {
+    let digits = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+    let length = number(&line[..digits])?;
+    let key = line[digits..].split(|byte| *byte == b' ').find_map(|flag| flag.strip_prefix(b"k"));
+    Some((key, length))
+}
+
+fn last_number(line: &[u8]) -> Option<(&[u8], usize)> {
+    let space = line.iter().rposition(|byte| *byte == b' ')?;
+    Some((&line[..space], number(&line[space + 1..])?))
+}
+
+fn number(digits: &[u8]) -> Option<usize> {
+    if digits.is_empty() || digits.len() > 15 {
+        return None;
+    }
+    let mut number = 0;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + usize::from(digit);
+    }
+    Some(number)
+}
+
+fn broken(what: &str, bytes: &[u8]) -> Broken {
+    Broken(format!("{what}: \"{}\"", bytes[..bytes.len().min(100)].escape_ascii()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the pieces come to, one line per reply, data joined: cuts must not show.
+    fn parse(parts: &[&[u8]]) -> String {
+        let (mut parser, mut carried, mut out) = (Parser::default(), Vec::new(), String::new());
+        for part in parts {
+            carried.extend_from_slice(part);
+            let mut rest = carried.as_slice();
+            loop {
+                match parser.next(&mut rest) {
+                    Ok(None) => break,
+                    Ok(Some(Reply::Value { key, length })) => {
+                        let key = key.map(|key| String::from_utf8_lossy(key).into_owned());
+                        out += &format!("value {} {length} ", key.as_deref().unwrap_or("-"));
+                    }
+                    Ok(Some(Reply::Data { bytes, last })) => {
+                        out += &bytes.escape_ascii().to_string();
+                        out += if last { "\n" } else { "" };
+                    }
+                    Ok(Some(Reply::End)) => out += "end\n",
+                    Ok(Some(Reply::Stored)) => out += "stored\n",
+                    Ok(Some(Reply::Other(line))) => out += &format!("other {}\n", line.escape_ascii()),
+                    Err(Broken(why)) => return out + "broken " + &why,
+                }
+            }
+            carried = rest.to_vec();
+        }
+        assert!(carried.len() <= LINE_SIZE_MAX);
+        out + &carried.escape_ascii().to_string()
+    }
+
+    /// The same replies from the whole, from every two parts, and byte by byte.
+    fn check(stream: &[u8], expected: &str) {
+        assert_eq!(parse(&[stream]), expected);
+        for cut in 0..=stream.len() {
+            assert_eq!(parse(&[&stream[..cut], &stream[cut..]]), expected, "cut at {cut}");
+        }
+        assert_eq!(parse(&stream.chunks(1).collect::<Vec<_>>()), expected);
+    }
+
+    #[test]
+    fn classic_replies_cut_anywhere() {
+        check(
+            b"VALUE k 0 5\r\na\r\nbc\r\nVALUE a b 4294967295 0\r\n\r\nEND\r\nSTORED\r\nEND\r\nSERVER_ERROR out of x\r\n\
+              NOT_STORED\r\nERROR\r\nEND",
+            "value k 5 a\\r\\nbc\nvalue a b 0 \nend\nstored\nend\nother SERVER_ERROR out of x\nother NOT_STORED\n\
+             other ERROR\nEND",
+        );
+    }
+
+    #[test]
+    fn meta_replies_cut_anywhere() {
+        check(
+            b"VA 2\r\nxy\r\nEN\r\nHD\r\nVA 3 kabc\r\n\r\n\n\r\nVA 0 f1 kz t-1\r\n\r\nMN\r\nNS\r\n",
+            "value - 2 xy\nend\nstored\nvalue abc 3 \\r\\n\\n\nvalue z 0 \nend\nother NS\n",
+        );
+    }
+
+    #[test]
+    fn nonsense_is_broken_not_a_hang() {
+        check(b"VALUE k 0 x\r\n", "broken value line that cannot be understood: \"VALUE k 0 x\"");
+        check(b"VALUE 5\r\n", "broken value line that cannot be understood: \"VALUE 5\"");
+        check(
+            b"VA 99999999999999999999\r\n",
+            "broken value line that cannot be understood: \"VA 99999999999999999999\"",
+        );
+        assert!(parse(&[b"VA 1\r\nabc\r\n"]).contains("broken data block that does not end in"));
+        assert!(parse(&[&[b'x'; LINE_SIZE_MAX + 1]]).starts_with("broken line without end"));
+    }
+}

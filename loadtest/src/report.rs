@@ -1,0 +1,213 @@
+//! What a run has found out, for people and for programs.
+
+use std::fmt::Write;
+
+use hdrhistogram::Histogram;
+use serde_json::{Value, json};
+
+use crate::plan::Plan;
+use crate::tally::Tally;
+use crate::workload::Operation;
+
+/// Quantiles that are shown.
+const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+
+/// The figures of a run.
+pub struct Report {
+    server: String,
+    workload: String,
+    threads: usize,
+    rate: Option<f64>,
+    idle_connections: usize,
+    /// Idle connections that the server has closed.
+    pub idle_lost: usize,
+    /// Keys set before the measured part, and the nanoseconds it took.
+    pub prefill: Option<Tally>,
+    /// The measured part.
+    pub tally: Tally,
+}
+
+impl Report {
+    /// The frame for the figures of `plan`'s run.
+    pub fn new(plan: &Plan, prefill: Option<Tally>, tally: Tally, idle_lost: usize) -> Report {
+        Report {
+            server: plan.address.to_string(),
+            workload: plan.workload.to_string(),
+            threads: plan.threads,
+            rate: plan.rate,
+            idle_connections: plan.idle_connections,
+            idle_lost,
+            prefill,
+            tally,
+        }
+    }
+
+    /// Whether every request had the answer that it should have. Requests lost with a connection count only if they
+    /// ended the run: with `--reconnect` that is what the user wants to see survived.
+    pub fn is_clean(&self) -> bool {
+        let clean = |tally: &Tally| tally.errors + tally.wrong == 0 && tally.failures.is_empty();
+        clean(&self.tally) && self.prefill.as_ref().is_none_or(clean) && self.idle_lost == 0
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.tally.elapsed.max(1) as f64 / 1e9
+    }
+
+    /// Keys looked up or stored.
+    pub fn keys(&self) -> u64 {
+        self.tally.hits + self.tally.misses + self.tally.stored
+    }
+
+    pub fn requests_per_second(&self) -> f64 {
+        self.tally.completed as f64 / self.seconds()
+    }
+
+    pub fn keys_per_second(&self) -> f64 {
+        self.keys() as f64 / self.seconds()
+    }
+
+    /// Share of the keys looked up that were found; `None` without gets.
+    pub fn hit_rate(&self) -> Option<f64> {
+        let keys = self.tally.hits + self.tally.misses;
+        (keys > 0).then(|| self.tally.hits as f64 / keys as f64)
+    }
+
+    /// Share of their time that the client threads were on a core: near 1, the client is what limits the throughput.
+    pub fn client_busy(&self) -> f64 {
+        self.tally.cpu as f64 / (self.tally.elapsed.max(1) * self.threads as u64) as f64
+    }
+
+    /// Latencies of all requests, in nanoseconds.
+    pub fn latency(&self) -> Histogram<u64> {
+        let mut all = self.tally.latency(Operation::Get).clone();
+        all.add(self.tally.latency(Operation::Set)).expect("histograms of equal bounds");
+        all
+    }
+
+    /// Everything that went wrong, a line each.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (part, tally) in [("prefill", self.prefill.as_ref()), ("run", Some(&self.tally))] {
+            let Some(tally) = tally else { continue };
+            lines.extend(tally.failures.iter().cloned());
+            for (count, what) in [(tally.errors, "error replies"), (tally.wrong, "wrong replies or values")] {
+                if count > 0 {
+                    lines.push(format!("{part}: {count} {what}"));
+                }
+            }
+            lines.extend(tally.samples.iter().map(|sample| format!("  {sample}")));
+        }
+        if self.idle_lost > 0 {
+            lines.push(format!("{} of {} idle connections were closed", self.idle_lost, self.idle_connections));
+        }
+        lines
+    }
+
+    /// A page to read.
+    pub fn text(&self) -> String {
+        let tally = &self.tally;
+        let mut lines = vec![("server", self.server.clone()), ("workload", self.workload.clone())];
+        if let Some(prefill) = &self.prefill {
+            let seconds = prefill.elapsed as f64 / 1e9;
+            let rate = prefill.stored as f64 / seconds;
+            lines.push(("prefill", format!("{} keys in {seconds:.2} s, {rate:.0} keys/s", prefill.stored)));
+        }
+        if self.idle_connections > 0 {
+            let open = self.idle_connections - self.idle_lost;
+            lines.push(("idle", format!("{} connections, {open} open to the end", self.idle_connections)));
+        }
+        lines.push(("duration", format!("{:.2} s", self.seconds())));
+        lines.push(("requests", format!("{} ({:.0}/s)", tally.completed, self.requests_per_second())));
+        if let Some(rate) = self.rate {
+            lines.push(("rate", format!("{rate}/s, {} requests due but not sent by the end", tally.unsent)));
+        }
+        lines.push(("keys", format!("{} ({:.0}/s)", self.keys(), self.keys_per_second())));
+        if let Some(rate) = self.hit_rate() {
+            lines.push(("hit rate", format!("{:.3} %", rate * 100.0)));
+        }
+        let errors = format!("{} error replies, {} wrong, {} lost", tally.errors, tally.wrong, tally.lost);
+        lines.push(("errors", errors));
+        if tally.connections_lost + tally.reconnects > 0 {
+            let text = format!("{} lost, {} opened again", tally.connections_lost, tally.reconnects);
+            lines.push(("connections", text));
+        }
+        let per_key = tally.cpu as f64 / 1e3 / self.keys().max(1) as f64;
+        lines.push(("client", format!("{:.0} % busy, {per_key:.3} µs/key", self.client_busy() * 100.0)));
+        let mut out = String::new();
+        for (name, text) in lines {
+            let _ = writeln!(out, "{name:<12} {text}");
+        }
+        let _ = write!(out, "\n{:<12} {:>12}", "latency, µs", "requests");
+        for (name, _) in QUANTILES {
+            let _ = write!(out, " {name:>10}");
+        }
+        out.push('\n');
+        for (name, operation) in OPERATIONS {
+            let latency = tally.latency(operation);
+            if !latency.is_empty() {
+                let _ = write!(out, "{name:<12} {:>12}", latency.len());
+                for (_, quantile) in QUANTILES {
+                    let _ = write!(out, " {:>10.1}", microseconds(latency, quantile));
+                }
+                out.push('\n');
+            }
+        }
+        out
+    }
+
+    /// The same as one JSON object.
+    pub fn json(&self) -> Value {
+        let tally = &self.tally;
+        let mut latency = serde_json::Map::new();
+        for (name, operation) in OPERATIONS {
+            let histogram = tally.latency(operation);
+            if !histogram.is_empty() {
+                let mut figures = serde_json::Map::new();
+                figures.insert("requests".into(), histogram.len().into());
+                for (quantile, value) in QUANTILES {
+                    figures.insert(quantile.into(), microseconds(histogram, value).into());
+                }
+                latency.insert(name.into(), figures.into());
+            }
+        }
+        json!({
+            "server": self.server,
+            "workload": self.workload,
+            "threads": self.threads,
+            "prefill": self.prefill.as_ref().map(|prefill| json!({
+                "keys": prefill.stored,
+                "seconds": prefill.elapsed as f64 / 1e9,
+            })),
+            "seconds": self.seconds(),
+            "requests": tally.completed,
+            "requests_per_second": self.requests_per_second(),
+            "rate": self.rate,
+            "requests_unsent": tally.unsent,
+            "keys": self.keys(),
+            "keys_per_second": self.keys_per_second(),
+            "hits": tally.hits,
+            "misses": tally.misses,
+            "hit_rate": self.hit_rate(),
+            "stored": tally.stored,
+            "errors": tally.errors,
+            "wrong": tally.wrong,
+            "requests_lost": tally.lost,
+            "connections_lost": tally.connections_lost,
+            "reconnects": tally.reconnects,
+            "idle_connections": self.idle_connections,
+            "idle_connections_lost": self.idle_lost,
+            "client_busy": self.client_busy(),
+            "client_cpu_seconds": tally.cpu as f64 / 1e9,
+            "latency_microseconds": latency,
+            "clean": self.is_clean(),
+            "complaints": self.complaints(),
+        })
+    }
+}
+
+const OPERATIONS: [(&str, Operation); 2] = [("get", Operation::Get), ("set", Operation::Set)];
+
+/// The latency that a share of `quantile` of all requests did not exceed, in microseconds; 1.0 is the longest.
+pub fn microseconds(latency: &Histogram<u64>, quantile: f64) -> f64 {
+    latency.value_at_quantile(quantile) as f64 / 1e3
+}

@@ -1,0 +1,164 @@
+//! A server as a child process: started on chosen cores and a free port, watched, and stopped whatever happens.
+//!
+//! It is killed when its [`Server`] is dropped, and by the kernel when this process dies first (unless the server
+//! changes its user, which makes the kernel forget the promise). It has a process group of its own, so that wrappers
+//! such as `env` or `sh` go together with what they wrap, and ctrl-C reaches us, who then stop it.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cpus::{Cpus, nanoseconds_run};
+
+const START_SECONDS_MAX: Duration = Duration::from_secs(10);
+const START_POLL: Duration = Duration::from_millis(10);
+
+/// How much of a server's standard error is shown.
+const STDERR_SHOWN: u64 = 4096;
+
+/// A server that accepts connections.
+pub struct Server {
+    command: String,
+    child: Child,
+    port: u16,
+    stderr: File,
+}
+
+impl Server {
+    /// Starts `command`, in the shell's words, with `-p` and a free port behind it, and waits until it accepts.
+    pub fn start(command: &str, cpus: &Cpus, stop: &AtomicBool) -> Result<Server, String> {
+        let port = free_port().map_err(|error| format!("no free port: {error}"))?;
+        let command = format!("{command} -p {port}");
+        let stderr = nameless_file().map_err(|error| format!("no file for standard error: {error}"))?;
+        let child_stderr = stderr.try_clone().map_err(|error| format!("no file for standard error: {error}"))?;
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("exec {command}")).process_group(0);
+        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(child_stderr);
+        let (cpus, parent) = (cpus.clone(), std::process::id());
+        let prepare = move || {
+            cpus.pin()?;
+            // SAFETY: PR_SET_PDEATHSIG takes a signal and touches no memory.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            // SAFETY: asks for a number only.
+            let orphaned = unsafe { libc::getppid() } as u32 != parent;
+            if orphaned { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+        };
+        // SAFETY: between fork and exec, `prepare` makes system calls and neither allocates nor takes a lock.
+        unsafe { shell.pre_exec(prepare) };
+        let child = shell.spawn().map_err(|error| format!("cannot start \"{command}\": {error}"))?;
+        let mut server = Server { command, child, port, stderr };
+        server.await_port(stop)?;
+        Ok(server)
+    }
+
+    fn await_port(&mut self, stop: &AtomicBool) -> Result<(), String> {
+        let begun = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            self.check()?;
+            if stop.load(Relaxed) {
+                return Err("interrupted".into());
+            }
+            if begun.elapsed() > START_SECONDS_MAX {
+                let seconds = START_SECONDS_MAX.as_secs();
+                return Err(format!("\"{}\" does not accept after {seconds} s{}", self.command, self.last_words()));
+            }
+            thread::sleep(START_POLL);
+        }
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> String {
+        format!("{}:{}", Ipv4Addr::LOCALHOST, self.port)
+    }
+
+    /// `Err` says how the server has ended, if it has.
+    pub fn check(&mut self) -> Result<(), String> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => Err(format!("\"{}\" has ended: {status}{}", self.command, self.last_words())),
+            Ok(None) => Ok(()),
+            Err(error) => Err(format!("\"{}\": {error}", self.command)),
+        }
+    }
+
+    /// CPU time of all its threads, user and system. The scheduler's nanoseconds, or, without these, clock ticks.
+    pub fn cpu(&self) -> Option<Duration> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
+        let times: Option<u64> = tasks.map(|task| nanoseconds_run(task.ok()?.path().to_str()?)).sum();
+        times.filter(|sum| *sum > 0).map(Duration::from_nanos).or_else(|| self.cpu_ticks())
+    }
+
+    fn cpu_ticks(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        let (_, fields) = stat.rsplit_once(')')?;
+        let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        // SAFETY: asks for a number only.
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        Some(Duration::from_secs_f64(ticks as f64 / per_second.max(1) as f64))
+    }
+
+    /// Bytes of memory that it has in use.
+    pub fn memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        Some(resident.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
+    }
+
+    /// The end of what it wrote to standard error.
+    fn last_words(&self) -> String {
+        let (mut file, mut bytes) = (&self.stderr, Vec::new());
+        let length = file.metadata().map_or(0, |metadata| metadata.len());
+        let _ = file.seek(SeekFrom::Start(length.saturating_sub(STDERR_SHOWN)));
+        let _ = file.read_to_end(&mut bytes);
+        match String::from_utf8_lossy(&bytes).trim_end() {
+            "" => ", and said nothing".into(),
+            text => format!(", and said:\n{text}"),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            // SAFETY: touches no memory. The group is the child's own, and as the child has not been waited for, its
+            // number cannot have become another's.
+            unsafe { libc::kill(-(self.child.id() as libc::pid_t), libc::SIGKILL) };
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// A file that ends with its last descriptor.
+fn nameless_file() -> io::Result<File> {
+    let path = std::env::temp_dir().join(format!("loadtest-{}.stderr", std::process::id()));
+    let file = File::options().read(true).append(true).create(true).open(&path)?;
+    fs::remove_file(path)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(command: &str) -> Result<Server, String> {
+        let stop = AtomicBool::new(false);
+        Server::start(command, &"0".parse().expect("a core"), &stop)
+    }
+
+    #[test]
+    fn a_server_that_refuses_to_start_is_quoted() {
+        let error = start("sh -c 'echo no memory >&2; exit 3' x").err().expect("it ends at once");
+        assert!(error.contains("exit status: 3, and said:\nno memory"), "{error}");
+        let error = start("/nonexistent/server").err().expect("it does not exist");
+        assert!(error.contains("not found"), "{error}");
+    }
+}

@@ -1,0 +1,130 @@
+//! What one client thread has seen; threads are added up at the end.
+
+use hdrhistogram::Histogram;
+
+use crate::workload::Operation;
+
+/// How many errors are kept with their detail; the rest is only counted.
+const SAMPLES_MAX: usize = 5;
+
+/// Latencies beyond an hour are recorded as an hour.
+const NANOSECONDS_MAX: u64 = 3_600_000_000_000;
+
+/// Counts and latencies of requests.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// Requests written, answered, and lost with their connection. Invariant: sent >= completed + lost.
+    pub sent: u64,
+    pub completed: u64,
+    pub lost: u64,
+    /// Keys of gets that were found, and that were not.
+    pub hits: u64,
+    pub misses: u64,
+    /// Sets that were confirmed.
+    pub stored: u64,
+    /// Replies that say that something went wrong: `ERROR`, `SERVER_ERROR …`, `NOT_STORED`.
+    pub errors: u64,
+    /// Replies that are not an answer to the request, and values that are not the key's.
+    pub wrong: u64,
+    pub connections_lost: u64,
+    pub reconnects: u64,
+    /// Requests of the open loop that were due but never sent, because the server was behind.
+    pub unsent: u64,
+    /// What ended the run early.
+    pub failures: Vec<String>,
+    /// The first errors and wrong replies.
+    pub samples: Vec<String>,
+    /// Nanoseconds from the start to the last reply, and of the thread's own CPU time.
+    pub elapsed: u64,
+    pub cpu: u64,
+    /// Nanoseconds from intended or actual sending to the last byte of the reply.
+    get: Histogram<u64>,
+    set: Histogram<u64>,
+}
+
+impl Tally {
+    pub fn new() -> Tally {
+        let histogram = || Histogram::new_with_bounds(1, NANOSECONDS_MAX, 3).expect("bounds that hdrhistogram allows");
+        Tally {
+            sent: 0,
+            completed: 0,
+            lost: 0,
+            hits: 0,
+            misses: 0,
+            stored: 0,
+            errors: 0,
+            wrong: 0,
+            connections_lost: 0,
+            reconnects: 0,
+            unsent: 0,
+            failures: Vec::new(),
+            samples: Vec::new(),
+            elapsed: 0,
+            cpu: 0,
+            get: histogram(),
+            set: histogram(),
+        }
+    }
+
+    /// Requests whose reply is awaited.
+    pub fn in_flight(&self) -> u64 {
+        self.sent - self.completed - self.lost
+    }
+
+    /// Counts a request as answered after `nanoseconds`.
+    pub fn complete(&mut self, operation: Operation, nanoseconds: u64) {
+        self.completed += 1;
+        match operation {
+            Operation::Get => self.get.saturating_record(nanoseconds),
+            Operation::Set => self.set.saturating_record(nanoseconds),
+        }
+    }
+
+    /// Latencies of an operation in nanoseconds.
+    pub fn latency(&self, operation: Operation) -> &Histogram<u64> {
+        match operation {
+            Operation::Get => &self.get,
+            Operation::Set => &self.set,
+        }
+    }
+
+    /// Counts a reply that reports an error.
+    pub fn error(&mut self, detail: impl FnOnce() -> String) {
+        self.errors += 1;
+        self.sample(detail);
+    }
+
+    /// Counts a reply that should not have come.
+    pub fn wrong(&mut self, detail: impl FnOnce() -> String) {
+        self.wrong += 1;
+        self.sample(detail);
+    }
+
+    fn sample(&mut self, detail: impl FnOnce() -> String) {
+        if self.samples.len() < SAMPLES_MAX {
+            self.samples.push(detail());
+        }
+    }
+
+    /// Adds what another thread has seen in the same time.
+    pub fn add(&mut self, other: Tally) {
+        self.sent += other.sent;
+        self.completed += other.completed;
+        self.lost += other.lost;
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.stored += other.stored;
+        self.errors += other.errors;
+        self.wrong += other.wrong;
+        self.connections_lost += other.connections_lost;
+        self.reconnects += other.reconnects;
+        self.unsent += other.unsent;
+        self.failures.extend(other.failures);
+        self.samples.extend(other.samples);
+        self.samples.truncate(SAMPLES_MAX);
+        self.elapsed = self.elapsed.max(other.elapsed);
+        self.cpu += other.cpu;
+        self.get.add(&other.get).expect("histograms of equal bounds");
+        self.set.add(&other.set).expect("histograms of equal bounds");
+    }
+}

@@ -1,0 +1,429 @@
+//! One client thread: its poll, its connections, and the loop that keeps requests in flight.
+//!
+//! Closed loop: a connection sends `pipeline` requests in one write, and the next batch when all replies are there.
+//! What the server gets in one read is then the same for every server, however it cuts its replies.
+//! Open loop: requests are sent when due, in turn over the connections with less than `pipeline` in flight; when all
+//! are full they wait, and their latency counts from when they were due.
+
+use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use socket2::Socket;
+
+use crate::client::{Client, Received, Rules};
+use crate::cpus::nanoseconds_run;
+use crate::pace::{Pace, Timer};
+use crate::plan::{Limit, Plan};
+use crate::request;
+use crate::tally::Tally;
+use crate::workload::{Draw, Operation, share};
+
+/// Bytes read at once; a value may be larger.
+const BUFFER_SIZE: usize = 256 << 10;
+
+/// A connection with this much unwritten is given no more requests: large values wait unmade.
+const UNSENT_MAX: usize = 256 << 10;
+
+/// How many bytes, and requests, the prefill has in flight per connection.
+const PREFILL_BYTES: usize = 64 << 10;
+const PREFILL_PIPELINE: usize = 32;
+
+/// How often stop and deadline are looked at, and lost connections tried again.
+const TICK: Duration = Duration::from_millis(100);
+
+/// The timer is set this much early, and the rest is spent polling: waking up takes about as long.
+const WAKE_EARLY: Duration = Duration::from_micros(50);
+
+const TIMER: Token = Token(usize::MAX);
+
+/// What the progress line shows, as each thread publishes it once per turn.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Progress {
+    pub requests: AtomicU64,
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+}
+
+/// A client thread's state.
+pub struct Worker {
+    plan: Arc<Plan>,
+    index: usize,
+    rules: Rules,
+    poll: Poll,
+    timer: Timer,
+    slots: Vec<Slot>,
+    /// Number of the first connection among those of all threads.
+    first: usize,
+    /// Open loop: connections that can take a request, each at most once.
+    ready: VecDeque<usize>,
+    draw: Draw,
+    buffer: Vec<u8>,
+    ids: Vec<u64>,
+    tally: Tally,
+    phase: Phase,
+    /// Time 0 of all nanoseconds here.
+    epoch: Instant,
+    retry_at: u64,
+    /// When the server was last heard of, or first asked after a silence that was ours.
+    heard_at: u64,
+    stop: Arc<AtomicBool>,
+    progress: Arc<Progress>,
+}
+
+struct Slot {
+    link: Link,
+    /// Closed loop: requests of the current batch that are not made yet.
+    batch_left: usize,
+    /// Stands in `ready`.
+    ready: bool,
+}
+
+enum Link {
+    Up(Client),
+    Opening(Socket),
+    Down,
+}
+
+/// What is being done: prefill or measurement.
+struct Phase {
+    /// The keys to set, in order; `None` draws requests of the workload.
+    prefill: Option<Range<u64>>,
+    pipeline: usize,
+    /// Requests still to be sent.
+    budget: u64,
+    deadline: u64,
+    pace: Option<Pace>,
+}
+
+impl Worker {
+    /// Opens the connections of thread `index`.
+    pub fn connect(
+        plan: Arc<Plan>,
+        index: usize,
+        stop: Arc<AtomicBool>,
+        progress: Arc<Progress>,
+    ) -> Result<Worker, String> {
+        let own = share(plan.workload.connections as u64, index, plan.threads);
+        let mut worker = Worker {
+            rules: plan.rules()?,
+            poll: Poll::new().map_err(|error| format!("no poll: {error}"))?,
+            timer: Timer::new().map_err(|error| format!("no timer: {error}"))?,
+            slots: Vec::new(),
+            first: own.start as usize,
+            ready: VecDeque::new(),
+            draw: Draw::new(&plan.workload, index, plan.threads),
+            buffer: vec![0; BUFFER_SIZE],
+            ids: Vec::new(),
+            tally: Tally::new(),
+            phase: Phase { prefill: None, pipeline: 0, budget: 0, deadline: u64::MAX, pace: None },
+            epoch: Instant::now(),
+            retry_at: 0,
+            heard_at: 0,
+            plan,
+            index,
+            stop,
+            progress,
+        };
+        let registry = worker.poll.registry();
+        let timer = registry.register(&mut SourceFd(&worker.timer.fd()), TIMER, Interest::READABLE);
+        timer.map_err(|error| format!("no timer: {error}"))?;
+        for slot in 0..own.count() {
+            let ordinal = worker.first + slot;
+            let opened = worker.plan.address.connect(ordinal);
+            let socket = opened.and_then(|socket| worker.register(&socket, slot).map(|()| socket));
+            let socket = socket.map_err(|error| format!("connection {ordinal} to {}: {error}", worker.plan.address))?;
+            worker.slots.push(Slot { link: Link::Up(Client::new(socket)), batch_left: 0, ready: false });
+        }
+        Ok(worker)
+    }
+
+    /// Sets this thread's share of all keys.
+    pub fn prefill(&mut self) -> Tally {
+        let keys = share(self.rules.keys.count(), self.index, self.plan.threads);
+        self.run(Phase {
+            pipeline: (PREFILL_BYTES / request::set_size_max(&self.rules.keys)).clamp(1, PREFILL_PIPELINE),
+            budget: keys.end - keys.start,
+            prefill: Some(keys),
+            deadline: u64::MAX,
+            pace: None,
+        })
+    }
+
+    /// Sends the workload, from `start` until its limit.
+    pub fn measure(&mut self, start: Instant) -> Tally {
+        self.epoch = start;
+        let plan = &self.plan;
+        let (budget, deadline) = match plan.limit {
+            Limit::Time(time) => (u64::MAX, time.as_nanos() as u64),
+            Limit::Count(count) => {
+                let own = share(count, self.index, plan.threads);
+                (own.end - own.start, u64::MAX)
+            }
+        };
+        let pace = plan.rate.map(|rate| Pace::new(rate, self.index, plan.threads));
+        self.run(Phase { prefill: None, pipeline: plan.workload.pipeline, budget, deadline, pace })
+    }
+
+    fn run(&mut self, phase: Phase) -> Tally {
+        self.phase = phase;
+        self.tally = Tally::new();
+        self.heard_at = self.now();
+        self.ready.clear();
+        for slot in &mut self.slots {
+            (slot.batch_left, slot.ready) = (0, false);
+        }
+        let cpu = nanoseconds_run(SELF).unwrap_or(0);
+        if let Err(failure) = self.turns() {
+            self.tally.failures.push(failure);
+            self.tally.lost = self.tally.sent - self.tally.completed;
+            self.stop.store(true, Relaxed);
+        }
+        self.tally.elapsed = self.now();
+        self.tally.cpu = nanoseconds_run(SELF).unwrap_or(0) - cpu;
+        std::mem::replace(&mut self.tally, Tally::new())
+    }
+
+    fn turns(&mut self) -> Result<(), String> {
+        let mut events = Events::with_capacity(1024);
+        for slot in 0..self.slots.len() {
+            self.feed(slot)?;
+        }
+        loop {
+            let now = self.now();
+            if self.phase.budget > 0 && (now >= self.phase.deadline || self.stop.load(Relaxed)) {
+                self.tally.unsent =
+                    self.phase.pace.as_ref().map_or(0, |pace| pace.backlog(now.min(self.phase.deadline)));
+                self.phase.budget = 0;
+            }
+            self.reopen(now);
+            self.send_due(now)?;
+            self.publish();
+            if self.phase.budget == 0 && self.tally.in_flight() == 0 {
+                return Ok(());
+            }
+            self.check_patience(now)?;
+            let timeout = self.timeout(now);
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(format!("poll: {error}")),
+                _ => {}
+            }
+            for event in &events {
+                if event.token() != TIMER {
+                    self.serve(event)?;
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, event: &Event) -> Result<(), String> {
+        let slot = event.token().0;
+        match &mut self.slots[slot].link {
+            Link::Down => return Ok(()),
+            Link::Opening(socket) => {
+                let refused = !matches!(socket.take_error(), Ok(None));
+                let link = std::mem::replace(&mut self.slots[slot].link, Link::Down);
+                match link {
+                    Link::Opening(socket) if !refused && event.is_writable() => {
+                        self.slots[slot].link = Link::Up(Client::new(socket));
+                        self.tally.reconnects += 1;
+                    }
+                    _ => return Ok(()),
+                }
+            }
+            Link::Up(client) => {
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    let result = loop {
+                        match client.receive(&self.rules, &mut self.buffer, self.epoch, &mut self.tally) {
+                            Ok(Received::Full) => {}
+                            Ok(Received::Some) if event.is_read_closed() => {}
+                            Ok(Received::Some | Received::Nothing) => break Ok(()),
+                            Err(why) => break Err(why),
+                        }
+                    };
+                    self.heard_at = self.now();
+                    if let Err(why) = result {
+                        return self.lose(slot, &why);
+                    }
+                }
+            }
+        }
+        self.feed(slot)
+    }
+
+    /// Gives a connection the requests that it should have in flight.
+    fn feed(&mut self, slot: usize) -> Result<(), String> {
+        let now = self.now();
+        loop {
+            let Slot { link: Link::Up(client), batch_left, ready } = &mut self.slots[slot] else { return Ok(()) };
+            let room = client.unsent() < UNSENT_MAX && self.phase.budget > 0;
+            if self.phase.pace.is_none() {
+                if client.in_flight() == 0 {
+                    *batch_left = self.phase.pipeline;
+                }
+                if room && *batch_left > 0 {
+                    *batch_left -= 1;
+                    self.send(slot, now, now);
+                    continue;
+                }
+            } else if client.in_flight() < self.phase.pipeline && room {
+                if !client.missed.is_empty() {
+                    self.send(slot, now, now);
+                    continue;
+                }
+                if !*ready {
+                    *ready = true;
+                    self.ready.push_back(slot);
+                }
+            }
+            let before = client.unsent();
+            if let Err(why) = client.flush() {
+                return self.lose(slot, &why);
+            }
+            // A large batch is made in parts: go on as long as the socket takes them whole.
+            if before < UNSENT_MAX || client.unsent() > 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Open loop: sends what is due by now.
+    fn send_due(&mut self, now: u64) -> Result<(), String> {
+        let mut touched: Vec<usize> = Vec::new();
+        while self.phase.budget > 0
+            && let Some(&slot) = self.ready.front()
+        {
+            let Some(pace) = &mut self.phase.pace else { break };
+            let has_room = |slot: &Slot| match &slot.link {
+                Link::Up(client) => client.in_flight() < self.phase.pipeline && client.unsent() < UNSENT_MAX,
+                Link::Opening(_) | Link::Down => false,
+            };
+            if has_room(&self.slots[slot]) {
+                let Some(due) = pace.take(now) else { break };
+                self.send(slot, due, now);
+                touched.push(slot);
+                self.ready.rotate_left(1);
+            } else {
+                self.ready.pop_front();
+                self.slots[slot].ready = false;
+            }
+        }
+        for slot in touched {
+            if let Link::Up(client) = &mut self.slots[slot].link
+                && let Err(why) = client.flush()
+            {
+                self.lose(slot, &why)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the next request to the output of a connection that is up.
+    #[inline]
+    fn send(&mut self, slot: usize, since: u64, now: u64) {
+        let Link::Up(client) = &mut self.slots[slot].link else { return };
+        let (rules, draw) = (&self.rules, &mut self.draw);
+        if self.tally.in_flight() == 0 {
+            self.heard_at = now;
+        }
+        let id_to_set = match &mut self.phase.prefill {
+            Some(ids) => ids.next(),
+            None => client.missed.pop(),
+        };
+        match id_to_set {
+            Some(id) => client.send_set(rules, id, draw.ttl(), since),
+            None => match draw.operation() {
+                Operation::Set => client.send_set(rules, draw.key(&rules.keys), draw.ttl(), since),
+                Operation::Get => {
+                    self.ids.clear();
+                    self.ids.extend((0..self.plan.workload.keys_per_get).map(|_| draw.key(&rules.keys)));
+                    client.send_get(rules, &self.ids, since);
+                }
+            },
+        }
+        self.tally.sent += 1;
+        self.phase.budget -= 1;
+    }
+
+    /// Gives up a connection. An error, unless the plan is to reconnect.
+    fn lose(&mut self, slot: usize, why: &str) -> Result<(), String> {
+        let Link::Up(client) = std::mem::replace(&mut self.slots[slot].link, Link::Down) else { return Ok(()) };
+        self.tally.connections_lost += 1;
+        self.tally.lost += client.in_flight() as u64;
+        let (ordinal, lost) = (self.first + slot, client.in_flight());
+        if self.plan.reconnect {
+            return Ok(());
+        }
+        Err(format!("connection {ordinal} to {} was lost with {lost} requests in flight: {why}", self.plan.address))
+    }
+
+    /// Tries again, ten times a second, to open the connections that are down.
+    fn reopen(&mut self, now: u64) {
+        if !self.plan.reconnect || now < self.retry_at {
+            return;
+        }
+        self.retry_at = now + TICK.as_nanos() as u64;
+        for slot in 0..self.slots.len() {
+            if matches!(self.slots[slot].link, Link::Down)
+                && let Ok(socket) = self.plan.address.connect_later(self.first + slot)
+                && self.register(&socket, slot).is_ok()
+            {
+                self.slots[slot].link = Link::Opening(socket);
+            }
+        }
+    }
+
+    fn register(&self, socket: &Socket, slot: usize) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(slot), interest)
+    }
+
+    fn check_patience(&self, now: u64) -> Result<(), String> {
+        let silence = Duration::from_nanos(now.saturating_sub(self.heard_at));
+        if silence < self.plan.patience {
+            return Ok(());
+        }
+        match self.tally.in_flight() {
+            0 if self.slots.iter().any(|slot| matches!(slot.link, Link::Up(_))) => Ok(()),
+            0 => Err(format!("no connection to {} for {} s", self.plan.address, silence.as_secs())),
+            count => {
+                Err(format!("{}: {count} requests without a reply for {} s", self.plan.address, silence.as_secs()))
+            }
+        }
+    }
+
+    fn timeout(&self, now: u64) -> Duration {
+        let until = |time: u64| Duration::from_nanos(time.saturating_sub(now));
+        let tick = if self.phase.budget > 0 { TICK.min(until(self.phase.deadline)) } else { TICK };
+        let Some(pace) = self.phase.pace.as_ref().filter(|_| self.phase.budget > 0 && !self.ready.is_empty()) else {
+            return tick;
+        };
+        let wait = until(pace.due());
+        if wait <= WAKE_EARLY {
+            return Duration::ZERO;
+        }
+        self.timer.set(wait - WAKE_EARLY);
+        tick
+    }
+
+    fn publish(&self) {
+        self.progress.requests.store(self.tally.completed, Relaxed);
+        self.progress.hits.store(self.tally.hits, Relaxed);
+        self.progress.misses.store(self.tally.misses, Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        self.epoch.elapsed().as_nanos() as u64
+    }
+}
+
+/// This thread, where /proc shows it.
+const SELF: &str = "/proc/thread-self";

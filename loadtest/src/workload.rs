@@ -1,0 +1,256 @@
+//! What is asked of a server: which requests, for which keys, how many at once. Where, how long and how fast is the
+//! [`Plan`](crate::plan::Plan)'s matter.
+
+use std::fmt;
+
+use crate::keys::Keys;
+use crate::random::Random;
+use crate::zipf::Zipf;
+
+/// The dialect of the requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Protocol {
+    /// `get`, `set`.
+    Classic,
+    /// `mg`, `ms`.
+    Meta,
+}
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Reads one or several keys.
+    Get,
+    /// Stores one key.
+    Set,
+}
+
+/// How often which key is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Popularity {
+    /// All alike.
+    Uniform,
+    /// By rank, with this exponent.
+    Zipf(f64),
+    /// One after the other, over and over; each thread has its own place to start.
+    Sequential,
+}
+
+/// A workload as data.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    pub protocol: Protocol,
+    /// Weights of the two operations; not both 0.
+    pub get: u32,
+    pub set: u32,
+    pub keys_per_get: usize,
+    /// Requests sent together on one connection before their replies are awaited.
+    pub pipeline: usize,
+    pub connections: usize,
+    pub keys: u64,
+    pub key_size: usize,
+    /// Smallest and largest.
+    pub value_size: (usize, usize),
+    pub popularity: Popularity,
+    /// Seconds and weights; none means forever.
+    pub ttls: Vec<(u32, f64)>,
+    /// A key that a get did not find is set.
+    pub cache_aside: bool,
+    pub seed: u64,
+}
+
+impl Default for Workload {
+    fn default() -> Workload {
+        Workload {
+            protocol: Protocol::Classic,
+            get: 9,
+            set: 1,
+            keys_per_get: 1,
+            pipeline: 1,
+            connections: 50,
+            keys: 100_000,
+            key_size: 25,
+            value_size: (32, 32),
+            popularity: Popularity::Uniform,
+            ttls: Vec::new(),
+            cache_aside: false,
+            seed: 1,
+        }
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (get, set) = match self.protocol {
+            Protocol::Classic => ("get", "set"),
+            Protocol::Meta => ("mg", "ms"),
+        };
+        match (self.get, self.set) {
+            (_, 0) => write!(f, "{get}")?,
+            (0, _) => write!(f, "{set}")?,
+            (gets, sets) => write!(f, "{gets}:{sets} {get}:{set}")?,
+        }
+        if self.keys_per_get > 1 {
+            write!(f, " of {} keys", self.keys_per_get)?;
+        }
+        write!(f, ", {} connections with {} in flight, ", self.connections, self.pipeline)?;
+        write!(f, "{} keys of {} bytes, ", self.keys, self.key_size)?;
+        match self.popularity {
+            Popularity::Uniform => write!(f, "uniform, ")?,
+            Popularity::Zipf(exponent) => write!(f, "Zipf {exponent}, ")?,
+            Popularity::Sequential => write!(f, "sequential, ")?,
+        }
+        match self.value_size {
+            (min, max) if min == max => write!(f, "values of {min} bytes")?,
+            (min, max) => write!(f, "values of {min} to {max} bytes")?,
+        }
+        match self.ttls.as_slice() {
+            [] | [(0, _)] => {}
+            [(ttl, _)] => write!(f, ", TTL {ttl} s")?,
+            ttls => write!(f, ", {} TTLs", ttls.len())?,
+        }
+        if self.cache_aside { write!(f, ", cache-aside") } else { Ok(()) }
+    }
+}
+
+/// A workload that `compare` knows by name.
+#[derive(Clone)]
+pub struct Named {
+    pub name: &'static str,
+    pub about: &'static str,
+    pub workload: Workload,
+}
+
+impl Named {
+    /// The canonical set, in the order it is run.
+    pub fn all() -> Vec<Named> {
+        let gets = || Workload { get: 1, set: 0, ..Workload::default() };
+        let sets = || Workload { get: 0, set: 1, ..Workload::default() };
+        let named = |name, about, workload| Named { name, about, workload };
+        vec![
+            named("get-1", "get, one at a time", gets()),
+            named("get-32", "get, 32 in flight", Workload { pipeline: 32, ..gets() }),
+            named("get-50keys", "get of 50 keys", Workload { keys_per_get: 50, ..gets() }),
+            named("set-32", "set, 32 in flight", Workload { pipeline: 32, ..sets() }),
+            named("mg-32", "mg, 32 in flight", Workload { protocol: Protocol::Meta, pipeline: 32, ..gets() }),
+            named(
+                "mix-zipf",
+                "get and set 9:1, Zipf 0.99, 32 in flight",
+                Workload { pipeline: 32, popularity: Popularity::Zipf(0.99), ..Workload::default() },
+            ),
+        ]
+    }
+}
+
+/// The requests of one client thread, drawn one by one.
+pub struct Draw {
+    random: Random,
+    ranks: Ranks,
+    /// A get if the upper half of a draw is below this.
+    get_below: u64,
+    /// Seconds, and the share of draws at or below this entry.
+    ttls: Vec<(u32, f64)>,
+}
+
+enum Ranks {
+    Uniform,
+    Zipf(Zipf),
+    Sequential { next: u64 },
+}
+
+impl Draw {
+    /// The sequence of thread `thread` of `threads`.
+    pub fn new(workload: &Workload, thread: usize, threads: usize) -> Draw {
+        let total: f64 = workload.ttls.iter().map(|(_, weight)| weight).sum();
+        let mut sum = 0.0;
+        let cumulated = workload.ttls.iter().map(|(ttl, weight)| {
+            sum += weight / total;
+            (*ttl, sum)
+        });
+        Draw {
+            random: Random::new(workload.seed.wrapping_add(thread as u64)),
+            ranks: match workload.popularity {
+                Popularity::Uniform => Ranks::Uniform,
+                Popularity::Zipf(exponent) => Ranks::Zipf(Zipf::new(workload.keys, exponent)),
+                Popularity::Sequential => Ranks::Sequential { next: share(workload.keys, thread, threads).start },
+            },
+            get_below: (u64::from(workload.get) << 32) / (u64::from(workload.get) + u64::from(workload.set)),
+            ttls: cumulated.collect(),
+        }
+    }
+
+    pub fn operation(&mut self) -> Operation {
+        if self.random.next() >> 32 < self.get_below { Operation::Get } else { Operation::Set }
+    }
+
+    #[inline]
+    pub fn key(&mut self, keys: &Keys) -> u64 {
+        match &mut self.ranks {
+            Ranks::Uniform => self.random.below(keys.count()),
+            Ranks::Zipf(zipf) => keys.at_rank(zipf.draw(&mut self.random)),
+            Ranks::Sequential { next } => {
+                let id = *next;
+                *next = (id + 1) % keys.count();
+                id
+            }
+        }
+    }
+
+    pub fn ttl(&mut self) -> u32 {
+        match self.ttls.as_slice() {
+            [] => 0,
+            [(ttl, _)] => *ttl,
+            [ttls @ .., (last, _)] => {
+                let point = self.random.unit();
+                ttls.iter().find(|(_, below)| point < *below).map_or(*last, |(ttl, _)| *ttl)
+            }
+        }
+    }
+}
+
+/// The part of `total` that falls to `index` of `count`: contiguous, complete, and equal within one.
+pub fn share(total: u64, index: usize, count: usize) -> std::ops::Range<u64> {
+    let bound = |index: usize| (u128::from(total) * index as u128 / count as u128) as u64;
+    bound(index)..bound(index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_complete_and_equal() {
+        let shares: Vec<_> = (0..3).map(|index| share(10, index, 3)).collect();
+        assert_eq!(shares, [0..3, 3..6, 6..10]);
+        assert_eq!(share(u64::MAX, 6, 7).end, u64::MAX);
+    }
+
+    #[test]
+    fn operations_come_in_their_ratio() {
+        for (get, set, expected) in [(1, 0, 10_000), (0, 1, 0), (9, 1, 9_000), (1, 1, 5_000)] {
+            let mut draw = Draw::new(&Workload { get, set, ..Workload::default() }, 0, 1);
+            let gets = (0..10_000).filter(|_| draw.operation() == Operation::Get).count();
+            assert!(gets.abs_diff(expected) < 200, "{get}:{set} gave {gets}");
+        }
+    }
+
+    #[test]
+    fn ttls_come_in_their_weight() {
+        let ttls = |ttls: &[(u32, f64)]| {
+            let mut draw = Draw::new(&Workload { ttls: ttls.to_vec(), ..Workload::default() }, 0, 1);
+            (0..10_000).filter(|_| draw.ttl() == 60).count()
+        };
+        assert_eq!(ttls(&[]), 0);
+        assert_eq!(ttls(&[(60, 0.1)]), 10_000);
+        assert!(ttls(&[(60, 3.0), (90, 1.0)]).abs_diff(7_500) < 200);
+        assert!(ttls(&[(90, 0.2), (60, 0.5), (10, 0.3)]).abs_diff(5_000) < 200);
+    }
+
+    #[test]
+    fn sequential_threads_share_the_keys() {
+        let workload = Workload { keys: 10, key_size: 5, popularity: Popularity::Sequential, ..Workload::default() };
+        let keys = Keys::new(10, 5, (1, 1), 1).expect("valid");
+        let mut draw = Draw::new(&workload, 1, 2);
+        assert_eq!((0..7).map(|_| draw.key(&keys)).collect::<Vec<_>>(), [5, 6, 7, 8, 9, 0, 1]);
+    }
+}

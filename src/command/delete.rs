@@ -1,0 +1,90 @@
+//! Deleting: delete, md.
+
+use super::{Reply, Shard, echo, say, tokens};
+use crate::clock::{Clock, NEVER};
+use crate::protocol::Operation;
+use crate::store::item::{KEY_BINARY, STALE, WON};
+
+pub(super) fn delete(shard: &mut Shard, operation: &Operation, input: &[u8], reply: &mut Reply) {
+    let key = operation.key.of(input);
+    if let Some(prefixes) = &mut shard.prefixes {
+        prefixes.count_delete(key);
+    }
+    match shard.store.find(operation.hash, key) {
+        Ok(entry) => {
+            shard.store.counters_of(entry.id).delete_hits += 1;
+            shard.store.remove(entry);
+            say(operation, reply, b"DELETED\r\n");
+        }
+        Err(_) => {
+            shard.store.counters.delete_misses += 1;
+            say(operation, reply, b"NOT_FOUND\r\n");
+        }
+    }
+}
+
+pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
+    let key = operation.key.of(input);
+    shard.store.counters.cmd_meta += 1;
+    if let Some(prefixes) = &mut shard.prefixes {
+        prefixes.count_delete(key);
+    }
+    let Ok(entry) = shard.store.find(operation.hash, key) else {
+        shard.store.counters.delete_misses += 1;
+        put_status(operation, input, key, false, b"NF", reply);
+        return;
+    };
+    let item = shard.store.item(entry.id);
+    let binary = item.state() & KEY_BINARY != 0;
+    if operation.has(b'C') && item.cas() != operation.cas {
+        shard.store.counters.delete_misses += 1;
+        put_status(operation, input, key, binary, b"EX", reply);
+        return;
+    }
+    if operation.has(b'I') || operation.has(b'x') {
+        let kept_cas = item.cas();
+        let state = item.state() & (STALE | WON);
+        let mut id = entry.id;
+        if operation.has(b'x') {
+            // An empty item takes its place: of the old one only the CAS value stays.
+            let deadline =
+                if operation.has(b'T') { clock.deadline(operation.exptime, shard.store.now()) } else { NEVER };
+            match shard.store.put(operation.hash, key, operation.client_flags, deadline, b"", Some(entry)) {
+                Ok(new) => id = new,
+                Err(_) => {
+                    reply.out.put(b"SERVER_ERROR out of memory\r\n");
+                    return;
+                }
+            }
+            shard.store.item(id).change_state(state, 0);
+        } else if operation.has(b'T') {
+            let deadline = clock.deadline(operation.exptime, shard.store.now());
+            shard.store.set_deadline(id, deadline);
+        }
+        if operation.has(b'I') {
+            shard.store.item(id).change_state(STALE, WON);
+        }
+        let cas = if operation.has(b'E') {
+            operation.new_cas
+        } else if operation.has(b'I') {
+            shard.store.next_cas()
+        } else {
+            kept_cas
+        };
+        shard.store.item(id).set_cas(cas);
+    } else {
+        shard.store.counters_of(entry.id).delete_hits += 1;
+        shard.store.remove(entry);
+    }
+    if !operation.quiet {
+        put_status(operation, input, key, binary, b"HD", reply);
+    }
+}
+
+fn put_status(operation: &Operation, input: &[u8], key: &[u8], binary: bool, status: &[u8], reply: &mut Reply) {
+    reply.out.put(status);
+    for token in tokens(operation, input) {
+        echo(token, key, binary || operation.has(b'b'), reply);
+    }
+    reply.out.put(b"\r\n");
+}

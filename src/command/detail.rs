@@ -1,0 +1,68 @@
+//! `stats detail`: how often keys of a prefix were fetched, stored and deleted.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+/// Prefixes counted at most in each shard; keys of further ones are not counted.
+const PREFIXES_MAX: usize = 65_536;
+
+/// Counts by prefix: what stands in a key before the delimiter.
+#[derive(Clone, Debug)]
+pub struct Prefixes {
+    delimiter: u8,
+    counts: HashMap<Vec<u8>, PrefixCounts>,
+}
+
+/// Counts of one prefix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "memcached's names")]
+pub struct PrefixCounts {
+    pub get: u64,
+    pub hit: u64,
+    pub set: u64,
+    pub del: u64,
+}
+
+impl Prefixes {
+    /// No counts yet. `delimiter` is that of `-D`.
+    pub fn new(delimiter: u8) -> Prefixes {
+        Prefixes { delimiter, counts: HashMap::new() }
+    }
+
+    fn counts(&mut self, key: &[u8]) -> Option<&mut PrefixCounts> {
+        let len = key.iter().position(|&byte| byte == self.delimiter)?;
+        let full = self.counts.len() >= PREFIXES_MAX;
+        match self.counts.entry(key[..len].to_vec()) {
+            Entry::Occupied(entry) => Some(entry.into_mut()),
+            Entry::Vacant(_) if full => None,
+            Entry::Vacant(entry) => Some(entry.insert(PrefixCounts::default())),
+        }
+    }
+
+    /// A fetch, and whether it hit.
+    pub fn count_get(&mut self, key: &[u8], hit: bool) {
+        if let Some(counts) = self.counts(key) {
+            counts.get += 1;
+            counts.hit += u64::from(hit);
+        }
+    }
+
+    /// A storage command.
+    pub fn count_set(&mut self, key: &[u8]) {
+        if let Some(counts) = self.counts(key) {
+            counts.set += 1;
+        }
+    }
+
+    /// A deletion.
+    pub fn count_delete(&mut self, key: &[u8]) {
+        if let Some(counts) = self.counts(key) {
+            counts.del += 1;
+        }
+    }
+
+    /// The counts, by prefix.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], PrefixCounts)> {
+        self.counts.iter().map(|(prefix, &counts)| (prefix.as_slice(), counts))
+    }
+}

@@ -1,0 +1,275 @@
+//! Fetching: get, gets, gat, gats, touch, mg, me.
+
+use super::{Pinned, Reply, Shard, echo, key_state, put_key, say, tokens};
+use crate::clock::{Clock, NEVER};
+use crate::protocol::Operation;
+use crate::protocol::encode::value_header;
+use crate::store::arena::ItemId;
+use crate::store::item::{FETCHED, KEY_BINARY, STALE, WON};
+use crate::store::{Absent, PIN_LEN_MIN};
+use std::fmt::Write;
+
+#[inline]
+pub(super) fn get(shard: &mut Shard, operation: &Operation, input: &[u8], with_cas: bool, reply: &mut Reply) {
+    let key = operation.key.of(input);
+    let found = shard.store.find(operation.hash, key);
+    if let Some(prefixes) = &mut shard.prefixes {
+        prefixes.count_get(key, found.is_ok());
+    }
+    match found {
+        Ok(entry) => {
+            shard.store.hit(entry.id);
+            put_value(shard, entry.id, key, with_cas, reply);
+        }
+        Err(absent) => count_miss(shard, absent),
+    }
+}
+
+#[inline]
+fn count_miss(shard: &mut Shard, absent: Absent) {
+    let counters = &mut shard.store.counters;
+    counters.get_misses += 1;
+    match absent {
+        Absent::Unknown => {}
+        Absent::Expired => counters.get_expired += 1,
+        Absent::Flushed => counters.get_flushed += 1,
+    }
+}
+
+/// `VALUE …` and the value.
+#[inline]
+fn put_value(shard: &mut Shard, id: ItemId, key: &[u8], with_cas: bool, reply: &mut Reply) {
+    let item = shard.store.item(id);
+    let len = item.value_len();
+    let cas = with_cas.then(|| item.cas());
+    value_header(&mut reply.out, key, item.client_flags(), len, cas, len.min(PIN_LEN_MIN) + 2);
+    put_data(shard, id, reply);
+}
+
+/// The value, copied or pinned, and the end of line behind it.
+#[inline]
+fn put_data(shard: &mut Shard, id: ItemId, reply: &mut Reply) {
+    let item = shard.store.item(id);
+    if item.value_len() < PIN_LEN_MIN {
+        let value = item.value();
+        let room = reply.out.room(value.len() + 2);
+        room[..value.len()].copy_from_slice(value);
+        room[value.len()..].copy_from_slice(b"\r\n");
+        reply.out.advance(value.len() + 2);
+    } else {
+        shard.store.pin(id);
+        let value = shard.store.items().value_cursor(id);
+        reply.pinned.push(Pinned { at: reply.out.len(), shard: shard.number, id, value });
+        reply.out.put(b"\r\n");
+    }
+}
+
+pub(super) fn get_and_touch(
+    shard: &mut Shard,
+    operation: &Operation,
+    input: &[u8],
+    clock: &Clock,
+    with_cas: bool,
+    reply: &mut Reply,
+) {
+    let key = operation.key.of(input);
+    let found = shard.store.find(operation.hash, key);
+    if let Some(prefixes) = &mut shard.prefixes {
+        prefixes.count_get(key, found.is_ok());
+    }
+    shard.store.counters.cmd_touch += 1;
+    match found {
+        Ok(entry) => {
+            let deadline = clock.deadline(operation.exptime, shard.store.now());
+            shard.store.set_deadline(entry.id, deadline);
+            shard.store.bump(entry.id);
+            shard.store.counters_of(entry.id).touch_hits += 1;
+            put_value(shard, entry.id, key, with_cas, reply);
+        }
+        Err(absent) => {
+            let misses = shard.store.counters.get_misses;
+            count_miss(shard, absent);
+            shard.store.counters.get_misses = misses;
+            shard.store.counters.touch_misses += 1;
+        }
+    }
+}
+
+pub(super) fn touch(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
+    shard.store.counters.cmd_touch += 1;
+    match shard.store.find(operation.hash, operation.key.of(input)) {
+        Ok(entry) => {
+            let deadline = clock.deadline(operation.exptime, shard.store.now());
+            shard.store.set_deadline(entry.id, deadline);
+            shard.store.bump(entry.id);
+            shard.store.counters_of(entry.id).touch_hits += 1;
+            say(operation, reply, b"TOUCHED\r\n");
+        }
+        Err(_) => {
+            shard.store.counters.touch_misses += 1;
+            say(operation, reply, b"NOT_FOUND\r\n");
+        }
+    }
+}
+
+pub(super) fn meta_get(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
+    let key = operation.key.of(input);
+    shard.store.counters.cmd_meta += 1;
+    let found = shard.store.find(operation.hash, key);
+    if let Some(prefixes) = &mut shard.prefixes {
+        prefixes.count_get(key, found.is_ok());
+    }
+    match found {
+        Ok(entry) => meta_hit(shard, operation, input, clock, entry.id, false, reply),
+        Err(absent) => {
+            if operation.has(b'T') {
+                shard.store.counters.cmd_touch += 1;
+                shard.store.counters.touch_misses += 1;
+            } else {
+                count_miss(shard, absent);
+            }
+            match vivify(shard, operation, key, clock) {
+                Some(Ok(id)) => meta_hit(shard, operation, input, clock, id, true, reply),
+                Some(Err(())) => reply.out.put(b"SERVER_ERROR out of memory\r\n"),
+                None => meta_miss(operation, input, key, reply),
+            }
+        }
+    }
+}
+
+/// `N`: an empty item in place of the missing one.
+fn vivify(shard: &mut Shard, operation: &Operation, key: &[u8], clock: &Clock) -> Option<Result<ItemId, ()>> {
+    if !operation.has(b'N') {
+        return None;
+    }
+    let deadline = clock.deadline(operation.vivify, shard.store.now());
+    let Ok(id) = shard.store.put(operation.hash, key, 0, deadline, b"", None) else {
+        return Some(Err(()));
+    };
+    let cas = if operation.has(b'E') { operation.new_cas } else { shard.store.next_cas() };
+    shard.store.item(id).set_cas(cas);
+    Some(Ok(id))
+}
+
+fn meta_miss(operation: &Operation, input: &[u8], key: &[u8], reply: &mut Reply) {
+    if operation.quiet {
+        return;
+    }
+    reply.out.put(b"EN");
+    for token in tokens(operation, input) {
+        if matches!(token[0], b'O' | b'k' | b'b') {
+            echo(token, key, operation.has(b'b'), reply);
+        }
+    }
+    reply.out.put(b"\r\n");
+}
+
+#[inline]
+fn meta_hit(
+    shard: &mut Shard,
+    operation: &Operation,
+    input: &[u8],
+    clock: &Clock,
+    id: ItemId,
+    created: bool,
+    reply: &mut Reply,
+) {
+    let item = shard.store.item(id);
+    let state = item.state();
+    let withheld = operation.has(b'C') && item.cas() == operation.cas && shard.store.options().cas;
+    let with_value = operation.has(b'v') && !withheld;
+    if with_value {
+        reply.out.put(b"VA ");
+        reply.out.put_u64(item.value_len() as u64);
+    } else {
+        reply.out.put(b"HD");
+    }
+    let mut won = created;
+    for token in tokens(operation, input) {
+        let item = shard.store.item(id);
+        match token[0] {
+            b'T' => {
+                let deadline = clock.deadline(operation.exptime, shard.store.now());
+                shard.store.set_deadline(id, deadline);
+            }
+            b'R' => won |= state & WON == 0 && !created && expires_within(shard, id, operation.recache),
+            b's' => put_flag(reply, b" s", item.value_len() as i64),
+            b't' => match item.exptime() {
+                NEVER => reply.out.put(b" t-1"),
+                deadline => put_flag(reply, b" t", i64::from(deadline) - i64::from(shard.store.now().0)),
+            },
+            b'c' => {
+                reply.out.put(b" c");
+                reply.out.put_u64(item.cas());
+            }
+            b'f' => put_flag(reply, b" f", i64::from(item.client_flags())),
+            b'l' => put_flag(reply, b" l", i64::from(shard.store.idle_seconds(id))),
+            b'h' => put_flag(reply, b" h", i64::from(state & FETCHED != 0)),
+            b'O' | b'k' | b'b' => echo(token, item.key(), state & KEY_BINARY != 0, reply),
+            _ => {}
+        }
+    }
+    // A stale item that nobody was told to recache yet: this client is.
+    won |= state & (STALE | WON) == STALE;
+    if won {
+        shard.store.item(id).change_state(WON, 0);
+        reply.out.put(b" W");
+    }
+    if state & STALE != 0 {
+        reply.out.put(b" X");
+    }
+    if state & WON != 0 {
+        reply.out.put(b" Z");
+    }
+    reply.out.put(b"\r\n");
+    if !created {
+        if operation.has(b'T') {
+            shard.store.counters.cmd_touch += 1;
+            shard.store.counters_of(id).touch_hits += 1;
+        } else {
+            shard.store.count_hit(id);
+        }
+        if !operation.has(b'u') {
+            shard.store.bump(id);
+        }
+    }
+    if with_value {
+        put_data(shard, id, reply);
+    }
+}
+
+fn put_flag(reply: &mut Reply, name: &[u8], number: i64) {
+    reply.out.put(name);
+    reply.out.put_i64(number);
+}
+
+fn expires_within(shard: &Shard, id: ItemId, seconds: i32) -> bool {
+    let deadline = shard.store.item(id).exptime();
+    deadline != NEVER && i64::from(deadline) - i64::from(shard.store.now().0) < i64::from(seconds)
+}
+
+pub(super) fn meta_debug(shard: &mut Shard, operation: &Operation, input: &[u8], reply: &mut Reply) {
+    shard.store.counters.cmd_meta += 1;
+    let key = operation.key.of(input);
+    let Ok(entry) = shard.store.find(operation.hash, key) else {
+        reply.out.put(b"EN\r\n");
+        return;
+    };
+    let item = shard.store.item(entry.id);
+    reply.out.put(b"ME ");
+    put_key(key, key_state(operation) != 0, reply);
+    let exptime = match item.exptime() {
+        NEVER => -1,
+        deadline => i64::from(deadline) - i64::from(shard.store.now().0),
+    };
+    let written = write!(
+        reply.out,
+        " exp={exptime} la={} cas={} fetch={} cls={} size={}\r\n",
+        shard.store.idle_seconds(entry.id),
+        item.cas(),
+        if item.state() & FETCHED == 0 { "no" } else { "yes" },
+        shard.store.class_of(entry.id).0,
+        shard.store.size_of(entry.id),
+    );
+    written.expect("writing to memory cannot fail");
+}

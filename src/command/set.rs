@@ -1,0 +1,373 @@
+//! Storing: set, add, replace, append, prepend, cas, ms; from the request buffer, or from an item that was received in
+//! place.
+
+use super::{Reply, Shard, echo, key_state, say, tokens};
+use crate::clock::{Clock, NEVER};
+use crate::protocol::{Operation, Verb};
+use crate::store::arena::ItemId;
+use crate::store::item::{KEY_BINARY, STALE, WON};
+use crate::store::{Absent, Entry, OutOfMemory};
+
+/// What of an item's state outlives a change of its value.
+pub(super) const LASTING_STATE: u8 = KEY_BINARY;
+
+/// Where the value of a storage command is.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    /// In the request buffer.
+    Bytes(&'a [u8]),
+    /// In a floating item with the command's key and client flags.
+    Item(ItemId),
+}
+
+impl Value<'_> {
+    fn len(&self, shard: &Shard) -> usize {
+        match self {
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Item(id) => shard.store.item(*id).value_len(),
+        }
+    }
+}
+
+/// How a storage command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Stored(ItemId),
+    NotStored,
+    Exists,
+    NotFound,
+    OutOfMemory,
+}
+
+/// What to do about the item that is there, or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Set,
+    Add,
+    Replace,
+    Append,
+    Prepend,
+}
+
+/// A storage command of either protocol, reduced to what they have in common.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    mode: Mode,
+    /// Only if the item has this CAS value; `missing` is then the outcome when there is none.
+    compare: Option<u64>,
+    /// `ms I`: a compared CAS value that is older than the item's stores a stale item.
+    invalidate: bool,
+    deadline: u32,
+    /// Append and prepend: create the item if it is missing, with this deadline.
+    vivify: Option<u32>,
+    new_cas: Option<u64>,
+    state: u8,
+}
+
+#[inline]
+pub(super) fn store(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
+    if operation.too_large {
+        refuse_large(shard, operation, operation.key.of(input), operation.verb == Verb::Set, reply);
+        return;
+    }
+    let value = Value::Bytes(operation.value.of(input));
+    store_value(shard, operation, operation.key.of(input), value, clock, reply);
+}
+
+#[inline]
+fn store_value(
+    shard: &mut Shard,
+    operation: &Operation,
+    key: &[u8],
+    value: Value<'_>,
+    clock: &Clock,
+    reply: &mut Reply,
+) {
+    let mode = match operation.verb {
+        Verb::Add => Mode::Add,
+        Verb::Replace => Mode::Replace,
+        Verb::Append => Mode::Append,
+        Verb::Prepend => Mode::Prepend,
+        _ => Mode::Set,
+    };
+    let change = Change {
+        mode,
+        compare: (operation.verb == Verb::Cas).then_some(operation.cas),
+        invalidate: false,
+        deadline: clock.deadline(operation.exptime, shard.store.now()),
+        vivify: None,
+        new_cas: None,
+        state: 0,
+    };
+    let text: &[u8] = match apply(shard, operation, key, value, &change) {
+        Outcome::Stored(_) => b"STORED\r\n",
+        Outcome::NotStored => b"NOT_STORED\r\n",
+        Outcome::Exists => b"EXISTS\r\n",
+        Outcome::NotFound => b"NOT_FOUND\r\n",
+        Outcome::OutOfMemory if matches!(mode, Mode::Append | Mode::Prepend) => b"NOT_STORED\r\n",
+        Outcome::OutOfMemory => {
+            out_of_memory(shard, operation, key, operation.verb == Verb::Set);
+            b"SERVER_ERROR out of memory storing object\r\n"
+        }
+    };
+    say(operation, reply, text);
+}
+
+/// A value larger than an item may be: the error, and the old value is gone, after memcached's rule.
+#[cold]
+fn refuse_large(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool, reply: &mut Reply) {
+    shard.store.counters.store_too_large += 1;
+    if forget && let Ok(entry) = shard.store.find(operation.hash, key) {
+        shard.store.remove(entry);
+    }
+    say(operation, reply, b"SERVER_ERROR object too large for cache\r\n");
+}
+
+/// No memory for a new value: the old one must not be taken for it.
+#[cold]
+fn out_of_memory(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool) {
+    shard.store.counters.store_no_memory += 1;
+    if forget && let Ok(entry) = shard.store.find(operation.hash, key) {
+        shard.store.remove(entry);
+    }
+}
+
+#[inline]
+fn apply(shard: &mut Shard, operation: &Operation, key: &[u8], value: Value<'_>, change: &Change) -> Outcome {
+    if let Some(prefixes) = &mut shard.prefixes {
+        prefixes.count_set(key);
+    }
+    let len = value.len(shard);
+    shard.store.count_set(key.len(), operation.client_flags, len);
+    let outcome = decide(shard, operation, key, value, change);
+    // Whatever kept the value from being stored, the item it was received into is not needed any more.
+    if let Value::Item(id) = value
+        && outcome != Outcome::Stored(id)
+    {
+        shard.store.abandon(id);
+    }
+    outcome
+}
+
+#[inline]
+fn decide(shard: &mut Shard, operation: &Operation, key: &[u8], value: Value<'_>, change: &Change) -> Outcome {
+    let old = shard.store.find(operation.hash, key);
+    let mut change = *change;
+    if let Some(compare) = change.compare {
+        match old {
+            Ok(entry) => {
+                let item = shard.store.item(entry.id);
+                if item.cas() == compare {
+                    shard.store.counters_of(entry.id).cas_hits += 1;
+                } else if change.invalidate && compare < item.cas() {
+                    change.deadline = item.exptime();
+                    change.state |= STALE | item.state() & WON;
+                } else {
+                    shard.store.counters_of(entry.id).cas_badval += 1;
+                    return Outcome::Exists;
+                }
+            }
+            Err(_) if change.vivify.is_none() => {
+                shard.store.counters.cas_misses += 1;
+                return Outcome::NotFound;
+            }
+            Err(_) => {}
+        }
+    }
+    match (change.mode, old) {
+        (Mode::Add, Ok(entry)) => {
+            // As memcached: a failed add counts as use of what is there.
+            shard.store.bump(entry.id);
+            Outcome::NotStored
+        }
+        (Mode::Replace, Err(_)) => Outcome::NotStored,
+        (Mode::Append | Mode::Prepend, Ok(entry)) => extend(shard, operation, key, value, &change, entry),
+        (Mode::Append | Mode::Prepend, Err(_)) => match change.vivify {
+            Some(deadline) => put(shard, operation, key, value, &Change { deadline, ..change }, old),
+            None => Outcome::NotStored,
+        },
+        (Mode::Set | Mode::Add | Mode::Replace, _) => put(shard, operation, key, value, &change, old),
+    }
+}
+
+#[inline]
+fn put(
+    shard: &mut Shard,
+    operation: &Operation,
+    key: &[u8],
+    value: Value<'_>,
+    change: &Change,
+    old: Result<Entry, Absent>,
+) -> Outcome {
+    let id = match value {
+        Value::Bytes(bytes) => {
+            let stored = shard.store.put(operation.hash, key, operation.client_flags, change.deadline, bytes, old.ok());
+            match stored {
+                Ok(id) => id,
+                Err(OutOfMemory) => return Outcome::OutOfMemory,
+            }
+        }
+        Value::Item(id) => {
+            shard.store.link(id, operation.hash, change.deadline);
+            id
+        }
+    };
+    finish(shard, id, change)
+}
+
+#[inline]
+fn finish(shard: &mut Shard, id: ItemId, change: &Change) -> Outcome {
+    let cas = match change.new_cas {
+        Some(cas) => cas,
+        None => shard.store.next_cas(),
+    };
+    let item = shard.store.item(id);
+    item.set_cas(cas);
+    if change.state != 0 {
+        item.change_state(change.state, 0);
+    }
+    Outcome::Stored(id)
+}
+
+/// Append and prepend: the old item's flags and deadline stay.
+fn extend(
+    shard: &mut Shard,
+    operation: &Operation,
+    key: &[u8],
+    value: Value<'_>,
+    change: &Change,
+    old: Entry,
+) -> Outcome {
+    let store = &mut shard.store;
+    let item = store.item(old.id);
+    let (flags, deadline, state) = (item.client_flags(), item.exptime(), item.state() & LASTING_STATE);
+    let old_len = item.value_len();
+    let added = match value {
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Item(id) => store.item(id).value_len(),
+    };
+    // The old value must not be evicted to make room for the new one.
+    store.pin(old.id);
+    let allocated = store.allocate(key, flags, old_len + added);
+    if let Ok(id) = allocated {
+        let items = store.items();
+        let mut cursor = items.value_cursor(id);
+        if change.mode == Mode::Append {
+            cursor = items.copy_value(cursor, old.id);
+        }
+        cursor = match value {
+            Value::Bytes(bytes) => items.fill(cursor, bytes),
+            Value::Item(from) => items.copy_value(cursor, from),
+        };
+        if change.mode == Mode::Prepend {
+            items.copy_value(cursor, old.id);
+        }
+        store.link(id, operation.hash, deadline);
+    }
+    store.unpin(old.id);
+    match allocated {
+        Ok(id) => finish(shard, id, &Change { state: state | change.state, ..*change }),
+        Err(OutOfMemory) => Outcome::OutOfMemory,
+    }
+}
+
+/// Room for the value of a storage command that is too long for the request buffer; the value goes to
+/// [`crate::store::item::Items::room`] and then to [`commit`], or to `abandon`.
+///
+/// # Errors
+/// The reply to give; the value must be swallowed.
+pub fn reserve(shard: &mut Shard, operation: &Operation, input: &[u8]) -> Result<ItemId, &'static [u8]> {
+    let key = operation.key.of(input);
+    match shard.store.allocate(key, operation.client_flags, operation.value.len as usize) {
+        Ok(id) => Ok(id),
+        Err(OutOfMemory) => {
+            let forget = matches!(operation.verb, Verb::Set | Verb::MetaSet);
+            out_of_memory(shard, operation, key, forget);
+            Err(b"SERVER_ERROR out of memory storing object\r\n")
+        }
+    }
+}
+
+/// Executes a storage command whose value was received into `id`.
+pub fn commit(shard: &mut Shard, operation: &Operation, input: &[u8], id: ItemId, clock: &Clock, reply: &mut Reply) {
+    let (key, value) = (operation.key.of(input), Value::Item(id));
+    if operation.verb == Verb::MetaSet {
+        meta_set_value(shard, operation, input, value, clock, reply);
+    } else {
+        store_value(shard, operation, key, value, clock, reply);
+    }
+}
+
+pub(super) fn meta_set(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
+    if operation.too_large {
+        shard.store.counters.cmd_meta += 1;
+        // Errors are never hidden by `q`.
+        let loud = Operation { quiet: false, ..*operation };
+        refuse_large(shard, &loud, operation.key.of(input), true, reply);
+        return;
+    }
+    meta_set_value(shard, operation, input, Value::Bytes(operation.value.of(input)), clock, reply);
+}
+
+fn meta_set_value(
+    shard: &mut Shard,
+    operation: &Operation,
+    input: &[u8],
+    value: Value<'_>,
+    clock: &Clock,
+    reply: &mut Reply,
+) {
+    shard.store.counters.cmd_meta += 1;
+    let mode = match operation.mode.to_ascii_uppercase() {
+        b'E' => Mode::Add,
+        b'A' => Mode::Append,
+        b'P' => Mode::Prepend,
+        b'R' => Mode::Replace,
+        _ => Mode::Set,
+    };
+    let now = shard.store.now();
+    let change = Change {
+        mode,
+        compare: (operation.has(b'C') && mode != Mode::Add).then_some(operation.cas),
+        invalidate: operation.has(b'I'),
+        deadline: if operation.has(b'T') { clock.deadline(operation.exptime, now) } else { NEVER },
+        vivify: operation.has(b'N').then(|| clock.deadline(operation.vivify, now)),
+        new_cas: operation.has(b'E').then_some(operation.new_cas),
+        state: key_state(operation),
+    };
+    let key = operation.key.of(input);
+    let outcome = apply(shard, operation, key, value, &change);
+    let status: &[u8] = match outcome {
+        Outcome::Stored(_) if operation.quiet => return,
+        Outcome::Stored(_) => b"HD",
+        Outcome::NotStored => b"NS",
+        Outcome::Exists => b"EX",
+        Outcome::NotFound => b"NF",
+        Outcome::OutOfMemory if matches!(mode, Mode::Append | Mode::Prepend) => b"NS",
+        Outcome::OutOfMemory => {
+            out_of_memory(shard, operation, key, true);
+            reply.out.put(b"SERVER_ERROR out of memory storing object\r\n");
+            return;
+        }
+    };
+    reply.out.put(status);
+    for token in tokens(operation, input) {
+        match (token[0], outcome) {
+            (b'c', Outcome::Stored(id)) => {
+                reply.out.put(b" c");
+                reply.out.put_u64(shard.store.item(id).cas());
+            }
+            (b'c', _) => reply.out.put(b" c0"),
+            (b's', Outcome::Stored(id)) => {
+                reply.out.put(b" s");
+                reply.out.put_u64(shard.store.item(id).value_len() as u64);
+            }
+            (b's', _) => {
+                reply.out.put(b" s");
+                reply.out.put_u64(u64::from(operation.value.len));
+            }
+            _ => echo(token, key, operation.has(b'b'), reply),
+        }
+    }
+    reply.out.put(b"\r\n");
+}

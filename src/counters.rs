@@ -1,0 +1,69 @@
+//! Counters of workers and of the listening side: each written by one thread with plain stores, read by any.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Its value.
+    #[inline]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Adds to it. Only its one writer may.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0.store(self.get() + count, Ordering::Relaxed);
+    }
+
+    /// Sets it. Only its one writer may, but for `stats reset`, which may lose a count that is made meanwhile.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// What a worker counts about its connections. The worker is the writer.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// Connections it was given. The main thread is the writer.
+    pub given_connections: Counter,
+    /// Connections of those that are closed.
+    pub closed_connections: Counter,
+    /// Bytes read from sockets.
+    pub bytes_read: Counter,
+    /// Bytes written to sockets.
+    pub bytes_written: Counter,
+    /// Times a connection had to let others go first (`-R`).
+    pub conn_yields: Counter,
+    /// Connections closed for idling.
+    pub idle_kicks: Counter,
+    /// `flush_all` commands.
+    pub cmd_flush: Counter,
+    /// Bytes held by the read buffer, by unparsed input and by unsent replies of its connections.
+    pub buffer_bytes: Counter,
+}
+
+impl WorkerCounters {
+    /// Open connections.
+    pub fn connections(&self) -> u64 {
+        self.given_connections.get().saturating_sub(self.closed_connections.get())
+    }
+}
+
+/// What the listening side counts. The main thread is the writer, but for `curr_connections`, which follows from the
+/// workers'.
+#[derive(Debug, Default)]
+pub struct ServerCounters {
+    /// Connections accepted.
+    pub total_connections: Counter,
+    /// Connections refused because there were too many.
+    pub rejected_connections: Counter,
+    /// Times accepting stopped for want of descriptors.
+    pub listen_disabled_num: Counter,
+    /// Listening sockets.
+    pub listeners: Counter,
+}

@@ -1,0 +1,128 @@
+//! Listening sockets: bound with the options of memcached, non-blocking.
+
+use super::stream::{Stream, format_address};
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::{fs, os};
+
+/// A listening socket of either kind. The file of a Unix socket is removed with it.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP on IPv4 or IPv6.
+    Tcp(TcpListener),
+    /// A Unix socket, and its file.
+    Unix(UnixListener, PathBuf),
+}
+
+impl Listener {
+    /// Listens on an address, port 0 for one that is free. An IPv6 address takes no IPv4 connections.
+    ///
+    /// # Errors
+    /// Those of the system: in use, not permitted, no such address.
+    pub fn tcp(address: SocketAddr, backlog: i32) -> io::Result<Listener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_keepalive(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(backlog)?;
+        Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
+    }
+
+    /// Listens on a Unix socket whose file gets the permissions `mask`. A socket file that is left there is removed
+    /// first; any other file is an error.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn unix(path: &Path, mask: u32, backlog: i32) -> io::Result<Listener> {
+        if fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket()) {
+            fs::remove_file(path)?;
+        }
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mask))?;
+        socket.listen(backlog)?;
+        let listener = os::unix::net::UnixListener::from(os::fd::OwnedFd::from(socket));
+        Ok(Listener::Unix(UnixListener::from_std(listener), path.to_owned()))
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; those of the system.
+    pub fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept()?;
+                // The listener's own setting is inherited here, but not on every system.
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }
+            Listener::Unix(listener, _) => Ok(Stream::Unix(listener.accept()?.0)),
+        }
+    }
+
+    /// The address of a TCP listener.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Listener::Tcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(..) => None,
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Listener::Unix(_, path) = self
+            && let Err(error) = fs::remove_file(&*path)
+        {
+            log::warn!("{} could not be removed: {error}", path.display());
+        }
+    }
+}
+
+impl std::fmt::Display for Listener {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Listener::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => formatter.write_str(&format_address(address)),
+                Err(_) => formatter.write_str("tcp:unknown"),
+            },
+            Listener::Unix(_, path) => write!(formatter, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Source for Listener {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => listener.register(registry, token, interests),
+            Listener::Unix(listener, _) => listener.register(registry, token, interests),
+        }
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => listener.reregister(registry, token, interests),
+            Listener::Unix(listener, _) => listener.reregister(registry, token, interests),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => listener.deregister(registry),
+            Listener::Unix(listener, _) => listener.deregister(registry),
+        }
+    }
+}

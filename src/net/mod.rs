@@ -1,0 +1,4 @@
+//! Sockets: bytes in, bytes out. Knows neither words nor items.
+
+pub mod listener;
+pub mod stream;

@@ -1,0 +1,393 @@
+//! A server from start to stop: bind, prepare the process, start the workers, hand them connections, stop in order.
+//!
+//! The main thread accepts: a new connection goes to the worker with the fewest, not to wherever a hash falls, so that a
+//! dozen long-lived connections leave no core idle. Signals and `shutdown` arrive at the same poll.
+
+use crate::clock::Clock;
+use crate::command::Shard;
+use crate::command::admin::{Environment, Settings};
+use crate::command::detail::Prefixes;
+use crate::config::{Config, EXIT_NO_USER, EXIT_SYSTEM, Exit, Listen};
+use crate::counters::{ServerCounters, WorkerCounters};
+use crate::hash::KeyHasher;
+use crate::net::listener::Listener;
+use crate::net::stream::Stream;
+use crate::protocol::Limits;
+use crate::store::arena::{Arena, PAGE_SIZE};
+use crate::store::item::Items;
+use crate::store::slab::{Budget, SlabOptions};
+use crate::store::{Store, StoreOptions};
+use crate::worker::mailbox::{Exchange, Mail};
+use crate::worker::serve::ServeLimits;
+use crate::worker::{Worker, WorkerOptions};
+use mio::{Events, Interest, Poll, Token, Waker};
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook_mio::v1_0::Signals;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{fs, thread};
+
+/// Tokens of the main thread's poll; listeners have those from 0.
+const SIGNALS: Token = Token(usize::MAX);
+const STOP: Token = Token(usize::MAX - 1);
+
+/// How long accepting rests when there are no descriptors left.
+const ACCEPT_REST: Duration = Duration::from_millis(10);
+
+/// What a client is told that is one too many.
+const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// Least pages for each shard: with less memory there are fewer shards than workers, so that a limit of a few pages still
+/// behaves like one cache.
+const PAGES_PER_SHARD_MIN: u64 = 4;
+
+/// Serves until INT, TERM or `shutdown`.
+///
+/// # Errors
+/// What keeps the server from starting, with the exit code for it.
+pub fn run(config: Config) -> Result<(), Exit> {
+    start_log(config.verbosity);
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    raise_limits(&config)?;
+    let listeners = bind(&config)?;
+    if let Some(path) = &config.port_file {
+        write_port_file(path, &listeners).map_err(|error| failure(&format!("{}", path.display()), error))?;
+    }
+    if config.daemonize {
+        unistd::daemon(true, config.verbosity > 0).map_err(|error| failure("failed to daemonize", error.into()))?;
+    }
+    drop_privileges(&config)?;
+    if let Some(path) = &config.pid_file {
+        let written = fs::write(path, format!("{}\n", std::process::id()));
+        written.map_err(|error| failure(&format!("could not write the pid file {}", path.display()), error))?;
+    }
+    let result = serve(&config, listeners);
+    if let Some(path) = &config.pid_file
+        && let Err(error) = fs::remove_file(path)
+    {
+        log::warn!("could not remove the pid file {}: {error}", path.display());
+    }
+    result
+}
+
+fn failure(what: &str, error: io::Error) -> Exit {
+    Exit::failure(EXIT_SYSTEM, format!("{what}: {error}"))
+}
+
+/// Lines on standard error: warnings, with `-v` what happens to the server, with `-vv` to connections. `RUST_LOG` wins.
+fn start_log(verbosity: u8) {
+    let default = match verbosity {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default));
+    // systemd stamps the lines of its journal itself.
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.format_timestamp(None);
+    }
+    // In tests several servers run in one process: the first one's log serves.
+    let _ = builder.try_init();
+}
+
+fn raise_limits(config: &Config) -> Result<(), Exit> {
+    let files = u64::from(config.connections_max) + config.threads as u64 * 4 + 64;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| failure("getrlimit", error.into()))?;
+    if soft < files {
+        setrlimit(Resource::RLIMIT_NOFILE, files, hard.max(files)).map_err(|_| {
+            let text =
+                "failed to set rlimit for open files. Try starting as root or requesting smaller maxconns value.";
+            Exit::failure(EXIT_SYSTEM, text)
+        })?;
+    }
+    if config.core_dumps {
+        let (_, hard) = getrlimit(Resource::RLIMIT_CORE).map_err(|error| failure("getrlimit", error.into()))?;
+        setrlimit(Resource::RLIMIT_CORE, hard, hard)
+            .map_err(|error| failure("failed to allow core dumps", error.into()))?;
+    }
+    Ok(())
+}
+
+fn bind(config: &Config) -> Result<Vec<Listener>, Exit> {
+    let mut listeners = Vec::new();
+    for listen in &config.listen {
+        let failed = |error| failure(&format!("failed to listen on {listen}"), error);
+        if let Listen::Unix { path, mask } = listen {
+            listeners.push(Listener::unix(path, *mask, config.listen_backlog).map_err(failed)?);
+            continue;
+        }
+        // Of the two addresses of loopback or of all interfaces one is enough: not every machine has IPv6.
+        let both_needed = matches!(listen, Listen::Host { .. });
+        let (mut bound, mut refused) = (0, None);
+        for address in listen.resolve().map_err(failed)? {
+            match Listener::tcp(address, config.listen_backlog) {
+                Ok(listener) => {
+                    listeners.push(listener);
+                    bound += 1;
+                }
+                Err(error) if both_needed || error.kind() == ErrorKind::AddrInUse => return Err(failed(error)),
+                Err(error) => refused = Some(error),
+            }
+        }
+        if bound == 0 {
+            return Err(failed(refused.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into())));
+        }
+    }
+    Ok(listeners)
+}
+
+/// `MEMCACHED_PORT_FILENAME`: written beside its place and moved there, so that whoever waits for it finds it whole.
+fn write_port_file(path: &Path, listeners: &[Listener]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lck");
+    let mut file = fs::File::create(&beside)?;
+    for address in listeners.iter().filter_map(Listener::tcp_address) {
+        writeln!(file, "TCP {}: {}", if address.is_ipv4() { "INET" } else { "INET6" }, address.port())?;
+    }
+    drop(file);
+    fs::rename(beside, path)
+}
+
+fn drop_privileges(config: &Config) -> Result<(), Exit> {
+    let Some(name) = config.user.as_deref().filter(|_| unistd::geteuid().is_root()) else { return Ok(()) };
+    let user = unistd::User::from_name(name)
+        .ok()
+        .flatten()
+        .ok_or_else(|| Exit::failure(EXIT_NO_USER, format!("can't find the user {name} to switch to")))?;
+    let switched =
+        unistd::setgroups(&[]).and_then(|()| unistd::setgid(user.gid)).and_then(|()| unistd::setuid(user.uid));
+    // Root may lack the right to change groups in a container; nothing changes if it stays root.
+    match switched {
+        Err(_) if user.uid.is_root() => Ok(()),
+        Err(error) => Err(failure(&format!("failed to assume identity of user {name}"), error.into())),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// How many shards there are for so many workers.
+fn shard_count(config: &Config) -> usize {
+    let by_pages = config.memory_limit_bytes / (PAGES_PER_SHARD_MIN * PAGE_SIZE as u64);
+    let by_item = config.memory_limit_bytes / (PAGES_PER_SHARD_MIN * config.item_size_max);
+    (config.threads as u64).min(by_pages).min(by_item).max(1) as usize
+}
+
+fn store_options(config: &Config, shards: usize) -> StoreOptions {
+    StoreOptions {
+        slabs: SlabOptions {
+            growth_factor: config.growth_factor,
+            size_min: config.chunk_size_min as usize,
+            chunk_max: config.slab_chunk_max_bytes as usize,
+            sizes: config.slab_sizes.clone(),
+        },
+        cas: config.cas_enabled,
+        evict: config.evictions,
+        hash_power: config.hash_power.unwrap_or(16).saturating_sub(shards.ilog2()),
+        hot_percent: config.hot_lru_percent,
+        warm_percent: config.warm_lru_percent,
+        hot_max_factor: config.hot_max_factor,
+        warm_max_factor: config.warm_max_factor,
+        temporary_ttl: config.temporary_ttl_seconds,
+    }
+}
+
+fn serve_limits(config: &Config) -> ServeLimits {
+    ServeLimits {
+        parse: Limits {
+            item_size_max: config.item_size_max as u32,
+            cas: config.cas_enabled,
+            inline_max: config.inline_value_max as u32,
+        },
+        group_len: config.group_len,
+        output_max: config.output_high_water_bytes,
+        requests_per_turn: config.requests_per_event as usize,
+        batch_bytes_max: config.mailbox_batch_bytes,
+    }
+}
+
+fn serve(config: &Config, listeners: Vec<Listener>) -> Result<(), Exit> {
+    let no_memory = |error| failure("failed to reserve memory", error);
+    let shards = shard_count(config);
+    let pages = (config.memory_limit_bytes / PAGE_SIZE as u64) as u32;
+    let arena = Arc::new(Arena::reserve(pages, config.large_pages).map_err(no_memory)?);
+    let budget = Arc::new(Budget::new(pages, shards, &arena));
+    let items = Items::new(arena, config.cas_enabled);
+    let hasher = KeyHasher::random();
+    let shard = |number: usize| {
+        let options = store_options(config, shards);
+        let store = Store::new(number, options, items.clone(), Arc::clone(&budget), hasher.clone())?;
+        let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter));
+        Ok(Shard { number: number as u16, store, prefixes })
+    };
+    let exchange = Exchange::new((0..shards).map(shard).collect::<io::Result<_>>().map_err(no_memory)?, config.threads);
+    if config.lock_memory {
+        // On fault: locking the whole reserve would commit it.
+        let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
+        let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault;
+        if let Err(error) = mlockall(flags) {
+            log::warn!("failed to lock memory: {error}");
+        }
+    }
+    let clock = Clock::start();
+    let settings = Settings::new(config);
+    let workers: Vec<WorkerCounters> = (0..config.threads).map(|_| WorkerCounters::default()).collect();
+    let server = ServerCounters::default();
+    let poll = Poll::new().map_err(|error| failure("failed to wait for events", error))?;
+    let waker = Waker::new(poll.registry(), STOP).map_err(|error| failure("failed to wait for events", error))?;
+    let stopped = AtomicBool::new(false);
+    let stop = |_graceful: bool| {
+        stopped.store(true, Ordering::Relaxed);
+        if let Err(error) = waker.wake() {
+            log::error!("shutdown could not be passed on: {error}");
+        }
+    };
+    let options = |number: usize| WorkerOptions {
+        number,
+        exchange: &exchange,
+        environment: Environment {
+            config,
+            settings: &settings,
+            clock: &clock,
+            budget: &budget,
+            workers: &workers,
+            server: &server,
+            worker: number,
+        },
+        hasher: hasher.clone(),
+        items: items.clone(),
+        limits: serve_limits(config),
+        stop: &stop,
+    };
+    let cores = if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
+    let made: io::Result<Vec<Worker<'_>>> = (0..config.threads).map(|number| Worker::new(options(number))).collect();
+    let made = made.map_err(|error| failure("failed to start a worker", error))?;
+    log::info!("{shards} shards, {} workers, {pages} pages", config.threads);
+    thread::scope(|scope| {
+        for (number, worker) in made.into_iter().enumerate() {
+            let core = cores.get(number % cores.len().max(1)).copied();
+            let run = move || {
+                if let Some(core) = core
+                    && !core_affinity::set_for_current(core)
+                {
+                    log::warn!("worker {number} could not be pinned to core {}", core.id);
+                }
+                if let Err(error) = worker.run() {
+                    log::error!("worker {number} failed: {error}");
+                    std::process::exit(i32::from(EXIT_SYSTEM));
+                }
+            };
+            let spawned = thread::Builder::new().name(format!("worker-{number}")).spawn_scoped(scope, run);
+            if let Err(error) = spawned {
+                // Those that run would never end.
+                log::error!("failed to start worker {number}: {error}");
+                std::process::exit(i32::from(EXIT_SYSTEM));
+            }
+        }
+        let acceptor = Acceptor { config, exchange: &exchange, workers: &workers, server: &server, listeners, poll };
+        let result = acceptor.run(&stopped);
+        for worker in 0..config.threads {
+            exchange.mail(worker, Mail::Stop);
+        }
+        result
+    })
+    .map_err(|error| failure("failed to accept connections", error))
+}
+
+/// The main thread's part.
+struct Acceptor<'a> {
+    config: &'a Config,
+    exchange: &'a Exchange,
+    workers: &'a [WorkerCounters],
+    server: &'a ServerCounters,
+    listeners: Vec<Listener>,
+    poll: Poll,
+}
+
+impl Acceptor<'_> {
+    /// Accepts until a signal or `shutdown` comes; the listeners are closed then.
+    fn run(mut self, stopped: &AtomicBool) -> io::Result<()> {
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])?;
+        self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
+        for (at, listener) in self.listeners.iter_mut().enumerate() {
+            self.poll.registry().register(listener, Token(at), Interest::READABLE)?;
+            log::info!("listening on {listener}");
+        }
+        self.server.listeners.set(self.listeners.len() as u64);
+        let mut events = Events::with_capacity(64);
+        // Listeners that may have more to accept.
+        let mut ready: Vec<usize> = Vec::new();
+        loop {
+            let timeout = if ready.is_empty() { None } else { Some(ACCEPT_REST) };
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            for event in &events {
+                match event.token() {
+                    SIGNALS => {
+                        for signal in signals.pending() {
+                            match signal {
+                                SIGHUP => log::info!("nothing to reload"),
+                                _ => {
+                                    log::info!("signal {signal}: stopping");
+                                    return Ok(());
+                                }
+                            }
+                        }
+                    }
+                    STOP => {}
+                    Token(at) if !ready.contains(&at) => ready.push(at),
+                    Token(_) => {}
+                }
+            }
+            if stopped.load(Ordering::Relaxed) {
+                log::info!("shutdown: stopping");
+                return Ok(());
+            }
+            ready.retain(|&at| !self.accept_all(at));
+        }
+    }
+
+    /// Accepts what waits at a listener; false: it must be tried again later.
+    fn accept_all(&self, at: usize) -> bool {
+        loop {
+            match self.listeners[at].accept() {
+                Ok(stream) => self.place(stream),
+                Err(error) => match error.kind() {
+                    ErrorKind::WouldBlock => return true,
+                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        // No descriptors, or no memory: others must close first.
+                        self.server.listen_disabled_num.add(1);
+                        log::debug!("accepting rests: {error}");
+                        return false;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Gives a connection to the worker with the fewest, or refuses it.
+    fn place(&self, mut stream: Stream) {
+        let open: u64 = self.workers.iter().map(WorkerCounters::connections).sum();
+        if open >= u64::from(self.config.connections_max) {
+            self.server.rejected_connections.add(1);
+            // It may not be able to take it; it is closed either way.
+            let _ = stream.write(TOO_MANY);
+            return;
+        }
+        let fewest = (0..self.workers.len()).min_by_key(|&worker| self.workers[worker].connections());
+        let worker = fewest.expect("there is at least one worker");
+        self.server.total_connections.add(1);
+        self.workers[worker].given_connections.add(1);
+        self.exchange.mail(worker, Mail::Connection(stream));
+    }
+}

@@ -1,0 +1,49 @@
+//! Questions that concern more than one shard or worker: asked of each, answered when all have answered.
+
+use super::mailbox::{Exchange, Mail};
+use crate::command::admin::{Answer, Question, Report};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A question on its way, and the answers so far.
+#[derive(Debug)]
+pub struct Control {
+    /// What is asked.
+    pub question: Question,
+    /// What the asking connection is told in the end.
+    pub report: Report,
+    /// The worker that asks.
+    pub asker: usize,
+    /// The connection that asks: its token, and its generation.
+    pub connection: (usize, u64),
+    left: AtomicUsize,
+    answers: Mutex<Vec<Answer>>,
+}
+
+impl Control {
+    /// A question to `asked` shards or workers.
+    pub fn new(
+        question: Question,
+        report: Report,
+        asker: usize,
+        connection: (usize, u64),
+        asked: usize,
+    ) -> Arc<Control> {
+        let (left, answers) = (AtomicUsize::new(asked), Mutex::new(Vec::with_capacity(asked)));
+        Arc::new(Control { question, report, asker, connection, left, answers })
+    }
+
+    /// One of those asked answers. The last answer sends all of them back.
+    pub fn answer(self: &Arc<Control>, exchange: &Exchange, answer: Answer) {
+        self.answers.lock().push(answer);
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            exchange.mail(self.asker, Mail::Answered(Arc::clone(self)));
+        }
+    }
+
+    /// The answers.
+    pub fn answers(&self) -> Vec<Answer> {
+        std::mem::take(&mut self.answers.lock())
+    }
+}

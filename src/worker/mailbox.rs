@@ -1,0 +1,296 @@
+//! What crosses cores: leases of shards, batches of operations for them, and mail for workers.
+//!
+//! A shard may only be touched by the holder of its [`Lease`]. Every worker serves its connections itself, and leases the
+//! shards it meets keys of for as long as it takes to execute what it has; on an idle server that always succeeds. When
+//! somebody else holds the lease, the operations go into a [`Batch`] that is posted to the shard, and the holder executes
+//! it, before or after its own, and mails it back with the replies: nobody waits for a lease.
+//!
+//! ```text
+//! post:       push to the inbox;  fence;  try to lease ──no──▶ done: the holder will look
+//!                                              └─yes─▶ run what is in the inbox, give back
+//! give back:  run what is in the inbox;  free the lease;  fence;  inbox empty? ──yes──▶ done
+//!                  ▲                                                 └─no─▶ try to lease ──no──▶ done
+//!                  └─────────────────────────────────────────────────────yes──┘
+//! ```
+//! Of the two fences one comes first: either the poster sees the lease free, or the holder sees the batch.
+//!
+//! Going to sleep is the same race: a worker says that it sleeps, fences, and looks into its mail once more; who mails
+//! pushes, fences, and wakes it if it said so.
+//!
+//! One of the three files with `unsafe` in them. What it rests on: at most one [`Lease`] of a shard exists, because it is
+//! made by the one thread that changed `leased` from false to true, and dropped before that is undone.
+
+use super::control::Control;
+use crate::command::{Reply, Shard};
+use crate::net::stream::Stream;
+use crate::protocol::Operation;
+use crate::store::arena::ItemId;
+use crossbeam::queue::{ArrayQueue, SegQueue};
+use crossbeam::utils::CachePadded;
+use mio::Waker;
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+/// Which connection of a worker a task is for. Tokens are used again, generations are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its token.
+    pub token: usize,
+    /// Counts the connections of the worker.
+    pub generation: u64,
+    /// Its gap in the replies.
+    pub slot: usize,
+}
+
+/// Something to be done on a shard.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// Execute an operation. Its spans refer to the bytes of the batch.
+    Execute(Operation),
+    /// Make room for a value that is received in place. The reply is the item's id, 4 bytes, or 4 zeros and an error.
+    Reserve(Operation),
+    /// Execute a storage command whose value was received.
+    Commit(Operation, ItemId),
+    /// Give up an item that was reserved.
+    Abandon(ItemId),
+    /// A pinned value has been written, or never will be.
+    Unpin(ItemId),
+    /// Answer a question to all shards.
+    Control(Arc<Control>),
+}
+
+/// Tasks of one worker for one shard; on the way back, with their replies.
+#[derive(Debug)]
+pub struct Batch {
+    /// The worker that it came from.
+    pub from: usize,
+    /// The shard that it is for.
+    pub shard: usize,
+    /// What to do, in this order, and for which connection; none where nobody waits for a reply.
+    pub tasks: Vec<(Task, Option<Origin>)>,
+    /// What the spans of the tasks refer to.
+    pub bytes: Vec<u8>,
+    /// The replies, one behind the other.
+    pub reply: Reply,
+    /// Where the reply of each task ends.
+    pub ends: Vec<usize>,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new(from: usize, shard: usize) -> Batch {
+        Batch { from, shard, tasks: Vec::new(), bytes: Vec::new(), reply: Reply::default(), ends: Vec::new() }
+    }
+
+    /// Empties it, to be used again.
+    pub fn clear(&mut self) {
+        self.tasks.clear();
+        self.bytes.clear();
+        self.reply.out.clear();
+        self.reply.pinned.clear();
+        self.ends.clear();
+    }
+
+    /// Copies the bytes that an operation refers to into the batch, and makes it refer to them.
+    pub fn adopt(&mut self, operation: &Operation, input: &[u8]) -> Operation {
+        let mut adopted = *operation;
+        for span in [&mut adopted.key, &mut adopted.value, &mut adopted.tokens] {
+            let start = self.bytes.len();
+            // The value of a command that is still being received lies beyond the buffer; only its length matters.
+            if (span.start as usize + span.len as usize) <= input.len() {
+                self.bytes.extend_from_slice(span.of(input));
+                span.start = start as u32;
+            }
+        }
+        adopted
+    }
+}
+
+/// What a worker can find in its mail.
+#[derive(Debug)]
+pub enum Mail {
+    /// A new connection.
+    Connection(Stream),
+    /// One of its batches, executed.
+    Batch(Box<Batch>),
+    /// A question to all workers.
+    Control(Arc<Control>),
+    /// A question of one of its connections has been answered by all.
+    Answered(Arc<Control>),
+    /// Finish.
+    Stop,
+}
+
+/// The shards and workers of a server.
+pub struct Exchange {
+    shards: Box<[CachePadded<Slot>]>,
+    desks: Box<[CachePadded<Desk>]>,
+}
+
+struct Slot {
+    leased: AtomicBool,
+    inbox: ArrayQueue<Box<Batch>>,
+    shard: UnsafeCell<Shard>,
+}
+
+// SAFETY: the shard is only reached through a `Lease`, and there is at most one at a time; its memory is ordered by
+// acquire and release of `leased`. Everything in a `Shard` may be sent between threads.
+unsafe impl Sync for Slot {}
+
+struct Desk {
+    mail: SegQueue<Mail>,
+    sleeps: AtomicBool,
+    waker: OnceLock<Waker>,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Exchange {{ shards: {}, workers: {} }}", self.shards.len(), self.desks.len())
+    }
+}
+
+impl Exchange {
+    /// An exchange for shards and a number of workers.
+    pub fn new(shards: Vec<Shard>, workers: usize) -> Exchange {
+        let slot = |shard| {
+            CachePadded::new(Slot {
+                leased: AtomicBool::new(false),
+                // A worker has at most one batch on its way to a shard.
+                inbox: ArrayQueue::new(workers),
+                shard: UnsafeCell::new(shard),
+            })
+        };
+        let desk = |_| {
+            CachePadded::new(Desk { mail: SegQueue::new(), sleeps: AtomicBool::new(false), waker: OnceLock::new() })
+        };
+        Exchange { shards: shards.into_iter().map(slot).collect(), desks: (0..workers).map(desk).collect() }
+    }
+
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.desks.len()
+    }
+
+    /// The lease of a shard, unless somebody has it.
+    #[inline]
+    pub fn try_lease(&self, shard: usize) -> Option<Lease<'_>> {
+        let slot = &self.shards[shard];
+        if slot.leased.load(Ordering::Relaxed) || slot.leased.swap(true, Ordering::Acquire) {
+            return None;
+        }
+        Some(Lease { slot })
+    }
+
+    /// Gives a lease back, once everything that was posted meanwhile has been run.
+    #[inline]
+    pub fn give_back(&self, mut lease: Lease<'_>, mut run: impl FnMut(&mut Shard, &mut Batch)) {
+        loop {
+            let slot = lease.slot;
+            while let Some(mut batch) = slot.inbox.pop() {
+                run(&mut lease, &mut batch);
+                self.mail(batch.from, Mail::Batch(batch));
+            }
+            drop(lease);
+            fence(Ordering::SeqCst);
+            if slot.inbox.is_empty() || slot.leased.swap(true, Ordering::Acquire) {
+                return;
+            }
+            lease = Lease { slot };
+        }
+    }
+
+    /// Posts a batch to its shard: its holder runs it, or the caller does if there is none. Either way it comes back by
+    /// mail. The worker it is from has no other batch on its way to this shard.
+    pub fn post(&self, batch: Box<Batch>, run: impl FnMut(&mut Shard, &mut Batch)) {
+        let shard = batch.shard;
+        self.shards[shard].inbox.push(batch).expect("the inbox has room for a batch of each worker");
+        fence(Ordering::SeqCst);
+        if let Some(lease) = self.try_lease(shard) {
+            self.give_back(lease, run);
+        }
+    }
+
+    /// Puts something into a worker's mail, and wakes it if it sleeps.
+    ///
+    /// The queue has no limit of its own: batches, connections and questions each have one.
+    pub fn mail(&self, worker: usize, mail: Mail) {
+        let desk = &self.desks[worker];
+        desk.mail.push(mail);
+        fence(Ordering::SeqCst);
+        if desk.sleeps.load(Ordering::Relaxed)
+            && desk.sleeps.swap(false, Ordering::Relaxed)
+            && let Some(waker) = desk.waker.get()
+            && let Err(error) = waker.wake()
+        {
+            log::error!("waking worker {worker} failed: {error}");
+        }
+    }
+
+    /// The next piece of mail of a worker.
+    pub fn next_mail(&self, worker: usize) -> Option<Mail> {
+        self.desks[worker].mail.pop()
+    }
+
+    /// Tells how a worker is woken.
+    pub fn set_waker(&self, worker: usize, waker: Waker) {
+        self.desks[worker].waker.set(waker).expect("a worker sets its waker once");
+    }
+
+    /// A worker is about to sleep. False: there is mail, it must not.
+    pub fn falls_asleep(&self, worker: usize) -> bool {
+        let desk = &self.desks[worker];
+        desk.sleeps.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        desk.mail.is_empty()
+    }
+
+    /// A worker is awake.
+    pub fn wakes_up(&self, worker: usize) {
+        self.desks[worker].sleeps.store(false, Ordering::Relaxed);
+    }
+}
+
+/// The right to touch a shard.
+pub struct Lease<'a> {
+    /// Invariant: `slot.leased`, set by whoever made this.
+    slot: &'a Slot,
+}
+
+impl Deref for Lease<'_> {
+    type Target = Shard;
+
+    #[inline]
+    fn deref(&self) -> &Shard {
+        // SAFETY: this is the only lease of the shard, and it is borrowed.
+        unsafe { &*self.slot.shard.get() }
+    }
+}
+
+impl DerefMut for Lease<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Shard {
+        // SAFETY: this is the only lease of the shard, and it is borrowed mutably.
+        unsafe { &mut *self.slot.shard.get() }
+    }
+}
+
+impl Drop for Lease<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.slot.leased.store(false, Ordering::Release);
+    }
+}
+
+impl std::fmt::Debug for Lease<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Lease of shard {}", self.number)
+    }
+}

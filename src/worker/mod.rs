@@ -1,0 +1,650 @@
+//! A worker: one event loop on one core, the only place that ties sockets, words and items together.
+//!
+//! A turn: wait for events; read the mail; serve each connection that is ready (one read, its operations in groups, one
+//! write); send batches on their way; a little housekeeping. Nothing in a turn waits for anything but the first step, and
+//! each part of it is bounded, so that no connection can keep another waiting for longer than a turn's work.
+
+pub mod control;
+pub mod mailbox;
+mod outbox;
+mod pending;
+pub mod serve;
+
+use crate::clock::{Clock, Now};
+use crate::command::admin::{self, Answer, Environment, Plan, Question};
+use crate::command::{Pinned, Reply};
+use crate::hash::KeyHasher;
+use crate::net::stream::Stream;
+use crate::protocol::Span;
+use crate::store::item::Items;
+use control::Control;
+use mailbox::{Batch, Exchange, Mail};
+use mio::{Events, Interest, Poll, Token, Waker};
+use outbox::Outbox;
+use serve::{Serve, ServeLimits, Served, Talk};
+use slab::Slab;
+use std::fmt::Write as _;
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The token of the waker; connections have those of their places in the slab.
+const WAKER: Token = Token(usize::MAX);
+
+/// Chunks looked at by one step of housekeeping.
+const HOUSEKEEPING_STEPS: u32 = 64;
+/// Steps of housekeeping on each of its shards that a worker takes between two turns, while there are some to take.
+const HOUSEKEEPING_STEPS_PER_TURN: usize = 1;
+/// How long a worker that stops tries to send what is left.
+const STOP_TIME: Duration = Duration::from_millis(500);
+
+/// What a worker is given.
+#[derive(Clone)]
+pub struct WorkerOptions<'a> {
+    /// Its number, from 0.
+    pub number: usize,
+    /// Where shards and workers meet.
+    pub exchange: &'a Exchange,
+    /// What commands of the whole server see.
+    pub environment: Environment<'a>,
+    /// The hash of keys.
+    pub hasher: KeyHasher,
+    /// The memory of items.
+    pub items: Items,
+    /// Limits of serving.
+    pub limits: ServeLimits,
+    /// What `shutdown` does: tells the main thread.
+    pub stop: &'a (dyn Fn(bool) + Sync),
+}
+
+impl std::fmt::Debug for WorkerOptions<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "options of worker {}", self.number)
+    }
+}
+
+/// A connection of a worker.
+#[derive(Debug)]
+struct Connection {
+    stream: Stream,
+    talk: Talk,
+    outbox: Outbox,
+    /// Input that is not parsed yet. Seldom any between turns.
+    input: Vec<u8>,
+    /// The socket may have more to read.
+    readable: bool,
+    /// The other side sends no more: what is there is to be read to its end.
+    hung_up: bool,
+    /// It is in the list of those to be served without an event.
+    queued: bool,
+    /// To be closed once everything is sent.
+    closing: bool,
+    /// The other side has closed, or the connection is broken: nothing can be sent.
+    broken: bool,
+    /// Closed by `idle_timeout`, if there is one: TCP only.
+    may_idle_out: bool,
+    /// When it was last served.
+    active: Now,
+}
+
+/// One event loop.
+#[derive(Debug)]
+pub struct Worker<'a> {
+    options: WorkerOptions<'a>,
+    poll: Poll,
+    connections: Slab<Connection>,
+    generation: u64,
+    serve: Serve<'a>,
+    /// One read goes in here, behind what was left of the connection's input.
+    buffer: Vec<u8>,
+    /// Replies to what one connection sent.
+    reply: Reply,
+    /// Connections to be served in the next turn although no event will tell.
+    queue: Vec<usize>,
+    now: Now,
+    stopping: Option<Instant>,
+    /// Steps of housekeeping left to take in this second.
+    housekeeping_left: usize,
+}
+
+impl<'a> Worker<'a> {
+    /// A worker with an event loop of its own.
+    ///
+    /// # Errors
+    /// When the system has no descriptors for it.
+    pub fn new(options: WorkerOptions<'a>) -> io::Result<Worker<'a>> {
+        let poll = Poll::new()?;
+        options.exchange.set_waker(options.number, Waker::new(poll.registry(), WAKER)?);
+        let (clock, config) = (options.environment.clock, options.environment.config);
+        let serve = Serve::new(
+            options.number,
+            options.exchange,
+            clock,
+            options.hasher.clone(),
+            options.items.clone(),
+            options.limits,
+        );
+        Ok(Worker {
+            poll,
+            connections: Slab::new(),
+            generation: 0,
+            serve,
+            buffer: vec![0; config.read_buffer_bytes + options.limits.parse.inline_max as usize + 4096],
+            reply: Reply::with_capacity(64 << 10),
+            queue: Vec::new(),
+            now: clock.now(),
+            stopping: None,
+            housekeeping_left: 0,
+            options,
+        })
+    }
+
+    /// Runs until it is told to stop by mail.
+    ///
+    /// # Errors
+    /// When waiting for events fails: nothing can be served any more.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(self.config().poll_events_len);
+        loop {
+            self.wait(&mut events)?;
+            self.begin_turn();
+            while let Some(mail) = self.exchange().next_mail(self.number()) {
+                self.open_mail(mail);
+            }
+            for event in &events {
+                if event.token() == WAKER {
+                    continue;
+                }
+                let token = event.token().0;
+                if let Some(connection) = self.connections.get_mut(token) {
+                    connection.hung_up |= event.is_read_closed() || event.is_error();
+                    connection.readable |= event.is_readable() || connection.hung_up;
+                    if !connection.queued {
+                        self.attend(token);
+                    }
+                }
+            }
+            for token in std::mem::take(&mut self.queue) {
+                if let Some(connection) = self.connections.get_mut(token) {
+                    connection.queued = false;
+                    self.attend(token);
+                }
+            }
+            self.end_turn();
+            if let Some(since) = self.stopping
+                && (self.connections.is_empty() || since.elapsed() > STOP_TIME)
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    fn number(&self) -> usize {
+        self.options.number
+    }
+
+    fn exchange(&self) -> &'a Exchange {
+        self.options.exchange
+    }
+
+    fn environment(&self) -> Environment<'a> {
+        self.options.environment
+    }
+
+    fn config(&self) -> &'a crate::config::Config {
+        self.options.environment.config
+    }
+
+    fn counters(&self) -> &'a crate::counters::WorkerCounters {
+        &self.options.environment.workers[self.options.number]
+    }
+
+    fn clock(&self) -> &'a Clock {
+        self.options.environment.clock
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let asleep = self.queue.is_empty() && self.exchange().falls_asleep(self.number());
+        let timeout = match (asleep, self.stopping, self.housekeeping_left) {
+            (false, ..) => Duration::ZERO,
+            (_, Some(_), _) => Duration::from_millis(10),
+            (_, _, 0) => Duration::from_secs(1),
+            // There is something to tidy up: soon, but not in the way of requests.
+            _ => Duration::from_millis(1),
+        };
+        let result = self.poll.poll(events, Some(timeout));
+        self.exchange().wakes_up(self.number());
+        match result {
+            Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin_turn(&mut self) {
+        let now = self.clock().now();
+        if now != self.now {
+            self.now = now;
+            self.tick();
+        }
+        self.serve.begin(now);
+    }
+
+    /// A second has passed.
+    fn tick(&mut self) {
+        // In a second each class of each shard gets its turn, several times.
+        self.housekeeping_left = 256;
+        let idle_max = self.config().idle_timeout_seconds;
+        if idle_max > 0 {
+            let idle = |connection: &Connection| {
+                connection.may_idle_out
+                    && connection.talk.is_idle()
+                    && self.now.0.saturating_sub(connection.active.0) > idle_max
+            };
+            let tokens: Vec<usize> =
+                self.connections.iter().filter(|(_, connection)| idle(connection)).map(|(token, _)| token).collect();
+            for token in tokens {
+                self.counters().idle_kicks.add(1);
+                self.close(token);
+            }
+        }
+        self.count_buffers();
+    }
+
+    fn count_buffers(&self) {
+        let held: usize =
+            self.connections.iter().map(|(_, connection)| connection.input.capacity() + connection.outbox.len()).sum();
+        self.counters().buffer_bytes.set((held + self.buffer.len()) as u64);
+    }
+
+    fn end_turn(&mut self) {
+        if self.housekeeping_left > 0 {
+            for _ in 0..HOUSEKEEPING_STEPS_PER_TURN {
+                self.serve.housekeep(HOUSEKEEPING_STEPS);
+            }
+            self.housekeeping_left -= 1;
+        }
+        self.serve.flush();
+        while let Some(batch) = self.serve.next_done() {
+            self.deliver(batch);
+        }
+    }
+
+    fn open_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Connection(stream) => self.welcome(stream),
+            Mail::Batch(batch) => self.serve.returned(batch),
+            Mail::Control(control) => {
+                let lines = self.describe_connections();
+                control.answer(self.exchange(), Answer::Lines(lines));
+            }
+            Mail::Answered(control) => self.report(&control),
+            Mail::Stop => {
+                self.stopping = Some(Instant::now());
+                let tokens: Vec<usize> = self.connections.iter().map(|(token, _)| token).collect();
+                for token in tokens {
+                    self.connections[token].closing = true;
+                    self.queue_up(token);
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, mut stream: Stream) {
+        let entry = self.connections.vacant_entry();
+        let token = entry.key();
+        if let Err(error) =
+            self.poll.registry().register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)
+        {
+            log::error!("a connection could not be watched: {error}");
+            self.counters().closed_connections.add(1);
+            return;
+        }
+        log::debug!("<{} new connection", stream.fd());
+        self.generation += 1;
+        let may_idle_out = matches!(stream, Stream::Tcp(_));
+        entry.insert(Connection {
+            stream,
+            talk: Talk::new(token, self.generation),
+            outbox: Outbox::default(),
+            input: Vec::new(),
+            readable: true,
+            hung_up: false,
+            queued: false,
+            closing: false,
+            broken: false,
+            may_idle_out,
+            active: self.now,
+        });
+        self.queue_up(token);
+    }
+
+    fn queue_up(&mut self, token: usize) {
+        let connection = &mut self.connections[token];
+        if !connection.queued {
+            connection.queued = true;
+            self.queue.push(token);
+        }
+    }
+
+    /// Does for a connection what can be done now.
+    fn attend(&mut self, token: usize) {
+        match self.attend_inner(token) {
+            Ok(()) => {}
+            Err(error) => {
+                log::debug!("<{} connection lost: {error}", self.connections[token].stream.fd());
+                self.connections[token].broken = true;
+            }
+        }
+        let connection = &self.connections[token];
+        if connection.broken || connection.closing && connection.outbox.is_empty() && !connection.talk.is_waiting() {
+            self.close(token);
+        }
+    }
+
+    fn attend_inner(&mut self, token: usize) -> io::Result<()> {
+        let counters = self.counters();
+        let connection = &mut self.connections[token];
+        if !connection.outbox.is_empty() {
+            send(connection, &self.options.items, &mut self.serve, counters)?;
+            if !connection.outbox.is_empty() {
+                return Ok(());
+            }
+            connection.outbox.shrink();
+        }
+        if connection.closing || connection.talk.is_waiting() {
+            return Ok(());
+        }
+        let connection = &mut self.connections[token];
+        connection.active = self.now;
+        let kept = connection.input.len();
+        self.buffer[..kept].copy_from_slice(&connection.input);
+        let mut filled = kept;
+        if connection.readable {
+            filled += self.fill(token)?;
+        }
+        if filled == 0 {
+            return Ok(());
+        }
+        self.serve_input(token, filled)
+    }
+
+    /// One read: into the item of a long value that is coming in, and into the buffer behind what is there.
+    fn fill(&mut self, token: usize) -> io::Result<usize> {
+        let counters = self.counters();
+        let connection = &mut self.connections[token];
+        let items = &self.options.items;
+        let kept = connection.input.len();
+        let end = self.buffer.len().min(kept + self.options.environment.config.read_buffer_bytes);
+        let rest = &mut self.buffer[kept..end];
+        if rest.is_empty() {
+            // What is there must be parsed first.
+            return Ok(0);
+        }
+        let (result, room) = match connection.talk.room().filter(|_| kept == 0) {
+            None => (connection.stream.read(rest), rest.len()),
+            Some(mut cursor) => {
+                let mut parts = Vec::with_capacity(8);
+                let mut direct = 0;
+                while cursor.left() > 0 && parts.len() < 15 {
+                    let part = items.room(&cursor);
+                    let count = part.len();
+                    direct += count;
+                    parts.push(IoSliceMut::new(part));
+                    cursor = items.advance(cursor, count);
+                }
+                let complete = cursor.left() == 0;
+                let room = direct + if complete { rest.len() } else { 0 };
+                if complete {
+                    parts.push(IoSliceMut::new(rest));
+                }
+                let result = connection.stream.read_vectored(&mut parts);
+                let result = result.map(|count| {
+                    connection.talk.received(items, count.min(direct));
+                    count
+                });
+                if let Ok(count) = result
+                    && count > 0
+                {
+                    counters.bytes_read.add(count as u64);
+                    connection.readable = count == room || connection.hung_up;
+                    let behind = count.saturating_sub(direct);
+                    if connection.readable {
+                        self.queue_up(token);
+                    }
+                    return Ok(behind);
+                }
+                (result, room)
+            }
+        };
+        match result {
+            Ok(0) => {
+                connection.readable = false;
+                connection.closing = true;
+                Ok(0)
+            }
+            Ok(count) => {
+                // A short read means that the socket is drained: epoll tells when there is more.
+                connection.readable = count == room || connection.hung_up;
+                counters.bytes_read.add(count as u64);
+                Ok(count)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                connection.readable = false;
+                Ok(0)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.queue_up(token);
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Serves what is in the buffer, sends the replies, and keeps what is left of the input.
+    fn serve_input(&mut self, token: usize, filled: usize) -> io::Result<()> {
+        let alone = self.connections.len() == 1;
+        let mut at = 0;
+        loop {
+            let connection = &mut self.connections[token];
+            let input = &mut self.buffer[..filled];
+            let served = self.serve.serve(&mut connection.talk, input, &mut at, &mut self.reply, alone);
+            match served {
+                Served::Admin(line) => {
+                    self.administer(token, line);
+                    if self.connections[token].closing || self.connections[token].talk.is_waiting() {
+                        break;
+                    }
+                }
+                Served::Full => {
+                    self.send_reply(token)?;
+                    if !self.connections[token].outbox.is_empty() {
+                        break;
+                    }
+                }
+                Served::Yield => {
+                    self.counters().conn_yields.add(1);
+                    self.queue_up(token);
+                    break;
+                }
+                Served::Close => {
+                    connection.closing = true;
+                    break;
+                }
+                Served::Drained => {
+                    if connection.readable {
+                        self.queue_up(token);
+                    }
+                    break;
+                }
+                Served::Waiting => {
+                    // If it is not its own replies that are waited for, nobody else will take it up again.
+                    if !connection.talk.is_waiting() {
+                        self.queue_up(token);
+                    }
+                    break;
+                }
+            }
+        }
+        let connection = &mut self.connections[token];
+        if at == filled {
+            if !connection.input.is_empty() {
+                connection.input = Vec::new();
+            }
+        } else {
+            connection.input.clear();
+            connection.input.extend_from_slice(&self.buffer[at..filled]);
+        }
+        self.send_reply(token)
+    }
+
+    /// Sends the replies to what was just served; what the socket does not take is kept.
+    fn send_reply(&mut self, token: usize) -> io::Result<()> {
+        if self.reply.is_empty() {
+            return Ok(());
+        }
+        let counters = self.counters();
+        let connection = &mut self.connections[token];
+        if self.reply.pinned.is_empty() {
+            let result = connection.stream.write(self.reply.out.bytes());
+            let sent = match result {
+                Ok(sent) => sent,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+                Err(error) => {
+                    self.reply.out.clear();
+                    return Err(error);
+                }
+            };
+            counters.bytes_written.add(sent as u64);
+            let len = self.reply.out.len();
+            if sent < len {
+                connection.outbox.reply().append(&self.reply, sent, len);
+            }
+            self.reply.out.clear();
+            return Ok(());
+        }
+        std::mem::swap(connection.outbox.reply(), &mut self.reply);
+        send(connection, &self.options.items, &mut self.serve, counters)?;
+        if connection.outbox.is_empty() {
+            // The buffer comes back for the next connection.
+            std::mem::swap(connection.outbox.reply(), &mut self.reply);
+        } else if self.reply.out.is_empty() {
+            self.reply = Reply::with_capacity(64 << 10);
+        }
+        Ok(())
+    }
+
+    /// A command of the connection or of the whole cache. All before it has been answered.
+    fn administer(&mut self, token: usize, line: Span) {
+        match admin::plan(line.of(&self.buffer), &self.environment()) {
+            Plan::Say(text) => self.reply.out.put(&text),
+            Plan::Quit => self.connections[token].closing = true,
+            Plan::Stop { graceful } => {
+                self.connections[token].closing = true;
+                (self.options.stop)(graceful);
+            }
+            Plan::Ask(question, report) => {
+                let talk = &mut self.connections[token].talk;
+                talk.asks();
+                let connection = (token, talk.generation);
+                let (exchange, number) = (self.exchange(), self.number());
+                if matches!(question, Question::Connections) {
+                    let control = Control::new(question, report, number, connection, exchange.workers());
+                    for worker in 0..exchange.workers() {
+                        exchange.mail(worker, Mail::Control(Arc::clone(&control)));
+                    }
+                } else {
+                    let control = Control::new(question, report, number, connection, exchange.shards());
+                    self.serve.ask_shards(&control);
+                }
+            }
+        }
+    }
+
+    /// A question of one of its connections has been answered by all.
+    fn report(&mut self, control: &Control) {
+        let (token, generation) = control.connection;
+        let Some(connection) = self.connections.get_mut(token).filter(|other| other.talk.generation == generation)
+        else {
+            return;
+        };
+        connection.talk.answered();
+        let text = admin::finish(&control.report, control.answers(), &self.options.environment);
+        connection.outbox.reply().out.put(&text);
+        self.queue_up(token);
+    }
+
+    /// Hands the replies of a batch to their connections.
+    fn deliver(&mut self, batch: Box<Batch>) {
+        let mut from = 0;
+        for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
+            if let Some(origin) = origin {
+                match self.connections.get_mut(origin.token) {
+                    Some(connection) if connection.talk.generation == origin.generation => {
+                        let talk = &mut connection.talk;
+                        self.serve.deliver(talk, task, origin.slot, &batch.reply, from, to);
+                        if !talk.pending.is_waiting() {
+                            talk.pending.settle(connection.outbox.reply());
+                            self.queue_up(origin.token);
+                        }
+                    }
+                    _ => self.serve.bury(batch.shard, task, &batch.reply, from, to),
+                }
+            }
+            from = to;
+        }
+        self.serve.recycle(batch);
+    }
+
+    fn close(&mut self, token: usize) {
+        let mut connection = self.connections.remove(token);
+        log::debug!("<{} connection closed", connection.stream.fd());
+        if let Err(error) = self.poll.registry().deregister(&mut connection.stream) {
+            log::warn!("a connection could not be let go of: {error}");
+        }
+        for pinned in connection.outbox.take().pinned {
+            self.serve.unpin(pinned);
+        }
+        self.serve.end(connection.talk);
+        self.counters().closed_connections.add(1);
+    }
+
+    /// The lines of `stats conns` about its connections.
+    fn describe_connections(&self) -> Vec<u8> {
+        let mut lines = String::new();
+        for (_, connection) in &self.connections {
+            let fd = connection.stream.fd();
+            let state = if connection.outbox.is_empty() { connection.talk.state_name() } else { "conn_mwrite" };
+            let idle = self.now.0.saturating_sub(connection.active.0);
+            let written = write!(
+                lines,
+                "STAT {fd}:addr {}\r\nSTAT {fd}:listen_addr {}\r\nSTAT {fd}:state {state}\r\n\
+                 STAT {fd}:secs_since_last_cmd {idle}\r\n",
+                connection.stream.peer(),
+                connection.stream.local(),
+            );
+            written.expect("writing to memory cannot fail");
+        }
+        lines.into_bytes()
+    }
+}
+
+/// Writes what a connection has to send, as much as the socket takes.
+fn send(
+    connection: &mut Connection,
+    items: &Items,
+    serve: &mut Serve<'_>,
+    counters: &crate::counters::WorkerCounters,
+) -> io::Result<()> {
+    while !connection.outbox.is_empty() {
+        let sent = match connection.stream.write_vectored(&connection.outbox.slices(items)) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(sent) => sent,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        counters.bytes_written.add(sent as u64);
+        connection.outbox.advance(items, sent, |pinned: Pinned| serve.unpin(pinned));
+    }
+    Ok(())
+}

@@ -1,0 +1,654 @@
+//! Input bytes become operations, routed to their shards in groups, and replies. No I/O in here, so it can be simulated.
+//!
+//! A group is parsed first: every key is hashed, and its index bucket prefetched. Then the items that the buckets name are
+//! prefetched, and then the group is executed: memory latency is paid once per group, not once per key. Operations on a
+//! shard that somebody else has leased go into a batch for it (see `mailbox.rs`).
+
+use super::mailbox::{Batch, Exchange, Lease, Origin, Task};
+use super::pending::Pending;
+use crate::clock::{Clock, Now};
+use crate::command::{self, Pinned, Reply, Shard, admin, set};
+use crate::hash::{self, KeyHasher};
+use crate::protocol::text::Parser;
+use crate::protocol::{Limits, Operation, Span, Step, Verb};
+use crate::store::arena::ItemId;
+use crate::store::item::{Cursor, Items};
+use std::sync::Arc;
+
+/// What serving needs to know.
+#[derive(Clone, Copy, Debug)]
+pub struct ServeLimits {
+    /// Limits of the parser.
+    pub parse: Limits,
+    /// Operations parsed ahead.
+    pub group_len: usize,
+    /// Bytes of replies after which a connection is not served before they are on their way.
+    pub output_max: usize,
+    /// `-R`: operations after which a connection lets others go first.
+    pub requests_per_turn: usize,
+    /// Bytes of a batch after which no more is put into it before it is on its way.
+    pub batch_bytes_max: usize,
+}
+
+/// Why serving a connection came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// More input is needed.
+    Drained,
+    /// Replies of other shards must come first.
+    Waiting,
+    /// Replies must be sent first.
+    Full,
+    /// It has had its share of this turn.
+    Yield,
+    /// This line is a command that concerns the connection or the whole cache; all before it has been answered.
+    Admin(Span),
+    /// The connection is to be closed once its replies are sent.
+    Close,
+}
+
+/// What serving remembers of a connection.
+#[derive(Debug)]
+pub struct Talk {
+    /// Its token.
+    pub token: usize,
+    /// See [`Origin`].
+    pub generation: u64,
+    parser: Parser,
+    /// Replies that wait for those before them.
+    pub pending: Pending,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Parsing,
+    /// Room for a long value was asked for.
+    Reserving(Box<Receiving>),
+    /// A long value is coming in.
+    Receiving(Box<Receiving>),
+    /// A question to all shards or workers is under way.
+    Asking,
+}
+
+/// A storage command whose value is received in place.
+#[derive(Debug)]
+struct Receiving {
+    operation: Operation,
+    /// What its spans refer to.
+    bytes: Vec<u8>,
+    shard: usize,
+    /// Where the value goes; none while room is asked for.
+    place: Option<(ItemId, Cursor)>,
+}
+
+impl Talk {
+    /// A new connection.
+    pub fn new(token: usize, generation: u64) -> Talk {
+        Talk { token, generation, parser: Parser::default(), pending: Pending::default(), state: State::Parsing }
+    }
+
+    /// Whether it can go on only after something has come from another shard or worker.
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        self.pending.is_waiting() || matches!(self.state, State::Reserving(_) | State::Asking)
+    }
+
+    /// Whether it is between commands, and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.parser.is_idle() && self.pending.is_empty() && matches!(self.state, State::Parsing)
+    }
+
+    /// What it is doing, in memcached's words for `stats conns`.
+    pub fn state_name(&self) -> &'static str {
+        match self.state {
+            State::Parsing if self.parser.is_idle() => "conn_read",
+            State::Parsing => "conn_parse_cmd",
+            State::Reserving(_) | State::Receiving(_) => "conn_nread",
+            State::Asking => "conn_waiting",
+        }
+    }
+
+    /// A question is under way; nothing is parsed until [`Talk::answered`].
+    pub fn asks(&mut self) {
+        self.state = State::Asking;
+    }
+
+    /// The question was answered.
+    pub fn answered(&mut self) {
+        self.state = State::Parsing;
+    }
+
+    /// Where the rest of a long value goes, if one is coming in.
+    pub fn room(&self) -> Option<Cursor> {
+        match &self.state {
+            State::Receiving(receiving) => receiving.place.map(|(_, cursor)| cursor).filter(|cursor| cursor.left() > 0),
+            _ => None,
+        }
+    }
+
+    /// `count` bytes of the value went to [`Talk::room`].
+    pub fn received(&mut self, items: &Items, count: usize) {
+        if let State::Receiving(receiving) = &mut self.state
+            && let Some((_, cursor)) = &mut receiving.place
+        {
+            *cursor = items.advance(*cursor, count);
+        }
+    }
+}
+
+/// How things stand between this worker and a shard.
+#[derive(Debug, Default)]
+struct Side<'a> {
+    lease: Option<Lease<'a>>,
+    /// The lease was asked for in vain for the connection at hand.
+    refused: bool,
+    /// Tasks that are not on their way.
+    open: Option<Box<Batch>>,
+    /// A batch is on its way.
+    posted: bool,
+}
+
+/// Serves the connections of one worker.
+#[derive(Debug)]
+pub struct Serve<'a> {
+    worker: usize,
+    exchange: &'a Exchange,
+    clock: &'a Clock,
+    hasher: KeyHasher,
+    limits: ServeLimits,
+    items: Items,
+    now: Now,
+    sides: Vec<Side<'a>>,
+    /// Shards that are leased for the connection at hand.
+    leased: Vec<usize>,
+    group: Vec<Operation>,
+    /// Batches of this worker that are done.
+    done: Vec<Box<Batch>>,
+    spare: Vec<Box<Batch>>,
+}
+
+/// How a group came to its end.
+enum End {
+    Full,
+    Incomplete,
+    /// A command line, and where it begins, should it have to be parsed again.
+    Admin {
+        line: Span,
+        start: usize,
+    },
+    Data,
+    Close,
+}
+
+impl<'a> Serve<'a> {
+    /// Serving for worker number `worker` of an exchange.
+    pub fn new(
+        worker: usize,
+        exchange: &'a Exchange,
+        clock: &'a Clock,
+        hasher: KeyHasher,
+        items: Items,
+        limits: ServeLimits,
+    ) -> Serve<'a> {
+        let mut sides = Vec::new();
+        sides.resize_with(exchange.shards(), Side::default);
+        Serve {
+            worker,
+            exchange,
+            clock,
+            hasher,
+            limits,
+            items,
+            now: clock.now(),
+            sides,
+            leased: Vec::new(),
+            group: vec![Operation::default(); limits.group_len],
+            done: Vec::new(),
+            spare: Vec::new(),
+        }
+    }
+
+    /// A turn begins: what time it is.
+    pub fn begin(&mut self, now: Now) {
+        self.now = now;
+        for side in &mut self.sides {
+            if let Some(lease) = &mut side.lease {
+                lease.store.set_now(now);
+            }
+        }
+    }
+
+    /// Serves a connection from its input, beginning at `*at`; replies go to `output`. What lies before `*at` afterwards
+    /// is done with. `alone`: nobody else waits for this turn.
+    pub fn serve(
+        &mut self,
+        talk: &mut Talk,
+        input: &mut [u8],
+        at: &mut usize,
+        output: &mut Reply,
+        alone: bool,
+    ) -> Served {
+        let served = self.serve_groups(talk, input, at, output, alone);
+        self.give_back();
+        served
+    }
+
+    fn serve_groups(
+        &mut self,
+        talk: &mut Talk,
+        input: &mut [u8],
+        at: &mut usize,
+        output: &mut Reply,
+        alone: bool,
+    ) -> Served {
+        let mut requests = 0;
+        loop {
+            match talk.state {
+                State::Parsing => {}
+                State::Reserving(_) | State::Asking => return Served::Waiting,
+                State::Receiving(_) => {
+                    if !self.receive(talk, input, at, output) {
+                        return if talk.pending.is_waiting() { Served::Waiting } else { Served::Drained };
+                    }
+                    continue;
+                }
+            }
+            let (count, end) = self.parse_group(talk, input, at);
+            self.execute_group(talk, count, input, output);
+            requests += count;
+            match end {
+                End::Full if output.len() > self.limits.output_max => return Served::Full,
+                End::Full if self.is_congested() => return Served::Waiting,
+                End::Full if requests >= self.limits.requests_per_turn && !alone => return Served::Yield,
+                End::Full => {}
+                End::Incomplete if talk.pending.is_waiting() => return Served::Waiting,
+                End::Incomplete => return Served::Drained,
+                End::Admin { start, .. } if talk.pending.is_waiting() => {
+                    // Commands of the whole cache wait for what came before them: it is parsed again then.
+                    *at = start;
+                    return Served::Waiting;
+                }
+                End::Admin { line, .. } => return Served::Admin(line),
+                End::Data => self.begin_value(talk, count, input, output),
+                End::Close => return Served::Close,
+            }
+        }
+    }
+
+    /// Whether a batch has grown as large as it may while another one is on its way.
+    fn is_congested(&self) -> bool {
+        let full = |batch: &Box<Batch>| batch.bytes.len() + batch.tasks.len() * 64 > self.limits.batch_bytes_max;
+        self.sides.iter().any(|side| side.posted && side.open.as_ref().is_some_and(full))
+    }
+
+    /// Parses up to a group of operations. The last one, where it is not to be executed like the others, stands behind
+    /// the ones that are counted.
+    #[inline]
+    fn parse_group(&mut self, talk: &mut Talk, input: &mut [u8], at: &mut usize) -> (usize, End) {
+        for count in 0..self.limits.group_len {
+            let start = *at;
+            let operation = &mut self.group[count];
+            match talk.parser.next(input, at, &self.limits.parse, operation) {
+                Step::Operation => match operation.verb {
+                    Verb::Admin => {
+                        return (count, End::Admin { line: operation.tokens, start });
+                    }
+                    Verb::End | Verb::Say => {}
+                    _ => {
+                        operation.hash = self.hasher.hash(operation.key.of(input));
+                        let hash = operation.hash;
+                        let shard = hash::shard(hash, self.sides.len());
+                        if let Some(lease) = self.lease(shard) {
+                            lease.store.prefetch_bucket(hash);
+                        }
+                    }
+                },
+                Step::Data => {
+                    operation.hash = self.hasher.hash(operation.key.of(input));
+                    return (count, End::Data);
+                }
+                Step::Incomplete => return (count, End::Incomplete),
+                Step::Close => return (count, End::Close),
+            }
+        }
+        (self.limits.group_len, End::Full)
+    }
+
+    #[inline]
+    fn execute_group(&mut self, talk: &mut Talk, count: usize, input: &[u8], output: &mut Reply) {
+        let shards = self.sides.len();
+        for operation in &self.group[..count] {
+            if is_keyed(operation.verb)
+                && let Some(lease) = &self.sides[hash::shard(operation.hash, shards)].lease
+            {
+                lease.store.prefetch_item(operation.hash);
+            }
+        }
+        for at in 0..count {
+            let operation = &self.group[at];
+            if !is_keyed(operation.verb) {
+                command::speak(operation, talk.pending.sink(output));
+                continue;
+            }
+            let shard = hash::shard(operation.hash, shards);
+            match &mut self.sides[shard].lease {
+                Some(lease) => command::execute(lease, operation, input, self.clock, talk.pending.sink(output)),
+                None => {
+                    let operation = *operation;
+                    let origin = Origin { token: talk.token, generation: talk.generation, slot: talk.pending.gap() };
+                    let batch = self.open(shard);
+                    let operation = batch.adopt(&operation, input);
+                    batch.tasks.push((Task::Execute(operation), Some(origin)));
+                }
+            }
+        }
+    }
+
+    /// The lease of a shard, if it is held or can be had. Tasks that were put off for this shard are run first.
+    #[inline]
+    fn lease(&mut self, shard: usize) -> Option<&mut Lease<'a>> {
+        let side = &mut self.sides[shard];
+        if side.lease.is_none() {
+            if side.refused || side.posted {
+                return None;
+            }
+            self.take_lease(shard);
+        }
+        self.sides[shard].lease.as_mut()
+    }
+
+    fn take_lease(&mut self, shard: usize) {
+        let side = &mut self.sides[shard];
+        match self.exchange.try_lease(shard) {
+            Some(mut lease) => {
+                lease.store.set_now(self.now);
+                if let Some(mut batch) = side.open.take() {
+                    run(&mut lease, &mut batch, self.exchange, self.clock, self.now, self.limits.group_len);
+                    self.done.push(batch);
+                }
+                side.lease = Some(lease);
+                self.leased.push(shard);
+            }
+            None => {
+                side.refused = true;
+                self.leased.push(shard);
+            }
+        }
+    }
+
+    /// Gives all leases back. A server with one worker keeps them.
+    fn give_back(&mut self) {
+        if self.exchange.workers() == 1 {
+            return;
+        }
+        let (exchange, clock, now, group_len) = (self.exchange, self.clock, self.now, self.limits.group_len);
+        while let Some(shard) = self.leased.pop() {
+            let side = &mut self.sides[shard];
+            side.refused = false;
+            if let Some(lease) = side.lease.take() {
+                exchange.give_back(lease, |shard, batch| run(shard, batch, exchange, clock, now, group_len));
+            }
+        }
+    }
+
+    /// The batch for a shard that is being collected.
+    fn open(&mut self, shard: usize) -> &mut Batch {
+        let (worker, spare) = (self.worker, &mut self.spare);
+        self.sides[shard].open.get_or_insert_with(|| match spare.pop() {
+            Some(mut batch) => {
+                batch.clear();
+                batch.shard = shard;
+                batch
+            }
+            None => Box::new(Batch::new(worker, shard)),
+        })
+    }
+
+    /// Puts a task that nobody waits for where it is done: at once, or with the next batch.
+    fn chore(&mut self, shard: usize, task: Task) {
+        match &mut self.sides[shard].lease {
+            Some(lease) => match task {
+                Task::Unpin(id) => lease.store.unpin(id),
+                Task::Abandon(id) => lease.store.abandon(id),
+                _ => unreachable!("chores are unpinning and abandoning"),
+            },
+            None => self.open(shard).tasks.push((task, None)),
+        }
+    }
+
+    /// A pinned value has been written, or never will be.
+    pub fn unpin(&mut self, pinned: Pinned) {
+        self.chore(usize::from(pinned.shard), Task::Unpin(pinned.id));
+    }
+
+    /// Asks all shards.
+    pub fn ask_shards(&mut self, control: &Arc<super::control::Control>) {
+        for shard in 0..self.sides.len() {
+            self.open(shard).tasks.push((Task::Control(Arc::clone(control)), None));
+            if self.sides[shard].lease.is_some() {
+                self.run_open(shard);
+            }
+        }
+    }
+
+    fn run_open(&mut self, shard: usize) {
+        let side = &mut self.sides[shard];
+        if let (Some(lease), Some(mut batch)) = (&mut side.lease, side.open.take()) {
+            run(lease, &mut batch, self.exchange, self.clock, self.now, self.limits.group_len);
+            self.done.push(batch);
+        }
+    }
+
+    /// Sends batches on their way, at the end of a turn: runs them here if their shard is free.
+    pub fn flush(&mut self) {
+        for shard in 0..self.sides.len() {
+            if self.sides[shard].open.is_none() || self.sides[shard].posted {
+                continue;
+            }
+            if self.sides[shard].lease.is_some() {
+                self.run_open(shard);
+                continue;
+            }
+            self.take_lease(shard);
+            if let Some(batch) = self.sides[shard].open.take() {
+                self.sides[shard].posted = true;
+                let (exchange, clock, now, group_len) = (self.exchange, self.clock, self.now, self.limits.group_len);
+                exchange.post(batch, |shard, batch| run(shard, batch, exchange, clock, now, group_len));
+            }
+        }
+        self.give_back();
+    }
+
+    /// One of its batches has come back by mail.
+    pub fn returned(&mut self, batch: Box<Batch>) {
+        self.sides[batch.shard].posted = false;
+        self.done.push(batch);
+    }
+
+    /// The next batch whose replies are to be handed out; give it back with [`Serve::recycle`].
+    pub fn next_done(&mut self) -> Option<Box<Batch>> {
+        self.done.pop()
+    }
+
+    /// Takes back a batch that was handed out.
+    pub fn recycle(&mut self, batch: Box<Batch>) {
+        if self.spare.len() < self.sides.len() * 2 {
+            self.spare.push(batch);
+        }
+    }
+
+    /// Bounded work on the shards that this worker looks after: those whose number is its own, modulo the workers.
+    pub fn housekeep(&mut self, steps: u32) {
+        for shard in (self.worker..self.sides.len()).step_by(self.exchange.workers()) {
+            if let Some(lease) = self.lease(shard) {
+                lease.store.housekeep(steps);
+            }
+        }
+        self.give_back();
+    }
+
+    /// The command at the end of the group has a value that is too long for the buffer.
+    fn begin_value(&mut self, talk: &mut Talk, at: usize, input: &[u8], output: &mut Reply) {
+        let operation = self.group[at];
+        let shard = hash::shard(operation.hash, self.sides.len());
+        let mut keep = Batch::new(0, 0);
+        let kept = keep.adopt(&operation, input);
+        let mut receiving = Box::new(Receiving { operation: kept, bytes: keep.bytes, shard, place: None });
+        if let Some(lease) = self.lease(shard) {
+            match set::reserve(lease, &operation, input) {
+                Ok(id) => {
+                    receiving.place = Some((id, lease.store.items().value_cursor(id)));
+                    talk.state = State::Receiving(receiving);
+                }
+                Err(text) => refuse_value(talk, &operation, text, output),
+            }
+            return;
+        }
+        let origin = Origin { token: talk.token, generation: talk.generation, slot: talk.pending.gap() };
+        let batch = self.open(shard);
+        let operation = batch.adopt(&operation, input);
+        batch.tasks.push((Task::Reserve(operation), Some(origin)));
+        talk.state = State::Reserving(receiving);
+    }
+
+    /// Hands a reply from a batch to its connection.
+    pub fn deliver(&mut self, talk: &mut Talk, task: &Task, slot: usize, reply: &Reply, from: usize, to: usize) {
+        let Task::Reserve(_) = task else {
+            talk.pending.fill(slot, reply, from, to);
+            return;
+        };
+        let State::Reserving(mut receiving) = std::mem::replace(&mut talk.state, State::Parsing) else {
+            unreachable!("a reply to a reservation comes to the connection that asked for it");
+        };
+        match reserved(&reply.out.bytes()[from..to]) {
+            Some(id) => {
+                talk.pending.fill(slot, reply, from, from);
+                receiving.place = Some((id, self.items.value_cursor(id)));
+                talk.state = State::Receiving(receiving);
+            }
+            None => {
+                // The error is the reply, unless the client wants none.
+                let operation = &receiving.operation;
+                let hidden = operation.quiet && operation.verb != Verb::MetaSet;
+                talk.pending.fill(slot, reply, from + 4, if hidden { from + 4 } else { to });
+                talk.parser.swallow(u64::from(operation.value.len) + 2);
+            }
+        }
+    }
+
+    /// A reply comes for a connection that has gone: what it holds is let go of.
+    pub fn bury(&mut self, shard: usize, task: &Task, reply: &Reply, from: usize, to: usize) {
+        if let Task::Reserve(_) = task
+            && let Some(id) = reserved(&reply.out.bytes()[from..to])
+        {
+            self.chore(shard, Task::Abandon(id));
+        }
+        for &pinned in reply.pinned.iter().filter(|pinned| pinned.at > from && pinned.at <= to) {
+            self.unpin(pinned);
+        }
+    }
+
+    /// A connection is closed: what it holds is let go of.
+    pub fn end(&mut self, mut talk: Talk) {
+        for reply in talk.pending.take_all() {
+            reply.pinned.into_iter().for_each(|pinned| self.unpin(pinned));
+        }
+        if let State::Receiving(receiving) = talk.state
+            && let Some((id, _)) = receiving.place
+        {
+            self.chore(receiving.shard, Task::Abandon(id));
+        }
+    }
+
+    /// Takes what the input has of a long value; stores it when it is complete. False when more input is needed.
+    fn receive(&mut self, talk: &mut Talk, input: &mut [u8], at: &mut usize, output: &mut Reply) -> bool {
+        let State::Receiving(receiving) = &mut talk.state else { unreachable!("only called while receiving") };
+        let (id, cursor) = receiving.place.expect("room was given before the value was taken");
+        let count = cursor.left().min(input.len() - *at);
+        let cursor = self.items.fill(cursor, &input[*at..*at + count]);
+        *at += count;
+        receiving.place = Some((id, cursor));
+        if cursor.left() > 0 || input.len() - *at < 2 {
+            return false;
+        }
+        let State::Receiving(receiving) = std::mem::replace(&mut talk.state, State::Parsing) else {
+            unreachable!("it was receiving a moment ago");
+        };
+        let Receiving { operation, bytes, shard, .. } = *receiving;
+        let terminated = &input[*at..*at + 2] == b"\r\n";
+        *at += 2;
+        if !terminated {
+            self.chore(shard, Task::Abandon(id));
+            if !operation.quiet || operation.verb == Verb::MetaSet {
+                talk.pending.sink(output).out.put(b"CLIENT_ERROR bad data chunk\r\n");
+            }
+            return true;
+        }
+        let clock = self.clock;
+        match self.lease(shard) {
+            Some(lease) => set::commit(lease, &operation, &bytes, id, clock, talk.pending.sink(output)),
+            None => {
+                let origin = Origin { token: talk.token, generation: talk.generation, slot: talk.pending.gap() };
+                let batch = self.open(shard);
+                let operation = batch.adopt(&operation, &bytes);
+                batch.tasks.push((Task::Commit(operation, id), Some(origin)));
+            }
+        }
+        true
+    }
+}
+
+/// There is no room for a long value: it is swallowed.
+fn refuse_value(talk: &mut Talk, operation: &Operation, text: &[u8], output: &mut Reply) {
+    if !operation.quiet || operation.verb == Verb::MetaSet {
+        talk.pending.sink(output).out.put(text);
+    }
+    talk.parser.swallow(u64::from(operation.value.len) + 2);
+}
+
+#[inline]
+fn is_keyed(verb: Verb) -> bool {
+    !matches!(verb, Verb::End | Verb::Say | Verb::Admin)
+}
+
+/// The item that the reply to a reservation names, if there was room.
+fn reserved(reply: &[u8]) -> Option<ItemId> {
+    let raw = reply.first_chunk().map_or(0, |&raw| u32::from_le_bytes(raw));
+    ItemId::from_raw(raw)
+}
+
+/// Runs a batch on its shard.
+fn run(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock, now: Now, group_len: usize) {
+    shard.store.set_now(now);
+    let Batch { tasks, bytes, reply, ends, .. } = batch;
+    for group in tasks.chunks(group_len) {
+        for (task, _) in group {
+            if let Task::Execute(operation) = task {
+                shard.store.prefetch_bucket(operation.hash);
+            }
+        }
+        for (task, _) in group {
+            if let Task::Execute(operation) = task {
+                shard.store.prefetch_item(operation.hash);
+            }
+        }
+        for (task, _) in group {
+            match task {
+                Task::Execute(operation) => command::execute(shard, operation, bytes, clock, reply),
+                Task::Commit(operation, id) => set::commit(shard, operation, bytes, *id, clock, reply),
+                Task::Reserve(operation) => match set::reserve(shard, operation, bytes) {
+                    Ok(id) => reply.out.put(&id.bits().to_le_bytes()),
+                    Err(text) => {
+                        reply.out.put(&[0; 4]);
+                        reply.out.put(text);
+                    }
+                },
+                Task::Abandon(id) => shard.store.abandon(*id),
+                Task::Unpin(id) => shard.store.unpin(*id),
+                Task::Control(control) => control.answer(exchange, admin::answer(shard, &control.question, clock)),
+            }
+            ends.push(reply.out.len());
+        }
+    }
+}
