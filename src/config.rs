@@ -8,9 +8,9 @@
 //! |---|---|
 //! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W --pin`, `-U 0`, `-N 0`, `-B auto`, `-B ascii` |
 //! | refused | `-U` otherwise, `-N` otherwise, `-B binary`, `-S`, `-Y`, `-Z`, `-e`, prefixes of `-l` (`tag`, `proto`, `notls`, `btls`, `mtls`), arguments without a flag |
-//! | `-o`, accepted | `maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_crawler_sleep lru_crawler_tocrawl lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl idle_timeout read_buf_mem_limit track_sizes` |
+//! | `-o`, accepted | `maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_crawler_sleep lru_crawler_tocrawl lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl idle_timeout track_sizes` |
 //! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges sock_cookie_id=0` |
-//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size resp_obj_mem_limit no_chunked_items`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
+//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
 //! | `-o`, refused | `no_maxconns_fast no_hashexpand no_modern drop_privileges sock_cookie_id ssl_* ext_* slab_automove_freeratio proxy_*` and unknown words |
 //!
 //! Wanted differences from memcached: it listens on loopback unless `-l` says otherwise; `-t` is the number of usable
@@ -153,8 +153,6 @@ pub struct Config {
     // Limits of our own, without a flag.
     /// Bytes that one `read` of a connection can take; a worker has one such buffer. Default 64 KiB.
     pub read_buffer_bytes: usize,
-    /// Longest key list of a `get` or `gets` line, in bytes: the one request line that may exceed 2048. Default 16 MiB.
-    pub get_line_max_bytes: usize,
     /// Values up to this size, in bytes, are parsed out of the read buffer and copied into replies; larger ones are read
     /// into their place and written from there. Default 8 KiB.
     pub inline_value_max: usize,
@@ -164,18 +162,14 @@ pub struct Config {
     pub group_len: usize,
     /// Bytes of operations, and of replies, in one batch to another worker. Default 256 KiB.
     pub mailbox_batch_bytes: usize,
-    /// Batches that may wait in a mailbox from one worker; beyond, the sender's connections are not read. Default 4.
-    pub mailbox_len: usize,
     /// Events taken from one poll. Default 1024.
     pub poll_events_len: usize,
     /// Connections accepted in one turn. Default 64.
     pub accepts_per_turn: usize,
-    /// Items that housekeeping looks at in one turn. Default 256.
-    pub housekeeping_items_per_turn: usize,
+    /// Chunks that one step of housekeeping looks at; a worker takes a step for each of its shards in a turn. Default 64.
+    pub housekeeping_items_per_turn: u32,
     /// Prefixes that `stats detail` keeps counters for. Default 65,536.
     pub prefixes_max: usize,
-    /// Longest answer of `stats cachedump`, in bytes. Default 2 MiB.
-    pub cachedump_max_bytes: usize,
 
     // What clients may ask for.
     /// `-A`: the `shutdown` command is allowed. Default false.
@@ -401,17 +395,14 @@ impl Config {
             idle_timeout_seconds: 0,
             read_buffers_limit_bytes: 0,
             read_buffer_bytes: 64 << 10,
-            get_line_max_bytes: 16 << 20,
             inline_value_max: 8 << 10,
             output_high_water_bytes: 1 << 20,
             group_len: 64,
             mailbox_batch_bytes: 256 << 10,
-            mailbox_len: 4,
             poll_events_len: 1024,
             accepts_per_turn: 64,
-            housekeeping_items_per_turn: 256,
+            housekeeping_items_per_turn: 64,
             prefixes_max: 65_536,
-            cachedump_max_bytes: 2 << 20,
             shutdown_enabled: false,
             flush_enabled: true,
             dump_enabled: true,
@@ -1010,6 +1001,7 @@ fn setting(option: &Suboption<'_>, config: &mut Config, chunk_max: &mut ChunkMax
         }
         "read_buf_mem_limit" => {
             let otherwise = "could not parse argument to read_buf_mem_limit";
+            config.warnings.push(format!("-o {}: each worker has one read buffer, which does not grow", option.word));
             config.read_buffers_limit_bytes = option.number(0, MEMORY_MEGABYTES_MAX, otherwise)? * MEGABYTE;
         }
         "resp_obj_mem_limit" => {

@@ -195,6 +195,9 @@ fn store_options(config: &Config, shards: usize) -> StoreOptions {
         warm_percent: config.warm_lru_percent,
         hot_max_factor: config.hot_max_factor,
         warm_max_factor: config.warm_max_factor,
+        crawl: config.lru_crawler,
+        maintain: config.lru_maintainer,
+        reassign: config.slab_reassign,
         temporary_ttl: config.temporary_ttl_seconds,
     }
 }
@@ -224,7 +227,7 @@ fn serve(config: &Config, listeners: Vec<Listener>) -> Result<(), Exit> {
     let shard = |number: usize| {
         let options = store_options(config, shards);
         let store = Store::new(number, options, items.clone(), Arc::clone(&budget), hasher.clone())?;
-        let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter));
+        let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter, config.prefixes_max));
         Ok(Shard { number: number as u16, store, prefixes })
     };
     let exchange = Exchange::new((0..shards).map(shard).collect::<io::Result<_>>().map_err(no_memory)?, config.threads);
@@ -301,6 +304,17 @@ fn serve(config: &Config, listeners: Vec<Listener>) -> Result<(), Exit> {
     .map_err(|error| failure("failed to accept connections", error))
 }
 
+/// What came of accepting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepted {
+    /// Nobody waits any more.
+    All,
+    /// There may be more.
+    Some,
+    /// The system refuses for now.
+    Refused,
+}
+
 /// The main thread's part.
 struct Acceptor<'a> {
     config: &'a Config,
@@ -324,8 +338,13 @@ impl Acceptor<'_> {
         let mut events = Events::with_capacity(64);
         // Listeners that may have more to accept.
         let mut ready: Vec<usize> = Vec::new();
+        let mut resting = false;
         loop {
-            let timeout = if ready.is_empty() { None } else { Some(ACCEPT_REST) };
+            let timeout = match ready.is_empty() {
+                true => None,
+                false if resting => Some(ACCEPT_REST),
+                false => Some(Duration::ZERO),
+            };
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => {}
@@ -352,27 +371,36 @@ impl Acceptor<'_> {
                 log::info!("shutdown: stopping");
                 return Ok(());
             }
-            ready.retain(|&at| !self.accept_all(at));
+            resting = false;
+            ready.retain(|&at| match self.accept_some(at) {
+                Accepted::All => false,
+                Accepted::Some => true,
+                Accepted::Refused => {
+                    resting = true;
+                    true
+                }
+            });
         }
     }
 
-    /// Accepts what waits at a listener; false: it must be tried again later.
-    fn accept_all(&self, at: usize) -> bool {
-        loop {
+    /// Accepts some of what waits at a listener.
+    fn accept_some(&self, at: usize) -> Accepted {
+        for _ in 0..self.config.accepts_per_turn {
             match self.listeners[at].accept() {
                 Ok(stream) => self.place(stream),
                 Err(error) => match error.kind() {
-                    ErrorKind::WouldBlock => return true,
+                    ErrorKind::WouldBlock => return Accepted::All,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
                     _ => {
                         // No descriptors, or no memory: others must close first.
                         self.server.listen_disabled_num.add(1);
                         log::debug!("accepting rests: {error}");
-                        return false;
+                        return Accepted::Refused;
                     }
                 },
             }
         }
+        Accepted::Some
     }
 
     /// Gives a connection to the worker with the fewest, or refuses it.

@@ -3,6 +3,7 @@
 use super::{Reply, Shard, echo, key_state, say, tokens};
 use crate::clock::{Clock, NEVER};
 use crate::protocol::Operation;
+use crate::protocol::token::strto_u64;
 use crate::store::arena::ItemId;
 use crate::store::{Entry, OutOfMemory};
 
@@ -86,17 +87,9 @@ fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up: bool) -> O
     Outcome::Changed(id, number)
 }
 
-/// The number that a value is, after memcached's rule: at most 20 bytes, digits with spaces before or behind.
+/// The number that a value is, after memcached's rule: at most 20 bytes, digits up to the end or a space.
 fn number(value: &[u8]) -> Option<u64> {
-    if value.len() > DIGITS_MAX {
-        return None;
-    }
-    let digits = value.trim_ascii();
-    let digits = digits.strip_prefix(b"+").unwrap_or(digits);
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    if value.len() > DIGITS_MAX { None } else { strto_u64(value) }
 }
 
 pub(super) fn meta_arithmetic(
@@ -111,7 +104,7 @@ pub(super) fn meta_arithmetic(
     let key = operation.key.of(input);
     let outcome = match shard.store.find(operation.hash, key) {
         Ok(entry) if operation.has(b'C') && shard.store.item(entry.id).cas() != operation.cas => {
-            put_status(shard, operation, input, b"EX", None, reply);
+            put_status(operation, input, b"EX", reply);
             return;
         }
         Ok(entry) => change(shard, operation, entry, up),
@@ -126,7 +119,7 @@ pub(super) fn meta_arithmetic(
                     let item = shard.store.item(id);
                     item.set_cas(cas);
                     item.change_state(key_state(operation), 0);
-                    put_result(shard, operation, input, id, operation.initial, reply);
+                    put_result(shard, operation, input, clock, id, operation.initial, reply);
                 }
                 Err(OutOfMemory) => reply.out.put(b"SERVER_ERROR Out of memory allocating new item\r\n"),
             }
@@ -134,64 +127,72 @@ pub(super) fn meta_arithmetic(
         }
         Err(_) => {
             count_miss(shard, up);
-            put_status(shard, operation, input, b"NF", None, reply);
+            put_status(operation, input, b"NF", reply);
             return;
         }
     };
     match outcome {
         Outcome::Changed(id, number) => {
-            if operation.has(b'T') {
-                let deadline = clock.deadline(operation.exptime, shard.store.now());
-                shard.store.set_deadline(id, deadline);
-            }
-            put_result(shard, operation, input, id, number, reply);
+            put_result(shard, operation, input, clock, id, number, reply);
         }
         Outcome::NonNumeric => reply.out.put(NON_NUMERIC),
         Outcome::OutOfMemory => reply.out.put(b"SERVER_ERROR out of memory\r\n"),
     }
 }
 
-fn put_result(shard: &Shard, operation: &Operation, input: &[u8], id: ItemId, number: u64, reply: &mut Reply) {
-    if operation.quiet {
-        return;
-    }
-    if !operation.has(b'v') {
-        put_status(shard, operation, input, b"HD", Some(id), reply);
-        return;
-    }
-    let mut digits = itoa::Buffer::new();
-    let digits = digits.format(number).as_bytes();
-    reply.out.put(b"VA ");
-    reply.out.put_u64(digits.len() as u64);
-    put_status(shard, operation, input, b"", Some(id), reply);
-    reply.out.put(digits);
-    reply.out.put(b"\r\n");
-}
-
-fn put_status(
-    shard: &Shard,
+/// The reply to a change: the number with `v`, and the flags in the order asked for, `T` taking effect among them.
+fn put_result(
+    shard: &mut Shard,
     operation: &Operation,
     input: &[u8],
-    status: &[u8],
-    id: Option<ItemId>,
+    clock: &Clock,
+    id: ItemId,
+    number: u64,
     reply: &mut Reply,
 ) {
-    reply.out.put(status);
+    let start = reply.out.len();
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(number).as_bytes();
+    if operation.has(b'v') {
+        reply.out.put(b"VA ");
+        reply.out.put_u64(digits.len() as u64);
+    } else {
+        reply.out.put(b"HD");
+    }
     for token in tokens(operation, input) {
-        match (token[0], id) {
-            (b'c', Some(id)) => {
+        match token[0] {
+            b'T' => {
+                let deadline = clock.deadline(operation.exptime, shard.store.now());
+                shard.store.set_deadline(id, deadline);
+            }
+            b'c' => {
                 reply.out.put(b" c");
                 reply.out.put_u64(shard.store.item(id).cas());
             }
-            (b't', Some(id)) => {
-                reply.out.put(b" t");
-                match shard.store.item(id).exptime() {
-                    NEVER => reply.out.put(b"-1"),
-                    deadline => reply.out.put_i64(i64::from(deadline) - i64::from(shard.store.now().0)),
+            b't' => match shard.store.item(id).exptime() {
+                NEVER => reply.out.put(b" t-1"),
+                deadline => {
+                    reply.out.put(b" t");
+                    reply.out.put_i64(i64::from(deadline) - i64::from(shard.store.now().0));
                 }
-            }
+            },
             _ => echo(token, operation.key.of(input), operation.has(b'b'), reply),
         }
+    }
+    reply.out.put(b"\r\n");
+    if operation.has(b'v') {
+        reply.out.put(digits);
+        reply.out.put(b"\r\n");
+    }
+    if operation.quiet {
+        reply.out.truncate(start);
+    }
+}
+
+fn put_status(operation: &Operation, input: &[u8], status: &[u8], reply: &mut Reply) {
+    reply.out.put(status);
+    for token in tokens(operation, input) {
+        echo(token, operation.key.of(input), operation.has(b'b'), reply);
     }
     reply.out.put(b"\r\n");
 }
@@ -207,6 +208,7 @@ mod tests {
             (b"18446744073709551615", Some(u64::MAX)),
             (b"18446744073709551616", None),
             (b"99  ", Some(99)),
+            (b"1 2", Some(1)),
             (b"", None),
             (b"-1", None),
             (b"1x", None),

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// Prefixes counted at most in each shard; keys of further ones are not counted.
-const PREFIXES_MAX: usize = 65_536;
-
 /// Counts by prefix: what stands in a key before the delimiter.
 #[derive(Clone, Debug)]
 pub struct Prefixes {
     delimiter: u8,
+    /// Prefixes counted at most; keys of further ones are not counted.
+    prefixes_max: usize,
     counts: HashMap<Vec<u8>, PrefixCounts>,
 }
 
@@ -24,14 +23,14 @@ pub struct PrefixCounts {
 }
 
 impl Prefixes {
-    /// No counts yet. `delimiter` is that of `-D`.
-    pub fn new(delimiter: u8) -> Prefixes {
-        Prefixes { delimiter, counts: HashMap::new() }
+    /// No counts yet. `delimiter` is that of `-D`; keys of more than `prefixes_max` prefixes are not counted.
+    pub fn new(delimiter: u8, prefixes_max: usize) -> Prefixes {
+        Prefixes { delimiter, prefixes_max, counts: HashMap::new() }
     }
 
     fn counts(&mut self, key: &[u8]) -> Option<&mut PrefixCounts> {
         let len = key.iter().position(|&byte| byte == self.delimiter)?;
-        let full = self.counts.len() >= PREFIXES_MAX;
+        let full = self.counts.len() >= self.prefixes_max;
         match self.counts.entry(key[..len].to_vec()) {
             Entry::Occupied(entry) => Some(entry.into_mut()),
             Entry::Vacant(_) if full => None,

@@ -157,9 +157,7 @@ fn meta_miss(operation: &Operation, input: &[u8], key: &[u8], reply: &mut Reply)
     }
     reply.out.put(b"EN");
     for token in tokens(operation, input) {
-        if matches!(token[0], b'O' | b'k' | b'b') {
-            echo(token, key, operation.has(b'b'), reply);
-        }
+        echo(token, key, operation.has(b'b'), reply);
     }
     reply.out.put(b"\r\n");
 }
@@ -205,21 +203,20 @@ fn meta_hit(
             b'f' => put_flag(reply, b" f", i64::from(item.client_flags())),
             b'l' => put_flag(reply, b" l", i64::from(shard.store.idle_seconds(id))),
             b'h' => put_flag(reply, b" h", i64::from(state & FETCHED != 0)),
-            b'O' | b'k' | b'b' => echo(token, item.key(), state & KEY_BINARY != 0, reply),
-            _ => {}
+            _ => echo(token, item.key(), state & KEY_BINARY != 0, reply),
         }
     }
     // A stale item that nobody was told to recache yet: this client is.
     won |= state & (STALE | WON) == STALE;
-    if won {
-        shard.store.item(id).change_state(WON, 0);
-        reply.out.put(b" W");
+    if state & WON != 0 {
+        reply.out.put(b" Z");
     }
     if state & STALE != 0 {
         reply.out.put(b" X");
     }
-    if state & WON != 0 {
-        reply.out.put(b" Z");
+    if won {
+        shard.store.item(id).change_state(WON, 0);
+        reply.out.put(b" W");
     }
     reply.out.put(b"\r\n");
     if !created {

@@ -126,7 +126,7 @@ fn tokens<'a>(operation: &Operation, input: &'a [u8]) -> impl Iterator<Item = &'
     operation.tokens.of(input).split(|&byte| byte == b' ').filter(|token| !token.is_empty())
 }
 
-/// ` O<opaque>` and ` k<key>`, and ` b` for a binary key: the flags that every meta reply echoes, hit or miss.
+/// ` O<opaque>` and ` k<key>`, with ` b` behind a binary key: the flags that every meta reply echoes, hit or miss.
 fn echo(token: &[u8], key: &[u8], binary: bool, reply: &mut Reply) {
     match token[0] {
         b'O' => {
@@ -136,8 +136,10 @@ fn echo(token: &[u8], key: &[u8], binary: bool, reply: &mut Reply) {
         b'k' => {
             reply.out.put(b" k");
             put_key(key, binary, reply);
+            if binary {
+                reply.out.put(b" b");
+            }
         }
-        b'b' if binary => reply.out.put(b" b"),
         _ => {}
     }
 }

@@ -157,7 +157,7 @@ fn decide(shard: &mut Shard, operation: &Operation, key: &[u8], value: Value<'_>
         match old {
             Ok(entry) => {
                 let item = shard.store.item(entry.id);
-                if item.cas() == compare {
+                if item.cas() == compare && shard.store.options().cas {
                     shard.store.counters_of(entry.id).cas_hits += 1;
                 } else if change.invalidate && compare < item.cas() {
                     change.deadline = item.exptime();

@@ -87,6 +87,26 @@ pub enum Verb {
     Admin,
 }
 
+impl Verb {
+    /// Whether it is of the meta protocol: the operation has tokens.
+    #[inline]
+    pub fn is_meta(self) -> bool {
+        matches!(self, Verb::MetaGet | Verb::MetaSet | Verb::MetaDelete | Verb::MetaArithmetic | Verb::MetaDebug)
+    }
+
+    /// Whether it stores: the operation has a value.
+    #[inline]
+    pub fn is_storage(self) -> bool {
+        matches!(self, Verb::Set | Verb::Add | Verb::Replace | Verb::Append | Verb::Prepend | Verb::Cas | Verb::MetaSet)
+    }
+
+    /// Whether it concerns a key, and so a shard.
+    #[inline]
+    pub fn is_keyed(self) -> bool {
+        !matches!(self, Verb::End | Verb::Say | Verb::Admin)
+    }
+}
+
 /// One operation on one key (or a reply to be given in its place), parsed and checked.
 ///
 /// Plain data: all borrowed parts are [`Span`]s of the request buffer.

@@ -236,6 +236,9 @@ impl<T: Zeroed> std::ops::IndexMut<usize> for Region<T> {
 mod tests {
     use super::*;
 
+    // SAFETY: zero is a u64.
+    unsafe impl Zeroed for u64 {}
+
     #[test]
     fn ids_name_pages_and_offsets() {
         let arena = Arena::reserve(4, false).expect("address space");
@@ -257,8 +260,6 @@ mod tests {
 
     #[test]
     fn regions_grow_in_place_up_to_their_reserve() {
-        // SAFETY: zero is a u64.
-        unsafe impl Zeroed for u64 {}
         let mut region = Region::<u64>::reserve(2000).expect("address space");
         assert!(region.grow(1500));
         region[1499] = 7;

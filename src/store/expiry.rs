@@ -57,8 +57,12 @@ impl Store {
         let class = ClassId(self.housekeeping_next);
         self.housekeeping_next = if class >= self.slabs.large() { 1 } else { class.0 + 1 };
         if self.slabs.page_count(class) > 0 {
-            self.crawl(class, steps);
-            self.settle(class, steps as usize);
+            if self.options.crawl {
+                self.crawl(class, steps);
+            }
+            if self.options.maintain {
+                self.settle(class, steps as usize);
+            }
         }
         self.shrink();
     }

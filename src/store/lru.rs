@@ -106,7 +106,7 @@ impl Lru {
     }
 
     /// Items of a list from its head on, at most `count`.
-    pub(super) fn from_head(&self, items: &Items, class: ClassId, segment: Segment, count: usize) -> Vec<ItemId> {
+    pub(super) fn first_of(&self, items: &Items, class: ClassId, segment: Segment, count: usize) -> Vec<ItemId> {
         let mut at = ItemId::from_raw(self.lists[class.index()][segment as usize].head);
         std::iter::from_fn(|| {
             let id = at?;

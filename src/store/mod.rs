@@ -61,6 +61,12 @@ pub struct StoreOptions {
     pub hot_max_factor: f64,
     /// As `hot_max_factor`, for WARM.
     pub warm_max_factor: f64,
+    /// Look for dead items between turns (`-o lru_crawler`).
+    pub crawl: bool,
+    /// Settle the segments between turns (`-o lru_maintainer`); without it only evictions do.
+    pub maintain: bool,
+    /// Take pages from one class for another (`-o slab_reassign`).
+    pub reassign: bool,
     /// Items that live at most this many seconds go to TEMP.
     pub temporary_ttl: Option<u32>,
 }
@@ -76,6 +82,9 @@ impl Default for StoreOptions {
             warm_percent: 40,
             hot_max_factor: 0.2,
             warm_max_factor: 2.0,
+            crawl: true,
+            maintain: true,
+            reassign: true,
             temporary_ttl: None,
         }
     }
@@ -725,7 +734,7 @@ impl Store {
         if class.index() == 0 || class > self.slabs.large() {
             return Vec::new();
         }
-        let mut ids = self.lru.from_head(&self.items, class, Segment::Cold, count);
+        let mut ids = self.lru.first_of(&self.items, class, Segment::Cold, count);
         ids.retain(|&id| self.death(&self.items.at(id)).is_none());
         ids
     }
@@ -734,7 +743,7 @@ impl Store {
     pub fn for_each(&self, mut visit: impl FnMut(ItemId)) {
         for class in self.slabs.ids() {
             for segment in Segment::ALL {
-                for id in self.lru.from_head(&self.items, class, segment, usize::MAX) {
+                for id in self.lru.first_of(&self.items, class, segment, usize::MAX) {
                     if self.death(&self.items.at(id)).is_none() {
                         visit(id);
                     }

@@ -19,7 +19,8 @@ impl Store {
     /// Takes a page for a class that has neither a free chunk nor anything to evict.
     pub(super) fn take_from_other_class(&mut self, class: ClassId) -> bool {
         let empty = self.slabs.ids().find_map(|other| self.slabs.empty_page(other));
-        match empty.or_else(|| self.empty_a_page(Some(class))) {
+        let taken = empty.or_else(|| if self.options.reassign { self.empty_a_page(Some(class)) } else { None });
+        match taken {
             Some(page) => {
                 self.slabs.give_up(page);
                 self.slabs.adopt(class, page);

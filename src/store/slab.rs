@@ -56,6 +56,7 @@ pub fn chunk_sizes(options: &SlabOptions, header: usize, granule: usize) -> Vec<
     let mut sizes = Vec::new();
     if let Some(explicit) = &options.sizes {
         sizes.extend(explicit.iter().map(|&size| size as usize).filter(|&size| size < chunk_max));
+        sizes.truncate(CLASSES_MAX - 2);
     } else {
         let mut size = if options.size_min == SLAB_MIN_DEFAULT { CHUNK_MIN } else { header + options.size_min };
         while size < chunk_max && sizes.len() < CLASSES_MAX - 2 {

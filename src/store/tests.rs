@@ -49,7 +49,7 @@ impl Store {
         let (mut bytes, mut count) = (0, 0);
         for class in self.slabs.ids() {
             for segment in Segment::ALL {
-                for id in self.lru.from_head(&self.items, class, segment, usize::MAX) {
+                for id in self.lru.first_of(&self.items, class, segment, usize::MAX) {
                     assert_eq!((self.items.chunk(id), self.class_of(id)), (item::Chunk::Linked, class));
                     let key = self.items.at(id).key();
                     let found = self.index.find(self.hasher.hash(key), |other| self.items.at(other).key() == key);

@@ -23,7 +23,7 @@
 use super::control::Control;
 use crate::command::{Reply, Shard};
 use crate::net::stream::Stream;
-use crate::protocol::Operation;
+use crate::protocol::{Operation, Span};
 use crate::store::arena::ItemId;
 use crossbeam::queue::{ArrayQueue, SegQueue};
 use crossbeam::utils::CachePadded;
@@ -97,15 +97,23 @@ impl Batch {
     /// Copies the bytes that an operation refers to into the batch, and makes it refer to them.
     pub fn adopt(&mut self, operation: &Operation, input: &[u8]) -> Operation {
         let mut adopted = *operation;
-        for span in [&mut adopted.key, &mut adopted.value, &mut adopted.tokens] {
-            let start = self.bytes.len();
-            // The value of a command that is still being received lies beyond the buffer; only its length matters.
-            if (span.start as usize + span.len as usize) <= input.len() {
-                self.bytes.extend_from_slice(span.of(input));
-                span.start = start as u32;
-            }
+        adopted.key = self.copy(operation.key, input);
+        if operation.verb.is_meta() {
+            adopted.tokens = self.copy(operation.tokens, input);
+        }
+        // The value of a command that is still being received lies beyond the buffer; only its length matters.
+        if operation.verb.is_storage() && (operation.value.start + operation.value.len) as usize <= input.len() {
+            adopted.value = self.copy(operation.value, input);
         }
         adopted
+    }
+}
+
+impl Batch {
+    fn copy(&mut self, span: Span, input: &[u8]) -> Span {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(span.of(input));
+        Span::new(start, self.bytes.len())
     }
 }
 

@@ -31,10 +31,9 @@ use std::time::{Duration, Instant};
 /// The token of the waker; connections have those of their places in the slab.
 const WAKER: Token = Token(usize::MAX);
 
-/// Chunks looked at by one step of housekeeping.
-const HOUSEKEEPING_STEPS: u32 = 64;
-/// Steps of housekeeping on each of its shards that a worker takes between two turns, while there are some to take.
-const HOUSEKEEPING_STEPS_PER_TURN: usize = 1;
+/// Steps of housekeeping that a worker takes in a second, one at the end of a turn: each class of each of its shards is
+/// reached several times.
+const HOUSEKEEPING_STEPS_PER_SECOND: usize = 256;
 /// How long a worker that stops tries to send what is left.
 const STOP_TIME: Duration = Duration::from_millis(500);
 
@@ -231,8 +230,7 @@ impl<'a> Worker<'a> {
 
     /// A second has passed.
     fn tick(&mut self) {
-        // In a second each class of each shard gets its turn, several times.
-        self.housekeeping_left = 256;
+        self.housekeeping_left = HOUSEKEEPING_STEPS_PER_SECOND;
         let idle_max = self.config().idle_timeout_seconds;
         if idle_max > 0 {
             let idle = |connection: &Connection| {
@@ -258,9 +256,7 @@ impl<'a> Worker<'a> {
 
     fn end_turn(&mut self) {
         if self.housekeeping_left > 0 {
-            for _ in 0..HOUSEKEEPING_STEPS_PER_TURN {
-                self.serve.housekeep(HOUSEKEEPING_STEPS);
-            }
+            self.serve.housekeep(self.config().housekeeping_items_per_turn);
             self.housekeeping_left -= 1;
         }
         self.serve.flush();
@@ -398,13 +394,10 @@ impl<'a> Worker<'a> {
                     parts.push(IoSliceMut::new(rest));
                 }
                 let result = connection.stream.read_vectored(&mut parts);
-                let result = result.map(|count| {
-                    connection.talk.received(items, count.min(direct));
-                    count
-                });
                 if let Ok(count) = result
                     && count > 0
                 {
+                    connection.talk.received(items, count.min(direct));
                     counters.bytes_read.add(count as u64);
                     connection.readable = count == room || connection.hung_up;
                     let behind = count.saturating_sub(direct);

@@ -151,6 +151,7 @@ struct Side<'a> {
 
 /// Serves the connections of one worker.
 #[derive(Debug)]
+#[allow(clippy::vec_box, reason = "batches travel by pointer")]
 pub struct Serve<'a> {
     worker: usize,
     exchange: &'a Exchange,
@@ -278,8 +279,8 @@ impl<'a> Serve<'a> {
 
     /// Whether a batch has grown as large as it may while another one is on its way.
     fn is_congested(&self) -> bool {
-        let full = |batch: &Box<Batch>| batch.bytes.len() + batch.tasks.len() * 64 > self.limits.batch_bytes_max;
-        self.sides.iter().any(|side| side.posted && side.open.as_ref().is_some_and(full))
+        let full = |batch: &Batch| batch.bytes.len() + batch.tasks.len() * 64 > self.limits.batch_bytes_max;
+        self.sides.iter().any(|side| side.posted && side.open.as_deref().is_some_and(full))
     }
 
     /// Parses up to a group of operations. The last one, where it is not to be executed like the others, stands behind
@@ -319,7 +320,7 @@ impl<'a> Serve<'a> {
     fn execute_group(&mut self, talk: &mut Talk, count: usize, input: &[u8], output: &mut Reply) {
         let shards = self.sides.len();
         for operation in &self.group[..count] {
-            if is_keyed(operation.verb)
+            if operation.verb.is_keyed()
                 && let Some(lease) = &self.sides[hash::shard(operation.hash, shards)].lease
             {
                 lease.store.prefetch_item(operation.hash);
@@ -327,7 +328,7 @@ impl<'a> Serve<'a> {
         }
         for at in 0..count {
             let operation = &self.group[at];
-            if !is_keyed(operation.verb) {
+            if !operation.verb.is_keyed() {
                 command::speak(operation, talk.pending.sink(output));
                 continue;
             }
@@ -607,11 +608,6 @@ fn refuse_value(talk: &mut Talk, operation: &Operation, text: &[u8], output: &mu
     talk.parser.swallow(u64::from(operation.value.len) + 2);
 }
 
-#[inline]
-fn is_keyed(verb: Verb) -> bool {
-    !matches!(verb, Verb::End | Verb::Say | Verb::Admin)
-}
-
 /// The item that the reply to a reservation names, if there was room.
 fn reserved(reply: &[u8]) -> Option<ItemId> {
     let raw = reply.first_chunk().map_or(0, |&raw| u32::from_le_bytes(raw));
@@ -652,3 +648,7 @@ fn run(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock,
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
