@@ -228,7 +228,7 @@ fn serve(config: &Config, listeners: Vec<Listener>) -> Result<(), Exit> {
         let options = store_options(config, shards);
         let store = Store::new(number, options, items.clone(), Arc::clone(&budget), hasher.clone())?;
         let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter, config.prefixes_max));
-        Ok(Shard { number: number as u16, store, prefixes })
+        Ok(Shard { number: number as u16, store, limits: serve_limits(config).parse, prefixes })
     };
     let exchange = Exchange::new((0..shards).map(shard).collect::<io::Result<_>>().map_err(no_memory)?, config.threads);
     if config.lock_memory {

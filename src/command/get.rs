@@ -1,6 +1,6 @@
 //! Fetching: get, gets, gat, gats, touch, mg, me.
 
-use super::{Pinned, Reply, Shard, echo, key_state, put_key, say, tokens};
+use super::{Pinned, Reply, Shard, echo, put_key, say, tokens};
 use crate::clock::{Clock, NEVER};
 use crate::protocol::Operation;
 use crate::protocol::encode::value_header;
@@ -254,7 +254,7 @@ pub(super) fn meta_debug(shard: &mut Shard, operation: &Operation, input: &[u8],
     };
     let item = shard.store.item(entry.id);
     reply.out.put(b"ME ");
-    put_key(key, key_state(operation) != 0, reply);
+    put_key(key, item.state() & KEY_BINARY != 0, reply);
     let exptime = match item.exptime() {
         NEVER => -1,
         deadline => i64::from(deadline) - i64::from(shard.store.now().0),

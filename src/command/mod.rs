@@ -13,7 +13,7 @@ pub mod stats;
 
 use crate::clock::Clock;
 use crate::protocol::encode::Output;
-use crate::protocol::{Operation, Verb};
+use crate::protocol::{Limits, Operation, Verb};
 use crate::store::Store;
 use crate::store::arena::ItemId;
 use crate::store::item::{Cursor, KEY_BINARY};
@@ -26,6 +26,8 @@ pub struct Shard {
     pub number: u16,
     /// Its items.
     pub store: Store,
+    /// Limits of items, as the parser has them.
+    pub limits: Limits,
     /// Counts by key prefix, while `stats detail` is on.
     pub prefixes: Option<Prefixes>,
 }

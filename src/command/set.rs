@@ -238,7 +238,7 @@ fn extend(
     change: &Change,
     old: Entry,
 ) -> Outcome {
-    let store = &mut shard.store;
+    let store = &shard.store;
     let item = store.item(old.id);
     let (flags, deadline, state) = (item.client_flags(), item.exptime(), item.state() & LASTING_STATE);
     let old_len = item.value_len();
@@ -246,6 +246,10 @@ fn extend(
         Value::Bytes(bytes) => bytes.len(),
         Value::Item(id) => store.item(id).value_len(),
     };
+    let store = &mut shard.store;
+    if shard.limits.too_large(key.len(), flags, old_len + added) {
+        return Outcome::OutOfMemory;
+    }
     // The old value must not be evicted to make room for the new one.
     store.pin(old.id);
     let allocated = store.allocate(key, flags, old_len + added);

@@ -141,7 +141,7 @@ fn simulate(seed: u64, workers: usize, shards: usize) {
     let hasher = KeyHasher::seeded(seed);
     let shard = |number| {
         let store = Store::new(number, StoreOptions::default(), items.clone(), Arc::clone(&budget), hasher.clone());
-        Shard { number: number as u16, store: store.expect("address space"), prefixes: None }
+        Shard { number: number as u16, store: store.expect("address space"), limits: LIMITS.parse, prefixes: None }
     };
     let exchange = Exchange::new((0..shards).map(shard).collect(), workers);
     let clock = Clock::start();
