@@ -55,7 +55,7 @@ const BODY: u8 = 0xff;
 pub const SEGMENT_MASK: u8 = 0b11;
 /// It was fetched once since it was stored.
 pub const FETCHED: u8 = 1 << 2;
-/// It was fetched again: the LRU keeps it.
+/// It was fetched again, or overwritten: the LRU keeps it for another round.
 pub const ACTIVE: u8 = 1 << 3;
 /// Marked stale by the meta protocol.
 pub const STALE: u8 = 1 << 4;
