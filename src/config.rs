@@ -703,12 +703,11 @@ Words of -o, with no_ before those marked (*) to turn them off:
   lru_crawler_sleep=<us>       microseconds between its steps, 0 to 1000000 (default: 100)
   lru_crawler_tocrawl=<count>  items per class and run, 0: all (default: 0)
   idle_timeout=<s>             close connections silent for so many seconds, 0: never (default: 0)
-  read_buf_mem_limit=<MB>      megabytes for buffers of connections, 0: no limit (default: 0)
   maxconns_fast                refuse connections above -c at once (default: on)
 Accepted, without effect here:
   hash_algorithm=<name>        jenkins, murmur3 or xxh3; the hash here is our own, keyed
   tail_repair_time=<s>, watcher_logbuf_size=<kilobytes>, worker_logbuf_size=<kilobytes>,
-  resp_obj_mem_limit=<MB>, no_chunked_items, modern, inline_ascii_resp (*), no_drop_privileges,
+  read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, modern, inline_ascii_resp (*), no_drop_privileges,
   relaxed_privileges, sock_cookie_id=0
 Refused:
   no_maxconns_fast, no_hashexpand, no_modern, drop_privileges, sock_cookie_id, ssl_*, ext_*,

@@ -64,6 +64,8 @@ pub struct ServerCounters {
     pub rejected_connections: Counter,
     /// Times accepting stopped for want of descriptors.
     pub listen_disabled_num: Counter,
+    /// Microseconds for which accepting was stopped.
+    pub listen_disabled_micros: Counter,
     /// Listening sockets.
     pub listeners: Counter,
 }

@@ -1,11 +1,47 @@
-//! corecached
-pub mod clock;
-pub mod command;
+//! corecached: a memcached-protocol cache server, shared nothing, one event loop per core.
+//!
+//! ```text
+//!  main ─ server ─ config                    start, stop, settings
+//!         │
+//!      worker/        one event loop per core: the only place that ties things together
+//!     ┌───┼─────────────┐
+//!     │ command/        │                    what an operation means, on one shard
+//!     │   │       │     │
+//!  net/  protocol/  store/                   three pillars; none imports another
+//!  bytes  words     items
+//!     └───┬─┴─────────┘
+//!  clock  hash  counters                     small, no I/O, depend on nothing
+//! ```
+//!
+//! What always holds:
+//! 1. `store/`, `protocol/` and `net/` import neither each other nor anything above them. Words and items meet in
+//!    `command/`, everything meets in `worker/`.
+//! 2. Below `worker/` nobody reads a clock, starts a thread, or logs an operation.
+//! 3. No lock and no shared counter on the path of a request. Shards are handed between cores in `worker/mailbox.rs`
+//!    alone; counters are plain stores that others may read.
+//! 4. A shard is touched only by the holder of its lease.
+//! 5. One operation, one key, one hash; the bits of it that choose shard, bucket and tag are disjoint (`hash.rs`).
+//! 6. Replies leave in the order of requests (`worker/pending.rs`).
+//! 7. Everything that can grow has a limit in [`config::Config`].
+//! 8. What is posted is never dropped, and a reply never waits for room.
+//! 9. No input from a client can panic a worker.
+//!
+//! `unsafe` is in `store/arena.rs`, `store/item.rs` and `worker/mailbox.rs`, behind safe functions.
+//!
+//! To read it in order, follow a `get`: [`worker`] reads the socket, [`protocol::text`] finds the words,
+//! [`worker::serve`] groups and routes them, [`command`] executes them on the [`store`], [`protocol::encode`] writes the
+//! reply.
+
 pub mod config;
-pub mod counters;
-pub mod hash;
+pub mod server;
+pub mod worker;
+
+pub mod command;
+
 pub mod net;
 pub mod protocol;
-pub mod server;
 pub mod store;
-pub mod worker;
+
+pub mod clock;
+pub mod counters;
+pub mod hash;

@@ -4,9 +4,9 @@
 //! dozen long-lived connections leave no core idle. Signals and `shutdown` arrive at the same poll.
 
 use crate::clock::Clock;
-use crate::command::Shard;
 use crate::command::admin::{Environment, Settings};
 use crate::command::detail::Prefixes;
+use crate::command::{Shard, admin};
 use crate::config::{Config, EXIT_NO_USER, EXIT_SYSTEM, Exit, Listen};
 use crate::counters::{ServerCounters, WorkerCounters};
 use crate::hash::KeyHasher;
@@ -56,6 +56,9 @@ pub fn run(config: Config) -> Result<(), Exit> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    // Before anything is there that must be tidied up: a signal right after the start is no surprise.
+    let signals =
+        Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP]).map_err(|error| failure("failed to take signals", error))?;
     raise_limits(&config)?;
     let listeners = bind(&config)?;
     if let Some(path) = &config.port_file {
@@ -69,7 +72,7 @@ pub fn run(config: Config) -> Result<(), Exit> {
         let written = fs::write(path, format!("{}\n", std::process::id()));
         written.map_err(|error| failure(&format!("could not write the pid file {}", path.display()), error))?;
     }
-    let result = serve(&config, listeners);
+    let result = serve(&config, listeners, signals);
     if let Some(path) = &config.pid_file
         && let Err(error) = fs::remove_file(path)
     {
@@ -84,19 +87,15 @@ fn failure(what: &str, error: io::Error) -> Exit {
 
 /// Lines on standard error: warnings, with `-v` what happens to the server, with `-vv` to connections. `RUST_LOG` wins.
 fn start_log(verbosity: u8) {
-    let default = match verbosity {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
-    };
-    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default));
+    // The filter lets everything pass that the level does, so that `verbosity` can raise it later.
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("trace"));
     // systemd stamps the lines of its journal itself.
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         builder.format_timestamp(None);
     }
     // In tests several servers run in one process: the first one's log serves.
     let _ = builder.try_init();
+    log::set_max_level(admin::log_level(verbosity));
 }
 
 fn raise_limits(config: &Config) -> Result<(), Exit> {
@@ -195,7 +194,6 @@ fn store_options(config: &Config, shards: usize) -> StoreOptions {
         warm_percent: config.warm_lru_percent,
         hot_max_factor: config.hot_max_factor,
         warm_max_factor: config.warm_max_factor,
-        crawl: config.lru_crawler,
         maintain: config.lru_maintainer,
         reassign: config.slab_reassign,
         temporary_ttl: config.temporary_ttl_seconds,
@@ -216,7 +214,7 @@ fn serve_limits(config: &Config) -> ServeLimits {
     }
 }
 
-fn serve(config: &Config, listeners: Vec<Listener>) -> Result<(), Exit> {
+fn serve(config: &Config, listeners: Vec<Listener>, signals: Signals) -> Result<(), Exit> {
     let no_memory = |error| failure("failed to reserve memory", error);
     let shards = shard_count(config);
     let pages = (config.memory_limit_bytes / PAGE_SIZE as u64) as u32;
@@ -243,6 +241,8 @@ fn serve(config: &Config, listeners: Vec<Listener>) -> Result<(), Exit> {
     let settings = Settings::new(config);
     let workers: Vec<WorkerCounters> = (0..config.threads).map(|_| WorkerCounters::default()).collect();
     let server = ServerCounters::default();
+    let addresses: Vec<(i32, String)> =
+        listeners.iter().map(|listener| (listener.fd(), listener.to_string())).collect();
     let poll = Poll::new().map_err(|error| failure("failed to wait for events", error))?;
     let waker = Waker::new(poll.registry(), STOP).map_err(|error| failure("failed to wait for events", error))?;
     let stopped = AtomicBool::new(false);
@@ -261,6 +261,7 @@ fn serve(config: &Config, listeners: Vec<Listener>) -> Result<(), Exit> {
             clock: &clock,
             budget: &budget,
             workers: &workers,
+            listeners: &addresses,
             server: &server,
             worker: number,
         },
@@ -295,7 +296,7 @@ fn serve(config: &Config, listeners: Vec<Listener>) -> Result<(), Exit> {
             }
         }
         let acceptor = Acceptor { config, exchange: &exchange, workers: &workers, server: &server, listeners, poll };
-        let result = acceptor.run(&stopped);
+        let result = acceptor.run(signals, &stopped);
         for worker in 0..config.threads {
             exchange.mail(worker, Mail::Stop);
         }
@@ -327,14 +328,15 @@ struct Acceptor<'a> {
 
 impl Acceptor<'_> {
     /// Accepts until a signal or `shutdown` comes; the listeners are closed then.
-    fn run(mut self, stopped: &AtomicBool) -> io::Result<()> {
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])?;
+    fn run(mut self, mut signals: Signals, stopped: &AtomicBool) -> io::Result<()> {
         self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         for (at, listener) in self.listeners.iter_mut().enumerate() {
             self.poll.registry().register(listener, Token(at), Interest::READABLE)?;
             log::info!("listening on {listener}");
         }
         self.server.listeners.set(self.listeners.len() as u64);
+        // As memcached counts.
+        self.server.total_connections.add(self.listeners.len() as u64);
         let mut events = Events::with_capacity(64);
         // Listeners that may have more to accept.
         let mut ready: Vec<usize> = Vec::new();
@@ -370,6 +372,9 @@ impl Acceptor<'_> {
             if stopped.load(Ordering::Relaxed) {
                 log::info!("shutdown: stopping");
                 return Ok(());
+            }
+            if resting {
+                self.server.listen_disabled_micros.add(ACCEPT_REST.as_micros() as u64);
             }
             resting = false;
             ready.retain(|&at| match self.accept_some(at) {

@@ -1,14 +1,26 @@
-//! Commands of one connection or of the whole cache.
+//! Commands of one connection or of the whole cache: a line becomes a [`Plan`].
+//!
+//! Three steps, so that nothing here waits: [`plan`] reads the line where it came in, [`answer`] is called in each shard
+//! that is asked, and [`finish`] writes the reply from all answers (see `stats.rs`). Replies and errors are memcached
+//! 1.6.45's, and so is how a line is read: a sub-command may be cut short (`stats s`), what follows the last argument is
+//! ignored, and `noreply` at the end silences all commands but `stats`, `watch`, `version` and `quit`.
+//!
+//! Wanted differences from memcached: the LRU is always segmented; `watch` and the dumps of `lru_crawler` are not there
+//! yet.
 
 use super::Shard;
-use super::detail::PrefixCounts;
-use crate::clock::{Clock, Now};
-use crate::config::Config;
+use super::detail::{PrefixCounts, Prefixes};
+use super::stats;
+use crate::clock::{Clock, NEVER, Now};
+use crate::config::{Config, MEMCACHED_VERSION};
 use crate::counters::{ServerCounters, WorkerCounters};
+use crate::protocol::token::{Tokens, digits_i32, digits_u32};
 use crate::store::Snapshot;
-use crate::store::slab::Budget;
+use crate::store::item::KEY_BINARY;
+use crate::store::slab::{Budget, CLASSES_MAX, ClassId};
+use log::LevelFilter;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// What is asked of all shards, or of all workers.
 #[derive(Clone, Debug)]
@@ -17,10 +29,10 @@ pub enum Question {
     Flush(Now),
     /// What is there and what was counted.
     Snapshot,
-    /// Forget what was counted.
-    ResetCounters,
-    /// Start (with this delimiter) or stop counting by prefix.
-    Detail(Option<u8>),
+    /// Forget what was counted. Counting by prefix, where it is on, begins anew with these.
+    ResetCounters(Prefixes),
+    /// Start counting by prefix, with these, unless it is on; or stop.
+    Detail(Option<Prefixes>),
     /// Counts by prefix.
     DetailDump,
     /// Items of COLD of a class, at most so many from each shard.
@@ -32,6 +44,8 @@ pub enum Question {
     },
     /// How many items there are of each size, in steps of 32 bytes.
     Sizes,
+    /// One round of housekeeping more, over all classes: `lru_crawler crawl`.
+    Crawl,
     /// `lru tune`: shares in percent, factors of age.
     LruTune {
         /// Share of HOT.
@@ -42,6 +56,13 @@ pub enum Question {
         hot_max_factor: f64,
         /// Age factor of WARM.
         warm_max_factor: f64,
+    },
+    /// `slabs reassign`: move a page.
+    Reassign {
+        /// From this class; from any if there is none.
+        from: Option<ClassId>,
+        /// To this class; 0: to the budget.
+        to: ClassId,
     },
     /// `lru temp_ttl`
     TemporaryTtl(Option<u32>),
@@ -56,11 +77,15 @@ pub enum Answer {
     Done,
     /// To `Snapshot`.
     Snapshot(Box<Snapshot>),
+    /// To `Reassign`: whether a page was moved.
+    Moved(bool),
     /// To `DetailDump`.
     Prefixes(Vec<(Vec<u8>, PrefixCounts)>),
-    /// To `Sizes`: counts by size.
+    /// To `Sizes`: counts by size, rounded up to 32 bytes.
     Sizes(BTreeMap<u32, u64>),
-    /// To `ColdItems` and `Connections`: lines of the reply.
+    /// To `ColdItems`: a line for each item, most recent first.
+    Items(Vec<Vec<u8>>),
+    /// To `Connections`: lines of the reply.
     Lines(Vec<u8>),
 }
 
@@ -69,6 +94,8 @@ pub enum Answer {
 pub enum Report {
     /// A fixed text; nothing when it is empty.
     Text(&'static [u8]),
+    /// `slabs reassign`
+    Reassigned,
     /// `stats`
     General,
     /// `stats items`
@@ -79,7 +106,9 @@ pub enum Report {
     Sizes,
     /// `stats detail dump`
     Detail,
-    /// All lines, and `END`: `stats cachedump`, `stats conns`.
+    /// `stats cachedump`: at most so many items.
+    ColdItems(usize),
+    /// All lines, and `END`: `stats conns`.
     Lines,
 }
 
@@ -100,16 +129,102 @@ pub enum Plan {
 }
 
 /// Settings that commands change while the server runs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Settings {
-    /// `verbosity`
+    /// `verbosity`, 0–2 (3 from the command line). Change it by [`Settings::set_verbosity`].
     pub verbosity: AtomicU8,
+    /// Count of the clock up to which the last `flush_all` flushes; 0: there was none. For `stats settings` only.
+    pub oldest: AtomicU32,
+    /// `stats detail on`: counting by prefix.
+    pub detail_enabled: AtomicBool,
+    /// `slabs automove`, 0–2.
+    pub slab_automove: AtomicU8,
+    /// `slabs automove ratio`
+    pub slab_automove_ratio: AtomicF64,
+    /// `slabs automove window`, in seconds.
+    pub slab_automove_window: AtomicU32,
+    /// `lru_crawler enable`: whether housekeeping looks for dead items.
+    pub lru_crawler: AtomicBool,
+    /// `lru_crawler sleep`, in microseconds.
+    pub lru_crawler_sleep: AtomicU32,
+    /// `lru_crawler tocrawl`
+    pub lru_crawler_tocrawl: AtomicU32,
+    /// Times `lru_crawler crawl` was asked for.
+    pub lru_crawler_starts: AtomicU64,
+    /// `lru tune`, in percent.
+    pub hot_percent: AtomicU32,
+    /// `lru tune`, in percent.
+    pub warm_percent: AtomicU32,
+    /// `lru tune`
+    pub hot_max_factor: AtomicF64,
+    /// `lru tune`
+    pub warm_max_factor: AtomicF64,
+    /// `lru temp_ttl`: there is a TEMP.
+    pub temp_lru: AtomicBool,
+    /// `lru temp_ttl`, in seconds.
+    pub temporary_ttl: AtomicU32,
 }
 
 impl Settings {
     /// Those of the command line.
     pub fn new(config: &Config) -> Settings {
-        Settings { verbosity: AtomicU8::new(config.verbosity) }
+        Settings {
+            verbosity: AtomicU8::new(config.verbosity),
+            oldest: AtomicU32::new(0),
+            detail_enabled: AtomicBool::new(config.detail_enabled),
+            slab_automove: AtomicU8::new(config.slab_automove),
+            slab_automove_ratio: AtomicF64::new(config.slab_automove_ratio),
+            slab_automove_window: AtomicU32::new(config.slab_automove_window_seconds),
+            lru_crawler: AtomicBool::new(config.lru_crawler),
+            lru_crawler_sleep: AtomicU32::new(config.lru_crawler_sleep_micros),
+            lru_crawler_tocrawl: AtomicU32::new(config.lru_crawler_tocrawl),
+            lru_crawler_starts: AtomicU64::new(0),
+            hot_percent: AtomicU32::new(config.hot_lru_percent),
+            warm_percent: AtomicU32::new(config.warm_lru_percent),
+            hot_max_factor: AtomicF64::new(config.hot_max_factor),
+            warm_max_factor: AtomicF64::new(config.warm_max_factor),
+            temp_lru: AtomicBool::new(config.temporary_ttl_seconds.is_some()),
+            temporary_ttl: AtomicU32::new(config.temporary_ttl_seconds.unwrap_or(TEMPORARY_TTL_UNUSED)),
+        }
+    }
+
+    /// As `-v` and `-vv`: what is logged from now on. More than 2 is 2, as in memcached.
+    pub fn set_verbosity(&self, verbosity: u32) {
+        let verbosity = verbosity.min(2) as u8;
+        self.verbosity.store(verbosity, Ordering::Relaxed);
+        log::set_max_level(log_level(verbosity));
+    }
+}
+
+/// What is logged with so many `-v`.
+pub fn log_level(verbosity: u8) -> LevelFilter {
+    match verbosity {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    }
+}
+
+/// What memcached shows as `temporary_ttl` as long as there is no TEMP.
+const TEMPORARY_TTL_UNUSED: u32 = 61;
+
+/// A number that commands change now and then.
+#[derive(Debug)]
+pub struct AtomicF64(AtomicU64);
+
+impl AtomicF64 {
+    fn new(value: f64) -> AtomicF64 {
+        AtomicF64(AtomicU64::new(value.to_bits()))
+    }
+
+    /// Its value.
+    pub fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Ordering::Relaxed);
     }
 }
 
@@ -126,26 +241,846 @@ pub struct Environment<'a> {
     pub budget: &'a Budget,
     /// By worker.
     pub workers: &'a [WorkerCounters],
+    /// Its listening sockets: descriptor and address.
+    pub listeners: &'a [(i32, String)],
     /// The listening side.
     pub server: &'a ServerCounters,
     /// The worker that asks: an index into `workers`.
     pub worker: usize,
 }
 
+const OK: &[u8] = b"OK\r\n";
+const ERROR: &[u8] = b"ERROR\r\n";
+const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
+const BAD_CLASS: &[u8] = b"BADCLASS invalid class id\r\n";
+
+/// Shortest line of `stats cachedump`: `ITEM k [0 b; 0 s]` with its terminator.
+const COLD_ITEM_LINE_MIN: usize = 19;
+
+/// Chunks looked at in each class for one [`Question::Crawl`].
+const CRAWL_STEPS: u32 = 4096;
+
 /// What is to be done about a command line (without its terminator).
 pub fn plan(line: &[u8], environment: &Environment<'_>) -> Plan {
-    let _ = environment;
-    if line == b"quit" { Plan::Quit } else { Plan::Say(b"ERROR\r\n".to_vec()) }
+    let tokens = Tokens::of(line);
+    let Some((&command, arguments)) = tokens.all().split_first() else { return say(ERROR) };
+    let plan = match command {
+        b"version" => return Plan::Say(format!("VERSION {MEMCACHED_VERSION}\r\n").into_bytes()),
+        b"quit" => return Plan::Quit,
+        b"stats" => return stats(arguments, environment),
+        b"watch" => return say(b"CLIENT_ERROR watch commands not allowed\r\n"),
+        b"flush_all" => flush_all(arguments, environment),
+        b"verbosity" => verbosity(arguments, environment.settings),
+        b"cache_memlimit" => memory_limit(arguments, environment.budget),
+        b"shutdown" => shutdown(arguments, environment.config),
+        b"slabs" => slabs(arguments, environment),
+        b"lru" => lru(arguments, environment),
+        b"lru_crawler" => lru_crawler(arguments, environment),
+        #[cfg(feature = "debug-commands")]
+        b"debugtime" => debugtime(arguments, environment.clock),
+        _ => say(ERROR),
+    };
+    match plan {
+        Plan::Say(_) if tokens.noreply() => say(b""),
+        Plan::Ask(question, Report::Text(_)) if tokens.noreply() => Plan::Ask(question, Report::Text(b"")),
+        plan => plan,
+    }
+}
+
+fn say(text: &[u8]) -> Plan {
+    Plan::Say(text.to_vec())
+}
+
+/// Whether a token is a word, or the beginning of one: memcached compares over the length of the token.
+fn means(token: &[u8], word: &str) -> bool {
+    word.as_bytes().starts_with(token)
+}
+
+fn stats(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
+    let Some((&word, rest)) = arguments.split_first() else { return Plan::Ask(Question::Snapshot, Report::General) };
+    match word {
+        b"items" => Plan::Ask(Question::Snapshot, Report::Items),
+        b"slabs" => Plan::Ask(Question::Snapshot, Report::Slabs),
+        b"sizes" if environment.config.track_sizes => Plan::Ask(Question::Sizes, Report::Sizes),
+        b"sizes" => say(b"STAT sizes_status disabled\r\nEND\r\n"),
+        _ if means(word, "reset") => {
+            reset_counters(environment);
+            Plan::Ask(Question::ResetCounters(no_prefixes(environment.config)), Report::Text(b"RESET\r\n"))
+        }
+        _ if means(word, "detail") => detail(rest, environment),
+        _ if means(word, "settings") => Plan::Say(stats::settings(environment)),
+        _ if means(word, "cachedump") => cachedump(rest, environment.config),
+        _ if means(word, "conns") => Plan::Ask(Question::Connections, Report::Lines),
+        _ => say(ERROR),
+    }
+}
+
+/// `stats reset` outside the shards. A count that a worker makes at the same moment may be lost.
+fn reset_counters(environment: &Environment<'_>) {
+    let server = environment.server;
+    for counter in [&server.total_connections, &server.rejected_connections, &server.listen_disabled_num] {
+        counter.set(0);
+    }
+    for worker in environment.workers {
+        let WorkerCounters { bytes_read, bytes_written, conn_yields, idle_kicks, cmd_flush, .. } = worker;
+        for counter in [bytes_read, bytes_written, conn_yields, idle_kicks, cmd_flush] {
+            counter.set(0);
+        }
+    }
+    environment.settings.lru_crawler_starts.store(0, Ordering::Relaxed);
+}
+
+fn detail(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
+    let Environment { config, settings, .. } = environment;
+    if !config.dump_enabled {
+        return say(b"CLIENT_ERROR stats detail not allowed\r\n");
+    }
+    match arguments {
+        [word, ..] if means(word, "on") => {
+            settings.detail_enabled.store(true, Ordering::Relaxed);
+            Plan::Ask(Question::Detail(Some(no_prefixes(config))), Report::Text(OK))
+        }
+        [word, ..] if means(word, "off") => {
+            settings.detail_enabled.store(false, Ordering::Relaxed);
+            Plan::Ask(Question::Detail(None), Report::Text(OK))
+        }
+        [word, ..] if means(word, "dump") => Plan::Ask(Question::DetailDump, Report::Detail),
+        _ => say(b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
+    }
+}
+
+fn no_prefixes(config: &Config) -> Prefixes {
+    Prefixes::new(config.prefix_delimiter, config.prefixes_max)
+}
+
+fn cachedump(arguments: &[&[u8]], config: &Config) -> Plan {
+    if !config.dump_enabled {
+        return say(b"CLIENT_ERROR stats cachedump not allowed\r\n");
+    }
+    let [class, limit, ..] = arguments else { return say(b"CLIENT_ERROR bad command line\r\n") };
+    let (Some(class), Some(limit)) = (digits_u32(class), digits_u32(limit)) else { return say(BAD_FORMAT) };
+    if class as usize > CLASSES_MAX {
+        return say(b"CLIENT_ERROR Illegal slab id\r\n");
+    }
+    let fitting = stats::COLD_ITEMS_BYTES_MAX / COLD_ITEM_LINE_MIN;
+    let limit = if limit == 0 { fitting } else { fitting.min(limit as usize) };
+    Plan::Ask(Question::ColdItems { class: class as u8, limit }, Report::ColdItems(limit))
+}
+
+fn flush_all(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
+    let Environment { config, settings, clock, .. } = environment;
+    environment.workers[environment.worker].cmd_flush.add(1);
+    if !config.flush_enabled {
+        return say(b"CLIENT_ERROR flush_all not allowed\r\n");
+    }
+    let exptime = match arguments {
+        [] | [b"noreply"] => Some(0),
+        [exptime, ..] => digits_i32(exptime),
+    };
+    let Some(exptime) = exptime else { return say(b"CLIENT_ERROR invalid exptime argument\r\n") };
+    let now = clock.now();
+    // What is flushed was stored in the second before the deadline, or earlier.
+    let (at, oldest) = match exptime {
+        1.. => {
+            let last = clock.deadline(exptime, now) - 1;
+            (Now(last), last)
+        }
+        // A store's clock may be a turn behind: 0 is over for all of them.
+        _ => (Now(0), now.0 - 1),
+    };
+    settings.oldest.store(oldest, Ordering::Relaxed);
+    Plan::Ask(Question::Flush(at), Report::Text(OK))
+}
+
+fn verbosity(arguments: &[&[u8]], settings: &Settings) -> Plan {
+    match arguments.first().and_then(|level| digits_u32(level)) {
+        Some(level) => {
+            settings.set_verbosity(level);
+            say(OK)
+        }
+        None => say(BAD_FORMAT),
+    }
+}
+
+fn memory_limit(arguments: &[&[u8]], budget: &Budget) -> Plan {
+    say(match arguments.first().and_then(|megabytes| digits_u32(megabytes)) {
+        None => ERROR,
+        Some(0..8) => b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n",
+        Some(1_000_000_001..) => b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n",
+        // A page is a megabyte.
+        Some(megabytes) if budget.set_limit(megabytes) => OK,
+        Some(_) => b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n",
+    })
+}
+
+fn shutdown(arguments: &[&[u8]], config: &Config) -> Plan {
+    match arguments {
+        // The colon is memcached's.
+        _ if !config.shutdown_enabled => say(b"SERVER_ERROR: shutdown not enabled\r\n"),
+        [] => Plan::Stop { graceful: false },
+        [word] if means(word, "graceful") => Plan::Stop { graceful: true },
+        _ => say(b"CLIENT_ERROR invalid shutdown mode\r\n"),
+    }
+}
+
+fn slabs(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
+    match arguments {
+        [word, from, to] if means(word, "reassign") => reassign(from, to, environment.config),
+        [word, argument, rest @ ..] if means(word, "automove") => say(automove(argument, rest, environment.settings)),
+        _ => say(ERROR),
+    }
+}
+
+/// `slabs reassign`: each shard moves a page, if it has one to spare, before the reply: it is never busy.
+fn reassign(from: &[u8], to: &[u8], config: &Config) -> Plan {
+    if !config.slab_reassign {
+        return say(b"CLIENT_ERROR slab reassignment disabled\r\n");
+    }
+    let (Some(from), Some(to)) = (digits_i32(from), digits_i32(to)) else { return say(BAD_FORMAT) };
+    let classes = 0..=CLASSES_MAX as i32;
+    if from == to {
+        say(b"SAME src and dst class are identical\r\n")
+    } else if (from != -1 && !classes.contains(&from)) || !classes.contains(&to) {
+        say(b"BADCLASS invalid src or dst class id\r\n")
+    } else {
+        let from = u8::try_from(from).ok().map(ClassId);
+        Plan::Ask(Question::Reassign { from, to: ClassId(to as u8) }, Report::Reassigned)
+    }
+}
+
+fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> &'static [u8] {
+    let value = rest.first().copied();
+    if means(argument, "ratio") {
+        let Some(ratio) = value.and_then(float) else { return ERROR };
+        settings.slab_automove_ratio.set(ratio);
+        return OK;
+    }
+    // It concerns memcached's disk tier.
+    if means(argument, "freeratio") {
+        return ERROR;
+    }
+    if means(argument, "window") {
+        return match value.and_then(digits_u32) {
+            Some(seconds @ 3..=1800) => {
+                settings.slab_automove_window.store(seconds, Ordering::Relaxed);
+                OK
+            }
+            Some(_) => b"CLIENT_ERROR automove window too low or too high\r\n",
+            None => BAD_FORMAT,
+        };
+    }
+    match digits_u32(argument) {
+        Some(level @ 0..=2) => {
+            settings.slab_automove.store(level as u8, Ordering::Relaxed);
+            OK
+        }
+        Some(_) => ERROR,
+        None => BAD_FORMAT,
+    }
+}
+
+/// A finite number, at most 31 bytes long.
+fn float(token: &[u8]) -> Option<f64> {
+    let token = std::str::from_utf8(token).ok().filter(|token| token.len() < 32)?;
+    token.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+fn lru(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
+    let segmented = environment.config.lru_maintainer;
+    match arguments {
+        [word, hot, warm, hot_factor, warm_factor, ..] if means(word, "tune") => {
+            let (percents, factors) = ((digits_u32(hot), digits_u32(warm)), (float(hot_factor), float(warm_factor)));
+            match (percents, factors) {
+                ((Some(hot), Some(warm)), (Some(hot_factor), Some(warm_factor))) => {
+                    tune((hot, warm), (hot_factor, warm_factor), environment.settings)
+                }
+                _ => say(ERROR),
+            }
+        }
+        [word, mode, ..] if means(word, "mode") && segmented => say(match mode {
+            mode if means(mode, "flat") => b"ERROR the LRU is always segmented\r\n",
+            mode if means(mode, "segmented") => OK,
+            _ => ERROR,
+        }),
+        [word, seconds, ..] if means(word, "temp_ttl") && segmented => match digits_i32(seconds) {
+            Some(seconds) => temporary_ttl(u32::try_from(seconds).ok(), environment.settings),
+            None => say(ERROR),
+        },
+        _ => say(ERROR),
+    }
+}
+
+fn tune(percents: (u32, u32), factors: (f64, f64), settings: &Settings) -> Plan {
+    let ((hot_percent, warm_percent), (hot_max_factor, warm_max_factor)) = (percents, factors);
+    if hot_percent.saturating_add(warm_percent) > 80 {
+        return say(b"ERROR hot and warm pcts must not exceed 80\r\n");
+    }
+    if hot_max_factor <= 0.0 || warm_max_factor <= 0.0 {
+        return say(b"ERROR hot/warm age factors must be greater than 0\r\n");
+    }
+    settings.hot_percent.store(hot_percent, Ordering::Relaxed);
+    settings.warm_percent.store(warm_percent, Ordering::Relaxed);
+    settings.hot_max_factor.set(hot_max_factor);
+    settings.warm_max_factor.set(warm_max_factor);
+    let question = Question::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor };
+    Plan::Ask(question, Report::Text(OK))
+}
+
+/// None: there is no TEMP; the seconds shown stay.
+fn temporary_ttl(seconds: Option<u32>, settings: &Settings) -> Plan {
+    settings.temp_lru.store(seconds.is_some(), Ordering::Relaxed);
+    if let Some(seconds) = seconds {
+        settings.temporary_ttl.store(seconds, Ordering::Relaxed);
+    }
+    Plan::Ask(Question::TemporaryTtl(seconds), Report::Text(OK))
+}
+
+/// As in memcached, `noreply` is one argument too many for all of these: they do nothing then, in silence.
+fn lru_crawler(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
+    let Environment { config, settings, .. } = environment;
+    let enabled = settings.lru_crawler.load(Ordering::Relaxed);
+    const DISABLED: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
+    say(match arguments {
+        [word] if means(word, "enable") && enabled => b"ERROR failed to start lru crawler thread\r\n",
+        [word] if means(word, "enable") => {
+            settings.lru_crawler.store(true, Ordering::Relaxed);
+            OK
+        }
+        [word] if means(word, "disable") => {
+            settings.lru_crawler.store(false, Ordering::Relaxed);
+            OK
+        }
+        [word, _] if means(word, "crawl") && !enabled => DISABLED,
+        [word, classes] if means(word, "crawl") => {
+            if !are_classes(classes) {
+                return say(BAD_CLASS);
+            }
+            settings.lru_crawler_starts.fetch_add(1, Ordering::Relaxed);
+            return Plan::Ask(Question::Crawl, Report::Text(OK));
+        }
+        [word, _] if (means(word, "metadump") || means(word, "mgdump")) && !enabled => DISABLED,
+        [word, _] if means(word, "metadump") && !config.dump_enabled => b"ERROR metadump not allowed\r\n",
+        [word, _] if means(word, "mgdump") && !config.dump_enabled => b"ERROR key dump not allowed\r\n",
+        [word, _] if means(word, "metadump") || means(word, "mgdump") => ERROR,
+        [word, count] if means(word, "tocrawl") => match digits_u32(count) {
+            Some(count) => {
+                settings.lru_crawler_tocrawl.store(count, Ordering::Relaxed);
+                OK
+            }
+            None => BAD_FORMAT,
+        },
+        [word, micros] if means(word, "sleep") => match digits_u32(micros) {
+            Some(micros @ 0..=1_000_000) => {
+                settings.lru_crawler_sleep.store(micros, Ordering::Relaxed);
+                OK
+            }
+            Some(_) => b"CLIENT_ERROR sleep must be one second or less\r\n",
+            None => BAD_FORMAT,
+        },
+        _ => ERROR,
+    })
+}
+
+/// `all`, or ids of classes with commas between. Which ones makes no difference: a round of housekeeping sees all.
+fn are_classes(list: &[u8]) -> bool {
+    let is_class = |id: &[u8]| digits_u32(id).is_some_and(|id| (1..=CLASSES_MAX as u32).contains(&id));
+    list == b"all" || list.split(|&byte| byte == b',').filter(|id| !id.is_empty()).all(is_class)
+}
+
+/// `debugtime p`, `debugtime r`, `debugtime <seconds>`
+#[cfg(feature = "debug-commands")]
+fn debugtime(arguments: &[&[u8]], clock: &Clock) -> Plan {
+    let seconds = |token: &[u8]| std::str::from_utf8(token).ok()?.parse().ok();
+    match arguments {
+        [b"p", ..] => clock.pause(),
+        [b"r", ..] => clock.resume(),
+        [token, ..] if let Some(count) = seconds(token) => clock.advance(count),
+        _ => return say(ERROR),
+    }
+    say(OK)
 }
 
 /// The answer of a shard. [`Question::Connections`] is not for shards.
 pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
-    let _ = (shard, question, clock);
+    let store = &mut shard.store;
+    match question {
+        &Question::Flush(at) => store.flush_at(at),
+        Question::Snapshot => return Answer::Snapshot(Box::new(store.snapshot())),
+        Question::ResetCounters(prefixes) => {
+            store.reset_counters();
+            shard.prefixes = shard.prefixes.as_ref().map(|_| prefixes.clone());
+        }
+        Question::Detail(None) => {
+            if let Some(prefixes) = &mut shard.prefixes {
+                prefixes.on = false;
+            }
+        }
+        Question::Detail(Some(prefixes)) => shard.prefixes.get_or_insert_with(|| prefixes.clone()).on = true,
+        Question::DetailDump => {
+            let prefixes = shard.prefixes.iter().flat_map(Prefixes::iter);
+            return Answer::Prefixes(prefixes.map(|(prefix, counts)| (prefix.to_vec(), counts)).collect());
+        }
+        &Question::ColdItems { class, limit } => return Answer::Items(cold_items(shard, ClassId(class), limit, clock)),
+        &Question::Reassign { from, to } => return Answer::Moved(store.reassign(from, to)),
+        Question::Sizes => return Answer::Sizes(sizes(shard)),
+        Question::Crawl => (0..store.housekeeping_round()).for_each(|_| store.housekeep(CRAWL_STEPS, true)),
+        &Question::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor } => {
+            let options = store.options_mut();
+            options.hot_percent = hot_percent;
+            options.warm_percent = warm_percent;
+            options.hot_max_factor = hot_max_factor;
+            options.warm_max_factor = warm_max_factor;
+        }
+        &Question::TemporaryTtl(seconds) => store.options_mut().temporary_ttl = seconds,
+        Question::Connections => unreachable!("workers answer for their connections"),
+    }
     Answer::Done
+}
+
+/// `ITEM <key> [<bytes> b; <exptime> s]`, exptime as Unix time, 0 for never. A key that was sent in base64 may hold any
+/// byte; those that would tear the line are %-escaped.
+fn cold_items(shard: &Shard, class: ClassId, limit: usize, clock: &Clock) -> Vec<Vec<u8>> {
+    let line = |id| {
+        let item = shard.store.item(id);
+        let mut line = b"ITEM ".to_vec();
+        for &byte in item.key() {
+            if item.state() & KEY_BINARY != 0 && !byte.is_ascii_graphic() {
+                line.extend_from_slice(format!("%{byte:02X}").as_bytes());
+            } else {
+                line.push(byte);
+            }
+        }
+        let unix = if item.exptime() == NEVER { 0 } else { clock.unix(Now(item.exptime())) };
+        line.extend_from_slice(format!(" [{} b; {unix} s]\r\n", item.value_len()).as_bytes());
+        line
+    };
+    shard.store.cold_items(class, limit).into_iter().map(line).collect()
+}
+
+fn sizes(shard: &Shard) -> BTreeMap<u32, u64> {
+    let mut counts = BTreeMap::new();
+    shard.store.for_each(|id| {
+        let size = shard.store.size_of(id).next_multiple_of(32);
+        *counts.entry(size as u32).or_default() += 1;
+    });
+    counts
 }
 
 /// The reply, once all have answered.
 pub fn finish(report: &Report, answers: Vec<Answer>, environment: &Environment<'_>) -> Vec<u8> {
-    let _ = (report, answers, environment);
-    b"OK\r\n".to_vec()
+    match report {
+        Report::Text(text) => text.to_vec(),
+        Report::Reassigned if answers.iter().any(|answer| matches!(answer, Answer::Moved(true))) => OK.to_vec(),
+        Report::Reassigned => b"NOSPARE source class has no spare pages\r\n".to_vec(),
+        Report::General => stats::general(&stats::merge(answers), environment),
+        Report::Items => stats::items(&stats::merge(answers), environment),
+        Report::Slabs => stats::slabs(&stats::merge(answers)),
+        Report::Sizes => stats::sizes(answers),
+        Report::Detail => stats::detail(answers),
+        Report::ColdItems(limit) => stats::cold_items(answers, *limit, stats::COLD_ITEMS_BYTES_MAX),
+        Report::Lines => stats::lines(answers),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::hash::KeyHasher;
+    use crate::protocol::Limits;
+    use crate::store::item::Items;
+    use crate::store::slab::SlabOptions;
+    use crate::store::{Store, StoreOptions, arena::Arena};
+    use std::sync::Arc;
+
+    /// A cache of two shards and two workers, without sockets.
+    pub(crate) struct Cache {
+        pub(crate) config: Config,
+        pub(crate) settings: Settings,
+        pub(crate) clock: Clock,
+        pub(crate) workers: [WorkerCounters; 2],
+        pub(crate) server: ServerCounters,
+        budget: Arc<Budget>,
+        hasher: KeyHasher,
+        shards: Vec<Shard>,
+    }
+
+    impl Cache {
+        pub(crate) fn new(flags: &str) -> Cache {
+            let words = ["corecached", "-t", "2", "-m", "64"].into_iter().chain(flags.split_ascii_whitespace());
+            let config = Config::parse_from(words.map(Into::into)).expect("good flags");
+            let arena = Arc::new(Arena::reserve(100, false).expect("address space"));
+            let budget = Arc::new(Budget::new(64, 2, &arena));
+            let hasher = KeyHasher::seeded(7);
+            let shard = |number: u16| {
+                let items = Items::new(Arc::clone(&arena), true);
+                let options = StoreOptions { slabs: SlabOptions::default(), ..StoreOptions::default() };
+                let store = Store::new(usize::from(number), options, items, Arc::clone(&budget), hasher.clone());
+                let limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 2048 };
+                Shard { number, store: store.expect("address space"), limits, prefixes: None }
+            };
+            let shards = vec![shard(0), shard(1)];
+            let (workers, server) = (Default::default(), ServerCounters::default());
+            let settings = Settings::new(&config);
+            Cache { config, settings, clock: Clock::start(), workers, server, budget, hasher, shards }
+        }
+
+        pub(crate) fn environment(&self) -> Environment<'_> {
+            Environment {
+                config: &self.config,
+                settings: &self.settings,
+                clock: &self.clock,
+                budget: &self.budget,
+                workers: &self.workers,
+                listeners: &[],
+                server: &self.server,
+                worker: 1,
+            }
+        }
+
+        pub(crate) fn shard(&mut self, number: usize) -> &mut Shard {
+            &mut self.shards[number]
+        }
+
+        /// Stores a value in a shard, and fetches it once.
+        pub(crate) fn set(&mut self, number: usize, key: &str, deadline: u32, value: &[u8]) {
+            let hash = self.hasher.hash(key.as_bytes());
+            let store = &mut self.shards[number].store;
+            let old = store.find(hash, key.as_bytes()).ok();
+            let id = store.put(hash, key.as_bytes(), 0, deadline, value, old).expect("memory");
+            store.hit(id);
+        }
+
+        fn has(&mut self, number: usize, key: &str) -> bool {
+            self.shards[number].store.find(self.hasher.hash(key.as_bytes()), key.as_bytes()).is_ok()
+        }
+
+        /// The reply to a line.
+        pub(crate) fn ask(&mut self, line: &str) -> String {
+            let reply = match plan(line.as_bytes(), &self.environment()) {
+                Plan::Say(text) => text,
+                Plan::Quit => b"<quit>\r\n".to_vec(),
+                Plan::Stop { graceful } => format!("<stop, graceful: {graceful}>\r\n").into_bytes(),
+                Plan::Ask(Question::Connections, report) => {
+                    let answers = vec![Answer::Lines(b"STAT 1:addr x\r\n".to_vec()), Answer::Lines(Vec::new())];
+                    finish(&report, answers, &self.environment())
+                }
+                Plan::Ask(question, report) => {
+                    let clock = &self.clock;
+                    let answers = self.shards.iter_mut().map(|shard| answer(shard, &question, clock)).collect();
+                    finish(&report, answers, &self.environment())
+                }
+            };
+            String::from_utf8(reply).expect("text")
+        }
+    }
+
+    /// Lines and their replies; `BCLF` is memcached's most frequent error, and nothing is no reply.
+    #[track_caller]
+    fn check(flags: &str, talk: &str) {
+        let mut cache = Cache::new(flags);
+        for row in talk.trim().lines() {
+            let (line, expected) = row.split_once(" =>").expect("line => reply");
+            let expected = match expected.trim() {
+                "" => String::new(),
+                "BCLF" => String::from("CLIENT_ERROR bad command line format\r\n"),
+                text => text.replace(" | ", "\r\n") + "\r\n",
+            };
+            assert_eq!(cache.ask(line.trim_start()), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn commands_of_a_connection() {
+        check(
+            "",
+            "
+            version => VERSION 1.6.45
+            version foo bar => VERSION 1.6.45
+            version noreply => VERSION 1.6.45
+            quit => <quit>
+            quit noreply => <quit>
+            verbosity => BCLF
+            verbosity noreply =>
+            verbosity 0 noreply =>
+            verbosity 1 => OK
+            verbosity 1 2 => OK
+            verbosity 99 => OK
+            verbosity foo => BCLF
+            verbosity foo bar my => BCLF
+            verbosity -1 => BCLF
+            verbosity 0 => OK
+            watch => CLIENT_ERROR watch commands not allowed
+            watch fetchers noreply => CLIENT_ERROR watch commands not allowed
+            refresh_certs => ERROR
+            misbehave => ERROR
+            nonsense noreply =>
+            ",
+        );
+    }
+
+    #[test]
+    fn flushing() {
+        check(
+            "",
+            "
+            flush_all => OK
+            flush_all 0 => OK
+            flush_all -5 => OK
+            flush_all noreply =>
+            flush_all 10 noreply =>
+            flush_all x => CLIENT_ERROR invalid exptime argument
+            flush_all x noreply =>
+            flush_all noreply 1 => CLIENT_ERROR invalid exptime argument
+            flush_all 1 2 3 => OK
+            ",
+        );
+        check("-F", "flush_all => CLIENT_ERROR flush_all not allowed\n flush_all noreply =>");
+        let mut cache = Cache::new("");
+        cache.set(0, "a", NEVER, b"1");
+        cache.ask("flush_all 100");
+        let oldest = cache.settings.oldest.load(Ordering::Relaxed);
+        assert_eq!(oldest, cache.clock.now().0 + 99);
+        assert!(cache.ask("stats items").contains("number 1"));
+        cache.shard(0).store.set_now(Now(oldest));
+        assert!(!cache.has(0, "a"));
+        assert_eq!((cache.workers[0].cmd_flush.get(), cache.workers[1].cmd_flush.get()), (0, 1));
+    }
+
+    #[test]
+    fn a_flush_takes_effect_at_once_in_a_store_whose_clock_is_behind() {
+        let mut cache = Cache::new("");
+        cache.clock.advance(5);
+        cache.set(0, "a", NEVER, b"1");
+        assert_eq!(cache.ask("flush_all"), "OK\r\n");
+        assert!(!cache.has(0, "a"));
+    }
+
+    #[test]
+    fn memory_limit() {
+        check(
+            "",
+            "
+            cache_memlimit => ERROR
+            cache_memlimit x => ERROR
+            cache_memlimit -1 => ERROR
+            cache_memlimit 7 => MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m
+            cache_memlimit 7 noreply =>
+            cache_memlimit 8 => OK
+            cache_memlimit 80 x y => OK
+            cache_memlimit 999999999 => MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust
+            cache_memlimit 1000000001 => MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes
+            ",
+        );
+        let mut cache = Cache::new("");
+        cache.ask("cache_memlimit 32 noreply");
+        assert!(cache.ask("stats settings").contains("STAT maxbytes 33554432\r\n"));
+        assert!(cache.ask("stats").contains("STAT limit_maxbytes 33554432\r\n"));
+    }
+
+    #[test]
+    fn shutting_down() {
+        check("", "shutdown => SERVER_ERROR: shutdown not enabled\n shutdown x noreply =>");
+        check(
+            "-A",
+            "
+            shutdown => <stop, graceful: false>
+            shutdown graceful => <stop, graceful: true>
+            shutdown g => <stop, graceful: true>
+            shutdown graceful x => CLIENT_ERROR invalid shutdown mode
+            shutdown x => CLIENT_ERROR invalid shutdown mode
+            ",
+        );
+    }
+
+    #[test]
+    fn slab_pages() {
+        check(
+            "",
+            "
+            slabs => ERROR
+            slabs x => ERROR
+            slabs reassign 1 => ERROR
+            slabs reassign 1 2 3 => ERROR
+            slabs reassign x 1 => BCLF
+            slabs reassign 1 x => BCLF
+            slabs reassign 1 1 => SAME src and dst class are identical
+            slabs reassign -2 1 => BADCLASS invalid src or dst class id
+            slabs reassign 1 -1 => BADCLASS invalid src or dst class id
+            slabs reassign 64 1 => BADCLASS invalid src or dst class id
+            slabs reassign -1 1 => NOSPARE source class has no spare pages
+            slabs re 1 0 => NOSPARE source class has no spare pages
+            slabs automove => ERROR
+            slabs automove x => BCLF
+            slabs automove -1 => BCLF
+            slabs automove 3 => ERROR
+            slabs automove 2 => OK
+            slabs automove 1 noreply =>
+            slabs automove ratio => ERROR
+            slabs automove ratio x => ERROR
+            slabs automove ratio nan => ERROR
+            slabs automove ratio 0.5 => OK
+            slabs automove freeratio 0.5 => ERROR
+            slabs automove window => BCLF
+            slabs automove window x => BCLF
+            slabs automove window 2 => CLIENT_ERROR automove window too low or too high
+            slabs automove window 1801 => CLIENT_ERROR automove window too low or too high
+            slabs automove window 30 => OK
+            ",
+        );
+        check("-o no_slab_reassign", "slabs reassign x 1 => CLIENT_ERROR slab reassignment disabled");
+    }
+
+    #[test]
+    fn lru_options() {
+        check(
+            "",
+            "
+            lru => ERROR
+            lru tune 1 2 3 => ERROR
+            lru tune x 20 1 2 => ERROR
+            lru tune -1 20 1 2 => ERROR
+            lru tune 10 20 x 2 => ERROR
+            lru tune 50 40 0.5 2 => ERROR hot and warm pcts must not exceed 80
+            lru tune 4294967295 4294967295 1 1 => ERROR hot and warm pcts must not exceed 80
+            lru tune 10 20 0 2 => ERROR hot/warm age factors must be greater than 0
+            lru tune 10 20 0.5 2 noreply =>
+            lru mode => ERROR
+            lru mode flat => ERROR the LRU is always segmented
+            lru mode segmented => OK
+            lru mode x => ERROR
+            lru temp_ttl => ERROR
+            lru temp_ttl x => ERROR
+            lru temp_ttl 10 => OK
+            lru temp_ttl -1 => OK
+            lru foo 1 => ERROR
+            ",
+        );
+        check("-o no_lru_maintainer", "lru mode segmented => ERROR\n lru temp_ttl 1 => ERROR\n lru tune 1 2 3 4 => OK");
+        let mut cache = Cache::new("");
+        cache.ask("lru tune 11 22 0.5 3");
+        cache.ask("lru temp_ttl 44");
+        let options = cache.shard(1).store.options();
+        assert_eq!((options.hot_percent, options.warm_percent), (11, 22));
+        assert_eq!((options.hot_max_factor, options.warm_max_factor), (0.5, 3.0));
+        assert_eq!(options.temporary_ttl, Some(44));
+        cache.ask("lru temp_ttl -1");
+        assert_eq!(cache.shard(1).store.options().temporary_ttl, None);
+    }
+
+    #[test]
+    fn crawler() {
+        check(
+            "",
+            "
+            lru_crawler => ERROR
+            lru_crawler enable => ERROR failed to start lru crawler thread
+            lru_crawler crawl all => OK
+            lru_crawler crawl 1,2,63 => OK
+            lru_crawler crawl 0 => BADCLASS invalid class id
+            lru_crawler crawl 64 => BADCLASS invalid class id
+            lru_crawler crawl 1,x => BADCLASS invalid class id
+            lru_crawler crawl all x => ERROR
+            lru_crawler crawl => ERROR
+            lru_crawler crawl all noreply =>
+            lru_crawler metadump all => ERROR
+            lru_crawler mgdump hash => ERROR
+            lru_crawler disable => OK
+            lru_crawler disable => OK
+            lru_crawler crawl all => CLIENT_ERROR lru crawler disabled
+            lru_crawler metadump all => CLIENT_ERROR lru crawler disabled
+            lru_crawler e => OK
+            lru_crawler sleep 1000000 => OK
+            lru_crawler sleep 1000001 => CLIENT_ERROR sleep must be one second or less
+            lru_crawler sleep x => BCLF
+            lru_crawler sleep 1 x => ERROR
+            lru_crawler tocrawl 5 => OK
+            lru_crawler tocrawl -1 => BCLF
+            lru_crawler foo 1 => ERROR
+            ",
+        );
+        check(
+            "-X",
+            "
+            lru_crawler metadump all => ERROR metadump not allowed
+            lru_crawler mgdump all => ERROR key dump not allowed
+            ",
+        );
+        let mut cache = Cache::new("");
+        cache.set(0, "a", 3, b"1");
+        cache.shard(0).store.set_now(Now(10));
+        cache.ask("lru_crawler crawl all");
+        assert_eq!(cache.shard(0).store.snapshot().curr_items, 0);
+    }
+
+    #[test]
+    fn sub_commands_of_stats() {
+        check(
+            "",
+            "
+            stats noreply => ERROR
+            stats foo => ERROR
+            stats item => ERROR
+            stats sizes_enable => ERROR
+            stats items x => END
+            stats slabs => STAT active_slabs 0 | STAT total_malloced 0 | END
+            stats sizes => STAT sizes_status disabled | END
+            stats conns => STAT 1:addr x | END
+            stats co => STAT 1:addr x | END
+            stats reset noreply => RESET
+            stats r => RESET
+            stats cachedump => CLIENT_ERROR bad command line
+            stats c => CLIENT_ERROR bad command line
+            stats cachedump 1 => CLIENT_ERROR bad command line
+            stats cachedump x 0 => BCLF
+            stats cachedump 1 -1 => BCLF
+            stats cachedump 1 noreply => BCLF
+            stats cachedump 64 0 => CLIENT_ERROR Illegal slab id
+            stats cachedump 63 0 => END
+            stats cachedump 0 0 => END
+            stats detail => CLIENT_ERROR usage: stats detail on|off|dump
+            stats detail x => CLIENT_ERROR usage: stats detail on|off|dump
+            stats d on => OK
+            stats detail dump => END
+            stats detail off => OK
+            ",
+        );
+        check("-o track_sizes", "stats sizes => END");
+        check(
+            "-X",
+            "
+            stats cachedump 1 1 => CLIENT_ERROR stats cachedump not allowed
+            stats detail dump => CLIENT_ERROR stats detail not allowed
+            ",
+        );
+    }
+
+    #[test]
+    fn counting_by_prefix_goes_on_when_it_is_asked_for_again() {
+        let mut cache = Cache::new("-D /");
+        cache.ask("stats detail on");
+        cache.shard(0).prefixes.as_mut().expect("on").count_get(b"a/x", true);
+        cache.shard(1).prefixes.as_mut().expect("on").count_set(b"a/y");
+        cache.shard(1).prefixes.as_mut().expect("on").count_delete(b"b/");
+        cache.ask("stats detail on");
+        let expected = "PREFIX a get 1 hit 1 set 1 del 0\r\nPREFIX b get 0 hit 0 set 0 del 1\r\nEND\r\n";
+        assert_eq!(cache.ask("stats detail dump"), expected);
+        cache.ask("stats reset");
+        assert_eq!(cache.ask("stats detail dump"), "END\r\n");
+        assert!(cache.shard(0).prefixes.is_some());
+    }
+
+    #[test]
+    fn the_debug_build_moves_the_clock() {
+        if cfg!(feature = "debug-commands") {
+            check("", "debugtime => ERROR\n debugtime x => ERROR\n debugtime p => OK\n debugtime r => OK");
+            let mut cache = Cache::new("");
+            let before = cache.clock.now().0;
+            cache.ask("debugtime 100");
+            cache.ask("debugtime -40");
+            cache.ask("debugtime +1");
+            assert!((before + 61..before + 70).contains(&cache.clock.now().0));
+        } else {
+            check("", "debugtime p => ERROR");
+        }
+    }
 }

@@ -99,7 +99,6 @@ pub(super) fn meta_arithmetic(
     clock: &Clock,
     reply: &mut Reply,
 ) {
-    shard.store.counters.cmd_meta += 1;
     let up = !matches!(operation.mode, b'D' | b'd' | b'-');
     let key = operation.key.of(input);
     let outcome = match shard.store.find(operation.hash, key) {
@@ -109,7 +108,6 @@ pub(super) fn meta_arithmetic(
         }
         Ok(entry) => change(shard, operation, entry, up),
         Err(_) if operation.has(b'N') => {
-            count_miss(shard, up);
             let mut digits = itoa::Buffer::new();
             let digits = digits.format(operation.initial).as_bytes();
             let deadline = clock.deadline(operation.vivify, shard.store.now());

@@ -25,7 +25,6 @@ pub(super) fn delete(shard: &mut Shard, operation: &Operation, input: &[u8], rep
 
 pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
     let key = operation.key.of(input);
-    shard.store.counters.cmd_meta += 1;
     if let Some(prefixes) = &mut shard.prefixes {
         prefixes.count_delete(key);
     }
@@ -46,6 +45,9 @@ pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8]
         let state = item.state() & (STALE | WON);
         let mut id = entry.id;
         if operation.has(b'x') {
+            if !operation.has(b'I') {
+                shard.store.counters_of(id).delete_hits += 1;
+            }
             // An empty item takes its place: of the old one only the CAS value stays.
             let deadline =
                 if operation.has(b'T') { clock.deadline(operation.exptime, shard.store.now()) } else { NEVER };

@@ -7,6 +7,8 @@ use std::collections::hash_map::Entry;
 #[derive(Clone, Debug)]
 pub struct Prefixes {
     delimiter: u8,
+    /// Whether it counts now (`stats detail on`), or only keeps what it has (`off`).
+    pub on: bool,
     /// Prefixes counted at most; keys of further ones are not counted.
     prefixes_max: usize,
     counts: HashMap<Vec<u8>, PrefixCounts>,
@@ -25,10 +27,13 @@ pub struct PrefixCounts {
 impl Prefixes {
     /// No counts yet. `delimiter` is that of `-D`; keys of more than `prefixes_max` prefixes are not counted.
     pub fn new(delimiter: u8, prefixes_max: usize) -> Prefixes {
-        Prefixes { delimiter, prefixes_max, counts: HashMap::new() }
+        Prefixes { delimiter, on: true, prefixes_max, counts: HashMap::new() }
     }
 
     fn counts(&mut self, key: &[u8]) -> Option<&mut PrefixCounts> {
+        if !self.on {
+            return None;
+        }
         let len = key.iter().position(|&byte| byte == self.delimiter)?;
         let full = self.counts.len() >= self.prefixes_max;
         match self.counts.entry(key[..len].to_vec()) {

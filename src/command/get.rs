@@ -4,9 +4,9 @@ use super::{Pinned, Reply, Shard, echo, put_key, say, tokens};
 use crate::clock::{Clock, NEVER};
 use crate::protocol::Operation;
 use crate::protocol::encode::value_header;
+use crate::store::PIN_LEN_MIN;
 use crate::store::arena::ItemId;
 use crate::store::item::{FETCHED, KEY_BINARY, STALE, WON};
-use crate::store::{Absent, PIN_LEN_MIN};
 use std::fmt::Write;
 
 #[inline]
@@ -21,18 +21,7 @@ pub(super) fn get(shard: &mut Shard, operation: &Operation, input: &[u8], with_c
             shard.store.hit(entry.id);
             put_value(shard, entry.id, key, with_cas, reply);
         }
-        Err(absent) => count_miss(shard, absent),
-    }
-}
-
-#[inline]
-fn count_miss(shard: &mut Shard, absent: Absent) {
-    let counters = &mut shard.store.counters;
-    counters.get_misses += 1;
-    match absent {
-        Absent::Unknown => {}
-        Absent::Expired => counters.get_expired += 1,
-        Absent::Flushed => counters.get_flushed += 1,
+        Err(_) => shard.store.counters.get_misses += 1,
     }
 }
 
@@ -86,12 +75,7 @@ pub(super) fn get_and_touch(
             shard.store.counters_of(entry.id).touch_hits += 1;
             put_value(shard, entry.id, key, with_cas, reply);
         }
-        Err(absent) => {
-            let misses = shard.store.counters.get_misses;
-            count_miss(shard, absent);
-            shard.store.counters.get_misses = misses;
-            shard.store.counters.touch_misses += 1;
-        }
+        Err(_) => shard.store.counters.touch_misses += 1,
     }
 }
 
@@ -114,26 +98,21 @@ pub(super) fn touch(shard: &mut Shard, operation: &Operation, input: &[u8], cloc
 
 pub(super) fn meta_get(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
     let key = operation.key.of(input);
-    shard.store.counters.cmd_meta += 1;
     let found = shard.store.find(operation.hash, key);
     if let Some(prefixes) = &mut shard.prefixes {
         prefixes.count_get(key, found.is_ok());
     }
     match found {
         Ok(entry) => meta_hit(shard, operation, input, clock, entry.id, false, reply),
-        Err(absent) => {
-            if operation.has(b'T') {
-                shard.store.counters.cmd_touch += 1;
-                shard.store.counters.touch_misses += 1;
-            } else {
-                count_miss(shard, absent);
+        Err(_) => match vivify(shard, operation, key, clock) {
+            // As in memcached, an item that was created counts as a hit.
+            Some(Ok(id)) => meta_hit(shard, operation, input, clock, id, true, reply),
+            Some(Err(())) => reply.out.put(b"SERVER_ERROR out of memory\r\n"),
+            None => {
+                shard.store.counters.get_misses += 1;
+                meta_miss(operation, input, key, reply);
             }
-            match vivify(shard, operation, key, clock) {
-                Some(Ok(id)) => meta_hit(shard, operation, input, clock, id, true, reply),
-                Some(Err(())) => reply.out.put(b"SERVER_ERROR out of memory\r\n"),
-                None => meta_miss(operation, input, key, reply),
-            }
-        }
+        },
     }
 }
 
@@ -219,16 +198,14 @@ fn meta_hit(
         reply.out.put(b" W");
     }
     reply.out.put(b"\r\n");
-    if !created {
-        if operation.has(b'T') {
-            shard.store.counters.cmd_touch += 1;
-            shard.store.counters_of(id).touch_hits += 1;
-        } else {
-            shard.store.count_hit(id);
-        }
-        if !operation.has(b'u') {
-            shard.store.bump(id);
-        }
+    if operation.has(b'T') {
+        shard.store.counters.cmd_touch += 1;
+        shard.store.counters_of(id).touch_hits += 1;
+    } else {
+        shard.store.count_hit(id);
+    }
+    if !created && !operation.has(b'u') {
+        shard.store.bump(id);
     }
     if with_value {
         put_data(shard, id, reply);

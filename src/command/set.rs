@@ -304,7 +304,6 @@ pub fn commit(shard: &mut Shard, operation: &Operation, input: &[u8], id: ItemId
 
 pub(super) fn meta_set(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
     if operation.too_large {
-        shard.store.counters.cmd_meta += 1;
         // Errors are never hidden by `q`.
         let loud = Operation { quiet: false, ..*operation };
         refuse_large(shard, &loud, operation.key.of(input), true, reply);
@@ -321,7 +320,6 @@ fn meta_set_value(
     clock: &Clock,
     reply: &mut Reply,
 ) {
-    shard.store.counters.cmd_meta += 1;
     let mode = match operation.mode.to_ascii_uppercase() {
         b'E' => Mode::Add,
         b'A' => Mode::Append,

@@ -526,7 +526,7 @@ fn keyed(verb: Verb, line: &[u8], start: usize, operation: &mut Operation) -> St
 fn other(line: &[u8], start: usize, operation: &mut Operation) -> Step {
     let spaces = skip_spaces(line, 0);
     let word = &line[spaces..find_end(line, spaces)];
-    if is_admin(word) {
+    if is_admin(word) && !(spaces > 0 && matches!(word, b"stats" | b"version" | b"quit" | b"watch")) {
         operation.verb = Verb::Admin;
         operation.quiet = false;
         operation.too_large = false;
@@ -540,7 +540,8 @@ fn other(line: &[u8], start: usize, operation: &mut Operation) -> Step {
     }
 }
 
-/// Whether a command concerns a connection or the whole cache. Only these may have spaces before them.
+/// Whether a command concerns a connection or the whole cache. Only these may have spaces before them, and four of them
+/// may not.
 fn is_admin(word: &[u8]) -> bool {
     matches!(
         word,

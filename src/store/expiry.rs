@@ -53,11 +53,13 @@ impl Store {
 
     /// A small bounded part of what is to be done between turns: about `steps` chunks looked at for dead items, as many
     /// tails settled, pages beyond a lowered limit given back. Called again and again it gets round to every class.
-    pub fn housekeep(&mut self, steps: u32) {
+    /// `crawler_on`: look for dead items.
+    pub fn housekeep(&mut self, steps: u32, crawler_on: bool) {
         let class = ClassId(self.housekeeping_next);
+        self.counters.juggles += 1;
         self.housekeeping_next = if class >= self.slabs.large() { 1 } else { class.0 + 1 };
         if self.slabs.page_count(class) > 0 {
-            if self.options.crawl {
+            if crawler_on {
                 self.crawl(class, steps);
             }
             if self.options.maintain {

@@ -61,8 +61,6 @@ pub struct StoreOptions {
     pub hot_max_factor: f64,
     /// As `hot_max_factor`, for WARM.
     pub warm_max_factor: f64,
-    /// Look for dead items between turns (`-o lru_crawler`).
-    pub crawl: bool,
     /// Settle the segments between turns (`-o lru_maintainer`); without it only evictions do.
     pub maintain: bool,
     /// Take pages from one class for another (`-o slab_reassign`).
@@ -82,7 +80,6 @@ impl Default for StoreOptions {
             warm_percent: 40,
             hot_max_factor: 0.2,
             warm_max_factor: 2.0,
-            crawl: true,
             maintain: true,
             reassign: true,
             temporary_ttl: None,
@@ -248,6 +245,10 @@ impl Store {
         match self.death(&items.at(id)) {
             None => Ok(Entry { id, place }),
             Some(death) => {
+                match death {
+                    Absent::Flushed => self.counters.get_flushed += 1,
+                    _ => self.counters.get_expired += 1,
+                }
                 self.remove(Entry { id, place });
                 Err(death)
             }

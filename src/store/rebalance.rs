@@ -24,6 +24,7 @@ impl Store {
             Some(page) => {
                 self.slabs.give_up(page);
                 self.slabs.adopt(class, page);
+                self.counters.slabs_moved += 1;
                 true
             }
             None => false,
@@ -48,6 +49,12 @@ impl Store {
             .collect();
         tails.sort_unstable_by_key(|&(age, _)| std::cmp::Reverse(age));
         let page = tails.into_iter().map(|(_, id)| self.items.arena().page(id)).find(|&page| self.can_empty(page))?;
+        self.empty(page);
+        Some(page)
+    }
+
+    /// Evicts all items of a page; `can_empty` said yes.
+    fn empty(&mut self, page: PageId) {
         let class = self.slabs.class_of(page);
         // Kept from the budget while it is being emptied: the last chunk freed would send it there.
         self.slabs.hold(page);
@@ -60,7 +67,6 @@ impl Store {
             }
         }
         self.slabs.let_go(page);
-        Some(page)
     }
 
     /// Whether no item on a page is being received or written.
@@ -71,6 +77,27 @@ impl Store {
             Chunk::Body(head) => self.items.chunk(head) == Chunk::Linked && !self.is_pinned(head),
             Chunk::Floating => false,
         })
+    }
+
+    /// Moves a page of a class that has another one (of any such class but the target, if none is named) to another class,
+    /// or to the budget if that is 0. The items on it are evicted. Says whether there was such a page.
+    pub fn reassign(&mut self, from: Option<ClassId>, to: ClassId) -> bool {
+        if to > self.slabs.large() || !self.options.evict {
+            return false;
+        }
+        let sources = self.slabs.ids().filter(|&class| from.is_none_or(|from| from == class) && class != to);
+        let pages =
+            sources.filter(|&class| self.slabs.page_count(class) > 1).flat_map(|class| self.slabs.pages_of(class));
+        let Some(page) = pages.copied().find(|&page| self.can_empty(page)) else { return false };
+        self.empty(page);
+        self.counters.slabs_moved += 1;
+        if to.index() == 0 {
+            self.slabs.return_page(page, &self.budget, &self.items);
+        } else {
+            self.slabs.give_up(page);
+            self.slabs.adopt(to, page);
+        }
+        true
     }
 
     /// Gives up to one page back if the limit was lowered.

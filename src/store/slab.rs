@@ -377,6 +377,11 @@ impl Slabs {
         (0..page.fresh).filter_map(move |at| ItemId::from_raw(first.bits() + at * units as u32))
     }
 
+    /// The pages of a class.
+    pub(super) fn pages_of(&self, class: ClassId) -> &[PageId] {
+        &self.classes[class.index()].pages
+    }
+
     /// The number of the shard.
     pub(super) fn shard(&self) -> usize {
         self.shard

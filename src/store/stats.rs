@@ -26,7 +26,8 @@ counters! {
     /// What a shard counts over all its classes.
     Counters {
         cmd_touch, cmd_meta, get_misses, get_expired, get_flushed, touch_misses, delete_misses, incr_misses, decr_misses,
-        cas_misses, store_too_large, store_no_memory, total_items, touched,
+        cas_misses, store_too_large, store_no_memory, total_items,
+        slabs_moved, juggles,
     }
 }
 

@@ -110,7 +110,7 @@ fn agrees_with_a_hash_map() {
                 97..99 => {
                     now += 1;
                     store.set_now(Now(now));
-                    store.housekeep(50);
+                    store.housekeep(50, true);
                 }
                 _ if random.below(20) == 0 => {
                     store.flush_at(Now(now));
@@ -178,7 +178,7 @@ fn housekeeping_gives_dead_pages_back() {
     assert!(store.budget.free() <= 3);
     store.set_now(Now(11));
     for _ in 0..store.housekeeping_round() * 400 {
-        store.housekeep(100);
+        store.housekeep(100, true);
     }
     assert_eq!(store.snapshot().curr_items, 0);
     assert!(store.budget.free() >= 7);
@@ -240,7 +240,7 @@ fn a_lowered_limit_is_met() {
     }
     assert!(store.budget.set_limit(3));
     for _ in 0..20 {
-        store.housekeep(10);
+        store.housekeep(10, true);
     }
     assert_eq!(store.budget.surplus(0), 0);
     store.validate();

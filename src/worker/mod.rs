@@ -26,6 +26,7 @@ use slab::Slab;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The token of the waker; connections have those of their places in the slab.
@@ -256,7 +257,8 @@ impl<'a> Worker<'a> {
 
     fn end_turn(&mut self) {
         if self.housekeeping_left > 0 {
-            self.serve.housekeep(self.config().housekeeping_items_per_turn);
+            let crawler_on = self.environment().settings.lru_crawler.load(Ordering::Relaxed);
+            self.serve.housekeep(self.config().housekeeping_items_per_turn, crawler_on);
             self.housekeeping_left -= 1;
         }
         self.serve.flush();
@@ -604,6 +606,15 @@ impl<'a> Worker<'a> {
     /// The lines of `stats conns` about its connections.
     fn describe_connections(&self) -> Vec<u8> {
         let mut lines = String::new();
+        // Listeners are nobody's: the first worker speaks for them.
+        for (fd, address) in self.environment().listeners.iter().filter(|_| self.number() == 0) {
+            let written = write!(
+                lines,
+                "STAT {fd}:addr {address}\r\nSTAT {fd}:state conn_listening\r\nSTAT {fd}:secs_since_last_cmd {}\r\n",
+                self.now.0
+            );
+            written.expect("writing to memory cannot fail");
+        }
         for (_, connection) in &self.connections {
             let fd = connection.stream.fd();
             let state = if connection.outbox.is_empty() { connection.talk.state_name() } else { "conn_mwrite" };

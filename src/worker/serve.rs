@@ -480,10 +480,10 @@ impl<'a> Serve<'a> {
     }
 
     /// Bounded work on the shards that this worker looks after: those whose number is its own, modulo the workers.
-    pub fn housekeep(&mut self, steps: u32) {
+    pub fn housekeep(&mut self, steps: u32, crawler_on: bool) {
         for shard in (self.worker..self.sides.len()).step_by(self.exchange.workers()) {
             if let Some(lease) = self.lease(shard) {
-                lease.store.housekeep(steps);
+                lease.store.housekeep(steps, crawler_on);
             }
         }
         self.give_back();

@@ -1,0 +1,19 @@
+# Consistent hashing: of three servers, one is taken away. About a third of the keys move, the others stay where they are.
+import sys
+
+import pylibmc
+
+servers = [f"127.0.0.1:{port}" for port in sys.argv[1:]]
+assert len(servers) == 3
+three = pylibmc.Client(servers, behaviors={"ketama": True})
+two = pylibmc.Client(servers[:2], behaviors={"ketama": True})
+
+keys = [f"key-{i}" for i in range(3000)]
+assert three.set_multi({key: key for key in keys}) == []
+assert three.get_multi(keys) == {key: key for key in keys}
+
+kept = len(two.get_multi(keys))
+moved = len(keys) - kept
+assert 0.15 < moved / len(keys) < 0.55, moved
+print(f"{moved} of {len(keys)} keys moved")
+print("ok")

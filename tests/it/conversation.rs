@@ -1,0 +1,430 @@
+//! Conversations as data: what is sent, what must come back, and one function, `check`, that holds a server to it.
+//!
+//! ```text
+//! # a comment
+//! --- a title                  a new conversation: a fresh server, a fresh connection
+//! @flags -m 8 -F               the server's flags, besides those of the run
+//! @only corecached             or memcached: the other one is not asked
+//! @feature debug-commands      only where the program is built with this feature
+//! > get a                      send a line and its \r\n; lines in a row leave in one write
+//! >- get a\n                   send just these bytes
+//! < END                        expect exactly this line and its \r\n
+//! <- END\n                     expect exactly these bytes
+//! <~ STAT get_hits 1           pass over `STAT` lines until this one
+//! = closed                     expect the server to close the connection
+//! = nothing                    expect no reply: a silent exchange, which the next reply proves
+//! @differs why                 before an exchange in which memcached 1.6.18 answers otherwise:
+//! <m END                       what memcached answers instead of all the `<` of this exchange; also <m- <m~ =m
+//! ```
+//!
+//! ` | ` ends a line and begins the next, in what is sent and expected: `> set a 0 0 1 | 5`, `< VALUE a 0 1 | 5 | END`.
+//! `@` lines before the first title are for the whole file. A conversation ends with `mn`, unasked, so a reply too
+//! many is found even in the last exchange.
+//!
+//! In what is sent and expected, `\r \n \0 \t \\ \{ \< \xNN` are escapes, `{a*251}` is 251 times `a`, `${name}` a
+//! variable. In what is expected, `<N>` is any number, `<name>` a number that becomes the variable `name`, `<98..100>`
+//! a number in this range (for what a second passing may change), and `<*>` anything.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::client::{Client, Silence, shown};
+use crate::server::{Program, Server};
+
+/// Reads the conversations of `file` and has `program`, run with `flags`, hold up its side of each of them. Every
+/// difference of every conversation is in the message of the panic.
+pub(crate) fn check(file: &str, text: &str, program: Program, flags: &[&str]) {
+    let conversations = parse(file, text);
+    let failures: Vec<String> = conversations
+        .iter()
+        .filter(|conversation| conversation.only.is_none_or(|only| only == program))
+        .filter(|conversation| conversation.feature.as_deref().is_none_or(feature_is_built))
+        .filter_map(|conversation| hold(file, conversation, program, flags).err())
+        .collect();
+    assert!(failures.is_empty(), "{} conversations failed\n\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Whether the programs were built with this Cargo feature.
+fn feature_is_built(name: &str) -> bool {
+    match name {
+        "debug-commands" => cfg!(feature = "debug-commands"),
+        _ => panic!("no such feature: {name}"),
+    }
+}
+
+/// One title and what follows, up to the next.
+#[derive(Clone, Debug, Default)]
+struct Conversation {
+    title: String,
+    flags: Vec<String>,
+    only: Option<Program>,
+    feature: Option<String>,
+    exchanges: Vec<Exchange>,
+}
+
+/// Sends in a row, and the expectations in a row that follow them.
+#[derive(Clone, Debug, Default)]
+struct Exchange {
+    differs: bool,
+    sends: Vec<Send>,
+    expected: Vec<Expected>,
+    /// What memcached does instead. Invariant: not empty if and only if `differs`.
+    expected_of_memcached: Vec<Expected>,
+}
+
+#[derive(Clone, Debug)]
+struct Send {
+    line: usize,
+    text: String,
+    terminated: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Expected {
+    line: usize,
+    what: What,
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Line(String),
+    Bytes(String),
+    Until(String),
+    Closed,
+    Nothing,
+}
+
+/// Reads a file of conversations; a line that is none of the forms above fails the test.
+fn parse(file: &str, text: &str) -> Vec<Conversation> {
+    let mut whole_file = Conversation::default();
+    let mut conversations: Vec<Conversation> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let number = index + 1;
+        let wrong = |why: &str| -> ! { panic!("{file}:{number}: {why}: {line:?}") };
+        let (mark, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if mark == "---" {
+            conversations.push(Conversation { title: rest.to_owned(), ..whole_file.clone() });
+            continue;
+        }
+        let current = match conversations.last_mut() {
+            Some(current) => current,
+            None if mark.starts_with('@') => &mut whole_file,
+            None => wrong("an exchange before the first title"),
+        };
+        match mark {
+            "@flags" => current.flags.extend(rest.split_whitespace().map(str::to_owned)),
+            "@feature" => current.feature = Some(rest.to_owned()),
+            "@only" => {
+                current.only = Some(match rest {
+                    "corecached" => Program::Corecached,
+                    "memcached" => Program::Memcached,
+                    _ => wrong("no such program"),
+                });
+            }
+            "@differs" if !rest.is_empty() => {
+                current.exchanges.push(Exchange { differs: true, ..Exchange::default() });
+            }
+            ">" | ">-" => {
+                let goes_on = current.exchanges.last().is_some_and(|exchange| exchange.expected.is_empty());
+                if !goes_on {
+                    current.exchanges.push(Exchange::default());
+                }
+                let exchange = current.exchanges.last_mut().expect("there is one now");
+                let terminated = mark == ">";
+                let texts: Vec<&str> = if terminated { rest.split(" | ").collect() } else { vec![rest] };
+                exchange.sends.extend(texts.iter().map(|&text| Send {
+                    line: number,
+                    text: text.to_owned(),
+                    terminated,
+                }));
+            }
+            _ => {
+                let Some(exchange) = current.exchanges.last_mut().filter(|exchange| !exchange.sends.is_empty()) else {
+                    wrong("an expectation before anything is sent");
+                };
+                let of_memcached = mark.as_bytes().get(1) == Some(&b'm');
+                let what = match mark.replacen('m', "", 1).as_str() {
+                    "<" => rest.split(" | ").map(|line| What::Line(line.to_owned())).collect(),
+                    "<-" => vec![What::Bytes(rest.to_owned())],
+                    "<~" => vec![What::Until(rest.to_owned())],
+                    "=" if rest == "closed" => vec![What::Closed],
+                    "=" if rest == "nothing" => vec![What::Nothing],
+                    _ => wrong("not a line of a conversation"),
+                };
+                let expected = what.into_iter().map(|what| Expected { line: number, what });
+                if of_memcached {
+                    exchange.expected_of_memcached.extend(expected);
+                } else {
+                    exchange.expected.extend(expected);
+                }
+            }
+        }
+    }
+    for conversation in &conversations {
+        for exchange in &conversation.exchanges {
+            let place = exchange.sends.first().map_or(0, |send| send.line);
+            let has_other = !exchange.expected_of_memcached.is_empty();
+            assert!(has_other == exchange.differs, "{file}:{place}: `<m` and `@differs` come together");
+            assert!(!exchange.expected.is_empty(), "{file}:{place}: nothing is expected of corecached");
+        }
+    }
+    conversations
+}
+
+/// Holds one conversation with a fresh server. `Err` is the message about the first difference.
+fn hold(file: &str, conversation: &Conversation, program: Program, flags: &[&str]) -> Result<(), String> {
+    let mut all_flags = flags.to_vec();
+    all_flags.extend(conversation.flags.iter().map(String::as_str));
+    let mut server = Server::on_unix_socket(program, &all_flags);
+    let mut client = server.client();
+    let mut variables = BTreeMap::new();
+    let mut closed = false;
+
+    for exchange in &conversation.exchanges {
+        let mut request = Vec::new();
+        for send in &exchange.sends {
+            let place = format!("{file}:{}", send.line);
+            request.extend(expand(&place, &send.text, &variables));
+            request.extend(if send.terminated { b"\r\n".as_slice() } else { b"" });
+        }
+        let differs = program == Program::Memcached && exchange.differs;
+        let expectations = if differs { &exchange.expected_of_memcached } else { &exchange.expected };
+        // Sent beside reading: a server whose replies are not read need not read either. It may also close in the
+        // middle of what it is sent; what it has replied still counts.
+        let mut sender = client.second_handle();
+        let bytes = request.clone();
+        let sent = std::thread::spawn(move || sender.try_send(&bytes));
+
+        for expected in expectations {
+            closed |= matches!(expected.what, What::Closed);
+            let place = format!("{file}:{}", expected.line);
+            meet(&place, &expected.what, &mut client, &mut variables).map_err(|(wanted, got)| {
+                let mut message = String::new();
+                let _ = writeln!(message, "{place}: {} ({program:?} {})", conversation.title, all_flags.join(" "));
+                let _ = writeln!(message, "  sent      {}", shown(&request));
+                let _ = writeln!(message, "  expected  {wanted}");
+                let _ = writeln!(message, "  got       {got}");
+                message + &last_words(&mut server)
+            })?;
+        }
+        // All of it is sent before the next exchange begins, unless the connection has ended.
+        let _ = sent.join().expect("sending does not panic");
+    }
+    if !closed {
+        // Whatever came too much stands before the answer to this.
+        let _ = client.try_send(b"mn\r\n");
+        let last = client.line();
+        if last != Ok(b"MN\r\n".to_vec()) {
+            let got = read(last, &client);
+            return Err(format!(
+                "{file}: after the end of \"{}\" ({program:?} {}), nothing was expected\n  got       {got}\n",
+                conversation.title,
+                all_flags.join(" ")
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What a server printed, for a message about what it did wrong, and whether it still runs.
+fn last_words(server: &mut Server) -> String {
+    let mut words = server.ended().map_or(String::new(), |status| format!("  ended     {status}\n"));
+    let printed = server.printed();
+    let lines: Vec<&str> = printed.lines().rev().take(10).collect();
+    lines.iter().rev().for_each(|line| words.push_str(&format!("  printed   {line}\n")));
+    words
+}
+
+type Variables = BTreeMap<String, String>;
+
+/// Reads what one expectation is about. `Err` is what was wanted and what came, as a person reads it.
+fn meet(place: &str, what: &What, client: &mut Client, variables: &mut Variables) -> Result<(), (String, String)> {
+    match what {
+        What::Nothing => Ok(()),
+        What::Closed => match client.bytes(1) {
+            Err(Silence::Closed) => Ok(()),
+            other => Err(("the end of the connection".to_owned(), read(other, client))),
+        },
+        What::Bytes(text) => {
+            let wanted = expand(place, text, variables);
+            match client.bytes(wanted.len()) {
+                Ok(got) if got == wanted => Ok(()),
+                other => Err((shown(&wanted), read(other, client))),
+            }
+        }
+        What::Line(text) => match client.line() {
+            Ok(line) if matches_line(place, text, &line, variables) => Ok(()),
+            other => Err((format!("\"{text}\\r\\n\""), read(other, client))),
+        },
+        What::Until(text) => loop {
+            match client.line() {
+                Ok(line) if matches_line(place, text, &line, variables) => return Ok(()),
+                Ok(line) if line.starts_with(b"STAT ") => {}
+                other => return Err((format!("among others, \"{text}\\r\\n\""), read(other, client))),
+            }
+        },
+    }
+}
+
+/// What came instead: the bytes, or why there are none.
+fn read(got: Result<Vec<u8>, Silence>, client: &Client) -> String {
+    match got {
+        Ok(bytes) => shown(&bytes),
+        Err(Silence::Closed) if client.pending().is_empty() => "the end of the connection".to_owned(),
+        Err(Silence::TimedOut) if client.pending().is_empty() => "no answer".to_owned(),
+        Err(silence) => format!("{} and then {silence:?}", shown(client.pending())),
+    }
+}
+
+/// Escapes, repetitions and variables of `text`, replaced by what they stand for.
+fn expand(place: &str, text: &str, variables: &Variables) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for piece in pieces(place, text, variables) {
+        match piece {
+            Piece::Literal(literal) => bytes.extend(literal),
+            _ => panic!("{place}: a placeholder in what is sent: {text:?} (a literal `<` is `\\<`)"),
+        }
+    }
+    bytes
+}
+
+/// What a pattern is made of.
+#[derive(Debug)]
+enum Piece {
+    Literal(Vec<u8>),
+    Number,
+    Capture(String),
+    Range(u64, u64),
+    Anything,
+}
+
+fn pieces(place: &str, text: &str, variables: &Variables) -> Vec<Piece> {
+    let wrong = |why: &str| -> ! { panic!("{place}: {why} in {text:?}") };
+    let mut pieces = Vec::new();
+    let mut literal = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let after = &rest[first.len_utf8()..];
+        match first {
+            '\\' => {
+                let (byte, length) = escape(after).unwrap_or_else(|| wrong("an unknown escape"));
+                literal.push(byte);
+                rest = &after[length..];
+            }
+            '{' => {
+                let (inside, behind) = after.split_once('}').unwrap_or_else(|| wrong("a `{` without its `}`"));
+                let (what, times) = inside.rsplit_once('*').unwrap_or_else(|| wrong("a repetition without `*`"));
+                let times: usize = times.parse().unwrap_or_else(|_| wrong("a repetition without a number"));
+                literal.extend(expand(place, what, variables).repeat(times));
+                rest = behind;
+            }
+            '$' if after.starts_with('{') => {
+                let (name, behind) = after[1..].split_once('}').unwrap_or_else(|| wrong("a `${` without its `}`"));
+                let value = variables.get(name).unwrap_or_else(|| wrong("a variable nobody has set"));
+                literal.extend(value.bytes());
+                rest = behind;
+            }
+            '<' => {
+                let (inside, behind) = after.split_once('>').unwrap_or_else(|| wrong("a `<` without its `>`"));
+                pieces.push(Piece::Literal(std::mem::take(&mut literal)));
+                pieces.push(match inside {
+                    "N" => Piece::Number,
+                    "*" => Piece::Anything,
+                    name if name.bytes().all(|byte| byte.is_ascii_lowercase()) => Piece::Capture(name.to_owned()),
+                    range => match range.split_once("..").map(|(low, high)| (low.parse(), high.parse())) {
+                        Some((Ok(low), Ok(high))) => Piece::Range(low, high),
+                        _ => wrong("an unknown placeholder"),
+                    },
+                });
+                rest = behind;
+            }
+            _ => {
+                literal.extend(rest[..first.len_utf8()].bytes());
+                rest = after;
+            }
+        }
+    }
+    pieces.push(Piece::Literal(literal));
+    pieces
+}
+
+/// The byte that an escape stands for, and how much text it takes after the backslash.
+fn escape(text: &str) -> Option<(u8, usize)> {
+    let byte = match text.as_bytes().first()? {
+        b'r' => b'\r',
+        b'n' => b'\n',
+        b't' => b'\t',
+        b'0' => 0,
+        b'x' => return u8::from_str_radix(text.get(1..3)?, 16).ok().map(|byte| (byte, 3)),
+        literal @ (b'\\' | b'{' | b'<' | b'$') => *literal,
+        _ => return None,
+    };
+    Some((byte, 1))
+}
+
+/// Whether `line` is `text` and `\r\n`; if so, its captures have become variables.
+fn matches_line(place: &str, text: &str, line: &[u8], variables: &mut Variables) -> bool {
+    let Some(line) = line.strip_suffix(b"\r\n") else { return false };
+    let pieces = pieces(place, text, variables);
+    let mut captured = Vec::new();
+    let matched = matches_pieces(&pieces, line, &mut captured);
+    if matched {
+        variables.extend(captured);
+    }
+    matched
+}
+
+fn matches_pieces(pieces: &[Piece], line: &[u8], captured: &mut Vec<(String, String)>) -> bool {
+    let Some((first, others)) = pieces.split_first() else { return line.is_empty() };
+    if let Piece::Literal(literal) = first {
+        return line.strip_prefix(literal.as_slice()).is_some_and(|rest| matches_pieces(others, rest, captured));
+    }
+    if matches!(first, Piece::Anything) {
+        return (0..=line.len()).any(|length| matches_pieces(others, &line[length..], captured));
+    }
+    let digits = line.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, rest) = line.split_at(digits);
+    let number = String::from_utf8_lossy(number).into_owned();
+    let Ok(value) = number.parse::<u64>() else { return false };
+    match first {
+        Piece::Capture(name) => captured.push((name.clone(), number)),
+        Piece::Range(low, high) if !(low..=high).contains(&&value) => return false,
+        _ => {}
+    }
+    matches_pieces(others, rest, captured)
+}
+
+#[test]
+fn the_format_understands_itself() {
+    let mut variables = Variables::from([("cas".to_owned(), "17".to_owned())]);
+    assert_eq!(expand("here", r"a\r\n\0\x41{ab*3}${cas}\{\<", &variables), b"a\r\n\0Aababab17{<");
+    assert!(matches_line("here", "VALUE <N> <new> <98..100> <*>!", b"VALUE 1 23 99 x y!\r\n", &mut variables));
+    assert_eq!(variables["new"], "23");
+    for (pattern, line) in [
+        ("END", "END\n"),
+        ("END", "END \r\n"),
+        ("<N>", "x\r\n"),
+        ("<1..2>", "3\r\n"),
+        ("${cas}", "18\r\n"),
+        ("a<*>b", "abc\r\n"),
+    ] {
+        assert!(!matches_line("here", pattern, line.as_bytes(), &mut variables), "{pattern} matched {line:?}");
+    }
+}
+
+#[test]
+fn a_conversation_is_read_into_its_parts() {
+    let text = "@flags -m 8\n--- one\n> get a\n>- b\\n\n< END\n@differs a reason\n> c\n< 1\n<m 2\n=m closed\n--- two\n@only corecached\n> x\n= nothing\n";
+    let conversations = parse("here", text);
+    assert_eq!(conversations.len(), 2);
+    assert_eq!(conversations[0].flags, ["-m", "8"]);
+    assert_eq!(conversations[0].exchanges.len(), 2);
+    assert_eq!(conversations[0].exchanges[0].sends.len(), 2);
+    assert_eq!(conversations[0].exchanges[1].expected.len(), 1);
+    assert_eq!(conversations[0].exchanges[1].expected_of_memcached.len(), 2);
+    assert_eq!(conversations[1].only, Some(Program::Corecached));
+    assert!(matches!(conversations[1].exchanges[0].expected[0].what, What::Nothing));
+}

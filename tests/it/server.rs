@@ -1,0 +1,247 @@
+//! A server process of a test: started with given flags, ready when `start` returns, killed when dropped.
+//!
+//! Each server has a folder of its own with its socket, the file of its ports, and what it printed; the folder goes
+//! with the server. A server that fails to start takes its test with it, and what it printed is in the message.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+
+/// How long a server may take to accept its first client, or to end when it was told to.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at something that has no event to wait for.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// The program under test, as Cargo built it.
+const CORECACHED: &str = env!("CARGO_BIN_EXE_corecached");
+
+/// Which program a server runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    Corecached,
+    Memcached,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug)]
+pub(crate) enum Address {
+    Unix(PathBuf),
+    Tcp(SocketAddr),
+}
+
+/// A running server and its folder.
+#[derive(Debug)]
+pub(crate) struct Server {
+    program: Program,
+    child: Child,
+    folder: PathBuf,
+    /// Every address it listens on; the first one is where `client` connects.
+    addresses: Vec<Address>,
+}
+
+impl Server {
+    /// corecached on a Unix socket.
+    pub(crate) fn corecached(flags: &[&str]) -> Server {
+        Server::on_unix_socket(Program::Corecached, flags)
+    }
+
+    /// corecached on a free TCP port of the loopback.
+    pub(crate) fn corecached_tcp(flags: &[&str]) -> Server {
+        Server::on_tcp(Program::Corecached, flags)
+    }
+
+    /// `program` on a Unix socket in the server's folder. A socket file that a killed server left behind is in its way,
+    /// as after a crash, and must be replaced.
+    pub(crate) fn on_unix_socket(program: Program, flags: &[&str]) -> Server {
+        let folder = new_folder();
+        let socket = folder.join("socket");
+        // Of a kind that nobody can connect to: the fork of another test may hold a copy of it until its exec.
+        drop(UnixDatagram::bind(&socket).expect("a socket in a folder of ours"));
+        let mut command = command(program, &folder);
+        command.arg("-s").arg(&socket).args(flags);
+        let mut server = Server::spawn(program, folder, command);
+        server.wait_until("it accepts on its Unix socket", |_| UnixStream::connect(&socket).is_ok());
+        server.addresses.push(Address::Unix(socket));
+        server
+    }
+
+    /// `program` on the loopback, on ports the kernel chose (`-p -1`, read back from `MEMCACHED_PORT_FILENAME`).
+    /// With a `-l` among the flags, wherever that says.
+    pub(crate) fn on_tcp(program: Program, flags: &[&str]) -> Server {
+        let folder = new_folder();
+        let ports = folder.join("ports");
+        let mut command = command(program, &folder);
+        command.env("MEMCACHED_PORT_FILENAME", &ports).args(["-p", "-1"]);
+        if !flags.contains(&"-l") {
+            command.args(["-l", "127.0.0.1"]);
+        }
+        command.args(flags);
+        let mut server = Server::spawn(program, folder, command);
+        server.wait_until("it has written its ports", |_| ports.exists());
+        let written = fs::read_to_string(&ports).expect("the file of ports exists");
+        for line in written.lines() {
+            let (family, port) = line.split_once(": ").unwrap_or_else(|| panic!("a line of the port file: {line:?}"));
+            let port: u16 = port.parse().unwrap_or_else(|_| panic!("a port in the port file: {line:?}"));
+            match family {
+                "TCP INET" => server.addresses.push(Address::Tcp((Ipv4Addr::LOCALHOST, port).into())),
+                "TCP INET6" => server.addresses.push(Address::Tcp((std::net::Ipv6Addr::LOCALHOST, port).into())),
+                _ => {}
+            }
+        }
+        assert!(!server.addresses.is_empty(), "no TCP port in the port file:\n{written}");
+        server
+    }
+
+    fn spawn(program: Program, folder: PathBuf, mut command: Command) -> Server {
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program:?}: {error}"));
+        Server { program, child, folder, addresses: Vec::new() }
+    }
+
+    /// Waits for what no event announces; a server that ends meanwhile, or takes too long, fails the test.
+    fn wait_until(&mut self, what: &str, mut ready: impl FnMut(&mut Server) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !ready(self) {
+            if let Some(status) = self.ended() {
+                panic!("{:?} ended ({status}) before {what}; it printed:\n{}", self.program, self.printed());
+            }
+            assert!(Instant::now() < deadline, "{:?} took too long until {what}:\n{}", self.program, self.printed());
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// A new connection to the first address.
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(&self.addresses[0])
+    }
+
+    pub(crate) fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The first TCP address.
+    pub(crate) fn tcp(&self) -> SocketAddr {
+        let tcp = self.addresses.iter().find_map(|address| match address {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        });
+        tcp.expect("the server was started on TCP")
+    }
+
+    /// The path of the Unix socket.
+    pub(crate) fn socket(&self) -> &Path {
+        match &self.addresses[0] {
+            Address::Unix(path) => path,
+            Address::Tcp(_) => panic!("the server was started on TCP"),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it printed so far, on both outputs.
+    pub(crate) fn printed(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.folder.join("printed")).unwrap_or_default()).into_owned()
+    }
+
+    /// Resident memory in KiB, from `/proc`.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("/proc of a living child");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS in /proc/PID/status");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("VmRSS is a number of kB")
+    }
+
+    /// The same process still runs and still answers a newcomer.
+    pub(crate) fn assert_alive(&mut self) {
+        if let Some(status) = self.ended() {
+            panic!("the server ended ({status}); it printed:\n{}", self.printed());
+        }
+        let mut client = self.client();
+        client.send("set alive 0 0 3\r\nyes\r\nget alive\r\n");
+        client.expect("STORED\r\nVALUE alive 0 3\r\nyes\r\nEND\r\n");
+    }
+
+    /// Sends a signal, by name: `TERM`, `INT`, `USR1`, `HUP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        assert!(status.expect("kill(1) exists").success(), "kill -{name} failed");
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child is ours")
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the server does not end; it printed:\n{}", self.printed());
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only if the process has ended already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let printed = self.printed();
+            if !printed.is_empty() {
+                let tail: Vec<&str> = printed.lines().rev().take(40).collect();
+                eprintln!("--- the last lines {:?} printed", self.program);
+                tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            }
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Runs corecached with `flags` until it ends by itself, as a wrong flag makes it: its exit status and what it printed.
+pub(crate) fn corecached_run(flags: &[&str]) -> (ExitStatus, String) {
+    let folder = new_folder();
+    let mut command = command(Program::Corecached, &folder);
+    command.args(flags);
+    let mut server = Server::spawn(Program::Corecached, folder, command);
+    let status = server.wait();
+    (status, server.printed())
+}
+
+/// The command of a server, its outputs going to a file in its folder.
+fn command(program: Program, folder: &Path) -> Command {
+    let mut command = Command::new(match program {
+        Program::Corecached => CORECACHED,
+        Program::Memcached => "memcached",
+    });
+    let printed = fs::File::create(folder.join("printed")).expect("a file in a folder of ours");
+    command.stdin(Stdio::null()).stdout(printed.try_clone().expect("a second handle")).stderr(printed);
+    if program == Program::Memcached && is_root() {
+        command.args(["-u", "root"]); // it refuses to run as root unless asked to
+    }
+    command
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
+}
+
+/// A new folder for one server. Short, because the path of a Unix socket has 108 bytes.
+fn new_folder() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("corecached-it-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let folder = std::env::temp_dir().join(name);
+    fs::create_dir(&folder).unwrap_or_else(|error| panic!("cannot make {}: {error}", folder.display()));
+    folder
+}

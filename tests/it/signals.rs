@@ -1,0 +1,98 @@
+//! Orderly ends: by signal, and by command.
+
+use crate::client::Client;
+use crate::server::Server;
+
+#[test]
+fn term_ends_it_and_takes_the_socket_away() {
+    ends_by("TERM");
+}
+
+#[test]
+fn int_ends_it_and_takes_the_socket_away() {
+    ends_by("INT");
+}
+
+#[test]
+fn usr1_ends_it_gracefully() {
+    ends_by("USR1");
+}
+
+fn ends_by(signal: &str) {
+    let mut server = Server::corecached(&["-t", "2"]);
+    let (mut busy, mut idle) = (server.client(), server.client());
+    let replies = start_many_requests(&mut busy);
+
+    server.signal(signal);
+    busy.expect(replies);
+    busy.expect_closed();
+    idle.expect_closed();
+    let status = server.wait();
+    assert_eq!(status.code(), Some(0), "{status}; it printed:\n{}", server.printed());
+    assert!(!server.socket().exists(), "the socket file is still there");
+}
+
+/// Has a thousand requests answered as far as the first reply, and says what else must come.
+fn start_many_requests(client: &mut Client) -> String {
+    client.send(format!("set a 0 0 5\r\nhello\r\n{}", "get a\r\n".repeat(1000)));
+    client.expect("STORED\r\n");
+    "VALUE a 0 5\r\nhello\r\nEND\r\n".repeat(1000)
+}
+
+#[test]
+fn a_signal_right_after_the_start_is_no_surprise() {
+    // Who can be connected to is already able to end in order.
+    for _ in 0..10 {
+        let mut server = Server::corecached(&["-t", "2"]);
+        server.signal("TERM");
+        let status = server.wait();
+        assert_eq!(status.code(), Some(0), "{status}");
+        assert!(!server.socket().exists(), "the socket file is still there");
+    }
+}
+
+#[test]
+fn a_second_signal_changes_nothing() {
+    let mut server = Server::corecached(&["-t", "2"]);
+    server.assert_alive();
+    server.signal("TERM");
+    // It may have ended before the second one arrives; kill(1) then finds our zombie, which is fine too.
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn shutdown_ends_it_where_it_is_allowed() {
+    for command in ["shutdown\r\n", "shutdown graceful\r\n"] {
+        let mut server = Server::corecached(&["-A"]);
+        let mut client = server.client();
+        client.send("set a 0 0 5\r\nhello\r\nget a\r\n");
+        client.expect("STORED\r\nVALUE a 0 5\r\nhello\r\nEND\r\n");
+        client.send(command);
+        client.expect_closed();
+        let status = server.wait();
+        assert_eq!(status.code(), Some(0), "{command:?}: {status}; it printed:\n{}", server.printed());
+    }
+}
+
+#[test]
+fn a_client_that_has_gone_is_no_reason_to_die() {
+    // SIGPIPE: replies to somebody who no longer listens.
+    let mut server = Server::corecached(&["-t", "1"]);
+    server.client().send("set a 0 0 100000\r\n".to_owned() + &"x".repeat(100_000) + "\r\n");
+    for _ in 0..50 {
+        let mut client = server.client();
+        client.send("get a\r\n".repeat(100));
+    }
+    server.assert_alive();
+}
+
+#[test]
+fn hangup_does_not_end_a_server_that_has_nothing_to_reload() {
+    let mut server = Server::corecached(&["-t", "1"]);
+    server.assert_alive();
+    server.signal("HUP");
+    // The signal is taken before a later one: if HUP killed, the status would tell.
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
