@@ -28,9 +28,9 @@ use std::process::{Command, ExitCode, Stdio};
 
 /// Requests per second of the replay's clock: it matters to the ages that the LRU compares.
 const REQUESTS_PER_SECOND: u64 = 20_000;
-/// A worker takes so many steps of housekeeping each second, of so many chunks.
+/// A worker takes so many steps of housekeeping each second, of so many chunks (`Config`'s default).
 const HOUSEKEEPING_STEPS: u64 = 256;
-const HOUSEKEEPING_CHUNKS: u32 = 64;
+const HOUSEKEEPING_CHUNKS: u32 = 256;
 
 /// Size of values, and of the memory for them in MiB.
 const SIZES: [(usize, usize); 4] = [(500, 16), (500, 32), (32, 4), (32, 8)];

@@ -8,9 +8,9 @@
 
 mod common;
 
-use common::{Samples, Verdict, write_key, write_value};
+use common::{LIMITS, Samples, Verdict, write_key, write_value};
 use corecached::protocol::text::Parser;
-use corecached::protocol::{Limits, Operation, Step, Verb, flag};
+use corecached::protocol::{Operation, Step, Verb, flag};
 use std::hint::black_box;
 use std::process::ExitCode;
 
@@ -20,8 +20,6 @@ const REQUESTS: u64 = 500;
 const KEYS_PER_GET: u64 = 50;
 const VALUE_LEN: usize = 32;
 const RUNS: usize = 2000;
-
-const LIMITS: Limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 8 << 10 };
 
 /// A kind of request, and what the parser must make of it.
 struct Case {

@@ -19,6 +19,9 @@ pub(crate) const SEED: u64 = 19;
 /// Bytes of the keys that [`write_key`] makes.
 pub(crate) const KEY_LEN: usize = 25;
 
+/// The limits of a server without flags.
+pub(crate) const LIMITS: Limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 8 << 10 };
+
 /// The hash function of all stores that [`store`] makes.
 pub(crate) fn hasher() -> KeyHasher {
     KeyHasher::seeded(SEED)
@@ -35,8 +38,7 @@ pub(crate) fn store(pages: usize, options: StoreOptions) -> Store {
 
 /// A shard with an empty store of default options.
 pub(crate) fn shard(pages: usize) -> Shard {
-    let limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 8 << 10 };
-    Shard { number: 0, store: store(pages, StoreOptions::default()), limits, prefixes: None }
+    Shard { number: 0, store: store(pages, StoreOptions::default()), limits: LIMITS, prefixes: None }
 }
 
 /// Pages taken by all classes of a store.

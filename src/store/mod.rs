@@ -641,13 +641,29 @@ impl Store {
                 self.relist(class, id, Segment::Warm);
             } else {
                 self.evict_item(id, class);
-                if let Some(next) = self.lru.tail(class, Segment::Cold) {
-                    self.items.arena().prefetch(next);
-                }
+                self.prefetch_victim(class);
                 return true;
             }
         }
         false
+    }
+
+    /// Asks for what the next eviction will need: the bucket of the next victim, whose own lines were asked for the time
+    /// before, and the lines of the one after it (`benches/store.rs`, insert with eviction: 30 % at a million items).
+    #[inline]
+    fn prefetch_victim(&self, class: ClassId) {
+        if let Some(next) = self.lru.tail(class, Segment::Cold) {
+            let item = self.items.at(next);
+            self.index.prefetch(self.hasher.hash(item.key()));
+            self.prefetch_raw(item.prev());
+        }
+    }
+
+    #[inline]
+    fn prefetch_raw(&self, raw: u32) {
+        if let Some(id) = ItemId::from_raw(raw) {
+            self.items.arena().prefetch(id);
+        }
     }
 
     /// Evicts an item, or reclaims it if it is dead.
@@ -688,6 +704,7 @@ impl Store {
             for _ in 0..moves {
                 let Some(id) = self.lru.tail(class, segment) else { break };
                 let item = self.items.at(id);
+                self.prefetch_raw(item.prev());
                 let counters = &mut self.class_counters[class.index()];
                 if item.state() & ACTIVE != 0 {
                     item.change_state(0, ACTIVE);

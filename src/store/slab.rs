@@ -4,8 +4,8 @@
 //! items goes back to the budget at once, for any class of any shard to take.
 //!
 //! Sizes: 8 bytes apart up to 128, then `(f - 1) / 2` of the power of two below up to 1024, then `f - 1` of it, up to
-//! the largest chunk (64 KiB, or less by `-o slab_chunk_max`): with the default factor of 1.25 a chunk is 3 % larger
-//! than its item on average below 1 KiB where memcached's is 10 %. The last class holds the chunks of large items.
+//! the largest chunk (64 KiB, or less by `-o slab_chunk_max`): with the default factor of 1.25 a chunk is about 4 %
+//! larger than its item on average below 1 KiB, where memcached's is 10 %. The last class holds the chunks of large items.
 
 use super::arena::{Arena, ItemId, PAGE_SIZE, PageId};
 use super::item::{Items, LARGE_CHUNK};

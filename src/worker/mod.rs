@@ -530,7 +530,12 @@ impl<'a> Worker<'a> {
 
     /// A command of the connection or of the whole cache. All before it has been answered.
     fn administer(&mut self, token: usize, line: Span) {
-        match admin::plan(line.of(&self.buffer), &self.environment()) {
+        let plan = admin::plan(line.of(&self.buffer), &self.environment());
+        if cfg!(feature = "debug-commands") {
+            // `debugtime` holds for what comes after it in the same turn.
+            self.begin_turn();
+        }
+        match plan {
             Plan::Say(text) => self.reply.out.put(&text),
             Plan::Quit => self.connections[token].closing = true,
             Plan::Stop { graceful } => {
