@@ -141,6 +141,9 @@ pub struct Config {
     pub threads: usize,
     /// `--pin`: pin worker *i* to the *i*-th usable CPU. Default false.
     pub pin: bool,
+    /// `--port-per-core`: worker *i* listens on port + *i* and keeps what it is sent in its own shard: clients list the
+    /// ports as servers, and no key crosses a core. Not with a unix socket. Default false.
+    pub port_per_core: bool,
     /// `-c`: simultaneous connections of the whole server, at least 1; more are refused with an error line. Default 1024.
     pub connections_max: u32,
     /// `-R`: requests of one connection that are served in a turn before others have theirs; at least 1. Default 20.
@@ -390,6 +393,7 @@ impl Config {
             tail_repair_time_seconds: 0,
             threads: surroundings.cpus,
             pin: false,
+            port_per_core: false,
             connections_max: 1024,
             requests_per_event: 20,
             idle_timeout_seconds: 0,
@@ -629,6 +633,13 @@ const FLAGS: &[(&str, &[Flag])] = &[
         &[
             Flag('t', "threads", One("count"), "Worker threads, one event loop each (default: usable CPUs)"),
             Flag('\0', "pin", Nothing, "Pin each worker to a CPU (not in memcached)"),
+            Flag(
+                '\0',
+                "port-per-core",
+                Nothing,
+                "Worker i listens on port + i and owns what it is sent: clients list the ports as servers \
+                 (not in memcached)",
+            ),
             Flag('c', "conn-limit", One("count"), "Simultaneous connections (default: 1024)"),
             Flag(
                 'R',
@@ -783,6 +794,7 @@ fn switches(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
     config.large_pages = flags.given("enable-largepages");
     config.lock_memory = flags.given("lock-memory");
     config.pin = flags.given("pin");
+    config.port_per_core = flags.given("port-per-core");
     config.shutdown_enabled = flags.given("enable-shutdown");
     config.flush_enabled = !flags.given("disable-flush-all");
     config.dump_enabled = !flags.given("disable-dumping");
@@ -1189,6 +1201,9 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
         if config.interface.is_some() || port.is_some_and(|port| port != "0") {
             config.warnings.push("-s: the unix socket is instead of TCP, so -l and -p are not used".into());
         }
+        if config.port_per_core {
+            return Err(Exit::usage("--port-per-core needs ports: there are none with a unix socket"));
+        }
         config.listen.push(Listen::Unix { path, mask });
         return Ok(());
     }
@@ -1385,6 +1400,7 @@ mod tests {
         check(|config| config.large_pages, &[("", false), ("-L", true)]);
         check(|config| config.lock_memory, &[("", false), ("-k", true)]);
         check(|config| config.pin, &[("", false), ("--pin", true)]);
+        check(|config| config.port_per_core, &[("", false), ("-t 4 -p 11300 --port-per-core", true)]);
         check(|config| config.shutdown_enabled, &[("", false), ("-A", true)]);
         check(|config| config.flush_enabled, &[("", true), ("-F", false)]);
         check(|config| config.dump_enabled, &[("", true), ("-X", false)]);

@@ -116,21 +116,32 @@ fn raise_limits(config: &Config) -> Result<(), Exit> {
     Ok(())
 }
 
-fn bind(config: &Config) -> Result<Vec<Listener>, Exit> {
+/// A listening socket, and the worker that all its connections go to (`--port-per-core`), if there is such a one.
+type Entrance = (Listener, Option<usize>);
+
+fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
     let mut listeners = Vec::new();
+    let workers = if config.port_per_core { config.threads } else { 1 };
     for listen in &config.listen {
         let failed = |error| failure(&format!("failed to listen on {listen}"), error);
         if let Listen::Unix { path, mask } = listen {
-            listeners.push(Listener::unix(path, *mask, config.listen_backlog).map_err(failed)?);
+            listeners.push((Listener::unix(path, *mask, config.listen_backlog).map_err(failed)?, None));
             continue;
         }
         // Of the two addresses of loopback or of all interfaces one is enough: not every machine has IPv6.
         let both_needed = matches!(listen, Listen::Host { .. });
         let (mut bound, mut refused) = (0, None);
-        for address in listen.resolve().map_err(failed)? {
+        let addresses = listen.resolve().map_err(failed)?;
+        for (mut address, worker) in
+            addresses.iter().flat_map(|&address| (0..workers).map(move |worker| (address, worker)))
+        {
+            if address.port() != 0 {
+                let port = address.port().checked_add(worker as u16);
+                address.set_port(port.ok_or_else(|| failed(io::Error::other("there are not enough ports above it")))?);
+            }
             match Listener::tcp(address, config.listen_backlog) {
                 Ok(listener) => {
-                    listeners.push(listener);
+                    listeners.push((listener, config.port_per_core.then_some(worker)));
                     bound += 1;
                 }
                 Err(error) if both_needed || error.kind() == ErrorKind::AddrInUse => return Err(failed(error)),
@@ -145,11 +156,11 @@ fn bind(config: &Config) -> Result<Vec<Listener>, Exit> {
 }
 
 /// `MEMCACHED_PORT_FILENAME`: written beside its place and moved there, so that whoever waits for it finds it whole.
-fn write_port_file(path: &Path, listeners: &[Listener]) -> io::Result<()> {
+fn write_port_file(path: &Path, listeners: &[Entrance]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".lck");
     let mut file = fs::File::create(&beside)?;
-    for address in listeners.iter().filter_map(Listener::tcp_address) {
+    for address in listeners.iter().filter_map(|(listener, _)| listener.tcp_address()) {
         writeln!(file, "TCP {}: {}", if address.is_ipv4() { "INET" } else { "INET6" }, address.port())?;
     }
     drop(file);
@@ -174,6 +185,9 @@ fn drop_privileges(config: &Config) -> Result<(), Exit> {
 
 /// How many shards there are for so many workers.
 fn shard_count(config: &Config) -> usize {
+    if config.port_per_core {
+        return config.threads;
+    }
     let by_pages = config.memory_limit_bytes / (PAGES_PER_SHARD_MIN * PAGE_SIZE as u64);
     let by_item = config.memory_limit_bytes / (PAGES_PER_SHARD_MIN * config.item_size_max);
     (config.threads as u64).min(by_pages).min(by_item).max(1) as usize
@@ -211,10 +225,11 @@ fn serve_limits(config: &Config) -> ServeLimits {
         output_max: config.output_high_water_bytes,
         requests_per_turn: config.requests_per_event as usize,
         batch_bytes_max: config.mailbox_batch_bytes,
+        keep_keys: config.port_per_core,
     }
 }
 
-fn serve(config: &Config, listeners: Vec<Listener>, signals: Signals) -> Result<(), Exit> {
+fn serve(config: &Config, listeners: Vec<Entrance>, signals: Signals) -> Result<(), Exit> {
     let no_memory = |error| failure("failed to reserve memory", error);
     let shards = shard_count(config);
     let pages = (config.memory_limit_bytes / PAGE_SIZE as u64) as u32;
@@ -242,7 +257,7 @@ fn serve(config: &Config, listeners: Vec<Listener>, signals: Signals) -> Result<
     let workers: Vec<WorkerCounters> = (0..config.threads).map(|_| WorkerCounters::default()).collect();
     let server = ServerCounters::default();
     let addresses: Vec<(i32, String)> =
-        listeners.iter().map(|listener| (listener.fd(), listener.to_string())).collect();
+        listeners.iter().map(|(listener, _)| (listener.fd(), listener.to_string())).collect();
     let poll = Poll::new().map_err(|error| failure("failed to wait for events", error))?;
     let waker = Waker::new(poll.registry(), STOP).map_err(|error| failure("failed to wait for events", error))?;
     let stopped = AtomicBool::new(false);
@@ -322,7 +337,7 @@ struct Acceptor<'a> {
     exchange: &'a Exchange,
     workers: &'a [WorkerCounters],
     server: &'a ServerCounters,
-    listeners: Vec<Listener>,
+    listeners: Vec<Entrance>,
     poll: Poll,
 }
 
@@ -330,7 +345,7 @@ impl Acceptor<'_> {
     /// Accepts until a signal or `shutdown` comes; the listeners are closed then.
     fn run(mut self, mut signals: Signals, stopped: &AtomicBool) -> io::Result<()> {
         self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        for (at, listener) in self.listeners.iter_mut().enumerate() {
+        for (at, (listener, _)) in self.listeners.iter_mut().enumerate() {
             self.poll.registry().register(listener, Token(at), Interest::READABLE)?;
             log::info!("listening on {listener}");
         }
@@ -391,8 +406,9 @@ impl Acceptor<'_> {
     /// Accepts some of what waits at a listener.
     fn accept_some(&self, at: usize) -> Accepted {
         for _ in 0..self.config.accepts_per_turn {
-            match self.listeners[at].accept() {
-                Ok(stream) => self.place(stream),
+            let (listener, worker) = &self.listeners[at];
+            match listener.accept() {
+                Ok(stream) => self.place(stream, *worker),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return Accepted::All,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
@@ -408,8 +424,8 @@ impl Acceptor<'_> {
         Accepted::Some
     }
 
-    /// Gives a connection to the worker with the fewest, or refuses it.
-    fn place(&self, mut stream: Stream) {
+    /// Gives a connection to the worker that it was meant for, or else to that with the fewest; or refuses it.
+    fn place(&self, mut stream: Stream, worker: Option<usize>) {
         let open: u64 = self.workers.iter().map(WorkerCounters::connections).sum();
         if open >= u64::from(self.config.connections_max) {
             self.server.rejected_connections.add(1);
@@ -417,8 +433,8 @@ impl Acceptor<'_> {
             let _ = stream.write(TOO_MANY);
             return;
         }
-        let fewest = (0..self.workers.len()).min_by_key(|&worker| self.workers[worker].connections());
-        let worker = fewest.expect("there is at least one worker");
+        let fewest = || (0..self.workers.len()).min_by_key(|&worker| self.workers[worker].connections());
+        let worker = worker.or_else(fewest).expect("there is at least one worker");
         self.server.total_connections.add(1);
         self.workers[worker].given_connections.add(1);
         self.exchange.mail(worker, Mail::Connection(stream));

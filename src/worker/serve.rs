@@ -28,6 +28,8 @@ pub struct ServeLimits {
     pub requests_per_turn: usize,
     /// Bytes of a batch after which no more is put into it before it is on its way.
     pub batch_bytes_max: usize,
+    /// `--port-per-core`: all keys belong to the worker's own shard, that with its number.
+    pub keep_keys: bool,
 }
 
 /// Why serving a connection came to an end.
@@ -277,6 +279,12 @@ impl<'a> Serve<'a> {
         }
     }
 
+    /// The shard of a key.
+    #[inline]
+    fn shard_of(&self, hash: u64) -> usize {
+        if self.limits.keep_keys { self.worker } else { hash::shard(hash, self.sides.len()) }
+    }
+
     /// Whether a batch has grown as large as it may while another one is on its way.
     fn is_congested(&self) -> bool {
         let full = |batch: &Batch| batch.bytes.len() + batch.tasks.len() * 64 > self.limits.batch_bytes_max;
@@ -299,7 +307,7 @@ impl<'a> Serve<'a> {
                     _ => {
                         operation.hash = self.hasher.hash(operation.key.of(input));
                         let hash = operation.hash;
-                        let shard = hash::shard(hash, self.sides.len());
+                        let shard = self.shard_of(hash);
                         if let Some(lease) = self.lease(shard) {
                             lease.store.prefetch_bucket(hash);
                         }
@@ -318,10 +326,9 @@ impl<'a> Serve<'a> {
 
     #[inline]
     fn execute_group(&mut self, talk: &mut Talk, count: usize, input: &[u8], output: &mut Reply) {
-        let shards = self.sides.len();
         for operation in &self.group[..count] {
             if operation.verb.is_keyed()
-                && let Some(lease) = &self.sides[hash::shard(operation.hash, shards)].lease
+                && let Some(lease) = &self.sides[self.shard_of(operation.hash)].lease
             {
                 lease.store.prefetch_item(operation.hash);
             }
@@ -332,7 +339,7 @@ impl<'a> Serve<'a> {
                 command::speak(operation, talk.pending.sink(output));
                 continue;
             }
-            let shard = hash::shard(operation.hash, shards);
+            let shard = self.shard_of(operation.hash);
             match &mut self.sides[shard].lease {
                 Some(lease) => command::execute(lease, operation, input, self.clock, talk.pending.sink(output)),
                 None => {
@@ -492,7 +499,7 @@ impl<'a> Serve<'a> {
     /// The command at the end of the group has a value that is too long for the buffer.
     fn begin_value(&mut self, talk: &mut Talk, at: usize, input: &[u8], output: &mut Reply) {
         let operation = self.group[at];
-        let shard = hash::shard(operation.hash, self.sides.len());
+        let shard = self.shard_of(operation.hash);
         let mut keep = Batch::new(0, 0);
         let kept = keep.adopt(&operation, input);
         let mut receiving = Box::new(Receiving { operation: kept, bytes: keep.bytes, shard, place: None });

@@ -24,6 +24,7 @@ const LIMITS: ServeLimits = ServeLimits {
     output_max: 1 << 20,
     requests_per_turn: 20,
     batch_bytes_max: 4096,
+    keep_keys: false,
 };
 
 /// What a client sends, and what it must get.
