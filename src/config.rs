@@ -106,7 +106,8 @@ pub struct Config {
     pub hash_power: Option<u32>,
     /// `-C` clears it: keep a CAS unique with every item (8 bytes). Default true.
     pub cas_enabled: bool,
-    /// `-L`: ask for huge pages. Default false.
+    /// `-L`: commit all of `-m` at the start, in huge pages where the system has them. Without it memory is committed, in
+    /// huge pages too, as it is needed. Default false.
     pub large_pages: bool,
     /// `-k`: lock all memory (`mlockall`). Default false.
     pub lock_memory: bool,
@@ -624,7 +625,7 @@ const FLAGS: &[(&str, &[Flag])] = &[
             ),
             Flag('n', "slab-min-size", One("bytes"), "Least room for key, value and flags (default: 48)"),
             Flag('C', "disable-cas", Nothing, "Keep no CAS unique: saves 8 bytes per item"),
-            Flag('L', "enable-largepages", Nothing, "Ask for huge pages"),
+            Flag('L', "enable-largepages", Nothing, "Commit all memory for items at the start"),
             Flag('k', "lock-memory", Nothing, "Lock all memory, so that it is never swapped out"),
         ],
     ),

@@ -39,6 +39,14 @@ impl Cpus {
         Cpus(vec![self.0[index % self.0.len()]])
     }
 
+    /// Those of either list.
+    pub fn union(&self, other: &Cpus) -> Cpus {
+        let mut cpus = [self.0.as_slice(), &other.0].concat();
+        cpus.sort_unstable();
+        cpus.dedup();
+        Cpus(cpus)
+    }
+
     /// Keeps the calling thread, and what it starts from now on, on these cores.
     ///
     /// Makes one system call and allocates nothing, so that it may be called between fork and exec.
@@ -74,6 +82,7 @@ mod tests {
         for bad in ["", "a", "1-", "3-1", "1024", "0,,1", "-1"] {
             assert!(bad.parse::<Cpus>().is_err(), "{bad}");
         }
+        assert_eq!(Cpus(vec![2, 0]).union(&Cpus(vec![1, 0])), Cpus(vec![0, 1, 2]));
         assert_eq!("3,5".parse::<Cpus>().expect("valid").nth(3), Cpus(vec![5]));
     }
 }

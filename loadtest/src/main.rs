@@ -1,7 +1,8 @@
 //! Load generator for memcached-protocol servers.
 //!
 //! `loadtest run` puts load on a server and reports throughput, hit rate and latency; `loadtest compare` does so for two
-//! servers in turn. Both see the server only through a socket.
+//! servers in turn; `loadtest replay` asks for the keys of a trace and counts the misses. All see the server only
+//! through a socket.
 //!
 //! Reading order: [`options`] become a [`plan`] of a [`workload`] (or a [`preset`]); [`run`] starts one [`worker`] per
 //! thread, whose [`client`]s write [`request`]s and match [`reply`]s with them; [`keys`], [`zipf`], [`random`] and
@@ -39,6 +40,9 @@ mod tally;
 
 // Two servers in turn.
 mod compare;
+
+// A trace of somebody's requests.
+mod replay;
 mod server;
 
 mod address;
@@ -52,12 +56,13 @@ use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use options::{Command, CompareOptions, Options, RunOptions};
+use options::{Command, CompareOptions, Options, ReplayOptions, RunOptions};
 
 fn main() -> ExitCode {
     let done = match Options::parse().command {
         Command::Run(options) => run(options),
         Command::Compare(options) => compare(options),
+        Command::Replay(options) => replay(options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -94,18 +99,34 @@ fn compare(options: CompareOptions) -> Result<bool, String> {
         print!("{listing}");
         return Ok(true);
     }
-    let (json, markdown) = (options.json, options.markdown.clone());
+    let (json, markdown, plots) = (options.json, options.markdown.clone(), options.plots.clone());
     let comparison = options.comparison()?;
-    let outcomes = comparison.run(&stop_on_signal()?, |outcome| {
+    let results = comparison.run(&stop_on_signal()?, |outcome| {
         if !json {
             println!("{}", outcome.text());
         }
     })?;
     if json {
-        println!("{}", compare::json(&comparison, &outcomes));
+        println!("{}", results.json());
     }
     if let Some(path) = markdown {
-        compare::write_markdown(&comparison, &outcomes, &path)?;
+        results.write_markdown(&path)?;
+    }
+    if let Some(directory) = plots {
+        results.write_plots(&directory)?;
+    }
+    Ok(true)
+}
+
+/// Misses are figures, not failures; what the trace or the server cannot mean is one.
+fn replay(options: ReplayOptions) -> Result<bool, String> {
+    let json = options.json;
+    let stop = stop_on_signal()?;
+    let misses = options.replay()?.run(&stop)?;
+    if json {
+        println!("{}", misses.json());
+    } else {
+        print!("{}", misses.text());
     }
     Ok(true)
 }

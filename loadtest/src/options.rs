@@ -7,14 +7,19 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::address::Address;
-use crate::compare::Comparison;
+use crate::compare::sets::Set;
+use crate::compare::{Comparison, Row};
 use crate::cpus::Cpus;
 use crate::plan::{Limit, Plan};
 use crate::preset::Preset;
-use crate::workload::{Named, Popularity, Protocol, Workload};
+use crate::replay::{self, Column, Generated, Replay, ZipfScan};
+use crate::workload::{Popularity, Protocol, Workload};
 
 /// The largest value that is made: a gigabyte, as no memcached takes more.
 const VALUE_SIZE_MAX: usize = 1 << 30;
+
+/// Requests of a generated trace.
+const GENERATED_DEFAULT: u64 = 2_000_000;
 
 /// Load generator for memcached-protocol servers.
 #[derive(Parser)]
@@ -30,13 +35,16 @@ pub enum Command {
     Run(RunOptions),
     /// Run the same workloads against two servers in turn, each freshly started on the same cores
     Compare(CompareOptions),
+    /// Ask for the keys of a trace, set those that are missing, and report the miss ratio
+    Replay(ReplayOptions),
 }
 
 #[derive(Args)]
 pub struct RunOptions {
-    /// host[:port], or the path of a unix socket (anything with a slash)
-    #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:11211")]
-    server: String,
+    /// host[:port], or the path of a unix socket (anything with a slash); of several, separated by commas, each has its
+    /// share of connections and keys
+    #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:11211", value_delimiter = ',')]
+    server: Vec<String>,
 
     /// Client threads; the connections are spread over them
     #[arg(long, short, value_name = "N", default_value_t = 1)]
@@ -142,27 +150,37 @@ pub struct RunOptions {
 
 #[derive(Args)]
 pub struct CompareOptions {
-    /// Command that starts the one server; `-p PORT` is appended
+    /// Command that starts the one server. `-p PORT` is appended, and the -t, -m and -c that a row is about (see --list):
+    /// they go over those in the command
     #[arg(long, value_name = "COMMAND", default_value = "memcached -u root -U 0 -t 1 -m 1024")]
     baseline: String,
 
-    /// Command that starts the other
+    /// Command that starts the other, in the same way
     #[arg(long, value_name = "COMMAND", required_unless_present = "list")]
     candidate: Option<String>,
 
-    /// Workload to run, may be repeated [default: all]
+    /// Set of workloads, may be repeated [default: canonical]
+    #[arg(long, value_name = "NAME", value_enum)]
+    set: Vec<Set>,
+
+    /// Workload of the set to run, may be repeated [default: all]
     #[arg(long, short, value_name = "NAME")]
     workload: Vec<String>,
 
-    /// Show the workloads
+    /// Show the workloads of the sets given with --set, or of all
     #[arg(long)]
     list: bool,
 
-    /// Number of keys
+    /// Number of keys in the canonical set
     #[arg(long, short, value_name = "N", default_value_t = 100_000)]
     keys: u64,
 
-    /// Times that each server is started for each workload, in turn
+    /// Leave out the rows of `growth` with more keys
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    keys_max: u64,
+
+    /// Measurements of each server for each row, in turn. Servers are started anew for each, unless what they must hold
+    /// first is costly: then both live on, and take turns. (Memory is measured once.)
     #[arg(long, short, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
@@ -178,9 +196,13 @@ pub struct CompareOptions {
     #[arg(long, value_name = "LIST", default_value = "1")]
     client_cpus: Cpus,
 
-    /// Also write the table to this file, as markdown
+    /// Also write the tables to this file, as markdown
     #[arg(long, value_name = "FILE")]
     pub markdown: Option<PathBuf>,
+
+    /// Also write plots into this directory, as SVG
+    #[arg(long, value_name = "DIRECTORY")]
+    pub plots: Option<PathBuf>,
 
     /// Print one JSON object, with every round
     #[arg(long)]
@@ -189,6 +211,67 @@ pub struct CompareOptions {
     /// No progress on the terminal
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+#[derive(Args)]
+pub struct ReplayOptions {
+    /// The trace: ARC's lines of `first count 0 sequence`, or with --key-column a CSV file; name.zst is decompressed by
+    /// the program zstd
+    #[arg(value_name = "FILE", required_unless_present = "generate", conflicts_with = "generate")]
+    file: Option<PathBuf>,
+
+    /// Where to replay it
+    #[arg(long, short, value_name = "HOST:PORT", default_value = "127.0.0.1:11211")]
+    server: String,
+
+    /// Column of the key, by its name in the first line or by its number from 1 (then there is no such line)
+    #[arg(long, value_name = "COLUMN")]
+    key_column: Option<Column>,
+
+    /// Column of the value's bytes
+    #[arg(long, value_name = "COLUMN", requires = "key_column")]
+    size_column: Option<Column>,
+
+    /// Bytes of values whose size the trace does not tell
+    #[arg(long, value_name = "BYTES", default_value_t = 32)]
+    value_size: usize,
+
+    /// Bytes of the keys of ARC and generated traces, with zeros in front
+    #[arg(long, value_name = "BYTES", default_value_t = 25, value_parser = clap::value_parser!(u8).range(20..=250))]
+    key_size: u8,
+
+    /// Gets in flight, on one connection; sets of what was missing follow, in order, when all are answered. A batch ends
+    /// early at a key that it already has; 1 is the trace to the letter
+    #[arg(long, short, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pipeline: u16,
+
+    /// End after so many requests [default: all; 2000000 of a generated trace]
+    #[arg(long, short = 'n', value_name = "REQUESTS")]
+    count: Option<u64>,
+
+    /// Make the trace instead of reading it
+    #[arg(long, value_name = "NAME", value_enum)]
+    generate: Option<Generated>,
+
+    /// Keys of a generated working set
+    #[arg(long, short, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
+    keys: u64,
+
+    /// Zipf exponent of a generated working set
+    #[arg(long, value_name = "EXPONENT", default_value_t = 0.99)]
+    zipf: f64,
+
+    /// Length of a generated scan, and of the requests between two of them; 0 for none [default: as --keys]
+    #[arg(long, value_name = "REQUESTS")]
+    scan: Option<u64>,
+
+    /// Start of all random numbers
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl RunOptions {
@@ -219,16 +302,17 @@ impl RunOptions {
             Some(count) => Limit::Count(count),
             None => Limit::Time(self.time.map_or(Duration::from_secs(10), |time| time.0)),
         };
+        let addresses: Result<Vec<Address>, String> = self.server.iter().map(|server| Address::find(server)).collect();
         Ok(Plan {
             threads: self.threads,
             cpus: self.pin_cpus,
-            prefill: self.prefill,
+            prefill: if self.prefill { workload.keys } else { 0 },
             rate: self.rate.map(|rate| rate.0),
             verify: self.verify,
             reconnect: self.reconnect,
             idle_connections: self.idle_connections,
             patience: self.patience.0,
-            ..Plan::new(Address::find(&self.server)?, workload, limit)
+            ..Plan::new(addresses?, workload, limit)
         })
     }
 }
@@ -260,28 +344,72 @@ impl RunOptions {
 impl CompareOptions {
     /// Text to print instead of running, if that is what was asked for.
     pub fn listing(&self) -> Option<String> {
-        let line = |named: &Named| format!("{:<12} {}\n", named.name, named.about);
-        self.list.then(|| Named::all().iter().map(line).collect())
+        let line = |(set, row): (Set, Row)| {
+            let targets: String =
+                row.targets.iter().map(|(figure, bound)| format!("; {} {bound}", figure.name)).collect();
+            format!("{:<11} {:<17} {}{targets}\n", set.name(), row.name, row.about())
+        };
+        self.list.then(|| self.rows(Set::All).into_iter().map(line).collect())
+    }
+
+    /// The rows of the sets, those of `default` if none is given, without what is left out.
+    fn rows(&self, default: Set) -> Vec<(Set, Row)> {
+        let wanted = if self.set.is_empty() { &[default] } else { self.set.as_slice() };
+        let sets: Vec<Set> = wanted.iter().flat_map(|set| set.each()).collect();
+        let rows = |set: &Set| set.rows(self.keys).into_iter().map(|row| (*set, row)).collect::<Vec<_>>();
+        let mut rows: Vec<(Set, Row)> = sets.iter().flat_map(rows).collect();
+        rows.retain(|(set, row)| *set != Set::Growth || row.keys() <= self.keys_max);
+        rows
     }
 
     /// The comparison that these options describe.
     pub fn comparison(self) -> Result<Comparison, String> {
-        let mut workloads = Named::all();
-        if let Some(unknown) = self.workload.iter().find(|name| workloads.iter().all(|known| known.name != **name)) {
+        let mut rows = self.rows(Set::Canonical);
+        if let Some(unknown) = self.workload.iter().find(|name| rows.iter().all(|(_, row)| row.name != **name)) {
             return Err(format!("no workload \"{unknown}\" (see --list)"));
         }
-        workloads.retain(|named| self.workload.is_empty() || self.workload.iter().any(|name| name == named.name));
-        for named in &mut workloads {
-            named.workload.keys = self.keys;
-        }
+        rows.retain(|(_, row)| self.workload.is_empty() || self.workload.contains(&row.name));
         Ok(Comparison {
             commands: [self.baseline, self.candidate.ok_or("no candidate")?],
-            workloads,
+            rows,
             rounds: self.rounds,
             time: self.seconds.0,
             server_cpus: self.server_cpus,
             client_cpus: self.client_cpus,
             quiet: self.quiet,
+        })
+    }
+}
+
+impl ReplayOptions {
+    /// The replay that these options describe. Opens the trace.
+    pub fn replay(self) -> Result<Replay, String> {
+        if self.value_size > VALUE_SIZE_MAX || !(0.0..=20.0).contains(&self.zipf) {
+            return Err(format!("values have up to {VALUE_SIZE_MAX} bytes, and exponents are from 0 to 20"));
+        }
+        let key_size = usize::from(self.key_size);
+        let requests = match (self.generate, &self.file, &self.key_column) {
+            (Some(Generated::ZipfScan), ..) => {
+                let scan = ZipfScan {
+                    requests: self.count.unwrap_or(GENERATED_DEFAULT).min(1 << 40),
+                    keys: self.keys,
+                    exponent: self.zipf,
+                    scan: self.scan.unwrap_or(self.keys),
+                    key_size,
+                    seed: self.seed,
+                };
+                scan.requests()?
+            }
+            (None, None, _) => return Err("no trace".into()),
+            (None, Some(file), None) => replay::arc(replay::open(file)?, key_size),
+            (None, Some(file), Some(key)) => replay::csv(replay::open(file)?, key, self.size_column.as_ref())?,
+        };
+        let count = self.count.map_or(usize::MAX, |count| count as usize);
+        Ok(Replay {
+            server: self.server,
+            requests: Box::new(requests.take(count)),
+            value_size: self.value_size,
+            pipeline: usize::from(self.pipeline),
         })
     }
 }

@@ -19,15 +19,19 @@ pub enum Limit {
 /// Everything a run needs to know.
 pub struct Plan {
     pub workload: Workload,
-    pub address: Address,
+    /// One; or several that together hold the keys, key *id* at `id % addresses.len()`: servers, or the ports of one.
+    /// Connection *i* leads to `i % addresses.len()` and asks for that one's keys.
+    pub addresses: Vec<Address>,
     pub threads: usize,
     /// Thread *i* runs on the *i*-th of these.
     pub cpus: Option<Cpus>,
-    /// Set every key before the measured part.
-    pub prefill: bool,
+    /// How many keys, from the first on, are set before the measured part.
+    pub prefill: u64,
     /// Requests per second of all threads; `None` is as fast as the replies come.
     pub rate: Option<f64>,
     pub limit: Limit,
+    /// Which of the workload's sequences of random requests: a server that lives on must not meet the same one again.
+    pub sequence: u64,
     pub verify: bool,
     pub reconnect: bool,
     pub idle_connections: usize,
@@ -37,20 +41,26 @@ pub struct Plan {
 
 impl Plan {
     /// A run of `workload`, with everything else as the command line has it by default.
-    pub fn new(address: Address, workload: Workload, limit: Limit) -> Plan {
+    pub fn new(addresses: Vec<Address>, workload: Workload, limit: Limit) -> Plan {
         Plan {
             workload,
-            address,
+            addresses,
             threads: 1,
             cpus: None,
-            prefill: false,
+            prefill: 0,
             rate: None,
             limit,
+            sequence: 0,
             verify: false,
             reconnect: false,
             idle_connections: 0,
             patience: Duration::from_secs(10),
         }
+    }
+
+    /// Where the connections lead, to show.
+    pub fn server(&self) -> String {
+        self.addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(",")
     }
 
     /// What the clients of this run go by. `Err` says which numbers do not fit together.
@@ -61,6 +71,10 @@ impl Plan {
                 "{} connections for {} threads: every thread needs one",
                 workload.connections, self.threads
             ));
+        }
+        let ports = self.addresses.len();
+        if workload.connections < ports * self.threads || workload.keys < ports as u64 {
+            return Err(format!("{ports} addresses need a connection from each thread and a key each"));
         }
         let keys = Keys::new(workload.keys, workload.key_size, workload.value_size, workload.seed)?;
         let Workload { protocol, cache_aside, .. } = *workload;

@@ -31,7 +31,7 @@ impl Report {
     /// The frame for the figures of `plan`'s run.
     pub fn new(plan: &Plan, prefill: Option<Tally>, tally: Tally, idle_lost: usize) -> Report {
         Report {
-            server: plan.address.to_string(),
+            server: plan.server(),
             workload: plan.workload.to_string(),
             threads: plan.threads,
             rate: plan.rate,
@@ -45,8 +45,18 @@ impl Report {
     /// Whether every request had the answer that it should have. Requests lost with a connection count only if they
     /// ended the run: with `--reconnect` that is what the user wants to see survived.
     pub fn is_clean(&self) -> bool {
-        let clean = |tally: &Tally| tally.errors + tally.wrong == 0 && tally.failures.is_empty();
-        clean(&self.tally) && self.prefill.as_ref().is_none_or(clean) && self.idle_lost == 0
+        self.is_right() && self.errors() == 0
+    }
+
+    /// The same, where a reply that reports an error is an answer too: of a cache that is full, for example.
+    pub fn is_right(&self) -> bool {
+        let right = |tally: &Tally| tally.wrong == 0 && tally.failures.is_empty();
+        right(&self.tally) && self.prefill.as_ref().is_none_or(right) && self.idle_lost == 0
+    }
+
+    /// Replies that reported an error.
+    pub fn errors(&self) -> u64 {
+        self.tally.errors + self.prefill.as_ref().map_or(0, |prefill| prefill.errors)
     }
 
     pub fn seconds(&self) -> f64 {

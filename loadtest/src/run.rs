@@ -46,9 +46,9 @@ impl Session {
         let plan = Arc::new(plan);
         let connections = plan.workload.connections;
         allow_files(connections + plan.idle_connections + FILES_PER_THREAD * plan.threads + FILES_BESIDES)?;
-        let open = |ordinal| plan.address.connect(ordinal);
+        let open = |ordinal: usize| plan.addresses[ordinal % plan.addresses.len()].connect(ordinal);
         let idle: Result<Vec<Socket>, _> = (connections..connections + plan.idle_connections).map(open).collect();
-        let idle = idle.map_err(|error| format!("idle connection to {}: {error}", plan.address))?;
+        let idle = idle.map_err(|error| format!("idle connection to {}: {error}", plan.server()))?;
         let (sender, results) = channel();
         let (mut starts, mut progress) = (Vec::new(), Vec::new());
         for index in 0..plan.threads {
@@ -73,12 +73,17 @@ impl Session {
             let Message::Ready(ready) = self.receive(observe) else { panic!("a thread is ready before it measures") };
             let tally = *ready?;
             match &mut self.prefill {
-                _ if !self.plan.prefill => {}
+                _ if self.plan.prefill == 0 => {}
                 Some(sum) => sum.add(tally),
                 none => *none = Some(tally),
             }
         }
         Ok(())
+    }
+
+    /// What the prefill has seen, if there was one.
+    pub fn prefill(&self) -> Option<&Tally> {
+        self.prefill.as_ref()
     }
 
     /// Lets the threads go and waits for their results. `observe` is called about once a second, here as in `open`.
@@ -135,7 +140,7 @@ fn work(
             return;
         }
     };
-    let tally = if plan.prefill { worker.prefill() } else { Tally::new() };
+    let tally = if plan.prefill > 0 { worker.prefill() } else { Tally::new() };
     let _ = results.send(Message::Ready(Ok(Box::new(tally))));
     if let Ok(start) = started.recv() {
         let _ = results.send(Message::Measured(Box::new(worker.measure(start))));
@@ -269,14 +274,14 @@ mod tests {
             value_size: (0, 20_000),
             ..Workload::default()
         };
-        let mut plan = Plan { threads: 2, verify: true, ..Plan::new(server, workload, Limit::Count(1000)) };
+        let mut plan = Plan { threads: 2, verify: true, ..Plan::new(vec![server], workload, Limit::Count(1000)) };
         change(&mut plan);
         run(plan, true, &Arc::default()).expect("the server is there")
     }
 
     #[test]
     fn a_prefilled_server_answers_everything() {
-        let report = run_with(start_server(usize::MAX), |plan| plan.prefill = true);
+        let report = run_with(start_server(usize::MAX), |plan| plan.prefill = 100);
         assert!(report.is_clean(), "{:?}", report.complaints());
         assert_eq!(report.prefill.as_ref().map(|prefill| prefill.stored), Some(100));
         assert_eq!((report.tally.sent, report.tally.completed, report.hit_rate()), (1000, 1000, Some(1.0)));

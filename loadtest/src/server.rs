@@ -5,7 +5,7 @@
 //! such as `env` or `sh` go together with what they wrap, and ctrl-C reaches us, who then stop it.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -13,10 +13,19 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::address::Address;
 use crate::cpus::{Cpus, nanoseconds_run};
 
 const START_SECONDS_MAX: Duration = Duration::from_secs(10);
 const START_POLL: Duration = Duration::from_millis(10);
+const ANSWER_SECONDS_MAX: Duration = Duration::from_secs(10);
+const SETTLE_SECONDS_MAX: Duration = Duration::from_secs(30);
+const SETTLE_POLL: Duration = Duration::from_millis(200);
+
+/// Share of its time that a server which does nothing may be busy.
+const IDLE_BUSY_MAX: f64 = 0.03;
+
+const PORT_ATTEMPTS_MAX: usize = 20;
 
 /// How much of a server's standard error is shown.
 const STDERR_SHOWN: u64 = 4096;
@@ -25,14 +34,17 @@ const STDERR_SHOWN: u64 = 4096;
 pub struct Server {
     command: String,
     child: Child,
+    /// The first of its ports; the others follow.
     port: u16,
+    ports: usize,
     stderr: File,
 }
 
 impl Server {
-    /// Starts `command`, in the shell's words, with `-p` and a free port behind it, and waits until it accepts.
-    pub fn start(command: &str, cpus: &Cpus, stop: &AtomicBool) -> Result<Server, String> {
-        let port = free_port().map_err(|error| format!("no free port: {error}"))?;
+    /// Starts `command`, in the shell's words, with `-p` and the first of `ports` free ports behind it, and waits until
+    /// it accepts.
+    pub fn start(command: &str, ports: usize, cpus: &Cpus, stop: &AtomicBool) -> Result<Server, String> {
+        let port = free_ports(ports).map_err(|error| format!("no free port: {error}"))?;
         let command = format!("{command} -p {port}");
         let stderr = nameless_file().map_err(|error| format!("no file for standard error: {error}"))?;
         let child_stderr = stderr.try_clone().map_err(|error| format!("no file for standard error: {error}"))?;
@@ -51,14 +63,14 @@ impl Server {
         // SAFETY: between fork and exec, `prepare` makes system calls and neither allocates nor takes a lock.
         unsafe { shell.pre_exec(prepare) };
         let child = shell.spawn().map_err(|error| format!("cannot start \"{command}\": {error}"))?;
-        let mut server = Server { command, child, port, stderr };
+        let mut server = Server { command, child, port, ports, stderr };
         server.await_port(stop)?;
         Ok(server)
     }
 
     fn await_port(&mut self, stop: &AtomicBool) -> Result<(), String> {
         let begun = Instant::now();
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+        while (0..self.ports).any(|port| self.connect(port).is_err()) {
             self.check()?;
             if stop.load(Relaxed) {
                 return Err("interrupted".into());
@@ -73,8 +85,57 @@ impl Server {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> String {
-        format!("{}:{}", Ipv4Addr::LOCALHOST, self.port)
+    pub fn addresses(&self) -> Result<Vec<Address>, String> {
+        let address = |port| Address::find(&format!("{}:{}", Ipv4Addr::LOCALHOST, self.port + port as u16));
+        (0..self.ports).map(address).collect()
+    }
+
+    /// A connection to its port number `port`, as the standard library makes them.
+    pub fn connect(&self, port: usize) -> io::Result<TcpStream> {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port + port as u16))
+    }
+
+    /// What it answers to a command with an answer of one line.
+    pub fn ask(&self, command: &str) -> Option<String> {
+        self.converse(command, |_| true).ok()?.pop()
+    }
+
+    /// A number of its general statistics.
+    pub fn stat(&self, name: &str) -> Option<u64> {
+        let lines = self.converse("stats", |line| !line.starts_with("STAT ")).ok()?;
+        lines.iter().find_map(|line| line.strip_prefix("STAT ")?.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    /// The lines of an answer, up to the one that is its `last`.
+    fn converse(&self, command: &str, last: fn(&str) -> bool) -> io::Result<Vec<String>> {
+        let mut stream = self.connect(0)?;
+        stream.set_read_timeout(Some(ANSWER_SECONDS_MAX))?;
+        stream.write_all(format!("{command}\r\n").as_bytes())?;
+        let mut lines = Vec::new();
+        for line in BufReader::new(stream).lines() {
+            let line = line?;
+            lines.push(line.trim_end().to_owned());
+            if last(&line) {
+                break;
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Waits until it does nothing any more, for half a minute at most: growing a hash table and sorting what was set
+    /// go on in the background, and belong to the load that caused them, not to the one that comes next.
+    pub fn settle(&self) {
+        let begun = Instant::now();
+        let mut before = self.cpu();
+        while begun.elapsed() < SETTLE_SECONDS_MAX {
+            thread::sleep(SETTLE_POLL);
+            let now = self.cpu();
+            let busy = now.zip(before).map_or(Duration::ZERO, |(now, before)| now.saturating_sub(before));
+            if busy < SETTLE_POLL.mul_f64(IDLE_BUSY_MAX) {
+                return;
+            }
+            before = now;
+        }
     }
 
     /// `Err` says how the server has ended, if it has.
@@ -133,8 +194,22 @@ impl Drop for Server {
     }
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// The first of `count` free ports in a row, found by trying.
+fn free_ports(count: usize) -> io::Result<u16> {
+    let bind = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let mut attempts = 0;
+    loop {
+        let first = bind(0)?;
+        let port = first.local_addr()?.port();
+        let rest: io::Result<Vec<TcpListener>> =
+            (1..count).map(|next| bind(port.saturating_add(next as u16))).collect();
+        attempts += 1;
+        match rest {
+            Err(error) if attempts == PORT_ATTEMPTS_MAX => return Err(error),
+            Err(_) => {}
+            Ok(_) => return Ok(port),
+        }
+    }
 }
 
 /// A file that ends with its last descriptor.
@@ -151,7 +226,7 @@ mod tests {
 
     fn start(command: &str) -> Result<Server, String> {
         let stop = AtomicBool::new(false);
-        Server::start(command, &"0".parse().expect("a core"), &stop)
+        Server::start(command, 1, &"0".parse().expect("a core"), &stop)
     }
 
     #[test]

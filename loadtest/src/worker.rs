@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::iter::StepBy;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use socket2::Socket;
 
+use crate::address::Address;
 use crate::client::{Client, Received, Rules};
 use crate::cpus::nanoseconds_run;
 use crate::pace::{Pace, Timer};
@@ -95,13 +97,27 @@ enum Link {
 
 /// What is being done: prefill or measurement.
 struct Phase {
-    /// The keys to set, in order; `None` draws requests of the workload.
-    prefill: Option<Range<u64>>,
+    /// The keys to set, in order, for each address; `None` draws requests of the workload.
+    prefill: Option<Vec<StepBy<Range<u64>>>>,
     pipeline: usize,
     /// Requests still to be sent.
     budget: u64,
     deadline: u64,
     pace: Option<Pace>,
+}
+
+impl Phase {
+    /// Whether there is a request left for the connections to address `port`.
+    fn has_request(&self, port: usize) -> bool {
+        self.budget > 0 && self.prefill.as_ref().is_none_or(|ids| ids[port].size_hint().0 > 0)
+    }
+}
+
+/// The last key up to `id` that belongs to address `port` of `ports`; the first of them all if there is none.
+fn on_port(id: u64, port: usize, ports: usize) -> u64 {
+    let ports = ports as u64;
+    let below = (id % ports + ports - port as u64) % ports;
+    id.checked_sub(below).unwrap_or(port as u64)
 }
 
 impl Worker {
@@ -120,7 +136,7 @@ impl Worker {
             slots: Vec::new(),
             first: own.start as usize,
             ready: VecDeque::new(),
-            draw: Draw::new(&plan.workload, index, plan.threads),
+            draw: Draw::new(&plan.workload, index, plan.threads, plan.sequence),
             buffer: vec![0; BUFFER_SIZE],
             ids: Vec::new(),
             tally: Tally::new(),
@@ -138,21 +154,32 @@ impl Worker {
         timer.map_err(|error| format!("no timer: {error}"))?;
         for slot in 0..own.count() {
             let ordinal = worker.first + slot;
-            let opened = worker.plan.address.connect(ordinal);
+            let opened = worker.address(slot).connect(ordinal);
             let socket = opened.and_then(|socket| worker.register(&socket, slot).map(|()| socket));
-            let socket = socket.map_err(|error| format!("connection {ordinal} to {}: {error}", worker.plan.address))?;
+            let socket =
+                socket.map_err(|error| format!("connection {ordinal} to {}: {error}", worker.address(slot)))?;
             worker.slots.push(Slot { link: Link::Up(Client::new(socket)), batch_left: 0, ready: false });
         }
         Ok(worker)
     }
 
-    /// Sets this thread's share of all keys.
+    /// Where a connection leads.
+    fn address(&self, slot: usize) -> &Address {
+        &self.plan.addresses[(self.first + slot) % self.plan.addresses.len()]
+    }
+
+    /// Sets this thread's share of the keys.
     pub fn prefill(&mut self) -> Tally {
-        let keys = share(self.rules.keys.count(), self.index, self.plan.threads);
+        let keys = share(self.plan.prefill, self.index, self.plan.threads);
+        let ports = self.plan.addresses.len();
+        let ids = |port: usize| {
+            let start = on_port(keys.start + ports as u64 - 1, port, ports);
+            (start..keys.end).step_by(ports)
+        };
         self.run(Phase {
             pipeline: (PREFILL_BYTES / request::set_size_max(&self.rules.keys)).clamp(1, PREFILL_PIPELINE),
             budget: keys.end - keys.start,
-            prefill: Some(keys),
+            prefill: Some((0..ports).map(ids).collect()),
             deadline: u64::MAX,
             pace: None,
         })
@@ -261,10 +288,10 @@ impl Worker {
 
     /// Gives a connection the requests that it should have in flight.
     fn feed(&mut self, slot: usize) -> Result<(), String> {
-        let now = self.now();
+        let (now, ports) = (self.now(), self.plan.addresses.len());
         loop {
             let Slot { link: Link::Up(client), batch_left, ready } = &mut self.slots[slot] else { return Ok(()) };
-            let room = client.unsent() < UNSENT_MAX && self.phase.budget > 0;
+            let room = client.unsent() < UNSENT_MAX && self.phase.has_request((self.first + slot) % ports);
             if self.phase.pace.is_none() {
                 if client.in_flight() == 0 {
                     *batch_left = self.phase.pipeline;
@@ -331,20 +358,26 @@ impl Worker {
     fn send(&mut self, slot: usize, since: u64, now: u64) {
         let Link::Up(client) = &mut self.slots[slot].link else { return };
         let (rules, draw) = (&self.rules, &mut self.draw);
+        let ports = self.plan.addresses.len();
+        let port = (self.first + slot) % ports;
+        let draw_key = |draw: &mut Draw| match (draw.key(&rules.keys), ports) {
+            (id, 1) => id,
+            (id, _) => on_port(id, port, ports),
+        };
         if self.tally.in_flight() == 0 {
             self.heard_at = now;
         }
         let id_to_set = match &mut self.phase.prefill {
-            Some(ids) => ids.next(),
+            Some(ids) => ids[port].next(),
             None => client.missed.pop(),
         };
         match id_to_set {
             Some(id) => client.send_set(rules, id, draw.ttl(), since),
             None => match draw.operation() {
-                Operation::Set => client.send_set(rules, draw.key(&rules.keys), draw.ttl(), since),
+                Operation::Set => client.send_set(rules, draw_key(draw), draw.ttl(), since),
                 Operation::Get => {
                     self.ids.clear();
-                    self.ids.extend((0..self.plan.workload.keys_per_get).map(|_| draw.key(&rules.keys)));
+                    self.ids.extend((0..self.plan.workload.keys_per_get).map(|_| draw_key(draw)));
                     client.send_get(rules, &self.ids, since);
                 }
             },
@@ -362,7 +395,7 @@ impl Worker {
         if self.plan.reconnect {
             return Ok(());
         }
-        Err(format!("connection {ordinal} to {} was lost with {lost} requests in flight: {why}", self.plan.address))
+        Err(format!("connection {ordinal} to {} was lost with {lost} requests in flight: {why}", self.address(slot)))
     }
 
     /// Tries again, ten times a second, to open the connections that are down.
@@ -373,7 +406,7 @@ impl Worker {
         self.retry_at = now + TICK.as_nanos() as u64;
         for slot in 0..self.slots.len() {
             if matches!(self.slots[slot].link, Link::Down)
-                && let Ok(socket) = self.plan.address.connect_later(self.first + slot)
+                && let Ok(socket) = self.address(slot).connect_later(self.first + slot)
                 && self.register(&socket, slot).is_ok()
             {
                 self.slots[slot].link = Link::Opening(socket);
@@ -393,9 +426,9 @@ impl Worker {
         }
         match self.tally.in_flight() {
             0 if self.slots.iter().any(|slot| matches!(slot.link, Link::Up(_))) => Ok(()),
-            0 => Err(format!("no connection to {} for {} s", self.plan.address, silence.as_secs())),
+            0 => Err(format!("no connection to {} for {} s", self.plan.server(), silence.as_secs())),
             count => {
-                Err(format!("{}: {count} requests without a reply for {} s", self.plan.address, silence.as_secs()))
+                Err(format!("{}: {count} requests without a reply for {} s", self.plan.server(), silence.as_secs()))
             }
         }
     }
@@ -427,3 +460,17 @@ impl Worker {
 
 /// This thread, where /proc shows it.
 const SELF: &str = "/proc/thread-self";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_moved_to_the_address_that_they_are_asked_of() {
+        for (id, port, ports, expected) in
+            [(7, 0, 1, 7), (7, 1, 2, 7), (7, 0, 2, 6), (8, 2, 3, 8), (9, 2, 3, 8), (0, 2, 3, 2)]
+        {
+            assert_eq!(on_port(id, port, ports), expected, "{id} to {port} of {ports}");
+        }
+    }
+}

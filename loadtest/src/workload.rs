@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::keys::Keys;
-use crate::random::Random;
+use crate::random::{Random, mix};
 use crate::zipf::Zipf;
 
 /// The dialect of the requests.
@@ -113,35 +113,6 @@ impl fmt::Display for Workload {
     }
 }
 
-/// A workload that `compare` knows by name.
-#[derive(Clone)]
-pub struct Named {
-    pub name: &'static str,
-    pub about: &'static str,
-    pub workload: Workload,
-}
-
-impl Named {
-    /// The canonical set, in the order it is run.
-    pub fn all() -> Vec<Named> {
-        let gets = || Workload { get: 1, set: 0, ..Workload::default() };
-        let sets = || Workload { get: 0, set: 1, ..Workload::default() };
-        let named = |name, about, workload| Named { name, about, workload };
-        vec![
-            named("get-1", "get, one at a time", gets()),
-            named("get-32", "get, 32 in flight", Workload { pipeline: 32, ..gets() }),
-            named("get-50keys", "get of 50 keys", Workload { keys_per_get: 50, ..gets() }),
-            named("set-32", "set, 32 in flight", Workload { pipeline: 32, ..sets() }),
-            named("mg-32", "mg, 32 in flight", Workload { protocol: Protocol::Meta, pipeline: 32, ..gets() }),
-            named(
-                "mix-zipf",
-                "get and set 9:1, Zipf 0.99, 32 in flight",
-                Workload { pipeline: 32, popularity: Popularity::Zipf(0.99), ..Workload::default() },
-            ),
-        ]
-    }
-}
-
 /// The requests of one client thread, drawn one by one.
 pub struct Draw {
     random: Random,
@@ -159,8 +130,8 @@ enum Ranks {
 }
 
 impl Draw {
-    /// The sequence of thread `thread` of `threads`.
-    pub fn new(workload: &Workload, thread: usize, threads: usize) -> Draw {
+    /// Thread `thread` of `threads`, in the sequence of this number.
+    pub fn new(workload: &Workload, thread: usize, threads: usize, sequence: u64) -> Draw {
         let total: f64 = workload.ttls.iter().map(|(_, weight)| weight).sum();
         let mut sum = 0.0;
         let cumulated = workload.ttls.iter().map(|(ttl, weight)| {
@@ -168,7 +139,7 @@ impl Draw {
             (*ttl, sum)
         });
         Draw {
-            random: Random::new(workload.seed.wrapping_add(thread as u64)),
+            random: Random::new(workload.seed.wrapping_add(thread as u64) ^ mix(sequence)),
             ranks: match workload.popularity {
                 Popularity::Uniform => Ranks::Uniform,
                 Popularity::Zipf(exponent) => Ranks::Zipf(Zipf::new(workload.keys, exponent)),
@@ -228,7 +199,7 @@ mod tests {
     #[test]
     fn operations_come_in_their_ratio() {
         for (get, set, expected) in [(1, 0, 10_000), (0, 1, 0), (9, 1, 9_000), (1, 1, 5_000)] {
-            let mut draw = Draw::new(&Workload { get, set, ..Workload::default() }, 0, 1);
+            let mut draw = Draw::new(&Workload { get, set, ..Workload::default() }, 0, 1, 0);
             let gets = (0..10_000).filter(|_| draw.operation() == Operation::Get).count();
             assert!(gets.abs_diff(expected) < 200, "{get}:{set} gave {gets}");
         }
@@ -237,7 +208,7 @@ mod tests {
     #[test]
     fn ttls_come_in_their_weight() {
         let ttls = |ttls: &[(u32, f64)]| {
-            let mut draw = Draw::new(&Workload { ttls: ttls.to_vec(), ..Workload::default() }, 0, 1);
+            let mut draw = Draw::new(&Workload { ttls: ttls.to_vec(), ..Workload::default() }, 0, 1, 0);
             (0..10_000).filter(|_| draw.ttl() == 60).count()
         };
         assert_eq!(ttls(&[]), 0);
@@ -250,7 +221,7 @@ mod tests {
     fn sequential_threads_share_the_keys() {
         let workload = Workload { keys: 10, key_size: 5, popularity: Popularity::Sequential, ..Workload::default() };
         let keys = Keys::new(10, 5, (1, 1), 1).expect("valid");
-        let mut draw = Draw::new(&workload, 1, 2);
+        let mut draw = Draw::new(&workload, 1, 2, 0);
         assert_eq!((0..7).map(|_| draw.key(&keys)).collect::<Vec<_>>(), [5, 6, 7, 8, 9, 0, 1]);
     }
 }

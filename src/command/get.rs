@@ -3,7 +3,7 @@
 use super::{Pinned, Reply, Shard, echo, put_key, say, tokens};
 use crate::clock::{Clock, NEVER};
 use crate::protocol::Operation;
-use crate::protocol::encode::value_header;
+use crate::protocol::encode::{copy_short, value_header};
 use crate::store::PIN_LEN_MIN;
 use crate::store::arena::ItemId;
 use crate::store::item::{FETCHED, KEY_BINARY, STALE, WON};
@@ -42,8 +42,9 @@ fn put_data(shard: &mut Shard, id: ItemId, reply: &mut Reply) {
     if item.value_len() < PIN_LEN_MIN {
         let value = item.value();
         let room = reply.out.room(value.len() + 2);
-        room[..value.len()].copy_from_slice(value);
-        room[value.len()..].copy_from_slice(b"\r\n");
+        let (text, end) = room.split_at_mut(value.len());
+        copy_short(text, value);
+        end.copy_from_slice(b"\r\n");
         reply.out.advance(value.len() + 2);
     } else {
         shard.store.pin(id);

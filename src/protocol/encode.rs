@@ -104,6 +104,36 @@ impl std::fmt::Write for Output {
     }
 }
 
+/// Copies bytes into a buffer of the same length. For short ones, up to some dozens, where a call of the library's copy
+/// costs more than the copy.
+#[inline(always)]
+pub fn copy_short(to: &mut [u8], from: &[u8]) {
+    let len = from.len();
+    let to = &mut to[..len];
+    if len >= 16 {
+        if len > 128 {
+            to.copy_from_slice(from);
+            return;
+        }
+        let mut at = 0;
+        while at + 16 < len {
+            to[at..at + 16].copy_from_slice(&from[at..at + 16]);
+            at += 16;
+        }
+        to[len - 16..].copy_from_slice(&from[len - 16..]);
+    } else if len >= 8 {
+        to[..8].copy_from_slice(&from[..8]);
+        to[len - 8..].copy_from_slice(&from[len - 8..]);
+    } else if len >= 4 {
+        to[..4].copy_from_slice(&from[..4]);
+        to[len - 4..].copy_from_slice(&from[len - 4..]);
+    } else {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from;
+        }
+    }
+}
+
 /// `VALUE <key> <flags> <bytes>[ <cas>]\r\n`, and room made for `ahead` bytes behind it.
 #[inline]
 pub fn value_header(out: &mut Output, key: &[u8], client_flags: u32, value_len: usize, cas: Option<u64>, ahead: usize) {
@@ -111,7 +141,7 @@ pub fn value_header(out: &mut Output, key: &[u8], client_flags: u32, value_len: 
     let room = out.room(b"VALUE    \r\n".len() + key.len() + NUMBERS + ahead);
     room[..6].copy_from_slice(b"VALUE ");
     let mut at = 6;
-    room[at..at + key.len()].copy_from_slice(key);
+    copy_short(&mut room[at..at + key.len()], key);
     at += key.len();
     if client_flags == 0 {
         room[at..at + 3].copy_from_slice(b" 0 ");
@@ -163,6 +193,16 @@ mod tests {
             let mut out = Output::default();
             value_header(&mut out, b"k", flags, len, cas, 0);
             assert_eq!(out.bytes(), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn short_copies_are_whole() {
+        let from: Vec<u8> = (0..200).collect();
+        for len in 0..from.len() {
+            let mut to = vec![0xff; len];
+            copy_short(&mut to, &from[..len]);
+            assert_eq!(to, from[..len], "{len}");
         }
     }
 

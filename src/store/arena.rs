@@ -58,11 +58,11 @@ pub struct Arena {
 
 impl Arena {
     /// Reserves room for at least `pages` pages, and more where ids reach further, so that the limit can be raised
-    /// later. Nothing is committed. With `huge`, asks for huge pages.
+    /// later. Nothing is committed, or with `commit` the `pages` first ones.
     ///
     /// # Errors
     /// Those of `mmap`.
-    pub fn reserve(pages: u32, huge: bool) -> io::Result<Arena> {
+    pub fn reserve(pages: u32, commit: bool) -> io::Result<Arena> {
         let needed = (pages as usize + 1) * PAGE_SIZE;
         let mut shift = 3;
         while needed > 1 << (32 + shift) {
@@ -74,8 +74,8 @@ impl Arena {
             Ok(map) => (map, generous),
             Err(_) => (reserve(needed)?, needed),
         };
-        if huge {
-            map.advise(Advice::HugePage)?;
+        if commit {
+            map.advise_range(Advice::PopulateWrite, PAGE_SIZE, pages as usize * PAGE_SIZE)?;
         }
         Ok(Arena { map: MmapRaw::from(map), shift, pages: (len / PAGE_SIZE) as u32 - 1 })
     }
@@ -143,8 +143,14 @@ impl Arena {
     }
 }
 
+/// Address space, and the wish for huge pages: items and buckets are met at random, and at a million keys a tenth to a
+/// fifth of the time of a `get` of 50 keys went into translating their addresses in pages of 4 KiB.
 fn reserve(len: usize) -> io::Result<MmapMut> {
-    MmapOptions::new().len(len).no_reserve_swap().map_anon()
+    let map = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
+    if let Err(error) = map.advise(Advice::HugePage) {
+        log::debug!("no huge pages: {error}");
+    }
+    Ok(map)
 }
 
 /// Asks the processor for the cache line at an address. Any address will do; nothing is read.
