@@ -263,9 +263,11 @@ fn run(shard: &mut Shard, batch: &mut Batch, clock: &Clock) {
         let operations =
             || group.iter().filter_map(|(task, _)| if let Task::Execute(it) = task { Some(it) } else { None });
         operations().for_each(|operation| shard.store.prefetch_bucket(operation.hash));
-        operations().for_each(|operation| shard.store.prefetch_item(operation.hash));
+        operations().for_each(|operation| {
+            shard.store.prefetch_item(operation.hash);
+        });
         for operation in operations() {
-            command::execute(shard, operation, bytes, clock, reply);
+            command::execute(shard, operation, None, bytes, clock, reply);
             ends.push(reply.out.len());
         }
     }

@@ -18,6 +18,7 @@ use corecached::clock::Clock;
 use corecached::command::{self, Reply, Shard};
 use corecached::hash::KeyHasher;
 use corecached::protocol::{Operation, Span, Verb};
+use corecached::store::arena::ItemId;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -86,6 +87,8 @@ struct Bench<'a> {
     random: Random,
     input: Vec<u8>,
     group: Vec<Operation>,
+    /// The items that the operations of the group probably find.
+    hints: Vec<Option<ItemId>>,
     reply: Reply,
     expected: Vec<u8>,
 }
@@ -103,6 +106,7 @@ impl<'a> Bench<'a> {
             random: Random(SEED),
             input: Vec::with_capacity(GROUP * (KEY_LEN + VALUE_LEN)),
             group: Vec::with_capacity(GROUP),
+            hints: Vec::with_capacity(GROUP),
             reply: Reply::with_capacity(64 << 10),
             expected: Vec::with_capacity(64 << 10),
         }
@@ -209,12 +213,13 @@ impl<'a> Bench<'a> {
             }
         }
         if self.prefetch {
-            for operation in &self.group {
-                self.shard.store.prefetch_item(operation.hash);
-            }
+            self.hints.clear();
+            self.hints.extend(self.group.iter().map(|operation| self.shard.store.prefetch_item(operation.hash)));
         }
-        for operation in &self.group {
-            command::execute(&mut self.shard, operation, input, &self.clock, &mut self.reply);
+        let fetches = self.group.iter().all(|operation| operation.verb.only_fetches());
+        for (at, operation) in self.group.iter().enumerate() {
+            let hint = if self.prefetch && fetches { self.hints[at] } else { None };
+            command::execute(&mut self.shard, operation, hint, input, &self.clock, &mut self.reply);
         }
     }
 

@@ -3,25 +3,35 @@
 use super::{Pinned, Reply, Shard, echo, put_key, say, tokens};
 use crate::clock::{Clock, NEVER};
 use crate::protocol::Operation;
-use crate::protocol::encode::{copy_short, value_header};
+use crate::protocol::encode::{copy_short, value, value_header};
 use crate::store::PIN_LEN_MIN;
 use crate::store::arena::ItemId;
 use crate::store::item::{FETCHED, KEY_BINARY, STALE, WON};
 use std::fmt::Write;
 
 #[inline]
-pub(super) fn get(shard: &mut Shard, operation: &Operation, input: &[u8], with_cas: bool, reply: &mut Reply) {
+pub(super) fn get(
+    shard: &mut Shard,
+    operation: &Operation,
+    hint: Option<ItemId>,
+    input: &[u8],
+    with_cas: bool,
+    reply: &mut Reply,
+) {
     let key = operation.key.of(input);
-    let found = shard.store.find(operation.hash, key);
+    let found = match hint {
+        Some(id) if shard.store.confirm(id, key) => Some(id),
+        _ => shard.store.find(operation.hash, key).ok().map(|entry| entry.id),
+    };
     if let Some(prefixes) = &mut shard.prefixes {
-        prefixes.count_get(key, found.is_ok());
+        prefixes.count_get(key, found.is_some());
     }
     match found {
-        Ok(entry) => {
-            shard.store.hit(entry.id);
-            put_value(shard, entry.id, key, with_cas, reply);
+        Some(id) => {
+            shard.store.hit(id);
+            put_value(shard, id, key, with_cas, reply);
         }
-        Err(_) => shard.store.counters.get_misses += 1,
+        None => shard.store.counters.get_misses += 1,
     }
 }
 
@@ -29,10 +39,14 @@ pub(super) fn get(shard: &mut Shard, operation: &Operation, input: &[u8], with_c
 #[inline]
 fn put_value(shard: &mut Shard, id: ItemId, key: &[u8], with_cas: bool, reply: &mut Reply) {
     let item = shard.store.item(id);
-    let len = item.value_len();
     let cas = with_cas.then(|| item.cas());
-    value_header(&mut reply.out, key, item.client_flags(), len, cas, len.min(PIN_LEN_MIN) + 2);
-    put_data(shard, id, reply);
+    let len = item.value_len();
+    if len < PIN_LEN_MIN {
+        value(&mut reply.out, key, item.client_flags(), cas, item.value());
+    } else {
+        value_header(&mut reply.out, key, item.client_flags(), len, cas, 0);
+        put_data(shard, id, reply);
+    }
 }
 
 /// The value, copied or pinned, and the end of line behind it.

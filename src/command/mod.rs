@@ -79,14 +79,22 @@ impl Reply {
     }
 }
 
-/// Executes one operation, whose spans refer to `input`, and appends its reply.
+/// Executes one operation, whose spans refer to `input`, and appends its reply. `hint`: the item that it probably finds,
+/// as [`Store::prefetch_item`] gave it, if nothing but fetching was executed since.
 ///
 /// [`Verb::Admin`] concerns more than a shard and is not executed here.
 #[inline]
-pub fn execute(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
+pub fn execute(
+    shard: &mut Shard,
+    operation: &Operation,
+    hint: Option<ItemId>,
+    input: &[u8],
+    clock: &Clock,
+    reply: &mut Reply,
+) {
     match operation.verb {
-        Verb::Get => get::get(shard, operation, input, false, reply),
-        Verb::Gets => get::get(shard, operation, input, true, reply),
+        Verb::Get => get::get(shard, operation, hint, input, false, reply),
+        Verb::Gets => get::get(shard, operation, hint, input, true, reply),
         Verb::Gat => get::get_and_touch(shard, operation, input, clock, false, reply),
         Verb::Gats => get::get_and_touch(shard, operation, input, clock, true, reply),
         Verb::Touch => get::touch(shard, operation, input, clock, reply),

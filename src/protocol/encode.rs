@@ -104,41 +104,57 @@ impl std::fmt::Write for Output {
     }
 }
 
-/// Copies bytes into a buffer of the same length. For short ones, up to some dozens, where a call of the library's copy
-/// costs more than the copy.
+/// Copies bytes into a buffer of the same length. For short ones, up to 64, where a call of the library's copy costs more
+/// than the copy: overlapping parts of fixed length, and no loop, which would be made a call again.
 #[inline(always)]
 pub fn copy_short(to: &mut [u8], from: &[u8]) {
     let len = from.len();
     let to = &mut to[..len];
-    if len >= 16 {
-        if len > 128 {
-            to.copy_from_slice(from);
-            return;
+    match len {
+        33..=64 => {
+            to[..32].copy_from_slice(&from[..32]);
+            to[len - 32..].copy_from_slice(&from[len - 32..]);
         }
-        let mut at = 0;
-        while at + 16 < len {
-            to[at..at + 16].copy_from_slice(&from[at..at + 16]);
-            at += 16;
+        16..=32 => {
+            to[..16].copy_from_slice(&from[..16]);
+            to[len - 16..].copy_from_slice(&from[len - 16..]);
         }
-        to[len - 16..].copy_from_slice(&from[len - 16..]);
-    } else if len >= 8 {
-        to[..8].copy_from_slice(&from[..8]);
-        to[len - 8..].copy_from_slice(&from[len - 8..]);
-    } else if len >= 4 {
-        to[..4].copy_from_slice(&from[..4]);
-        to[len - 4..].copy_from_slice(&from[len - 4..]);
-    } else {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = *from;
+        8..=15 => {
+            to[..8].copy_from_slice(&from[..8]);
+            to[len - 8..].copy_from_slice(&from[len - 8..]);
         }
+        4..=7 => {
+            to[..4].copy_from_slice(&from[..4]);
+            to[len - 4..].copy_from_slice(&from[len - 4..]);
+        }
+        _ => to.copy_from_slice(from),
     }
 }
 
 /// `VALUE <key> <flags> <bytes>[ <cas>]\r\n`, and room made for `ahead` bytes behind it.
 #[inline]
 pub fn value_header(out: &mut Output, key: &[u8], client_flags: u32, value_len: usize, cas: Option<u64>, ahead: usize) {
-    const NUMBERS: usize = 10 + 10 + 20;
-    let room = out.room(b"VALUE    \r\n".len() + key.len() + NUMBERS + ahead);
+    let room = out.room(HEADER_MAX + key.len() + ahead);
+    let end = write_header(room, key, client_flags, value_len, cas);
+    out.advance(end);
+}
+
+/// The whole of `VALUE …`, with the value.
+#[inline]
+pub fn value(out: &mut Output, key: &[u8], client_flags: u32, cas: Option<u64>, value: &[u8]) {
+    let room = out.room(HEADER_MAX + key.len() + value.len() + 2);
+    let at = write_header(room, key, client_flags, value.len(), cas);
+    let (text, end) = room[at..at + value.len() + 2].split_at_mut(value.len());
+    copy_short(text, value);
+    end.copy_from_slice(b"\r\n");
+    out.advance(at + value.len() + 2);
+}
+
+/// What a header takes at most, besides its key: words, spaces, numbers.
+const HEADER_MAX: usize = b"VALUE    \r\n".len() + 10 + 10 + 20;
+
+#[inline]
+fn write_header(room: &mut [u8], key: &[u8], client_flags: u32, value_len: usize, cas: Option<u64>) -> usize {
     room[..6].copy_from_slice(b"VALUE ");
     let mut at = 6;
     copy_short(&mut room[at..at + key.len()], key);
@@ -158,7 +174,7 @@ pub fn value_header(out: &mut Output, key: &[u8], client_flags: u32, value_len: 
         at = decimal(room, at + 1, cas);
     }
     room[at..at + 2].copy_from_slice(b"\r\n");
-    out.advance(at + 2);
+    at + 2
 }
 
 /// Writes a number in decimal at an offset; gives the offset behind it.

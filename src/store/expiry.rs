@@ -28,7 +28,6 @@ impl Store {
 
     fn sweep(&mut self, class: ClassId, steps: u32) -> u64 {
         let mut freed = 0;
-        let pages = self.slabs.page_count(class);
         for id in self.slabs.scan(class, self.now, steps, &self.items) {
             if self.items.chunk(id) != Chunk::Linked {
                 continue;
@@ -40,10 +39,6 @@ impl Store {
                 self.class_counters[class.index()].expired_unfetched += u64::from(unfetched);
                 self.remove_by_id(id);
                 freed += 1;
-                // An emptied page has left: its chunks are not ours to look at any more.
-                if self.slabs.page_count(class) != pages {
-                    break;
-                }
             } else if item.exptime() != NEVER {
                 self.slabs.note_deadline(self.items.arena().page(id), item.exptime());
             }
@@ -66,6 +61,7 @@ impl Store {
                 self.settle(class, steps as usize);
             }
         }
+        self.return_an_empty_page();
         self.shrink();
     }
 

@@ -15,7 +15,7 @@
 //! percent it would be an eighth, for 1.6 bytes more per item. To divide a bucket the hashes of its items are needed; they
 //! are computed from the keys, which the caller provides, and prefetched one insertion ahead.
 
-use super::arena::{ItemId, Region, Zeroed};
+use super::arena::{ItemId, Region, Zeroed, matching_bytes};
 use crate::hash;
 use std::io;
 
@@ -27,10 +27,8 @@ const LOAD_MAX: usize = 10;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Bucket {
-    /// 0: the slot is free.
-    tags: [u8; SLOTS],
-    /// Number of the overflow bucket that continues this one, plus 1; 0: none.
-    link: u32,
+    /// Twelve tags, 0: the slot is free; then the number of the overflow bucket that continues this one, plus 1, 0: none.
+    head: [u8; 16],
     ids: [u32; SLOTS],
 }
 
@@ -39,7 +37,7 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 // SAFETY: integers; all zero is an empty bucket.
 unsafe impl Zeroed for Bucket {}
 
-const EMPTY: Bucket = Bucket { tags: [0; SLOTS], link: 0, ids: [0; SLOTS] };
+const EMPTY: Bucket = Bucket { head: [0; 16], ids: [0; SLOTS] };
 
 /// Where an entry stands. Valid until the next change of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,10 +140,10 @@ impl Index {
                 }
                 slots &= slots - 1;
             }
-            if bucket.link == 0 {
-                return None;
+            match bucket.link() {
+                0 => return None,
+                link => at = BucketId::Overflow(link - 1),
             }
-            at = BucketId::Overflow(bucket.link - 1);
         }
     }
 
@@ -197,14 +195,14 @@ impl Index {
             let free = bucket.matches(0);
             if free != 0 {
                 let slot = slot(free);
-                bucket.tags[slot] = tag;
+                bucket.head[slot] = tag;
                 bucket.ids[slot] = id.bits();
                 return true;
             }
-            if bucket.link == 0 {
-                return self.place_in_overflow(at, tag, id);
+            match bucket.link() {
+                0 => return self.place_in_overflow(at, tag, id),
+                link => at = BucketId::Overflow(link - 1),
             }
-            at = BucketId::Overflow(bucket.link - 1);
         }
     }
 
@@ -212,7 +210,7 @@ impl Index {
     fn place_in_overflow(&mut self, full: BucketId, tag: u8, id: ItemId) -> bool {
         let number = if self.overflow_free != 0 {
             let number = self.overflow_free;
-            self.overflow_free = self.overflow[number as usize - 1].link;
+            self.overflow_free = self.overflow[number as usize - 1].link();
             number
         } else if self.overflow.grow(1) {
             self.overflow.len() as u32
@@ -221,9 +219,9 @@ impl Index {
         };
         let bucket = &mut self.overflow[number as usize - 1];
         *bucket = EMPTY;
-        bucket.tags[0] = tag;
+        bucket.head[0] = tag;
         bucket.ids[0] = id.bits();
-        self.bucket_mut(full).link = number;
+        self.bucket_mut(full).set_link(number);
         true
     }
 
@@ -237,7 +235,7 @@ impl Index {
     #[inline]
     pub(super) fn remove(&mut self, place: Place) {
         let bucket = self.bucket_mut(place.bucket);
-        bucket.tags[usize::from(place.slot)] = 0;
+        bucket.head[usize::from(place.slot)] = 0;
         bucket.ids[usize::from(place.slot)] = 0;
         self.count -= 1;
     }
@@ -286,12 +284,12 @@ impl Entries {
     fn take(index: &mut Index, bucket: usize) -> Entries {
         let taken = std::mem::replace(&mut index.buckets[bucket], EMPTY);
         let mut entries = Entries { inline: taken.ids, more: Vec::new() };
-        let mut link = taken.link;
+        let mut link = taken.link();
         while link != 0 {
             let overflow = &mut index.overflow[link as usize - 1];
             entries.more.extend_from_slice(&overflow.ids);
-            let next = overflow.link;
-            overflow.link = index.overflow_free;
+            let next = overflow.link();
+            overflow.set_link(index.overflow_free);
             index.overflow_free = link;
             link = next;
         }
@@ -304,21 +302,26 @@ impl Entries {
 }
 
 impl Bucket {
-    /// A mask with the high bit of byte `n` set where slot `n` has this tag. A byte above a match may be set too
-    /// (the subtraction borrows); the id and the key decide.
     #[inline]
-    fn matches(&self, tag: u8) -> u128 {
-        const ONES: u128 = u128::from_le_bytes([1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0]);
-        let mut bytes = [0; 16];
-        bytes[..SLOTS].copy_from_slice(&self.tags);
-        let differences = u128::from_le_bytes(bytes) ^ (ONES * u128::from(tag));
-        differences.wrapping_sub(ONES) & !differences & (ONES << 7)
+    fn link(&self) -> u32 {
+        let [.., a, b, c, d] = self.head;
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    fn set_link(&mut self, link: u32) {
+        self.head[SLOTS..].copy_from_slice(&link.to_le_bytes());
+    }
+
+    /// A mask of the slots with this tag: bit *n* for slot *n*.
+    #[inline]
+    fn matches(&self, tag: u8) -> u32 {
+        matching_bytes(&self.head, tag) & ((1 << SLOTS) - 1)
     }
 }
 
 #[inline]
-fn slot(mask: u128) -> usize {
-    mask.trailing_zeros() as usize / 8
+fn slot(mask: u32) -> usize {
+    mask.trailing_zeros() as usize
 }
 
 #[cfg(test)]

@@ -345,6 +345,12 @@ impl<'a> Item<'a> {
         self.write(PREV, raw);
     }
 
+    /// Whether it is in the cache, rather than being received, or dead but pinned.
+    #[inline]
+    pub fn is_linked(&self) -> bool {
+        self.next() != FLOATING
+    }
+
     /// Takes it out of the linked items, once the list and the index have let go of it.
     #[inline]
     pub(super) fn set_floating(&self) {

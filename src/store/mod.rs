@@ -227,12 +227,24 @@ impl Store {
         self.index.prefetch(hash);
     }
 
-    /// Asks for the item that a hash probably names, once its bucket has come.
+    /// Asks for the item that a hash probably names, once its bucket has come, and gives its id for [`Store::confirm`].
     #[inline]
-    pub fn prefetch_item(&self, hash: u64) {
-        if let Some(id) = self.index.candidate(hash) {
+    pub fn prefetch_item(&self, hash: u64) -> Option<ItemId> {
+        let candidate = self.index.candidate(hash);
+        if let Some(id) = candidate {
             self.items.arena().prefetch(id);
         }
+        candidate
+    }
+
+    /// Whether an id that [`Store::prefetch_item`] gave is the live item with a key, which saves a second look at the
+    /// bucket. No is no answer: [`Store::find`] gives one.
+    ///
+    /// Since the id was given nothing was stored and no page was moved; items may have been freed.
+    #[inline]
+    pub fn confirm(&self, id: ItemId, key: &[u8]) -> bool {
+        let item = self.items.at(id);
+        same(item.key(), key) && item.is_linked() && self.death(&item).is_none()
     }
 
     /// The live item with this key. A dead one is freed on the way.
@@ -547,9 +559,7 @@ impl Store {
 
     #[inline]
     fn free_chunk(&mut self, id: ItemId) {
-        if let Some(page) = self.slabs.free(id, &self.items) {
-            self.page_emptied(page);
-        }
+        self.slabs.free(id, &self.items);
     }
 
     /// Keeps the value of an item where it is, and as it is, until [`Store::unpin`], so that it can be written to a socket
@@ -609,6 +619,7 @@ impl Store {
     #[inline(never)]
     fn make_room(&mut self, class: ClassId) -> Option<ItemId> {
         if self.slabs.take_page(class, &self.budget)
+            || self.take_empty_page(class)
             || self.reclaim(class, RECLAIM_STEPS)
             || self.evict(class)
             || self.take_from_other_class(class)

@@ -8,19 +8,37 @@ use super::lru::Segment;
 use super::slab::ClassId;
 
 impl Store {
-    /// A page has no item any more. It goes back to the budget, unless it is the last its class has room in.
-    pub(super) fn page_emptied(&mut self, page: PageId) {
-        let class = self.slabs.class_of(page);
-        if self.slabs.has_other_room(class, page) || self.budget.surplus(self.slabs.shard()) > 0 {
+    /// Gives back a page without items, unless it is the last that its class has room in.
+    pub(super) fn return_an_empty_page(&mut self) {
+        if !self.slabs.has_empty_page() {
+            return;
+        }
+        let spare = self
+            .slabs
+            .ids()
+            .find_map(|class| self.slabs.empty_page(class).filter(|&page| self.slabs.has_other_room(class, page)));
+        if let Some(page) = spare {
             self.slabs.return_page(page, &self.budget, &self.items);
         }
     }
 
+    /// Takes a page without items from whichever class has one.
+    pub(super) fn take_empty_page(&mut self, class: ClassId) -> bool {
+        if !self.slabs.has_empty_page() {
+            return false;
+        }
+        let Some(page) = self.slabs.ids().find_map(|other| self.slabs.empty_page(other)) else { return false };
+        self.slabs.give_up(page);
+        self.slabs.adopt(class, page);
+        true
+    }
+
     /// Takes a page for a class that has neither a free chunk nor anything to evict.
     pub(super) fn take_from_other_class(&mut self, class: ClassId) -> bool {
-        let empty = self.slabs.ids().find_map(|other| self.slabs.empty_page(other));
-        let taken = empty.or_else(|| if self.options.reassign { self.empty_a_page(Some(class)) } else { None });
-        match taken {
+        if !self.options.reassign {
+            return false;
+        }
+        match self.empty_a_page(Some(class)) {
             Some(page) => {
                 self.slabs.give_up(page);
                 self.slabs.adopt(class, page);
@@ -56,8 +74,6 @@ impl Store {
     /// Evicts all items of a page; `can_empty` said yes.
     fn empty(&mut self, page: PageId) {
         let class = self.slabs.class_of(page);
-        // Kept from the budget while it is being emptied: the last chunk freed would send it there.
-        self.slabs.hold(page);
         for id in self.slabs.chunks(page, &self.items) {
             match self.items.chunk(id) {
                 Chunk::Free => {}
@@ -66,7 +82,6 @@ impl Store {
                 Chunk::Floating => unreachable!("`can_empty` found none"),
             }
         }
-        self.slabs.let_go(page);
     }
 
     /// Whether no item on a page is being received or written.

@@ -217,6 +217,8 @@ pub(super) struct Slabs {
     classes: Vec<Class>,
     /// By page number; pages of other shards are left at their default.
     pages: Vec<Page>,
+    /// Pages without a chunk in use.
+    empty: u32,
     /// Class of an item of up to 1024 bytes, by its size in units of 8 bytes, rounded up.
     small: [u8; 129],
 }
@@ -240,7 +242,7 @@ impl Slabs {
             let size = units as u32 * 8;
             *class = sizes[..sizes.len() - 1].iter().position(|&chunk| chunk >= size).map_or(0, |at| at as u8 + 1);
         }
-        Slabs { shard, classes, pages: Vec::new(), small }
+        Slabs { shard, classes, pages: Vec::new(), empty: 0, small }
     }
 
     /// The class whose chunks are the smallest that hold `size` bytes; `None`: the item is large.
@@ -301,6 +303,7 @@ impl Slabs {
                 items.arena().id(page_id, (page.fresh as usize - 1) * class.size as usize)
             }
         };
+        self.empty -= u32::from(page.used == 0);
         page.used += 1;
         class.used += 1;
         if page.free == 0 && page.fresh == class.per_page {
@@ -329,13 +332,15 @@ impl Slabs {
         let class = &mut self.classes[class_id.index()];
         class.pages.push(page);
         class.with_room.push(page);
+        self.empty += 1;
         self.pages[page.0 as usize] =
             Page { class: class_id.0, listed: true, expires_first: u32::MAX, ..Page::default() };
     }
 
-    /// Frees a chunk. Gives its page when that was the last chunk in use there: see [`Slabs::give_up`].
+    /// Frees a chunk. Its page stays with its class, even without items, until housekeeping or a class in need takes it:
+    /// a look at an item never makes a page leave.
     #[inline]
-    pub(super) fn free(&mut self, id: ItemId, items: &Items) -> Option<PageId> {
+    pub(super) fn free(&mut self, id: ItemId, items: &Items) {
         let page_id = items.arena().page(id);
         let page = &mut self.pages[page_id.0 as usize];
         let class = &mut self.classes[usize::from(page.class)];
@@ -347,13 +352,14 @@ impl Slabs {
             page.listed = true;
             class.with_room.push(page_id);
         }
-        (page.used == 0).then_some(page_id)
+        self.empty += u32::from(page.used == 0);
     }
 
     /// Lets go of an empty page: it is nobody's then, and the caller gives it to another class or to the budget.
     pub(super) fn give_up(&mut self, page_id: PageId) {
         let page = std::mem::take(&mut self.pages[page_id.0 as usize]);
         assert!(page.used == 0, "a page is given up when it is empty");
+        self.empty -= 1;
         let class = &mut self.classes[usize::from(page.class)];
         class.with_room.retain(|&other| other != page_id);
         class.pages.retain(|&other| other != page_id);
@@ -392,20 +398,16 @@ impl Slabs {
         self.classes[class.index()].with_room.iter().any(|&other| other != page)
     }
 
+    /// Whether there is a page without items.
+    #[inline]
+    pub(super) fn has_empty_page(&self) -> bool {
+        self.empty > 0
+    }
+
     /// A page of a class without items.
     pub(super) fn empty_page(&self, class: ClassId) -> Option<PageId> {
         let class = &self.classes[class.index()];
         class.with_room.iter().copied().find(|page| self.pages[page.0 as usize].used == 0)
-    }
-
-    /// Counts one chunk more in use, so that a page does not count as empty while it is being emptied.
-    pub(super) fn hold(&mut self, page: PageId) {
-        self.pages[page.0 as usize].used += 1;
-    }
-
-    /// Undoes [`Slabs::hold`].
-    pub(super) fn let_go(&mut self, page: PageId) {
-        self.pages[page.0 as usize].used -= 1;
     }
 
     /// Remembers that an item of this page dies at a count of the clock.

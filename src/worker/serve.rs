@@ -166,6 +166,8 @@ pub struct Serve<'a> {
     /// Shards that are leased for the connection at hand.
     leased: Vec<usize>,
     group: Vec<Operation>,
+    /// The items that the operations of the group probably find.
+    hints: Vec<Option<ItemId>>,
     /// Batches of this worker that are done.
     done: Vec<Box<Batch>>,
     spare: Vec<Box<Batch>>,
@@ -207,6 +209,7 @@ impl<'a> Serve<'a> {
             sides,
             leased: Vec::new(),
             group: vec![Operation::default(); limits.group_len],
+            hints: vec![None; limits.group_len],
             done: Vec::new(),
             spare: Vec::new(),
         }
@@ -326,13 +329,15 @@ impl<'a> Serve<'a> {
 
     #[inline]
     fn execute_group(&mut self, talk: &mut Talk, count: usize, input: &[u8], output: &mut Reply) {
-        for operation in &self.group[..count] {
+        for at in 0..count {
+            let operation = &self.group[at];
             if operation.verb.is_keyed()
                 && let Some(lease) = &self.sides[self.shard_of(operation.hash)].lease
             {
-                lease.store.prefetch_item(operation.hash);
+                self.hints[at] = lease.store.prefetch_item(operation.hash);
             }
         }
+        let mut only_fetched = true;
         for at in 0..count {
             let operation = &self.group[at];
             if !operation.verb.is_keyed() {
@@ -341,7 +346,11 @@ impl<'a> Serve<'a> {
             }
             let shard = self.shard_of(operation.hash);
             match &mut self.sides[shard].lease {
-                Some(lease) => command::execute(lease, operation, input, self.clock, talk.pending.sink(output)),
+                Some(lease) => {
+                    only_fetched &= operation.verb.only_fetches();
+                    let hint = if only_fetched { self.hints[at] } else { None };
+                    command::execute(lease, operation, hint, input, self.clock, talk.pending.sink(output));
+                }
                 None => {
                     let operation = *operation;
                     let origin = Origin { token: talk.token, generation: talk.generation, slot: talk.pending.gap() };
@@ -638,7 +647,7 @@ fn run(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock,
         }
         for (task, _) in group {
             match task {
-                Task::Execute(operation) => command::execute(shard, operation, bytes, clock, reply),
+                Task::Execute(operation) => command::execute(shard, operation, None, bytes, clock, reply),
                 Task::Commit(operation, id) => set::commit(shard, operation, bytes, *id, clock, reply),
                 Task::Reserve(operation) => match set::reserve(shard, operation, bytes) {
                     Ok(id) => reply.out.put(&id.bits().to_le_bytes()),
