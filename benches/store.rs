@@ -213,12 +213,12 @@ impl<'a> Bench<'a> {
             }
         }
         if self.prefetch {
+            self.shard.store.begin_group();
             self.hints.clear();
             self.hints.extend(self.group.iter().map(|operation| self.shard.store.prefetch_item(operation.hash)));
         }
-        let fetches = self.group.iter().all(|operation| operation.verb.only_fetches());
         for (at, operation) in self.group.iter().enumerate() {
-            let hint = if self.prefetch && fetches { self.hints[at] } else { None };
+            let hint = if self.prefetch { self.hints[at] } else { None };
             command::execute(&mut self.shard, operation, hint, input, &self.clock, &mut self.reply);
         }
     }

@@ -745,7 +745,7 @@ pub(super) mod tests {
         pub(crate) fn set(&mut self, number: usize, key: &str, deadline: u32, value: &[u8]) {
             let hash = self.hasher.hash(key.as_bytes());
             let store = &mut self.shards[number].store;
-            let old = store.find(hash, key.as_bytes()).ok();
+            let old = store.find(hash, key.as_bytes()).ok().map(|entry| entry.id);
             let id = store.put(hash, key.as_bytes(), 0, deadline, value, old).expect("memory");
             store.hit(id);
         }

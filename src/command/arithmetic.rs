@@ -74,7 +74,7 @@ fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up: bool) -> O
         let key = &mut key[..item.key().len()];
         key.copy_from_slice(item.key());
         let (flags, deadline, state) = (item.client_flags(), item.exptime(), item.state());
-        match store.put(operation.hash, key, flags, deadline, &value[..value_len], Some(entry)) {
+        match store.put(operation.hash, key, flags, deadline, &value[..value_len], Some(entry.id)) {
             Ok(id) => {
                 store.item(id).change_state(state & super::set::LASTING_STATE, 0);
                 id

@@ -51,7 +51,7 @@ pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8]
             // An empty item takes its place: of the old one only the CAS value stays.
             let deadline =
                 if operation.has(b'T') { clock.deadline(operation.exptime, shard.store.now()) } else { NEVER };
-            match shard.store.put(operation.hash, key, operation.client_flags, deadline, b"", Some(entry)) {
+            match shard.store.put(operation.hash, key, operation.client_flags, deadline, b"", Some(entry.id)) {
                 Ok(new) => id = new,
                 Err(_) => {
                     reply.out.put(b"SERVER_ERROR out of memory\r\n");

@@ -19,19 +19,16 @@ pub(super) fn get(
     reply: &mut Reply,
 ) {
     let key = operation.key.of(input);
-    let found = match hint {
-        Some(id) if shard.store.confirm(id, key) => Some(id),
-        _ => shard.store.find(operation.hash, key).ok().map(|entry| entry.id),
-    };
+    let found = shard.store.seek(hint, operation.hash, key);
     if let Some(prefixes) = &mut shard.prefixes {
-        prefixes.count_get(key, found.is_some());
+        prefixes.count_get(key, found.is_ok());
     }
     match found {
-        Some(id) => {
+        Ok(id) => {
             shard.store.hit(id);
             put_value(shard, id, key, with_cas, reply);
         }
-        None => shard.store.counters.get_misses += 1,
+        Err(_) => shard.store.counters.get_misses += 1,
     }
 }
 
@@ -111,14 +108,21 @@ pub(super) fn touch(shard: &mut Shard, operation: &Operation, input: &[u8], cloc
     }
 }
 
-pub(super) fn meta_get(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
+pub(super) fn meta_get(
+    shard: &mut Shard,
+    operation: &Operation,
+    hint: Option<ItemId>,
+    input: &[u8],
+    clock: &Clock,
+    reply: &mut Reply,
+) {
     let key = operation.key.of(input);
-    let found = shard.store.find(operation.hash, key);
+    let found = shard.store.seek(hint, operation.hash, key);
     if let Some(prefixes) = &mut shard.prefixes {
         prefixes.count_get(key, found.is_ok());
     }
     match found {
-        Ok(entry) => meta_hit(shard, operation, input, clock, entry.id, false, reply),
+        Ok(id) => meta_hit(shard, operation, input, clock, id, false, reply),
         Err(_) => match vivify(shard, operation, key, clock) {
             // As in memcached, an item that was created counts as a hit.
             Some(Ok(id)) => meta_hit(shard, operation, input, clock, id, true, reply),

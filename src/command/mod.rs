@@ -80,7 +80,7 @@ impl Reply {
 }
 
 /// Executes one operation, whose spans refer to `input`, and appends its reply. `hint`: the item that it probably finds,
-/// as [`Store::prefetch_item`] gave it, if nothing but fetching was executed since.
+/// as [`Store::prefetch_item`] gave it for this group, if it did.
 ///
 /// [`Verb::Admin`] concerns more than a shard and is not executed here.
 #[inline]
@@ -99,13 +99,13 @@ pub fn execute(
         Verb::Gats => get::get_and_touch(shard, operation, input, clock, true, reply),
         Verb::Touch => get::touch(shard, operation, input, clock, reply),
         Verb::Set | Verb::Add | Verb::Replace | Verb::Append | Verb::Prepend | Verb::Cas => {
-            set::store(shard, operation, input, clock, reply);
+            set::store(shard, operation, hint, input, clock, reply);
         }
         Verb::Delete => delete::delete(shard, operation, input, reply),
         Verb::Incr => arithmetic::arithmetic(shard, operation, input, true, reply),
         Verb::Decr => arithmetic::arithmetic(shard, operation, input, false, reply),
-        Verb::MetaGet => get::meta_get(shard, operation, input, clock, reply),
-        Verb::MetaSet => set::meta_set(shard, operation, input, clock, reply),
+        Verb::MetaGet => get::meta_get(shard, operation, hint, input, clock, reply),
+        Verb::MetaSet => set::meta_set(shard, operation, hint, input, clock, reply),
         Verb::MetaDelete => delete::meta_delete(shard, operation, input, clock, reply),
         Verb::MetaArithmetic => arithmetic::meta_arithmetic(shard, operation, input, clock, reply),
         Verb::MetaDebug => get::meta_debug(shard, operation, input, reply),

@@ -6,7 +6,7 @@ use crate::clock::{Clock, NEVER};
 use crate::protocol::{Operation, Verb};
 use crate::store::arena::ItemId;
 use crate::store::item::{KEY_BINARY, STALE, WON};
-use crate::store::{Absent, Entry, OutOfMemory};
+use crate::store::{Absent, OutOfMemory};
 
 /// What of an item's state outlives a change of its value.
 pub(super) const LASTING_STATE: u8 = KEY_BINARY;
@@ -65,19 +65,27 @@ struct Change {
 }
 
 #[inline]
-pub(super) fn store(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
+pub(super) fn store(
+    shard: &mut Shard,
+    operation: &Operation,
+    hint: Option<ItemId>,
+    input: &[u8],
+    clock: &Clock,
+    reply: &mut Reply,
+) {
     if operation.too_large {
         refuse_large(shard, operation, operation.key.of(input), operation.verb == Verb::Set, reply);
         return;
     }
     let value = Value::Bytes(operation.value.of(input));
-    store_value(shard, operation, operation.key.of(input), value, clock, reply);
+    store_value(shard, operation, hint, operation.key.of(input), value, clock, reply);
 }
 
 #[inline]
 fn store_value(
     shard: &mut Shard,
     operation: &Operation,
+    hint: Option<ItemId>,
     key: &[u8],
     value: Value<'_>,
     clock: &Clock,
@@ -99,7 +107,7 @@ fn store_value(
         new_cas: None,
         state: 0,
     };
-    let text: &[u8] = match apply(shard, operation, key, value, &change) {
+    let text: &[u8] = match apply(shard, operation, hint, key, value, &change) {
         Outcome::Stored(_) => b"STORED\r\n",
         Outcome::NotStored => b"NOT_STORED\r\n",
         Outcome::Exists => b"EXISTS\r\n",
@@ -133,13 +141,20 @@ fn out_of_memory(shard: &mut Shard, operation: &Operation, key: &[u8], forget: b
 }
 
 #[inline]
-fn apply(shard: &mut Shard, operation: &Operation, key: &[u8], value: Value<'_>, change: &Change) -> Outcome {
+fn apply(
+    shard: &mut Shard,
+    operation: &Operation,
+    hint: Option<ItemId>,
+    key: &[u8],
+    value: Value<'_>,
+    change: &Change,
+) -> Outcome {
     if let Some(prefixes) = &mut shard.prefixes {
         prefixes.count_set(key);
     }
     let len = value.len(shard);
     shard.store.count_set(key.len(), operation.client_flags, len);
-    let outcome = decide(shard, operation, key, value, change);
+    let outcome = decide(shard, operation, hint, key, value, change);
     // Whatever kept the value from being stored, the item it was received into is not needed any more.
     if let Value::Item(id) = value
         && outcome != Outcome::Stored(id)
@@ -150,20 +165,27 @@ fn apply(shard: &mut Shard, operation: &Operation, key: &[u8], value: Value<'_>,
 }
 
 #[inline]
-fn decide(shard: &mut Shard, operation: &Operation, key: &[u8], value: Value<'_>, change: &Change) -> Outcome {
-    let old = shard.store.find(operation.hash, key);
+fn decide(
+    shard: &mut Shard,
+    operation: &Operation,
+    hint: Option<ItemId>,
+    key: &[u8],
+    value: Value<'_>,
+    change: &Change,
+) -> Outcome {
+    let old = shard.store.seek(hint, operation.hash, key);
     let mut change = *change;
     if let Some(compare) = change.compare {
         match old {
-            Ok(entry) => {
-                let item = shard.store.item(entry.id);
+            Ok(old) => {
+                let item = shard.store.item(old);
                 if item.cas() == compare && shard.store.options().cas {
-                    shard.store.counters_of(entry.id).cas_hits += 1;
+                    shard.store.counters_of(old).cas_hits += 1;
                 } else if change.invalidate && compare < item.cas() {
                     change.deadline = item.exptime();
                     change.state |= STALE | item.state() & WON;
                 } else {
-                    shard.store.counters_of(entry.id).cas_badval += 1;
+                    shard.store.counters_of(old).cas_badval += 1;
                     return Outcome::Exists;
                 }
             }
@@ -175,13 +197,13 @@ fn decide(shard: &mut Shard, operation: &Operation, key: &[u8], value: Value<'_>
         }
     }
     match (change.mode, old) {
-        (Mode::Add, Ok(entry)) => {
+        (Mode::Add, Ok(old)) => {
             // As memcached: a failed add counts as use of what is there.
-            shard.store.bump(entry.id);
+            shard.store.bump(old);
             Outcome::NotStored
         }
         (Mode::Replace, Err(_)) => Outcome::NotStored,
-        (Mode::Append | Mode::Prepend, Ok(entry)) => extend(shard, operation, key, value, &change, entry),
+        (Mode::Append | Mode::Prepend, Ok(old)) => extend(shard, operation, key, value, &change, old),
         (Mode::Append | Mode::Prepend, Err(_)) => match change.vivify {
             Some(deadline) => put(shard, operation, key, value, &Change { deadline, ..change }, old),
             None => Outcome::NotStored,
@@ -197,7 +219,7 @@ fn put(
     key: &[u8],
     value: Value<'_>,
     change: &Change,
-    old: Result<Entry, Absent>,
+    old: Result<ItemId, Absent>,
 ) -> Outcome {
     let id = match value {
         Value::Bytes(bytes) => {
@@ -236,10 +258,10 @@ fn extend(
     key: &[u8],
     value: Value<'_>,
     change: &Change,
-    old: Entry,
+    old: ItemId,
 ) -> Outcome {
     let store = &shard.store;
-    let item = store.item(old.id);
+    let item = store.item(old);
     let (flags, deadline, state) = (item.client_flags(), item.exptime(), item.state() & LASTING_STATE);
     let old_len = item.value_len();
     let added = match value {
@@ -251,24 +273,24 @@ fn extend(
         return Outcome::OutOfMemory;
     }
     // The old value must not be evicted to make room for the new one.
-    store.pin(old.id);
+    store.pin(old);
     let allocated = store.allocate(key, flags, old_len + added);
     if let Ok(id) = allocated {
         let items = store.items();
         let mut cursor = items.value_cursor(id);
         if change.mode == Mode::Append {
-            cursor = items.copy_value(cursor, old.id);
+            cursor = items.copy_value(cursor, old);
         }
         cursor = match value {
             Value::Bytes(bytes) => items.fill(cursor, bytes),
             Value::Item(from) => items.copy_value(cursor, from),
         };
         if change.mode == Mode::Prepend {
-            items.copy_value(cursor, old.id);
+            items.copy_value(cursor, old);
         }
         store.link(id, operation.hash, deadline);
     }
-    store.unpin(old.id);
+    store.unpin(old);
     match allocated {
         Ok(id) => finish(shard, id, &Change { state: state | change.state, ..*change }),
         Err(OutOfMemory) => Outcome::OutOfMemory,
@@ -296,25 +318,33 @@ pub fn reserve(shard: &mut Shard, operation: &Operation, input: &[u8]) -> Result
 pub fn commit(shard: &mut Shard, operation: &Operation, input: &[u8], id: ItemId, clock: &Clock, reply: &mut Reply) {
     let (key, value) = (operation.key.of(input), Value::Item(id));
     if operation.verb == Verb::MetaSet {
-        meta_set_value(shard, operation, input, value, clock, reply);
+        meta_set_value(shard, operation, None, input, value, clock, reply);
     } else {
-        store_value(shard, operation, key, value, clock, reply);
+        store_value(shard, operation, None, key, value, clock, reply);
     }
 }
 
-pub(super) fn meta_set(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
+pub(super) fn meta_set(
+    shard: &mut Shard,
+    operation: &Operation,
+    hint: Option<ItemId>,
+    input: &[u8],
+    clock: &Clock,
+    reply: &mut Reply,
+) {
     if operation.too_large {
         // Errors are never hidden by `q`.
         let loud = Operation { quiet: false, ..*operation };
         refuse_large(shard, &loud, operation.key.of(input), true, reply);
         return;
     }
-    meta_set_value(shard, operation, input, Value::Bytes(operation.value.of(input)), clock, reply);
+    meta_set_value(shard, operation, hint, input, Value::Bytes(operation.value.of(input)), clock, reply);
 }
 
 fn meta_set_value(
     shard: &mut Shard,
     operation: &Operation,
+    hint: Option<ItemId>,
     input: &[u8],
     value: Value<'_>,
     clock: &Clock,
@@ -338,7 +368,7 @@ fn meta_set_value(
         state: key_state(operation),
     };
     let key = operation.key.of(input);
-    let outcome = apply(shard, operation, key, value, &change);
+    let outcome = apply(shard, operation, hint, key, value, &change);
     let status: &[u8] = match outcome {
         Outcome::Stored(_) if operation.quiet => return,
         Outcome::Stored(_) => b"HD",

@@ -94,12 +94,6 @@ impl Verb {
         matches!(self, Verb::MetaGet | Verb::MetaSet | Verb::MetaDelete | Verb::MetaArithmetic | Verb::MetaDebug)
     }
 
-    /// Whether it stores nothing: no item comes into being by it.
-    #[inline]
-    pub fn only_fetches(self) -> bool {
-        matches!(self, Verb::Get | Verb::Gets | Verb::End | Verb::Say)
-    }
-
     /// Whether it stores: the operation has a value.
     #[inline]
     pub fn is_storage(self) -> bool {

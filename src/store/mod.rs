@@ -227,7 +227,14 @@ impl Store {
         self.index.prefetch(hash);
     }
 
-    /// Asks for the item that a hash probably names, once its bucket has come, and gives its id for [`Store::confirm`].
+    /// A group of operations begins: hints given before do not hold any more.
+    #[inline]
+    pub fn begin_group(&mut self) {
+        self.slabs.forget_moves();
+    }
+
+    /// Asks for the item that a hash probably names, once its bucket has come, and gives its id as a hint for
+    /// [`Store::seek`] within this group.
     #[inline]
     pub fn prefetch_item(&self, hash: u64) -> Option<ItemId> {
         let candidate = self.index.candidate(hash);
@@ -237,14 +244,21 @@ impl Store {
         candidate
     }
 
-    /// Whether an id that [`Store::prefetch_item`] gave is the live item with a key, which saves a second look at the
-    /// bucket. No is no answer: [`Store::find`] gives one.
+    /// The live item with this key, found by the hint if it is the one, which saves a second look at its bucket.
     ///
-    /// Since the id was given nothing was stored and no page was moved; items may have been freed.
+    /// A hint names a place where a chunk began when the group did. As long as no page has changed hands one still does, and
+    /// if it holds a linked item with this key, that is the only one.
     #[inline]
-    pub fn confirm(&self, id: ItemId, key: &[u8]) -> bool {
-        let item = self.items.at(id);
-        same(item.key(), key) && item.is_linked() && self.death(&item).is_none()
+    pub fn seek(&mut self, hint: Option<ItemId>, hash: u64, key: &[u8]) -> Result<ItemId, Absent> {
+        if let Some(id) = hint
+            && !self.slabs.have_moved()
+        {
+            let item = self.items.at(id);
+            if same(item.key(), key) && item.is_linked() && self.death(&item).is_none() {
+                return Ok(id);
+            }
+        }
+        self.find(hash, key).map(|entry| entry.id)
     }
 
     /// The live item with this key. A dead one is freed on the way.
@@ -390,7 +404,7 @@ impl Store {
         Ok(chunks[0])
     }
 
-    /// Stores a value under a key, in place of `old` (what [`Store::find`] just gave, or none), with a deadline. The new
+    /// Stores a value under a key, in place of `old` (what was just found, or none), with a deadline. The new
     /// item has no CAS value yet, and no state but its segment.
     #[inline]
     pub fn put(
@@ -400,15 +414,15 @@ impl Store {
         client_flags: u32,
         deadline: u32,
         value: &[u8],
-        old: Option<Entry>,
+        old: Option<ItemId>,
     ) -> Result<ItemId, OutOfMemory> {
-        if let Some(entry) = old
+        if let Some(id) = old
             && let Some(class) = self.slabs.class_for(self.items.size(key.len(), client_flags, value.len()))
-            && class == self.slabs.class_of(self.items.arena().page(entry.id))
-            && !self.is_pinned(entry.id)
+            && class == self.slabs.class_of(self.items.arena().page(id))
+            && !self.is_pinned(id)
         {
-            self.overwrite(entry.id, class, key, client_flags, deadline, value);
-            return Ok(entry.id);
+            self.overwrite(id, class, key, client_flags, deadline, value);
+            return Ok(id);
         }
         let id = self.allocate(key, client_flags, value.len())?;
         self.items.fill(self.items.value_cursor(id), value);

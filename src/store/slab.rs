@@ -219,6 +219,8 @@ pub(super) struct Slabs {
     pages: Vec<Page>,
     /// Pages without a chunk in use.
     empty: u32,
+    /// A page has left its class since [`Slabs::forget_moves`].
+    moved: bool,
     /// Class of an item of up to 1024 bytes, by its size in units of 8 bytes, rounded up.
     small: [u8; 129],
 }
@@ -242,7 +244,7 @@ impl Slabs {
             let size = units as u32 * 8;
             *class = sizes[..sizes.len() - 1].iter().position(|&chunk| chunk >= size).map_or(0, |at| at as u8 + 1);
         }
-        Slabs { shard, classes, pages: Vec::new(), empty: 0, small }
+        Slabs { shard, classes, pages: Vec::new(), empty: 0, moved: false, small }
     }
 
     /// The class whose chunks are the smallest that hold `size` bytes; `None`: the item is large.
@@ -360,6 +362,7 @@ impl Slabs {
         let page = std::mem::take(&mut self.pages[page_id.0 as usize]);
         assert!(page.used == 0, "a page is given up when it is empty");
         self.empty -= 1;
+        self.moved = true;
         let class = &mut self.classes[usize::from(page.class)];
         class.with_room.retain(|&other| other != page_id);
         class.pages.retain(|&other| other != page_id);
@@ -396,6 +399,18 @@ impl Slabs {
     /// Whether a class has a free chunk outside a page.
     pub(super) fn has_other_room(&self, class: ClassId, page: PageId) -> bool {
         self.classes[class.index()].with_room.iter().any(|&other| other != page)
+    }
+
+    /// From now on [`Slabs::have_moved`] speaks of what comes.
+    #[inline]
+    pub(super) fn forget_moves(&mut self) {
+        self.moved = false;
+    }
+
+    /// Whether a page has left its class: ids from before may not name chunks any more.
+    #[inline]
+    pub(super) fn have_moved(&self) -> bool {
+        self.moved
     }
 
     /// Whether there is a page without items.

@@ -24,7 +24,7 @@ impl Random {
 impl Store {
     fn set(&mut self, key: &[u8], value: &[u8], deadline: u32) -> Result<ItemId, OutOfMemory> {
         let hash = self.hasher.hash(key);
-        let old = self.find(hash, key).ok();
+        let old = self.find(hash, key).ok().map(|entry| entry.id);
         self.put(hash, key, 0, deadline, value, old)
     }
 
@@ -244,4 +244,29 @@ fn a_lowered_limit_is_met() {
     }
     assert_eq!(store.budget.surplus(0), 0);
     store.validate();
+}
+
+#[test]
+fn a_hint_holds_until_a_page_changes_hands() {
+    let mut store = store(4, StoreOptions::default());
+    for number in 0..8000 {
+        store.set(format!("k{number}").as_bytes(), &[1; 200], NEVER).expect("memory");
+    }
+    let hash = store.hasher.hash(b"k7");
+    store.begin_group();
+    let hint = store.prefetch_item(hash);
+    let found = store.find(hash, b"k7").expect("it was set").id;
+    assert_eq!(store.seek(hint, hash, b"k7"), Ok(found));
+    // Another item's place is no answer, nor is the item's own when it has gone.
+    let other = store.find(store.hasher.hash(b"k8"), b"k8").expect("it was set").id;
+    assert_eq!(store.seek(Some(other), hash, b"k7"), Ok(found));
+    let entry = store.find(hash, b"k7").expect("it was set");
+    store.remove(entry);
+    assert_eq!(store.seek(hint, hash, b"k7"), Err(Absent::Unknown));
+    // A page that is cut anew may show anything where the chunk began.
+    let class = store.class_of(other);
+    assert!(store.reassign(Some(class), ClassId(1)));
+    assert!(store.slabs.have_moved());
+    store.begin_group();
+    assert!(!store.slabs.have_moved());
 }

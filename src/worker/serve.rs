@@ -329,6 +329,11 @@ impl<'a> Serve<'a> {
 
     #[inline]
     fn execute_group(&mut self, talk: &mut Talk, count: usize, input: &[u8], output: &mut Reply) {
+        for &shard in &self.leased {
+            if let Some(lease) = &mut self.sides[shard].lease {
+                lease.store.begin_group();
+            }
+        }
         for at in 0..count {
             let operation = &self.group[at];
             if operation.verb.is_keyed()
@@ -337,7 +342,6 @@ impl<'a> Serve<'a> {
                 self.hints[at] = lease.store.prefetch_item(operation.hash);
             }
         }
-        let mut only_fetched = true;
         for at in 0..count {
             let operation = &self.group[at];
             if !operation.verb.is_keyed() {
@@ -347,8 +351,7 @@ impl<'a> Serve<'a> {
             let shard = self.shard_of(operation.hash);
             match &mut self.sides[shard].lease {
                 Some(lease) => {
-                    only_fetched &= operation.verb.only_fetches();
-                    let hint = if only_fetched { self.hints[at] } else { None };
+                    let hint = self.hints[at];
                     command::execute(lease, operation, hint, input, self.clock, talk.pending.sink(output));
                 }
                 None => {
