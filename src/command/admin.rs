@@ -623,7 +623,9 @@ pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
         &Question::ColdItems { class, limit } => return Answer::Items(cold_items(shard, ClassId(class), limit, clock)),
         &Question::Reassign { from, to } => return Answer::Moved(store.reassign(from, to)),
         Question::Sizes => return Answer::Sizes(sizes(shard)),
-        Question::Crawl => (0..store.housekeeping_round()).for_each(|_| store.housekeep(CRAWL_STEPS, true)),
+        Question::Crawl => (0..store.housekeeping_round()).for_each(|_| {
+            store.housekeep(CRAWL_STEPS, true);
+        }),
         &Question::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor } => {
             let options = store.options_mut();
             options.hot_percent = hot_percent;

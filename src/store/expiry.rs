@@ -48,21 +48,22 @@ impl Store {
 
     /// A small bounded part of what is to be done between turns: about `steps` chunks looked at for dead items, as many
     /// tails settled, pages beyond a lowered limit given back. Called again and again it gets round to every class.
-    /// `crawler_on`: look for dead items.
-    pub fn housekeep(&mut self, steps: u32, crawler_on: bool) {
+    /// `crawler_on`: look for dead items. Says whether there was something to do.
+    pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
         let class = ClassId(self.housekeeping_next);
         self.counters.juggles += 1;
         self.housekeeping_next = if class >= self.slabs.large() { 1 } else { class.0 + 1 };
+        let mut busy = false;
         if self.slabs.page_count(class) > 0 {
             if crawler_on {
-                self.crawl(class, steps);
+                busy |= self.crawl(class, steps) > 0;
             }
             if self.options.maintain {
-                self.settle(class, steps as usize);
+                busy |= self.settle(class, steps as usize) > 0;
             }
         }
-        self.return_an_empty_page();
-        self.shrink();
+        busy |= self.return_an_empty_page();
+        self.shrink() || busy
     }
 
     /// Number of calls of [`Store::housekeep`] that reach every class once.

@@ -716,8 +716,9 @@ impl Store {
         self.lru.push(&self.items, class, to, id);
     }
 
-    /// Moves up to `moves` tails of HOT, and as many of WARM, where they belong.
-    fn settle(&mut self, class: ClassId, moves: usize) {
+    /// Moves up to `moves` tails of HOT, and as many of WARM, where they belong; says how many.
+    fn settle(&mut self, class: ClassId, moves: usize) -> usize {
+        let mut moved = 0;
         let total = self.lru.total(class);
         let cold_age = self.tail_age(class, Segment::Cold);
         for (segment, percent, factor) in [
@@ -747,8 +748,10 @@ impl Store {
                 } else {
                     break;
                 }
+                moved += 1;
             }
         }
+        moved
     }
 
     /// Seconds since the last access of the item at the tail of a segment; 0 when it is empty.

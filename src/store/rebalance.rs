@@ -8,10 +8,10 @@ use super::lru::Segment;
 use super::slab::ClassId;
 
 impl Store {
-    /// Gives back a page without items, unless it is the last that its class has room in.
-    pub(super) fn return_an_empty_page(&mut self) {
+    /// Gives back a page without items, unless it is the last that its class has room in. Says whether it did.
+    pub(super) fn return_an_empty_page(&mut self) -> bool {
         if !self.slabs.has_empty_page() {
-            return;
+            return false;
         }
         let spare = self
             .slabs
@@ -20,6 +20,7 @@ impl Store {
         if let Some(page) = spare {
             self.slabs.return_page(page, &self.budget, &self.items);
         }
+        spare.is_some()
     }
 
     /// Takes a page without items from whichever class has one.
@@ -115,13 +116,14 @@ impl Store {
         true
     }
 
-    /// Gives up to one page back if the limit was lowered.
-    pub(super) fn shrink(&mut self) {
-        if self.budget.surplus(self.slabs.shard()) > 0
-            && let Some(page) =
-                self.slabs.ids().find_map(|class| self.slabs.empty_page(class)).or_else(|| self.empty_a_page(None))
-        {
-            self.slabs.return_page(page, &self.budget, &self.items);
+    /// Gives up to one page back if the limit was lowered. Says whether it did.
+    pub(super) fn shrink(&mut self) -> bool {
+        if self.budget.surplus(self.slabs.shard()) == 0 {
+            return false;
         }
+        let empty = self.slabs.ids().find_map(|class| self.slabs.empty_page(class));
+        let Some(page) = empty.or_else(|| self.empty_a_page(None)) else { return false };
+        self.slabs.return_page(page, &self.budget, &self.items);
+        true
     }
 }

@@ -17,6 +17,7 @@ use crate::hash::KeyHasher;
 use crate::net::stream::Stream;
 use crate::protocol::Span;
 use crate::store::item::Items;
+use crate::store::slab::CLASSES_MAX;
 use control::Control;
 use mailbox::{Batch, Exchange, Mail};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -105,6 +106,8 @@ pub struct Worker<'a> {
     stopping: Option<Instant>,
     /// Steps of housekeeping left to take in this second.
     housekeeping_left: usize,
+    /// Steps in a row that found nothing to do.
+    housekeeping_idle: usize,
 }
 
 impl<'a> Worker<'a> {
@@ -135,6 +138,7 @@ impl<'a> Worker<'a> {
             now: clock.now(),
             stopping: None,
             housekeeping_left: 0,
+            housekeeping_idle: 0,
             options,
         })
     }
@@ -232,6 +236,7 @@ impl<'a> Worker<'a> {
     /// A second has passed.
     fn tick(&mut self) {
         self.housekeeping_left = HOUSEKEEPING_STEPS_PER_SECOND;
+        self.housekeeping_idle = 0;
         let idle_max = self.config().idle_timeout_seconds;
         if idle_max > 0 {
             let idle = |connection: &Connection| {
@@ -258,8 +263,13 @@ impl<'a> Worker<'a> {
     fn end_turn(&mut self) {
         if self.housekeeping_left > 0 {
             let crawler_on = self.environment().settings.lru_crawler.load(Ordering::Relaxed);
-            self.serve.housekeep(self.config().housekeeping_items_per_turn, crawler_on);
+            let busy = self.serve.housekeep(self.config().housekeeping_items_per_turn, crawler_on);
             self.housekeeping_left -= 1;
+            self.housekeeping_idle = if busy { 0 } else { self.housekeeping_idle + 1 };
+            if self.housekeeping_idle > CLASSES_MAX {
+                // Every class was looked at in vain: enough for this second.
+                self.housekeeping_left = 0;
+            }
         }
         self.serve.flush();
         while let Some(batch) = self.serve.next_done() {

@@ -499,13 +499,16 @@ impl<'a> Serve<'a> {
     }
 
     /// Bounded work on the shards that this worker looks after: those whose number is its own, modulo the workers.
-    pub fn housekeep(&mut self, steps: u32, crawler_on: bool) {
+    /// Says whether there was something to do.
+    pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
+        let mut busy = false;
         for shard in (self.worker..self.sides.len()).step_by(self.exchange.workers()) {
             if let Some(lease) = self.lease(shard) {
-                lease.store.housekeep(steps, crawler_on);
+                busy |= lease.store.housekeep(steps, crawler_on);
             }
         }
         self.give_back();
+        busy
     }
 
     /// The command at the end of the group has a value that is too long for the buffer.
