@@ -4,7 +4,7 @@
 //! servers in turn; `loadtest replay` asks for the keys of a trace and counts the misses. All see the server only
 //! through a socket.
 //!
-//! Reading order: [`options`] become a [`plan`] of a [`workload`] (or a [`preset`]); [`run`] starts one [`worker`] per
+//! Reading order: [`options`] become a [`plan`] of a [`workload`] (or a [`preset`]); [`mod@run`] starts one [`worker`] per
 //! thread, whose [`client`]s write [`request`]s and match [`reply`]s with them; [`keys`], [`zipf`], [`random`] and
 //! [`pace`] say which key, and when; [`tally`] counts, and [`report`] prints.
 //!
@@ -93,7 +93,8 @@ fn run(options: RunOptions) -> Result<bool, String> {
     Ok(report.is_clean())
 }
 
-/// Errors of either server end the comparison: figures of a server that fails say nothing.
+/// Errors of either server fail the row that met them: figures of a server that fails say nothing. The rest is still
+/// run and written, and the program fails at its end.
 fn compare(options: CompareOptions) -> Result<bool, String> {
     if let Some(listing) = options.listing() {
         print!("{listing}");
@@ -115,7 +116,11 @@ fn compare(options: CompareOptions) -> Result<bool, String> {
     if let Some(directory) = plots {
         results.write_plots(&directory)?;
     }
-    Ok(true)
+    let failed = results.failed();
+    if !failed.is_empty() {
+        eprintln!("loadtest: failed: {}", failed.join(", "));
+    }
+    Ok(failed.is_empty())
 }
 
 /// Misses are figures, not failures; what the trace or the server cannot mean is one.

@@ -1,0 +1,179 @@
+//! The two servers of a row, and a measurement of one of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::Comparison;
+use super::figure::{
+    CLIENT_BUSY, CPU_PER_KEY, ERRORS, HIT_RATE, KEYS_PER_SECOND, LONGEST_LOAD, MEMORY, P50, P90, P99, P999, SIDES,
+    Sample, UNSENT, median, value,
+};
+use super::row::{Job, Load, Row};
+use crate::plan::{Limit, Plan};
+use crate::report::{Report, microseconds};
+use crate::run::Session;
+use crate::server::Server;
+use crate::workload::{Operation, Workload};
+
+/// Above this share of busy time the client, not the server, may have set the throughput. (At a fixed rate it waits
+/// awake, and being busy says nothing.)
+const CLIENT_BUSY_MAX: f64 = 0.95;
+
+/// Starts the servers of a row when they are needed, and keeps them for the next round if the row says so.
+pub struct Bench<'a> {
+    pub comparison: &'a Comparison,
+    pub row: &'a Row,
+    pub stop: &'a Arc<AtomicBool>,
+    kept: [Option<Server>; 2],
+    /// Requests per second, once the baseline has shown what it holds.
+    pub rate: Option<f64>,
+}
+
+/// Why there is no sample.
+pub enum Failure {
+    /// The candidate does not know a flag of the row.
+    Refused(String),
+    Broken(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Failure {
+        Failure::Broken(why)
+    }
+}
+
+impl<'a> Bench<'a> {
+    pub fn new(comparison: &'a Comparison, row: &'a Row, stop: &'a Arc<AtomicBool>) -> Bench<'a> {
+        Bench { comparison, row, stop, kept: [None, None], rate: None }
+    }
+
+    /// Starts the server of `side` with the row's flags. A row with more workers than the server has cores gives it the
+    /// client's as well.
+    pub fn start(&self, side: usize) -> Result<Server, Failure> {
+        let (comparison, flags) = (self.comparison, &self.row.flags);
+        let crowded = flags.threads.is_some_and(|threads| threads > comparison.server_cpus.count());
+        let shared = comparison.server_cpus.union(&comparison.client_cpus);
+        let cpus = if crowded { &shared } else { &comparison.server_cpus };
+        let command = format!("{}{}", comparison.commands[side], flags.text(side));
+        Server::start(&command, flags.ports(side), cpus, self.stop).map_err(|why| match flags.ports(side) {
+            1 => Failure::Broken(why),
+            _ => Failure::Refused(why),
+        })
+    }
+
+    /// One measurement of `side` under `load`. Both sides get the same requests, and other ones in each round.
+    pub fn measure(&mut self, side: usize, load: &Load, round: u32) -> Result<Sample, Failure> {
+        if load.rate_share.is_some() && self.rate.is_none() {
+            self.rate = Some(self.find_rate(load)?);
+        }
+        let limit = Limit::Time(self.comparison.time);
+        let (mut server, prefill) = match self.kept[side].take() {
+            Some(server) => (server, 0),
+            None => (self.start(side)?, load.prefill),
+        };
+        if prefill > 0 && load.warm_up > 0 {
+            let plan = Plan { prefill, ..self.plan(&server, &load.workload, Limit::Count(load.warm_up))? };
+            self.finish(&mut server, Session::open(plan, self.stop, |_| ()))?;
+            server.settle();
+        }
+        let prefill = if load.warm_up > 0 { 0 } else { prefill };
+        let sequence = u64::from(round);
+        let plan = Plan { prefill, sequence, rate: self.rate, ..self.plan(&server, &load.workload, limit)? };
+        let session = Session::open(plan, self.stop, |_| ());
+        if prefill > 0 && session.is_ok() {
+            server.settle();
+        }
+        let longest = session.as_ref().ok().and_then(Session::prefill).filter(|_| load.watch_prefill);
+        let longest = longest.map(|tally| microseconds(tally.latency(Operation::Set), 1.0));
+        let cpu_before = server.cpu();
+        let report = self.finish(&mut server, session)?;
+        let cpu = server.cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
+        let cpu = cpu.ok_or_else(|| "the server's CPU time is not to be found in /proc".to_owned())?;
+        let mut sample = sample(&report, cpu.as_secs_f64());
+        if self.rate.is_none() {
+            sample.push((&CLIENT_BUSY, report.client_busy()));
+        }
+        sample.push((&MEMORY, server.memory().unwrap_or(0) as f64));
+        sample.extend(longest.map(|longest| (&LONGEST_LOAD, longest)));
+        if load.keeps_servers() {
+            self.kept[side] = Some(server);
+        }
+        Ok(sample)
+    }
+
+    /// The share of the rate that the baseline reaches in a closed loop, one request at a time on each connection: the
+    /// median of three runs, because everything after depends on it.
+    fn find_rate(&self, load: &Load) -> Result<f64, Failure> {
+        let mut server = self.start(0)?;
+        let workload = Workload { pipeline: 1, ..load.workload.clone() };
+        let mut rates = Vec::new();
+        for prefill in [load.prefill, 0, 0] {
+            let plan = self.plan(&server, &workload, Limit::Time(self.comparison.time))?;
+            let session = Session::open(Plan { prefill, ..plan }, self.stop, |_| ());
+            server.settle();
+            rates.push(self.finish(&mut server, session)?.requests_per_second());
+        }
+        Ok(median(rates).unwrap_or(0.0) * load.rate_share.unwrap_or(1.0))
+    }
+
+    /// Measures, and insists that everything went well.
+    fn finish(&self, server: &mut Server, session: Result<Session, String>) -> Result<Report, Failure> {
+        // A server that has died is the better explanation of whatever else went wrong.
+        server.check()?;
+        let report = session?.measure(|_| ());
+        server.check()?;
+        let full = matches!(&self.row.job, Job::Load(load) if load.full);
+        let answered = if full { report.is_right() } else { report.is_clean() };
+        if !answered {
+            return Err(report.complaints().join("\n").into());
+        }
+        if self.stop.load(Relaxed) {
+            return Err("interrupted".to_owned().into());
+        }
+        Ok(report)
+    }
+
+    /// Values are verified: a fast wrong answer is no answer.
+    pub fn plan(&self, server: &Server, workload: &Workload, limit: Limit) -> Result<Plan, String> {
+        let cpus = &self.comparison.client_cpus;
+        let ports = server.addresses()?;
+        // Every thread needs a connection to every port; a single connection is one thread's.
+        let threads = cpus.count().min(workload.connections / ports.len()).max(1);
+        Ok(Plan { threads, cpus: Some(cpus.clone()), verify: true, ..Plan::new(ports, workload.clone(), limit) })
+    }
+}
+
+fn sample(report: &Report, cpu_seconds: f64) -> Sample {
+    let latency = report.latency();
+    let quantiles = [(&P50, 0.5), (&P90, 0.9), (&P99, 0.99), (&P999, 0.999)];
+    let mut sample: Sample = vec![
+        (&KEYS_PER_SECOND, report.keys_per_second()),
+        (&CPU_PER_KEY, cpu_seconds * 1e6 / report.keys().max(1) as f64),
+    ];
+    sample.extend(quantiles.map(|(figure, quantile)| (figure, microseconds(&latency, quantile))));
+    sample.extend(report.hit_rate().map(|rate| (&HIT_RATE, rate)));
+    sample.push((&UNSENT, report.tally.unsent as f64));
+    sample.push((&ERRORS, report.errors() as f64));
+    sample
+}
+
+/// What the samples tell about themselves.
+pub fn remarks(samples: &[Vec<Sample>; 2]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for (side, name) in SIDES.iter().enumerate() {
+        let of = |figure| median(samples[side].iter().filter_map(|sample| value(sample, figure)).collect());
+        if let Some(busy) = of(&CLIENT_BUSY).filter(|busy| *busy > CLIENT_BUSY_MAX) {
+            remarks.push(format!("{name}: the client was {:.0} % busy and may be the limit", busy * 100.0));
+        }
+        if let Some(hits) = of(&HIT_RATE).filter(|hits| *hits < 1.0) {
+            remarks.push(format!("{name}: {:.2} % hits", hits * 100.0));
+        }
+        if let Some(errors) = of(&ERRORS).filter(|errors| *errors > 0.0) {
+            remarks.push(format!("{name}: {errors:.0} sets were refused for want of memory"));
+        }
+        if let Some(unsent) = of(&UNSENT).filter(|unsent| *unsent > 0.0) {
+            remarks.push(format!("{name}: {unsent:.0} requests were due and never sent"));
+        }
+    }
+    remarks
+}

@@ -1,0 +1,223 @@
+//! What is measured of a server, and what has come of it: figures, targets, and the outcome of a row.
+
+use std::fmt;
+
+use serde_json::{Map, Value, json};
+
+/// Baseline and candidate, in this order everywhere.
+pub const SIDES: [&str; 2] = ["baseline", "candidate"];
+
+/// Something that a measurement tells of a server.
+#[derive(Debug)]
+pub struct Figure {
+    pub name: &'static str,
+    /// Its name in JSON.
+    pub key: &'static str,
+    /// Digits behind the point.
+    pub precision: usize,
+    /// Stands in tables; what does not is for remarks and JSON.
+    pub shown: bool,
+}
+
+const fn shown(name: &'static str, key: &'static str, precision: usize) -> Figure {
+    Figure { name, key, precision, shown: true }
+}
+
+const fn hidden(key: &'static str) -> Figure {
+    Figure { name: key, key, precision: 3, shown: false }
+}
+
+pub static KEYS_PER_SECOND: Figure = shown("keys/s", "keys_per_second", 0);
+pub static CPU_PER_KEY: Figure = shown("CPU µs/key", "cpu_microseconds_per_key", 3);
+pub static P50: Figure = shown("p50 µs", "p50_microseconds", 0);
+pub static P90: Figure = shown("p90 µs", "p90_microseconds", 0);
+pub static P99: Figure = shown("p99 µs", "p99_microseconds", 0);
+pub static P999: Figure = shown("p99.9 µs", "p99.9_microseconds", 0);
+pub static LONGEST_LOAD: Figure = shown("longest set µs", "longest_set_while_loading_microseconds", 0);
+pub static ITEMS_PER_MIB: Figure = shown("items/MiB", "items_per_mib_resident", 0);
+pub static CONNECTION_KIB: Figure = shown("KiB/connection", "kib_per_idle_connection", 2);
+pub static MEMORY: Figure = hidden("memory_bytes");
+pub static ITEMS: Figure = hidden("items");
+pub static HIT_RATE: Figure = hidden("hit_rate");
+pub static CLIENT_BUSY: Figure = hidden("client_busy");
+pub static ERRORS: Figure = hidden("error_replies");
+pub static UNSENT: Figure = hidden("requests_unsent");
+
+/// One measurement of one server.
+pub type Sample = Vec<(&'static Figure, f64)>;
+
+/// Where the ratio of candidate to baseline should be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+/// The bound of a figure's ratio.
+pub type Target = (&'static Figure, Bound);
+
+impl Bound {
+    pub fn holds(self, ratio: f64) -> bool {
+        match self {
+            Bound::AtMost(bound) => ratio <= bound,
+            Bound::AtLeast(bound) => ratio >= bound,
+        }
+    }
+
+    /// `held`, `MISSED`, or nothing about what was not measured.
+    pub fn verdict(self, ratio: Option<f64>) -> &'static str {
+        match ratio.map(|ratio| self.holds(ratio)) {
+            Some(true) => "held",
+            Some(false) => "MISSED",
+            None => "",
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::AtMost(bound) => write!(f, "≤ {bound:.2}"),
+            Bound::AtLeast(bound) => write!(f, "≥ {bound:.2}"),
+        }
+    }
+}
+
+/// All rounds of one row.
+pub struct Outcome {
+    pub set: &'static str,
+    pub name: String,
+    pub about: String,
+    pub targets: Vec<Target>,
+    /// Baseline and candidate; one sample per round.
+    pub samples: [Vec<Sample>; 2],
+    /// What a reader of the figures must know.
+    pub remarks: Vec<String>,
+    /// Why there are no figures, or not all.
+    pub failure: Option<String>,
+}
+
+impl Outcome {
+    /// The figures that its samples have, in their order, without the hidden ones.
+    pub fn figures(&self) -> Vec<&'static Figure> {
+        let sample = self.samples.iter().flatten().next();
+        sample.into_iter().flatten().map(|(figure, _)| *figure).filter(|figure| figure.shown).collect()
+    }
+
+    /// Median over the rounds of one side, 0 the baseline.
+    pub fn median(&self, side: usize, figure: &Figure) -> Option<f64> {
+        median(self.samples[side].iter().filter_map(|sample| value(sample, figure)).collect())
+    }
+
+    /// Candidate over baseline.
+    pub fn ratio(&self, figure: &Figure) -> Option<f64> {
+        Some(self.median(1, figure)? / self.median(0, figure)?)
+    }
+
+    pub fn target(&self, figure: &Figure) -> Option<Bound> {
+        self.targets.iter().find(|(other, _)| other.key == figure.key).map(|(_, bound)| *bound)
+    }
+
+    /// The figures that the row is about: those with a target, or else CPU time, or else the first.
+    pub fn leads(&self) -> Vec<&'static Figure> {
+        if !self.targets.is_empty() {
+            return self.targets.iter().map(|(figure, _)| *figure).collect();
+        }
+        let figures = self.figures();
+        let cpu = figures.iter().find(|figure| figure.key == CPU_PER_KEY.key);
+        cpu.or(figures.first()).copied().into_iter().collect()
+    }
+
+    pub fn json(&self) -> Value {
+        let side = |side: usize| {
+            let rounds: Vec<Map<String, Value>> = self.samples[side]
+                .iter()
+                .map(|sample| sample.iter().map(|(figure, value)| (figure.key.into(), (*value).into())).collect())
+                .collect();
+            json!({ "medians": self.by_figure(|figure| self.median(side, figure)), "rounds": rounds })
+        };
+        let target = |(figure, bound): &Target| {
+            let (kind, limit) = match bound {
+                Bound::AtMost(limit) => ("at_most", limit),
+                Bound::AtLeast(limit) => ("at_least", limit),
+            };
+            let held = self.ratio(figure).map(|ratio| bound.holds(ratio));
+            json!({ "figure": figure.key, kind: limit, "held": held })
+        };
+        json!({
+            "set": self.set,
+            "workload": self.name,
+            "about": self.about,
+            "baseline": side(0),
+            "candidate": side(1),
+            "ratio_of_medians": self.by_figure(|figure| self.ratio(figure)),
+            "targets": self.targets.iter().map(target).collect::<Vec<_>>(),
+            "remarks": self.remarks,
+            "failure": self.failure,
+        })
+    }
+
+    fn by_figure(&self, of: impl Fn(&Figure) -> Option<f64>) -> Map<String, Value> {
+        self.figures().into_iter().map(|figure| (figure.key.to_owned(), of(figure).into())).collect()
+    }
+}
+
+/// A figure of a sample, if it has it.
+pub fn value(sample: &Sample, figure: &Figure) -> Option<f64> {
+    sample.iter().find(|(other, _)| other.key == figure.key).map(|(_, value)| *value)
+}
+
+/// `None` of nothing.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        odd if odd % 2 == 1 => Some(values[middle]),
+        _ => Some((values[middle - 1] + values[middle]) / 2.0),
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// An outcome of a row with a target of 0.5 for CPU time, measured three times; or refused by the candidate.
+    pub fn outcome(candidate: Option<f64>) -> Outcome {
+        let sample = |cpu: f64| vec![(&KEYS_PER_SECOND, 1e6 / cpu), (&CPU_PER_KEY, cpu), (&HIT_RATE, 1.0)];
+        Outcome {
+            set: "throughput",
+            name: "get-1".into(),
+            about: "get, one at a time".into(),
+            targets: vec![(&CPU_PER_KEY, Bound::AtMost(0.5))],
+            samples: [
+                [2.0, 9.0, 4.0].map(sample).to_vec(),
+                candidate.map(|cpu| vec![sample(cpu); 3]).unwrap_or_default(),
+            ],
+            remarks: Vec::new(),
+            failure: None,
+        }
+    }
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0]), Some(3.0));
+        assert_eq!(median(vec![9.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 9.0]), Some(3.0));
+    }
+
+    #[test]
+    fn ratios_and_targets() {
+        for (cpu, ratio, verdict) in
+            [(Some(2.0), Some(0.5), "held"), (Some(2.1), Some(0.525), "MISSED"), (None, None, "")]
+        {
+            let outcome = outcome(cpu);
+            let bound = outcome.target(&CPU_PER_KEY).expect("it has one");
+            assert_eq!((outcome.ratio(&CPU_PER_KEY), bound.verdict(outcome.ratio(&CPU_PER_KEY))), (ratio, verdict));
+        }
+        assert!(Bound::AtLeast(1.2).holds(1.2) && !Bound::AtLeast(1.2).holds(1.19));
+        assert_eq!(outcome(None).figures().len(), 2);
+        assert_eq!(outcome(Some(1.0)).json()["targets"][0]["held"], true);
+    }
+}

@@ -1,0 +1,66 @@
+//! Where and when figures were taken: what a reader must know to judge them.
+
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The machine, the day, and who ran.
+pub struct Machine {
+    pub cpu: String,
+    pub cores: usize,
+    pub kernel: String,
+    /// Year, month and day, UTC.
+    pub date: String,
+    /// What the servers say they are, baseline first.
+    pub versions: [String; 2],
+}
+
+impl Machine {
+    /// This one, now.
+    pub fn here(versions: [String; 2]) -> Machine {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let days = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() / 86_400);
+        let (year, month, day) = civil(days);
+        Machine {
+            cpu: cpu_model(&read("/proc/cpuinfo")).unwrap_or("unknown").into(),
+            cores: std::thread::available_parallelism().map_or(0, usize::from),
+            kernel: read("/proc/sys/kernel/osrelease").trim().into(),
+            date: format!("{year:04}-{month:02}-{day:02}"),
+            versions,
+        }
+    }
+}
+
+fn cpu_model(cpuinfo: &str) -> Option<&str> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim())
+}
+
+/// Year, month and day of a day counted from 1970-01-01 (H. Hinnant, "chrono-compatible low-level date algorithms"):
+/// years begin in March, so that the leap day is the last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let march = (5 * day + 2) / 153;
+    let month = if march < 10 { march + 3 } else { march - 9 };
+    (400 * era + year + u64::from(month <= 2), month, day - (153 * march + 2) / 5 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        for (days, date) in [(0, (1970, 1, 1)), (59, (1970, 3, 1)), (11_016, (2000, 2, 29)), (20_453, (2025, 12, 31))] {
+            assert_eq!(civil(days), date);
+        }
+    }
+
+    #[test]
+    fn the_model_of_the_cpu() {
+        assert_eq!(cpu_model("processor\t: 0\nmodel name\t: A: 3 GHz\n"), Some("A: 3 GHz"));
+        assert_eq!(cpu_model("processor\t: 0\n"), None);
+    }
+}

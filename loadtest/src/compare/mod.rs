@@ -1,0 +1,173 @@
+//! Two servers, the same work: each server in turn, alone, on the same cores.
+//!
+//! Machines are noisy, most of all in throughput. Hence rounds that alternate, medians, and first of all the server's
+//! CPU time per key, which a busy neighbour or a slow client changes least.
+//!
+//! Reading order: [`sets`] are tables of [`row`]s; [`mod@bench`] and [`memory`] measure; [`figure`] says what was measured
+//! and what has come of it; [`text`], [`markdown`] and [`plots`] show it.
+
+mod figure;
+mod row;
+pub mod sets;
+
+mod bench;
+mod memory;
+
+mod machine;
+mod markdown;
+mod plots;
+mod progress;
+mod svg;
+mod text;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::cpus::Cpus;
+use crate::server::Server;
+use bench::{Bench, Failure};
+pub use figure::Outcome;
+use figure::SIDES;
+use machine::Machine;
+use progress::Progress;
+use row::Job;
+pub use row::Row;
+use sets::Set;
+
+/// What to compare, and how.
+pub struct Comparison {
+    /// The commands, baseline first.
+    pub commands: [String; 2],
+    pub rows: Vec<(Set, Row)>,
+    pub rounds: u32,
+    pub time: Duration,
+    pub server_cpus: Cpus,
+    pub client_cpus: Cpus,
+    pub quiet: bool,
+}
+
+/// All outcomes, and where they are from.
+pub struct Results<'a> {
+    comparison: &'a Comparison,
+    machine: Machine,
+    outcomes: Vec<Outcome>,
+}
+
+impl Comparison {
+    /// Runs everything, or what can be run before `stop` is set. `each` is given every row's outcome as soon as it is
+    /// there. A row that fails does not keep the others from being run.
+    pub fn run(&self, stop: &Arc<AtomicBool>, mut each: impl FnMut(&Outcome)) -> Result<Results<'_>, String> {
+        let version = |command: &String| {
+            let server = Server::start(command, 1, &self.server_cpus, stop)?;
+            let line = server.ask("version").unwrap_or_default();
+            Ok::<String, String>(line.strip_prefix("VERSION ").unwrap_or("unknown version").to_owned())
+        };
+        let versions = [version(&self.commands[0])?, version(&self.commands[1])?];
+        let mut outcomes = Vec::new();
+        let total: u32 = self.rows.iter().map(|(_, row)| 2 * row.rounds(self.rounds)).sum();
+        let mut progress = Progress::new(total as usize, self.quiet);
+        for (index, (set, row)) in self.rows.iter().enumerate() {
+            let place = format!("row {} of {}, {}", index + 1, self.rows.len(), row.name);
+            let outcome = self.row(*set, row, &place, &mut progress, stop);
+            progress.clear();
+            each(&outcome);
+            outcomes.push(outcome);
+            if stop.load(Relaxed) {
+                break;
+            }
+        }
+        Ok(Results { comparison: self, machine: Machine::here(versions), outcomes })
+    }
+
+    /// All rounds of one row.
+    fn row(&self, set: Set, row: &Row, place: &str, progress: &mut Progress, stop: &Arc<AtomicBool>) -> Outcome {
+        let rounds = row.rounds(self.rounds);
+        let mut outcome = Outcome {
+            set: set.name(),
+            name: row.name.clone(),
+            about: row.about(),
+            targets: row.targets.clone(),
+            samples: [Vec::new(), Vec::new()],
+            remarks: Vec::new(),
+            failure: None,
+        };
+        if let Some(why) = row.does_not_fit() {
+            outcome.remarks.push(why);
+            progress.advance(2 * rounds as usize);
+            return outcome;
+        }
+        let mut bench = Bench::new(self, row, stop);
+        let mut refused = [false; 2];
+        'rounds: for round in 1..=rounds {
+            for side in 0..SIDES.len() {
+                progress.show(&format!("{place}, round {round} of {rounds}, {}", SIDES[side]), (round, side) == (1, 0));
+                let sample = match &row.job {
+                    _ if refused[side] => None,
+                    Job::Load(load) => Some(bench.measure(side, load, round)),
+                    Job::Fill(workload) => Some(memory::fill(&bench, side, workload)),
+                    Job::Idle(count) => Some(memory::idle(&bench, side, *count)),
+                };
+                progress.advance(1);
+                match sample {
+                    None => {}
+                    Some(Ok(sample)) => outcome.samples[side].push(sample),
+                    Some(Err(Failure::Broken(why))) => {
+                        outcome.failure = Some(format!("{}: {why}", SIDES[side]));
+                        break 'rounds;
+                    }
+                    Some(Err(Failure::Refused(why))) => {
+                        outcome.remarks.push(format!("{}: refused: {why}", SIDES[side]));
+                        refused[side] = true;
+                    }
+                }
+            }
+        }
+        outcome.remarks.extend(bench.rate.map(|rate| format!("{rate:.0} requests/s on both")));
+        outcome.remarks.extend(bench::remarks(&outcome.samples));
+        outcome.remarks.extend(outcome.failure.iter().map(|why| format!("failed: {why}")));
+        outcome
+    }
+}
+
+impl Results<'_> {
+    /// The rows that failed.
+    pub fn failed(&self) -> Vec<&str> {
+        let failed = self.outcomes.iter().filter(|outcome| outcome.failure.is_some());
+        failed.map(|outcome| outcome.name.as_str()).collect()
+    }
+
+    /// All outcomes as one JSON object.
+    pub fn json(&self) -> Value {
+        json!({
+            "baseline": self.comparison.commands[0],
+            "candidate": self.comparison.commands[1],
+            "versions": self.machine.versions,
+            "cpu": self.machine.cpu,
+            "kernel": self.machine.kernel,
+            "date": self.machine.date,
+            "rounds": self.comparison.rounds,
+            "seconds": self.comparison.time.as_secs_f64(),
+            "workloads": self.outcomes.iter().map(Outcome::json).collect::<Value>(),
+        })
+    }
+
+    /// Writes all tables.
+    pub fn write_markdown(&self, path: &Path) -> Result<(), String> {
+        write(path, &markdown::page(self))
+    }
+
+    /// Writes all plots into a directory, which is made if need be.
+    pub fn write_plots(&self, directory: &Path) -> Result<(), String> {
+        fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        plots::all(&self.outcomes).iter().try_for_each(|(name, svg)| write(&directory.join(name), svg))
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,74 @@
+//! Where a comparison is and when it will end, on standard error.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::time::{Duration, Instant};
+
+/// Counts measurements.
+pub struct Progress {
+    begun: Instant,
+    done: usize,
+    total: usize,
+    /// A terminal has one line that changes; a file gets one line per row.
+    terminal: bool,
+    quiet: bool,
+}
+
+impl Progress {
+    /// Of `total` measurements.
+    pub fn new(total: usize, quiet: bool) -> Progress {
+        Progress { begun: Instant::now(), done: 0, total, terminal: stderr().is_terminal(), quiet }
+    }
+
+    /// Says what is measured next. `first` of its row.
+    pub fn show(&self, what: &str, first: bool) {
+        let line = format!("{what}{}", remaining(self.begun.elapsed(), self.done, self.total));
+        match (self.quiet, self.terminal) {
+            (false, true) => drop(write!(stderr(), "\r\x1b[K{line}")),
+            (false, false) if first => drop(writeln!(stderr(), "{line}")),
+            _ => {}
+        }
+    }
+
+    /// So many measurements are done, or will not be.
+    pub fn advance(&mut self, count: usize) {
+        self.done += count;
+        self.clear();
+    }
+
+    /// Makes room for a result on the terminal.
+    pub fn clear(&self) {
+        if self.terminal && !self.quiet {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// What is to come is taken to be as slow as what was.
+fn remaining(elapsed: Duration, done: usize, total: usize) -> String {
+    if done == 0 {
+        return format!(", {} elapsed", clock(elapsed));
+    }
+    let left = elapsed.mul_f64(total.saturating_sub(done) as f64 / done as f64);
+    format!(", {} elapsed, about {} to go", clock(elapsed), clock(left))
+}
+
+fn clock(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds / 3600 {
+        0 => format!("{}:{:02}", seconds / 60, seconds % 60),
+        hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_is_as_slow_as_the_beginning() {
+        let seconds = Duration::from_secs;
+        assert_eq!(remaining(seconds(5), 0, 10), ", 0:05 elapsed");
+        assert_eq!(remaining(seconds(100), 1, 61), ", 1:40 elapsed, about 1:40:00 to go");
+        assert_eq!(remaining(seconds(100), 10, 10), ", 1:40 elapsed, about 0:00 to go");
+    }
+}

@@ -1,0 +1,214 @@
+//! The tables: which rows each set has, with the ratios that are aimed at.
+
+use super::figure::{Bound, ITEMS_PER_MIB, P50, P99, P999};
+use super::row::{Job, Row};
+use crate::workload::{Popularity, Protocol, Workload};
+
+/// A table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Set {
+    /// A first look: six workloads on the commands as they are
+    Canonical,
+    /// CPU time per key over all kinds of work, with targets
+    Throughput,
+    /// Percentiles of the time to answer, one at a time and at a fixed rate, with targets
+    Latency,
+    /// Items per MiB, with targets, and KiB per idle connection
+    Memory,
+    /// CPU time per key as keys and connections grow
+    Growth,
+    /// All of these
+    All,
+}
+
+/// Numbers of keys that `growth` goes through, as far as the options allow.
+const GROWTH_KEYS: [(u64, &str); 5] =
+    [(10_000, "10k"), (100_000, "100k"), (1_000_000, "1M"), (10_000_000, "10M"), (100_000_000, "100M")];
+const GROWTH_CONNECTIONS: [usize; 4] = [1, 50, 1000, 10_000];
+
+const MILLION: u64 = 1_000_000;
+
+/// `-m` of rows in which nothing is to be evicted: a million items of up to 150 bytes and the other server besides.
+const ROOMY: u64 = 1024;
+
+/// More bytes than either server needs for an item of the default sizes, index and slack included.
+const ITEM_MAX: u64 = 160;
+
+/// `-m` of the rows that count items.
+const FILL: u64 = 256;
+
+/// Bytes that no server needs less of for an item, besides key and value.
+const OVERHEAD_MIN: u64 = 20;
+
+impl Set {
+    /// The sets that this one stands for.
+    pub fn each(self) -> Vec<Set> {
+        match self {
+            Set::All => vec![Set::Canonical, Set::Throughput, Set::Latency, Set::Memory, Set::Growth],
+            one => vec![one],
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Set::Canonical => "canonical",
+            Set::Throughput => "throughput",
+            Set::Latency => "latency",
+            Set::Memory => "memory",
+            Set::Growth => "growth",
+            Set::All => "all",
+        }
+    }
+
+    /// Its rows, in the order they are run. `keys` is the number of keys of the canonical set.
+    pub fn rows(self, keys: u64) -> Vec<Row> {
+        match self {
+            Set::Canonical => canonical(keys),
+            Set::Throughput => throughput(),
+            Set::Latency => latency(),
+            Set::Memory => memory(),
+            Set::Growth => growth(),
+            Set::All => self.each().into_iter().flat_map(|set| set.rows(keys)).collect(),
+        }
+    }
+}
+
+fn gets(keys: u64) -> Workload {
+    Workload { get: 1, set: 0, keys, ..Workload::default() }
+}
+
+fn sets(keys: u64) -> Workload {
+    Workload { get: 0, set: 1, pipeline: 32, keys, ..Workload::default() }
+}
+
+fn canonical(keys: u64) -> Vec<Row> {
+    let mix = Workload { pipeline: 32, popularity: Popularity::Zipf(0.99), keys, ..Workload::default() };
+    vec![
+        Row::load("get-1", "get, one at a time", gets(keys)),
+        Row::load("get-32", "get, 32 in flight", Workload { pipeline: 32, ..gets(keys) }),
+        Row::load("get-50keys", "get of 50 keys", Workload { keys_per_get: 50, ..gets(keys) }),
+        Row::load("set-32", "set, 32 in flight", sets(keys)),
+        Row::load("mg-32", "mg, 32 in flight", Workload { protocol: Protocol::Meta, pipeline: 32, ..gets(keys) }),
+        Row::load("mix-zipf", "get and set 9:1, Zipf 0.99, 32 in flight", mix),
+    ]
+}
+
+fn throughput() -> Vec<Row> {
+    let get_32 = || Workload { pipeline: 32, ..gets(MILLION) };
+    let get_50 = |keys| Workload { keys_per_get: 50, ..gets(keys) };
+    let mg_50 = Workload { protocol: Protocol::Meta, ..get_50(MILLION) };
+    let get_1k = Workload { value_size: (1024, 1024), ..get_32() };
+    let get_100k = Workload { value_size: (102_400, 102_400), ..gets(2000) };
+    // So many keys that hardly a set meets its own old value.
+    let evicting = Row::load("set-evict", "set, 32 in flight, each evicts an item", sets(100 * MILLION));
+    let mix = Workload {
+        pipeline: 32,
+        popularity: Popularity::Zipf(0.99),
+        keys: 10 * MILLION,
+        cache_aside: true,
+        ..Workload::default()
+    };
+    let mut ports =
+        Row::load("get-50keys-ports", "get of 50 keys, 2 workers, keys of a port per worker", get_50(MILLION));
+    ports.flags.port_per_core = true;
+    vec![
+        Row::load("get-1", "get, one at a time", gets(MILLION)).on(1, ROOMY).at_most(0.68),
+        Row::load("get-32", "get, 32 in flight", get_32()).on(1, ROOMY).at_most(0.18),
+        Row::load("get-50keys", "get of 50 keys", get_50(MILLION)).on(1, ROOMY).at_most(0.18),
+        Row::load("mg-50keys", "50 quiet mg and an mn", mg_50).on(1, ROOMY).at_most(0.18),
+        Row::load("set-32", "set, 32 in flight", sets(MILLION)).on(1, ROOMY).at_most(0.18),
+        Row::load("get-50keys-10M", "get of 50 keys", get_50(10 * MILLION)).on(1, 4 * ROOMY).at_most(0.17),
+        evicting.with(|load| (load.prefill, load.full) = (2 * MILLION, true)).on(1, 64).at_most(0.25),
+        Row::load("get-50keys-2", "get of 50 keys, 2 workers", get_50(MILLION)).on(2, ROOMY).at_most(0.30),
+        Row::load("get-32-2", "get, 32 in flight, 2 workers", get_32()).on(2, ROOMY).at_most(0.30),
+        Row::load("get-1KiB", "get of 1 KiB values, 32 in flight", get_1k).on(1, 4 * ROOMY).at_most(0.35),
+        Row::load("get-100KiB", "get of 100 KiB values, one at a time", get_100k).on(1, ROOMY).at_most(1.00),
+        Row::load("mix-full", "get and set 9:1, Zipf 0.99, cache-aside, not all keys fit", mix)
+            .with(|load| (load.warm_up, load.full) = (5 * MILLION, true))
+            .on(1, 512)
+            .at_most(0.22),
+        ports.on(2, ROOMY),
+    ]
+}
+
+fn latency() -> Vec<Row> {
+    let alone = Workload { connections: 1, ..gets(100_000) };
+    let steady = Workload { pipeline: 32, ..gets(MILLION) };
+    vec![
+        Row::load("alone", "get, one connection, one at a time, 2 workers", alone)
+            .on(2, ROOMY)
+            .target((&P50, Bound::AtMost(1.05)))
+            .target((&P99, Bound::AtMost(1.05))),
+        Row::load("rate-70", "get at 70 % of the rate that the baseline holds", steady)
+            .with(|load| load.rate_share = Some(0.7))
+            .on(1, ROOMY)
+            .target((&P99, Bound::AtMost(0.8)))
+            .target((&P999, Bound::AtMost(0.8))),
+    ]
+}
+
+fn memory() -> Vec<Row> {
+    let fill = |name: &str, key_size, value_size: (usize, usize), at_least| {
+        let size = (key_size + value_size.0.midpoint(value_size.1)) as u64 + OVERHEAD_MIN;
+        // What would fit without any overhead of the server's, and half of it again, to see it evict.
+        let keys = (FILL << 20) * 3 / 2 / size;
+        let workload = Workload { get: 0, set: 1, keys, key_size, value_size, ..Workload::default() };
+        let values = match value_size {
+            (min, max) if min == max => format!("{min}"),
+            (min, max) => format!("{min} to {max}"),
+        };
+        let about = format!("filled with more than fits, keys of {key_size} bytes, values of {values}");
+        let row = Row::new(name, about, Job::Fill(workload)).on(1, FILL);
+        row.target((&ITEMS_PER_MIB, Bound::AtLeast(at_least)))
+    };
+    let mut idle = Row::new("idle", "5000 connections, each used once", Job::Idle(5000)).on(1, 64);
+    idle.flags.connections = Some(6000);
+    vec![
+        fill("value-2", 25, (2, 2), 1.40),
+        fill("value-32", 25, (32, 32), 1.22),
+        fill("value-100", 25, (100, 100), 1.10),
+        fill("value-500", 25, (500, 500), 1.03),
+        // Mean sizes of Twitter's cluster 19.
+        fill("cluster19", 42, (2, 200), 1.15),
+        idle,
+    ]
+}
+
+fn growth() -> Vec<Row> {
+    let keys = GROWTH_KEYS.map(|(keys, text)| {
+        let workload = Workload { keys_per_get: 50, ..gets(keys) };
+        let memory = ((keys * ITEM_MAX) >> 20).next_power_of_two().max(ROOMY);
+        Row::load(format!("keys-{text}"), "get of 50 keys", workload)
+            .with(|load| load.watch_prefill = true)
+            .on(1, memory)
+    });
+    let connections = GROWTH_CONNECTIONS.map(|connections| {
+        let workload = Workload { connections, ..gets(100_000) };
+        let mut row = Row::load(format!("conns-{connections}"), "get, one at a time", workload).on(1, ROOMY);
+        row.flags.connections = Some(connections + 100);
+        row
+    });
+    keys.into_iter().chain(connections).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::keys::Keys;
+
+    #[test]
+    fn rows_have_names_of_their_own_and_keys_that_fit_their_size() {
+        for set in Set::All.each() {
+            let rows = set.rows(1000);
+            let names: HashSet<&String> = rows.iter().map(|row| &row.name).collect();
+            assert_eq!(names.len(), rows.len(), "{}", set.name());
+            for row in rows {
+                if let Job::Load(super::super::row::Load { workload, .. }) | Job::Fill(workload) = &row.job {
+                    assert!(Keys::new(row.keys(), workload.key_size, workload.value_size, 1).is_ok(), "{}", row.name);
+                }
+            }
+        }
+    }
+}

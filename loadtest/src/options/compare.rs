@@ -1,0 +1,139 @@
+//! Options of `loadtest compare`: a [`Comparison`].
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::values::Seconds;
+use crate::compare::sets::Set;
+use crate::compare::{Comparison, Row};
+use crate::cpus::Cpus;
+
+#[derive(Args)]
+pub struct CompareOptions {
+    /// Command that starts the one server. `-p PORT` is appended, and the -t, -m and -c that a row is about (see --list):
+    /// they go over those in the command
+    #[arg(long, value_name = "COMMAND", default_value = "memcached -u root -U 0 -t 1 -m 1024")]
+    baseline: String,
+
+    /// Command that starts the other, in the same way
+    #[arg(long, value_name = "COMMAND", required_unless_present = "list")]
+    candidate: Option<String>,
+
+    /// Set of workloads, may be repeated [default: canonical]
+    #[arg(long, value_name = "NAME", value_enum)]
+    set: Vec<Set>,
+
+    /// Workload of the set to run, may be repeated [default: all]
+    #[arg(long, short, value_name = "NAME")]
+    workload: Vec<String>,
+
+    /// Show the workloads of the sets given with --set, or of all
+    #[arg(long)]
+    list: bool,
+
+    /// Number of keys in the canonical set
+    #[arg(long, short, value_name = "N", default_value_t = 100_000)]
+    keys: u64,
+
+    /// Leave out the rows of `growth` with more keys
+    #[arg(long, value_name = "N", default_value_t = 10_000_000)]
+    keys_max: u64,
+
+    /// Measurements of each server for each row, in turn. Servers are started anew for each, unless what they must hold
+    /// first is costly: then both live on, and take turns. (Memory is measured once.)
+    #[arg(long, short, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+
+    /// Length of each measurement
+    #[arg(long, value_name = "SECONDS", default_value = "3")]
+    seconds: Seconds,
+
+    /// Cores for the server
+    #[arg(long, value_name = "LIST", default_value = "0")]
+    server_cpus: Cpus,
+
+    /// Cores for the client, one thread each
+    #[arg(long, value_name = "LIST", default_value = "1")]
+    client_cpus: Cpus,
+
+    /// Also write the tables to this file, as markdown
+    #[arg(long, value_name = "FILE")]
+    pub markdown: Option<PathBuf>,
+
+    /// Also write plots into this directory, as SVG
+    #[arg(long, value_name = "DIRECTORY")]
+    pub plots: Option<PathBuf>,
+
+    /// Print one JSON object, with every round
+    #[arg(long)]
+    pub json: bool,
+
+    /// No progress on the terminal
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+impl CompareOptions {
+    /// Text to print instead of running, if that is what was asked for.
+    pub fn listing(&self) -> Option<String> {
+        let line = |(set, row): (Set, Row)| {
+            let targets: String =
+                row.targets.iter().map(|(figure, bound)| format!("; {} {bound}", figure.name)).collect();
+            format!("{:<11} {:<17} {}{targets}\n", set.name(), row.name, row.about())
+        };
+        self.list.then(|| self.rows(Set::All).into_iter().map(line).collect())
+    }
+
+    /// The rows of the sets, those of `default` if none is given, without what is left out.
+    fn rows(&self, default: Set) -> Vec<(Set, Row)> {
+        let wanted = if self.set.is_empty() { &[default] } else { self.set.as_slice() };
+        let sets: Vec<Set> = wanted.iter().flat_map(|set| set.each()).collect();
+        let rows = |set: &Set| set.rows(self.keys).into_iter().map(|row| (*set, row)).collect::<Vec<_>>();
+        let mut rows: Vec<(Set, Row)> = sets.iter().flat_map(rows).collect();
+        rows.retain(|(set, row)| *set != Set::Growth || row.keys() <= self.keys_max);
+        rows
+    }
+
+    /// The comparison that these options describe.
+    pub fn comparison(self) -> Result<Comparison, String> {
+        let mut rows = self.rows(Set::Canonical);
+        if let Some(unknown) = self.workload.iter().find(|name| rows.iter().all(|(_, row)| row.name != **name)) {
+            return Err(format!("no workload \"{unknown}\" (see --list)"));
+        }
+        rows.retain(|(_, row)| self.workload.is_empty() || self.workload.contains(&row.name));
+        Ok(Comparison {
+            commands: [self.baseline, self.candidate.ok_or("no candidate")?],
+            rows,
+            rounds: self.rounds,
+            time: self.seconds.0,
+            server_cpus: self.server_cpus,
+            client_cpus: self.client_cpus,
+            quiet: self.quiet,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::options::{Command, Options};
+
+    /// Sets and names of the rows that an option line leads to, or why it leads to none.
+    fn rows(line: &str) -> Result<Vec<String>, String> {
+        let words = "loadtest compare --candidate x".split(' ').chain(line.split_whitespace());
+        let Command::Compare(options) = Options::parse_from(words).command else { panic!("compare was asked for") };
+        Ok(options.comparison()?.rows.iter().map(|(set, row)| format!("{}/{}", set.name(), row.name)).collect())
+    }
+
+    #[test]
+    fn sets_and_rows_are_chosen_by_name() {
+        assert!(rows("").is_ok_and(|rows| rows.len() == 6 && rows[0] == "canonical/get-1"));
+        assert_eq!(rows("-w set-32"), Ok(vec!["canonical/set-32".to_owned()]));
+        assert!(rows("--set all -w get-1").is_ok_and(|rows| rows == ["canonical/get-1", "throughput/get-1"]));
+        assert!(rows("--set growth --keys-max 1000000").is_ok_and(|rows| rows.contains(&"growth/keys-1M".to_owned())));
+        assert!(rows("--set growth --keys-max 1000000 -w keys-10M").is_err());
+        assert!(rows("--set memory -w get-1").is_err_and(|why| why.contains("no workload \"get-1\"")));
+    }
+}

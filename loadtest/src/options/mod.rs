@@ -1,0 +1,41 @@
+//! The command line, and what it means: options become a plan, a comparison or a replay once, and are not seen again.
+
+mod compare;
+mod replay;
+mod run;
+mod values;
+
+use clap::{Parser, Subcommand};
+
+pub use compare::CompareOptions;
+pub use replay::ReplayOptions;
+pub use run::RunOptions;
+
+/// Load generator for memcached-protocol servers.
+#[derive(Parser)]
+#[command(version, max_term_width = 120)]
+pub struct Options {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Put load on a server and report throughput, hit rate and latency
+    Run(RunOptions),
+    /// Run the same workloads against two servers in turn, each started on the same cores
+    Compare(CompareOptions),
+    /// Ask for the keys of a trace, set those that are missing, and report the miss ratio
+    Replay(ReplayOptions),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Options::command().debug_assert();
+    }
+}

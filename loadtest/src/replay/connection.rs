@@ -1,0 +1,197 @@
+//! The one connection of a replay: a batch of gets and the answers to it, then the sets of what was missing.
+
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use crate::replay::trace::Request;
+use crate::reply::{Broken, Parser, Reply};
+
+const BUFFER_SIZE: usize = 256 << 10;
+
+/// A server that is silent for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection that waits for its answers.
+pub struct Connection<S> {
+    stream: S,
+    out: Vec<u8>,
+    buffer: Vec<u8>,
+    /// What was read and not understood yet. Invariant: start <= end <= buffer.len().
+    start: usize,
+    end: usize,
+    parser: Parser,
+}
+
+impl Connection<TcpStream> {
+    /// To `host:port`.
+    pub fn open(server: &str) -> Result<Connection<TcpStream>, String> {
+        let fail = |error| format!("cannot connect to {server}: {error}");
+        let addresses: Vec<_> = server.to_socket_addrs().map_err(fail)?.collect();
+        let stream = TcpStream::connect(addresses.as_slice()).map_err(fail)?;
+        stream.set_nodelay(true).and_then(|()| stream.set_read_timeout(Some(PATIENCE))).map_err(fail)?;
+        Ok(Connection::new(stream))
+    }
+}
+
+impl<S: Read + Write> Connection<S> {
+    pub fn new(stream: S) -> Connection<S> {
+        let buffer = vec![0; BUFFER_SIZE];
+        Connection { stream, out: Vec::new(), buffer, start: 0, end: 0, parser: Parser::default() }
+    }
+
+    /// Asks for all keys, a get each, in one write. Whether each was there is added to `found`.
+    pub fn get(&mut self, batch: &[Request], found: &mut Vec<bool>) -> Result<(), String> {
+        for request in batch {
+            self.out.extend_from_slice(b"get ");
+            self.out.extend_from_slice(&request.key);
+            self.out.extend_from_slice(b"\r\n");
+        }
+        self.write()?;
+        for request in batch {
+            let mut hit = false;
+            self.answer(|reply| match reply {
+                Reply::Value { key, .. } if key == Some(&request.key) && !hit => {
+                    hit = true;
+                    Ok(false)
+                }
+                Reply::Data { .. } => Ok(false),
+                Reply::End => Ok(true),
+                other => Err(unexpected(request, &other)),
+            })?;
+            found.push(hit);
+        }
+        Ok(())
+    }
+
+    /// Stores `requests`, each with a value of its size or else of `size`, in order. Counts those that were refused.
+    pub fn set<'a>(&mut self, requests: impl Iterator<Item = &'a Request> + Clone, size: usize) -> Result<u64, String> {
+        for request in requests.clone() {
+            let size = request.size.unwrap_or(size);
+            self.out.extend_from_slice(b"set ");
+            self.out.extend_from_slice(&request.key);
+            self.out.extend_from_slice(format!(" 0 0 {size}\r\n").as_bytes());
+            self.out.resize(self.out.len() + size, b'v');
+            self.out.extend_from_slice(b"\r\n");
+        }
+        self.write()?;
+        let mut refused = 0;
+        for request in requests {
+            self.answer(|reply| match reply {
+                Reply::Stored => Ok(true),
+                Reply::Other(line) if line.starts_with(b"SERVER_ERROR") => {
+                    refused += 1;
+                    Ok(true)
+                }
+                other => Err(unexpected(request, &other)),
+            })?;
+        }
+        Ok(refused)
+    }
+
+    fn write(&mut self) -> Result<(), String> {
+        let written = self.stream.write_all(&self.out).map_err(|error| format!("writing failed: {error}"));
+        self.out.clear();
+        written
+    }
+
+    /// Gives replies to `take` until it says that the answer is complete.
+    fn answer(&mut self, mut take: impl FnMut(Reply<'_>) -> Result<bool, String>) -> Result<(), String> {
+        loop {
+            let mut rest = &self.buffer[self.start..self.end];
+            let reply = self.parser.next(&mut rest).map_err(|Broken(why)| format!("the server sent a {why}"))?;
+            let done = reply.map(&mut take).transpose()?;
+            self.start = self.end - rest.len();
+            match done {
+                Some(true) => return Ok(()),
+                Some(false) => {}
+                None => self.read()?,
+            }
+        }
+    }
+
+    fn read(&mut self) -> Result<(), String> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        match self.stream.read(&mut self.buffer[self.end..]) {
+            Ok(0) => Err("the server closed the connection".into()),
+            Ok(count) => {
+                self.end += count;
+                Ok(())
+            }
+            Err(error) => Err(format!("reading failed: {error}")),
+        }
+    }
+}
+
+fn unexpected(request: &Request, reply: &Reply<'_>) -> String {
+    let what = match reply {
+        Reply::Other(line) => format!("\"{}\"", line.escape_ascii()),
+        other => format!("{other:?}"),
+    };
+    format!("{}: unexpected {what}", request.key.escape_ascii())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// A server whose replies are known beforehand, and come in pieces of one byte.
+    pub struct Script {
+        pub replies: VecDeque<u8>,
+        pub asked: Vec<u8>,
+    }
+
+    impl Read for Script {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            let Some(byte) = self.replies.pop_front() else { return Ok(0) };
+            buffer[0] = byte;
+            Ok(1)
+        }
+    }
+
+    impl Write for Script {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.asked.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    pub fn script(replies: &str) -> Connection<Script> {
+        Connection::new(Script { replies: replies.bytes().collect(), asked: Vec::new() })
+    }
+
+    fn request(key: &str, size: Option<usize>) -> Request {
+        Request { key: key.into(), size, scan: false }
+    }
+
+    #[test]
+    fn gets_and_the_sets_behind_them() {
+        let batch = [request("a", None), request("b", Some(3)), request("c", None)];
+        let replies = "VALUE a 0 2\r\nxy\r\nEND\r\nEND\r\nEND\r\nSTORED\r\nSERVER_ERROR out of memory\r\n";
+        let (mut connection, mut found) = (script(replies), Vec::new());
+        connection.get(&batch, &mut found).expect("answers");
+        assert_eq!(found, [true, false, false]);
+        assert_eq!(connection.set(batch[1..].iter(), 1), Ok(1));
+        let asked = String::from_utf8_lossy(&connection.stream.asked).into_owned();
+        assert_eq!(asked, "get a\r\nget b\r\nget c\r\nset b 0 0 3\r\nvvv\r\nset c 0 0 1\r\nv\r\n");
+    }
+
+    #[test]
+    fn wrong_answers_end_the_replay() {
+        for (replies, expected) in [
+            ("VALUE b 0 0\r\n\r\nEND\r\n", "a: unexpected Value"),
+            ("ERROR\r\n", "a: unexpected \"ERROR\""),
+            ("", "the server closed the connection"),
+        ] {
+            let why = script(replies).get(&[request("a", None)], &mut Vec::new()).expect_err("it is wrong");
+            assert!(why.contains(expected), "{why}");
+        }
+    }
+}
