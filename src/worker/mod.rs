@@ -532,6 +532,7 @@ impl<'a> Worker<'a> {
         if connection.outbox.is_empty() {
             // The buffer comes back for the next connection.
             std::mem::swap(connection.outbox.reply(), &mut self.reply);
+            connection.outbox.shrink();
         } else if self.reply.out.is_empty() {
             self.reply = Reply::with_capacity(64 << 10);
         }

@@ -7,37 +7,47 @@ use std::io::IoSlice;
 /// At most so many parts in one write.
 const SLICES_MAX: usize = 64;
 
-/// A reply on its way out.
+/// A reply on its way out. Takes no memory while there is none.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(super) struct Outbox(Option<Box<Unsent>>);
+
+#[derive(Debug, Default)]
+struct Unsent {
     reply: Reply,
     /// Bytes of the reply that were sent. Invariant: no further than the place of the first pinned value.
     sent: usize,
+}
+
+impl Unsent {
+    fn is_empty(&self) -> bool {
+        self.sent == self.reply.out.len() && self.reply.pinned.is_empty()
+    }
 }
 
 impl Outbox {
     /// Whether everything was sent.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.sent == self.reply.out.len() && self.reply.pinned.is_empty()
+        self.0.as_ref().is_none_or(|unsent| unsent.is_empty())
     }
 
     /// Bytes to be sent.
     pub(super) fn len(&self) -> usize {
-        self.reply.len() - self.sent
+        self.0.as_ref().map_or(0, |unsent| unsent.reply.len() - unsent.sent)
     }
 
     /// Where further replies go.
     pub(super) fn reply(&mut self) -> &mut Reply {
-        &mut self.reply
+        &mut self.0.get_or_insert_default().reply
     }
 
     /// The parts to be written next.
     pub(super) fn slices<'a>(&'a self, items: &'a Items) -> Vec<IoSlice<'a>> {
         let mut slices = Vec::new();
-        let bytes = self.reply.out.bytes();
-        let mut at = self.sent;
-        for pinned in &self.reply.pinned {
+        let Some(unsent) = &self.0 else { return slices };
+        let bytes = unsent.reply.out.bytes();
+        let mut at = unsent.sent;
+        for pinned in &unsent.reply.pinned {
             if pinned.at > at {
                 slices.push(IoSlice::new(&bytes[at..pinned.at]));
                 at = pinned.at;
@@ -60,38 +70,38 @@ impl Outbox {
 
     /// `count` bytes were written. Values that are done with are handed to `done`.
     pub(super) fn advance(&mut self, items: &Items, mut count: usize, mut done: impl FnMut(Pinned)) {
+        let Some(unsent) = &mut self.0 else { return };
         let mut finished = 0;
-        for pinned in &mut self.reply.pinned {
-            let step = count.min(pinned.at - self.sent);
-            self.sent += step;
+        for pinned in &mut unsent.reply.pinned {
+            let step = count.min(pinned.at - unsent.sent);
+            unsent.sent += step;
             count -= step;
             let step = count.min(pinned.value.left());
             pinned.value = items.advance(pinned.value, step);
             count -= step;
-            if self.sent < pinned.at || pinned.value.left() > 0 {
+            if unsent.sent < pinned.at || pinned.value.left() > 0 {
                 break;
             }
             done(*pinned);
             finished += 1;
         }
-        self.reply.pinned.drain(..finished);
-        self.sent += count;
-        if self.is_empty() {
-            self.sent = 0;
-            self.reply.out.clear();
+        unsent.reply.pinned.drain(..finished);
+        unsent.sent += count;
+        if unsent.is_empty() {
+            unsent.sent = 0;
+            unsent.reply.out.clear();
         }
     }
 
     /// Gives up everything, for the values that are pinned in it.
     pub(super) fn take(&mut self) -> Reply {
-        self.sent = 0;
-        std::mem::take(&mut self.reply)
+        self.0.take().map_or_else(Reply::default, |unsent| unsent.reply)
     }
 
     /// Gives the memory back when nothing is left to be sent.
     pub(super) fn shrink(&mut self) {
         if self.is_empty() {
-            *self = Outbox::default();
+            self.0 = None;
         }
     }
 }

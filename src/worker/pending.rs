@@ -9,9 +9,12 @@
 
 use crate::command::Reply;
 
-/// Gaps in the replies of a connection, and what lies between them.
+/// Gaps in the replies of a connection, and what lies between them. Takes no memory while there are none.
 #[derive(Debug, Default)]
-pub struct Pending {
+pub struct Pending(Option<Box<Gaps>>);
+
+#[derive(Debug, Default)]
+struct Gaps {
     gaps: Vec<Gap>,
     /// Gaps that are not filled.
     waiting: usize,
@@ -34,54 +37,61 @@ impl Pending {
     /// Whether replies may go straight to the output.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.gaps.is_empty()
+        self.0.is_none()
     }
 
     /// Whether a gap is not filled yet.
     #[inline]
     pub fn is_waiting(&self) -> bool {
-        self.waiting > 0
+        self.0.as_ref().is_some_and(|gaps| gaps.waiting > 0)
     }
 
     /// Where the next reply belongs: the output, or behind the last gap.
     #[inline]
     pub fn sink<'a>(&'a mut self, output: &'a mut Reply) -> &'a mut Reply {
-        if self.gaps.is_empty() { output } else { &mut self.between }
+        match &mut self.0 {
+            None => output,
+            Some(gaps) => &mut gaps.between,
+        }
     }
 
     /// Leaves a gap for a reply that comes later; gives its number.
     pub fn gap(&mut self) -> usize {
-        self.gaps.push(Gap { at: self.between.out.len(), from: 0, to: 0 });
-        self.waiting += 1;
-        self.gaps.len() - 1
+        let gaps = self.0.get_or_insert_default();
+        gaps.gaps.push(Gap { at: gaps.between.out.len(), from: 0, to: 0 });
+        gaps.waiting += 1;
+        gaps.gaps.len() - 1
     }
 
     /// Fills a gap with a part of a reply, from one byte to another.
+    ///
+    /// # Panics
+    /// If [`Pending::gap`] did not give this number since the last [`Pending::settle`].
     pub fn fill(&mut self, gap: usize, reply: &Reply, from: usize, to: usize) {
-        let start = self.filled.out.len();
-        self.filled.append(reply, from, to);
-        self.gaps[gap].from = start;
-        self.gaps[gap].to = self.filled.out.len();
-        self.waiting -= 1;
+        let gaps = self.0.as_mut().expect("a reply comes for a gap");
+        let start = gaps.filled.out.len();
+        gaps.filled.append(reply, from, to);
+        gaps.gaps[gap].from = start;
+        gaps.gaps[gap].to = gaps.filled.out.len();
+        gaps.waiting -= 1;
     }
 
-    /// Moves everything to the output, once no gap is left, and gives the memory back.
+    /// Moves everything to the output, once no gap is left.
     pub fn settle(&mut self, output: &mut Reply) {
-        assert_eq!(self.waiting, 0, "replies wait for the gaps before them");
+        let Some(gaps) = self.0.take() else { return };
+        assert_eq!(gaps.waiting, 0, "replies wait for the gaps before them");
         let mut at = 0;
-        for gap in &self.gaps {
-            output.append(&self.between, at, gap.at);
-            output.append(&self.filled, gap.from, gap.to);
+        for gap in &gaps.gaps {
+            output.append(&gaps.between, at, gap.at);
+            output.append(&gaps.filled, gap.from, gap.to);
             at = gap.at;
         }
-        output.append(&self.between, at, self.between.out.len());
-        *self = Pending::default();
+        output.append(&gaps.between, at, gaps.between.out.len());
     }
 
     /// Gives up all replies, for the values that are pinned in them.
-    pub fn take_all(&mut self) -> [Reply; 2] {
-        let Pending { between, filled, .. } = std::mem::take(self);
-        [between, filled]
+    pub fn take_all(&mut self) -> Vec<Reply> {
+        self.0.take().map_or_else(Vec::new, |gaps| vec![gaps.between, gaps.filled])
     }
 }
 
