@@ -146,6 +146,10 @@ impl Arena {
 /// Address space, and the wish for huge pages: items and buckets are met at random, and at a million keys a tenth to a
 /// fifth of the time of a `get` of 50 keys went into translating their addresses in pages of 4 KiB.
 fn reserve(len: usize) -> io::Result<MmapMut> {
+    if cfg!(miri) {
+        // Miri has neither address space without memory nor wishes.
+        return MmapOptions::new().len(len).map_anon();
+    }
     let map = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
     if let Err(error) = map.advise(Advice::HugePage) {
         log::debug!("no huge pages: {error}");
@@ -274,6 +278,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri has no address space without memory")]
     fn more_than_32_gib_get_wider_granules() {
         let arena = Arena::reserve(40 * 1024, false).expect("address space");
         assert!(arena.granule() > 8 && arena.pages() >= 40 * 1024);

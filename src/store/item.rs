@@ -18,8 +18,8 @@
 //! One of the three files with `unsafe` in them. What it rests on: an [`ItemId`] names a chunk inside the arena whose
 //! size covers what its header says (`slab.rs` hands out chunks, [`Items::create`] writes headers); and of all threads
 //! only the holder of the shard's lease reads or writes a linked item, with one exception: the value of a pinned item
-//! (see `Store::pin`) may be read by others, and nobody writes it while it is pinned. An item that is being received
-//! ([`Items::room`]) belongs to the worker that receives it until it is handed back.
+//! (see `Store::pin`) and the links between its bodies may be read by others, and nobody writes them while it is pinned.
+//! An item that is being received ([`Items::room`]) belongs to the worker that receives it until it is handed back.
 
 use super::arena::{Arena, ItemId};
 use std::marker::PhantomData;
@@ -95,6 +95,9 @@ pub struct Cursor {
     here: u32,
     /// Bytes of the value from here to its end.
     left: u32,
+    /// The chunk behind this one. Kept here because who goes through a pinned value cannot ask the head for it: all of a
+    /// head's header belongs to the holder of the lease.
+    next: Option<ItemId>,
 }
 
 impl Cursor {
@@ -213,11 +216,13 @@ impl Items {
     }
 
     /// The beginning of an item's value.
+    ///
+    /// The caller holds the lease, or is the one who fills a floating item.
     pub fn value_cursor(&self, id: ItemId) -> Cursor {
         let item = self.at(id);
         let (offset, left) = (item.value_offset() as u32, item.value_len() as u32);
         let here = if item.is_large() { left.min(LARGE_CHUNK as u32 - offset) } else { left };
-        Cursor { chunk: id, offset, here, left }
+        Cursor { chunk: id, offset, here, left, next: self.first_body(id) }
     }
 
     /// The bytes from a place in a value to the end of its chunk; empty at the end of the value.
@@ -250,13 +255,8 @@ impl Items {
             if cursor.here != 0 || cursor.left == 0 {
                 return cursor;
             }
-            let chunk = self.at(cursor.chunk);
-            let next = if chunk.read::<u8>(KEY_LEN) == 0 {
-                self.next_chunk(cursor.chunk)
-            } else {
-                self.first_body(cursor.chunk)
-            };
-            cursor.chunk = next.expect("a large item has as many chunks as its value needs");
+            cursor.chunk = cursor.next.expect("a large item has as many chunks as its value needs");
+            cursor.next = self.next_chunk(cursor.chunk);
             cursor.offset = BODY_HEADER as u32;
             cursor.here = cursor.left.min((LARGE_CHUNK - BODY_HEADER) as u32);
         }
@@ -523,5 +523,30 @@ mod tests {
             cursor = items.advance(cursor, bytes.len());
         }
         assert!(read == value);
+    }
+
+    /// For Miri and the thread sanitizer: who sends a pinned value reads nothing that a holder of the lease may write.
+    #[test]
+    fn pinned_values_are_read_while_their_header_changes() {
+        let items = items(true);
+        let ids: Vec<ItemId> = (0..2).map(|n| items.arena().id(PageId(1), n * LARGE_CHUNK)).collect();
+        items.create(ids[0], b"key", 0, 20_000, Some(&ids[1..]));
+        items.fill(items.value_cursor(ids[0]), &[7; 20_000]);
+        let mut cursor = items.value_cursor(ids[0]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let item = items.at(ids[0]);
+                item.change_state(FETCHED | ACTIVE, 0);
+                item.set_last_access(1);
+                item.set_exptime(2);
+                item.set_cas(3);
+                item.set_floating();
+            });
+            while cursor.left() > 0 {
+                let bytes = items.bytes(&cursor);
+                assert!(bytes.iter().all(|&byte| byte == 7));
+                cursor = items.advance(cursor, bytes.len());
+            }
+        });
     }
 }

@@ -1,12 +1,16 @@
-//! Several workers on one thread, with seeds: replies leave in the order of requests and are those of a model, however
-//! input is cut, shards are leased by others, and batches travel.
+//! Several workers, on one thread with seeds and on threads of their own: replies leave in the order of requests and are
+//! those of a model, however input is cut, shards are leased by others, and batches travel.
 
 use super::super::mailbox::Mail;
 use super::*;
+use crate::clock::NEVER;
 use crate::store::arena::Arena;
 use crate::store::slab::Budget;
 use crate::store::{Store, StoreOptions};
+use mio::{Events, Poll, Token, Waker};
 use std::collections::HashMap;
+use std::thread;
+use std::time::Duration;
 
 /// A small generator: the seed of a failing run is in its message.
 struct Random(u64);
@@ -27,8 +31,20 @@ const LIMITS: ServeLimits = ServeLimits {
     keep_keys: false,
 };
 
+/// Pages of all shards, operations of a conversation, and bytes of its longest values. Miri takes its time, and has no
+/// address space without memory.
+const PAGES: u32 = if cfg!(miri) { 48 } else { 256 };
+const OPERATIONS: usize = if cfg!(miri) { 12 } else { 150 };
+const LONG: usize = if cfg!(miri) { 3000 } else { 60_000 };
+
+/// Keys of all clients, and the one value they are ever set to: long enough to lie in several chunks, and to be received
+/// and sent where it lies.
+const SHARED_KEYS: usize = 3;
+const SHARED_VALUE: &[u8] = &[b's'; 20_000];
+
 /// What a client sends, and what it must get.
 struct Client {
+    number: usize,
     input: Vec<u8>,
     sent: usize,
     expected: Vec<u8>,
@@ -37,28 +53,39 @@ struct Client {
 
 /// A connection as a worker has it.
 struct Line {
-    client: usize,
+    client: Client,
     talk: Talk,
     input: Vec<u8>,
 }
 
+/// What workers share.
+struct World {
+    exchange: Exchange,
+    items: Items,
+    hasher: KeyHasher,
+    clock: Clock,
+}
+
+/// A worker with two clients.
 struct Site<'a> {
+    world: &'a World,
+    worker: usize,
     serve: Serve<'a>,
     lines: Vec<Line>,
 }
 
-/// A conversation on keys of the client's own, with the replies that a dull twin gives.
+/// A conversation on keys of the client's own, and on shared ones, with the replies that a dull twin gives.
 fn conversation(client: usize, random: &mut Random) -> Client {
     let mut model: HashMap<String, Vec<u8>> = HashMap::new();
     let (mut input, mut expected) = (Vec::new(), Vec::new());
-    for _ in 0..150 {
+    for _ in 0..OPERATIONS {
         let key = format!("c{client}-{}", random.below(12));
-        let len = if random.below(12) == 0 { 3000 + random.below(60_000) } else { random.below(60) };
+        let len = if random.below(12) == 0 { 3000 + random.below(LONG) } else { random.below(60) };
         let value: Vec<u8> = (0..len).map(|_| b'a' + random.below(26) as u8).collect();
         let noreply = random.below(8) == 0;
         let suffix = if noreply { " noreply" } else { "" };
         let mut reply = Vec::new();
-        match random.below(9) {
+        match random.below(10) {
             0..3 => {
                 input.extend(format!("set {key} 7 0 {len}{suffix}\r\n").bytes());
                 input.extend(&value);
@@ -94,9 +121,17 @@ fn conversation(client: usize, random: &mut Random) -> Client {
                 expected.extend(b"MN\r\n");
                 continue;
             }
+            7 => {
+                let key = random.below(SHARED_KEYS);
+                input.extend(format!("set shared-{key} 7 0 {}{suffix}\r\n", SHARED_VALUE.len()).bytes());
+                input.extend(SHARED_VALUE);
+                input.extend(b"\r\n");
+                reply.extend(b"STORED\r\n");
+            }
             _ => {
                 let keys: Vec<String> = (0..1 + random.below(20)).map(|n| format!("c{client}-{n}")).collect();
-                input.extend(format!("get {}\r\n", keys.join(" ")).bytes());
+                let shared = (random.below(2) == 0).then(|| format!("shared-{}", random.below(SHARED_KEYS)));
+                input.extend(format!("get {} {}\r\n", keys.join(" "), shared.as_deref().unwrap_or("none")).bytes());
                 for key in &keys {
                     if let Some(value) = model.get(key) {
                         // Flags of values that were set by the second kind of `set` are 0: it never succeeds.
@@ -104,6 +139,11 @@ fn conversation(client: usize, random: &mut Random) -> Client {
                         expected.extend(value);
                         expected.extend(b"\r\n");
                     }
+                }
+                if let Some(key) = shared {
+                    expected.extend(format!("VALUE {key} 7 {}\r\n", SHARED_VALUE.len()).bytes());
+                    expected.extend(SHARED_VALUE);
+                    expected.extend(b"\r\n");
                 }
                 expected.extend(b"END\r\n");
                 continue;
@@ -113,7 +153,7 @@ fn conversation(client: usize, random: &mut Random) -> Client {
             expected.extend(reply);
         }
     }
-    Client { input, sent: 0, expected, received: Vec::new() }
+    Client { number: client, input, sent: 0, expected, received: Vec::new() }
 }
 
 /// Moves a reply to its client, with the values that are pinned in it.
@@ -134,30 +174,120 @@ fn transmit(serve: &mut Serve<'_>, items: &Items, client: &mut Client, reply: &m
     reply.out.clear();
 }
 
+impl World {
+    fn new(seed: u64, workers: usize, shards: usize) -> World {
+        let arena = Arc::new(Arena::reserve(PAGES, false).expect("address space"));
+        let budget = Arc::new(Budget::new(PAGES, shards, &arena));
+        let items = Items::new(arena, true);
+        let hasher = KeyHasher::seeded(seed);
+        let shard = |number| {
+            let store = Store::new(number, StoreOptions::default(), items.clone(), Arc::clone(&budget), hasher.clone());
+            let mut store = store.expect("address space");
+            for key in (0..SHARED_KEYS).map(|key| format!("shared-{key}")) {
+                let hash = hasher.hash(key.as_bytes());
+                if number == hash::shard(hash, shards) {
+                    store.put(hash, key.as_bytes(), 7, NEVER, SHARED_VALUE, None).expect("there is room");
+                }
+            }
+            Shard { number: number as u16, store, limits: LIMITS.parse, prefixes: None }
+        };
+        let exchange = Exchange::new((0..shards).map(shard).collect(), workers);
+        World { exchange, items, hasher, clock: Clock::start() }
+    }
+
+    fn site(&self, worker: usize, random: &mut Random) -> Site<'_> {
+        let (hasher, items) = (self.hasher.clone(), self.items.clone());
+        let line = |line| Line {
+            client: conversation(worker * 2 + line, random),
+            talk: Talk::new(line, worker as u64),
+            input: Vec::new(),
+        };
+        Site {
+            world: self,
+            worker,
+            serve: Serve::new(worker, &self.exchange, &self.clock, hasher, items, LIMITS),
+            lines: (0..2).map(line).collect(),
+        }
+    }
+}
+
+impl Line {
+    fn is_finished(&self) -> bool {
+        self.client.received.len() >= self.client.expected.len()
+    }
+}
+
+impl Site<'_> {
+    /// A turn: the mail, some input of each client, and what has come back.
+    fn turn(&mut self, random: &mut Random) {
+        let Site { world: World { exchange, items, clock, .. }, worker, serve, lines } = self;
+        serve.begin(clock.now());
+        while let Some(mail) = exchange.next_mail(*worker) {
+            match mail {
+                Mail::Batch(batch) => serve.returned(batch),
+                other => panic!("unexpected mail {other:?}"),
+            }
+        }
+        for Line { client, talk, input } in &mut *lines {
+            if talk.is_waiting() {
+                continue;
+            }
+            let count = random.below(9000).min(client.input.len() - client.sent);
+            input.extend(&client.input[client.sent..client.sent + count]);
+            client.sent += count;
+            let (mut at, mut reply) = (0, Reply::default());
+            let served = serve.serve(talk, input, &mut at, &mut reply, false);
+            assert!(!matches!(served, Served::Admin(_) | Served::Close), "client {}: {served:?}", client.number);
+            input.drain(..at);
+            transmit(serve, items, client, &mut reply);
+        }
+        serve.flush();
+        while let Some(batch) = serve.next_done() {
+            let mut from = 0;
+            for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
+                if let Some(origin) = origin {
+                    let Line { client, talk, .. } = &mut lines[origin.token];
+                    serve.deliver(talk, task, origin.slot, &batch.reply, from, to);
+                    if !talk.pending.is_waiting() {
+                        let mut reply = Reply::default();
+                        talk.pending.settle(&mut reply);
+                        transmit(serve, items, client, &mut reply);
+                    }
+                }
+                from = to;
+            }
+            serve.recycle(batch);
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.lines.iter().all(Line::is_finished)
+    }
+
+    /// All clients got what they must get.
+    fn check(&self, seed: u64) {
+        for Line { client: Client { number, received, expected, .. }, .. } in &self.lines {
+            if received == expected {
+                continue;
+            }
+            let same = received.iter().zip(expected).take_while(|(one, other)| one == other).count();
+            let shown = |bytes: &[u8]| {
+                String::from_utf8_lossy(&bytes[same.saturating_sub(20)..bytes.len().min(same + 60)]).into_owned()
+            };
+            let (got, wanted) = (shown(received), shown(expected));
+            panic!("seed {seed} client {number} at {same}: got {got:?}, expected {wanted:?}");
+        }
+    }
+}
+
 fn simulate(seed: u64, workers: usize, shards: usize) {
     let mut random = Random(seed);
-    let arena = Arc::new(Arena::reserve(256, false).expect("address space"));
-    let budget = Arc::new(Budget::new(256, shards, &arena));
-    let items = Items::new(arena, true);
-    let hasher = KeyHasher::seeded(seed);
-    let shard = |number| {
-        let store = Store::new(number, StoreOptions::default(), items.clone(), Arc::clone(&budget), hasher.clone());
-        Shard { number: number as u16, store: store.expect("address space"), limits: LIMITS.parse, prefixes: None }
-    };
-    let exchange = Exchange::new((0..shards).map(shard).collect(), workers);
-    let clock = Clock::start();
-    let mut clients: Vec<Client> = (0..workers * 2).map(|client| conversation(client, &mut random)).collect();
-    let mut sites: Vec<Site<'_>> = (0..workers)
-        .map(|worker| Site {
-            serve: Serve::new(worker, &exchange, &clock, hasher.clone(), items.clone(), LIMITS),
-            lines: (0..2)
-                .map(|line| Line { client: worker * 2 + line, talk: Talk::new(line, worker as u64), input: Vec::new() })
-                .collect(),
-        })
-        .collect();
+    let world = World::new(seed, workers, shards);
+    let World { exchange, clock, .. } = &world;
+    let mut sites: Vec<Site<'_>> = (0..workers).map(|worker| world.site(worker, &mut random)).collect();
     let mut outsiders: Vec<Lease<'_>> = Vec::new();
     let mut turns = 0;
-    while clients.iter().any(|client| client.received.len() < client.expected.len()) {
+    while !sites.iter().all(Site::is_finished) {
         turns += 1;
         assert!(turns < 200_000, "seed {seed}: it does not come to an end");
         // Somebody else leases a shard, or gives one back.
@@ -166,67 +296,57 @@ fn simulate(seed: u64, workers: usize, shards: usize) {
                 outsiders.extend(exchange.try_lease(random.below(shards)));
             } else if !outsiders.is_empty() {
                 let lease = outsiders.swap_remove(random.below(outsiders.len()));
-                exchange.give_back(lease, |shard, batch| run(shard, batch, &exchange, &clock, clock.now(), 8));
+                exchange.give_back(lease, |shard, batch| run(shard, batch, exchange, clock, clock.now(), 8));
             }
         }
         let worker = random.below(workers);
-        let site = &mut sites[worker];
-        site.serve.begin(clock.now());
-        while let Some(mail) = exchange.next_mail(worker) {
-            match mail {
-                Mail::Batch(batch) => site.serve.returned(batch),
-                other => panic!("unexpected mail {other:?}"),
-            }
-        }
-        for line in &mut site.lines {
-            let client = &mut clients[line.client];
-            if line.talk.is_waiting() {
-                continue;
-            }
-            let count = random.below(9000).min(client.input.len() - client.sent);
-            line.input.extend(&client.input[client.sent..client.sent + count]);
-            client.sent += count;
-            let (mut at, mut reply) = (0, Reply::default());
-            let served = site.serve.serve(&mut line.talk, &mut line.input, &mut at, &mut reply, false);
-            assert!(!matches!(served, Served::Admin(_) | Served::Close), "seed {seed}");
-            line.input.drain(..at);
-            transmit(&mut site.serve, &items, client, &mut reply);
-        }
-        site.serve.flush();
-        while let Some(batch) = site.serve.next_done() {
-            let mut from = 0;
-            for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
-                if let Some(origin) = origin {
-                    let line = &mut site.lines[origin.token];
-                    site.serve.deliver(&mut line.talk, task, origin.slot, &batch.reply, from, to);
-                    if !line.talk.pending.is_waiting() {
-                        let mut reply = Reply::default();
-                        line.talk.pending.settle(&mut reply);
-                        transmit(&mut site.serve, &items, &mut clients[line.client], &mut reply);
-                    }
-                }
-                from = to;
-            }
-            site.serve.recycle(batch);
-        }
+        sites[worker].turn(&mut random);
     }
-    for (number, client) in clients.iter().enumerate() {
-        let same = client.received.iter().zip(&client.expected).take_while(|(one, other)| one == other).count();
-        let shown = |bytes: &[u8]| {
-            String::from_utf8_lossy(&bytes[same.saturating_sub(20)..bytes.len().min(same + 60)]).into_owned()
-        };
-        assert!(
-            client.received == client.expected,
-            "seed {seed} client {number} at {same}: got {:?}, expected {:?}",
-            shown(&client.received),
-            shown(&client.expected),
-        );
-    }
+    sites.iter().for_each(|site| site.check(seed));
+}
+
+/// The same with a thread for each worker, which sleeps when it has nothing to do. What threads do to each other's memory
+/// is for Miri and the thread sanitizer to see.
+fn work_in_threads(seed: u64, workers: usize, shards: usize) {
+    let world = World::new(seed, workers, shards);
+    let work = &|worker: usize| {
+        let mut random = Random(seed << 8 | worker as u64);
+        let mut site = world.site(worker, &mut random);
+        let (mut poll, mut events) = (Poll::new().expect("descriptors"), Events::with_capacity(1));
+        world.exchange.set_waker(worker, Waker::new(poll.registry(), Token(0)).expect("descriptors"));
+        while !site.is_finished() {
+            site.turn(&mut random);
+            if random.below(4) == 0 {
+                site.serve.housekeep(50, true);
+            }
+            if site.lines.iter().all(|line| line.is_finished() || line.talk.is_waiting())
+                && !site.is_finished()
+                && world.exchange.falls_asleep(worker)
+            {
+                poll.poll(&mut events, Some(Duration::from_secs(60))).expect("polling");
+                assert!(!events.is_empty(), "seed {seed}: nobody wakes worker {worker}");
+            }
+            world.exchange.wakes_up(worker);
+        }
+        site.check(seed);
+    };
+    thread::scope(|scope| {
+        for worker in 0..workers {
+            scope.spawn(move || work(worker));
+        }
+    });
 }
 
 #[test]
 fn replies_keep_their_order_across_shards() {
-    for seed in 1..40 {
+    for seed in if cfg!(miri) { 2..3 } else { 1..40 } {
         simulate(seed, 1 + seed as usize % 4, 1 + seed as usize % 5);
+    }
+}
+
+#[test]
+fn replies_keep_their_order_across_threads() {
+    for seed in if cfg!(miri) { 1..2 } else { 1..9 } {
+        work_in_threads(seed, 2 + seed as usize % 3, 1 + seed as usize % 2);
     }
 }

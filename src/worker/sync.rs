@@ -1,0 +1,138 @@
+//! What `mailbox.rs` is built of: the real things, or with `--cfg loom` stand-ins that the loom model checker sees into.
+//!
+//! Loom runs a test once for every order in which threads can do the operations below, and lets each load see every value
+//! that the memory model allows it to see. What the stand-ins promise is less than what the real things do, so that what
+//! holds with them holds:
+//! - a queue hands items over in order, a push before the pop that takes the item; but whether it is empty is a guess that
+//!   may be out of date until a fence says otherwise. Of crossbeam's queues the same is known, and more;
+//! - waking works as often as it is asked for, and is remembered until somebody sleeps, as an eventfd in an epoll does.
+
+#[cfg(not(loom))]
+pub(super) use {
+    crossbeam::queue::{ArrayQueue, SegQueue},
+    mio::Waker,
+    std::cell::UnsafeCell,
+    std::sync::atomic::{AtomicBool, fence},
+};
+
+#[cfg(loom)]
+pub(super) use {
+    loom::sync::atomic::fence,
+    model::{ArrayQueue, AtomicBool, SegQueue, UnsafeCell, Waker},
+};
+
+#[cfg(loom)]
+#[allow(unreachable_pub, reason = "they stand in for public types")]
+mod model {
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use std::collections::VecDeque;
+    use std::sync::{Arc, Mutex};
+
+    /// Stores are swaps: loom takes a store for unordered with a swap that its thread has not seen, although nothing can
+    /// come between that swap and the value it read, and would report executions that cannot be.
+    pub struct AtomicBool(loom::sync::atomic::AtomicBool);
+
+    impl AtomicBool {
+        pub fn new(value: bool) -> AtomicBool {
+            AtomicBool(loom::sync::atomic::AtomicBool::new(value))
+        }
+
+        pub fn load(&self, order: Ordering) -> bool {
+            self.0.load(order)
+        }
+
+        pub fn swap(&self, value: bool, order: Ordering) -> bool {
+            self.0.swap(value, order)
+        }
+
+        pub fn store(&self, value: bool, order: Ordering) {
+            self.0.swap(value, order);
+        }
+    }
+
+    /// A queue without a limit.
+    pub struct SegQueue<T> {
+        count: AtomicUsize,
+        /// Loom does not see this lock: it changes together with `count`, between two steps of the model.
+        items: Mutex<VecDeque<T>>,
+    }
+
+    impl<T> SegQueue<T> {
+        pub fn new() -> SegQueue<T> {
+            SegQueue { count: AtomicUsize::new(0), items: Mutex::default() }
+        }
+
+        pub fn push(&self, item: T) {
+            self.count.fetch_add(1, Ordering::Release);
+            self.items.lock().expect("no panic in here").push_back(item);
+        }
+
+        pub fn pop(&self) -> Option<T> {
+            let fewer = |count: usize| count.checked_sub(1);
+            self.count.fetch_update(Ordering::Acquire, Ordering::Relaxed, fewer).ok()?;
+            self.items.lock().expect("no panic in here").pop_front()
+        }
+
+        pub fn is_empty(&self) -> bool {
+            self.count.load(Ordering::Relaxed) == 0
+        }
+    }
+
+    /// A queue with a limit.
+    pub struct ArrayQueue<T> {
+        queue: SegQueue<T>,
+        limit: usize,
+    }
+
+    impl<T> ArrayQueue<T> {
+        pub fn new(limit: usize) -> ArrayQueue<T> {
+            ArrayQueue { queue: SegQueue::new(), limit }
+        }
+
+        pub fn push(&self, item: T) -> Result<(), T> {
+            if self.queue.count.load(Ordering::Relaxed) >= self.limit {
+                return Err(item);
+            }
+            self.queue.push(item);
+            Ok(())
+        }
+
+        pub fn pop(&self) -> Option<T> {
+            self.queue.pop()
+        }
+
+        pub fn is_empty(&self) -> bool {
+            self.queue.is_empty()
+        }
+    }
+
+    /// Every look at what is in it counts as a write that nobody else may be at.
+    pub struct UnsafeCell<T>(loom::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub fn new(inner: T) -> UnsafeCell<T> {
+            UnsafeCell(loom::cell::UnsafeCell::new(inner))
+        }
+
+        pub fn get(&self) -> *mut T {
+            self.0.with_mut(|inner| inner)
+        }
+    }
+
+    /// Wakes the thread that waits for the same [`loom::sync::Notify`].
+    #[derive(Debug)]
+    pub struct Waker(pub Arc<loom::sync::Notify>);
+
+    impl Waker {
+        pub fn wake(&self) -> std::io::Result<()> {
+            self.0.notify();
+            Ok(())
+        }
+    }
+
+    impl From<mio::Waker> for Waker {
+        fn from(_: mio::Waker) -> Waker {
+            unreachable!("there are no event loops in the model")
+        }
+    }
+}
