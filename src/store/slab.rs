@@ -204,6 +204,9 @@ struct Class {
     pages: Vec<PageId>,
     /// Pages with a free chunk, the one in use last.
     with_room: Vec<PageId>,
+    /// No item of the class dies before this count of the clock, but perhaps on the page that is being searched: most
+    /// classes need no search at all.
+    due: u32,
     /// Where the search for dead items goes on: an index into `pages`, and a chunk.
     scan_page: usize,
     scan_chunk: u32,
@@ -430,12 +433,17 @@ impl Slabs {
     pub(super) fn note_deadline(&mut self, page: PageId, exptime: u32) {
         let page = &mut self.pages[page.0 as usize];
         page.expires_first = page.expires_first.min(exptime);
+        let class = &mut self.classes[usize::from(page.class)];
+        class.due = class.due.min(exptime);
     }
 
     /// After a flush every page is worth a look.
     pub(super) fn all_due(&mut self) {
         for page in &mut self.pages {
             page.expires_first = 0;
+        }
+        for class in &mut self.classes {
+            class.due = 0;
         }
     }
 
@@ -452,12 +460,16 @@ impl Slabs {
         let class = &mut self.classes[class_id.index()];
         let mut range = 0..0;
         let mut first = 0;
+        let looks = if class.due > now { 0 } else { class.pages.len().min(PAGES_LOOKED_AT) + 1 };
         // In the middle of a page, go on there; else find the next that is due.
-        for _ in 0..=class.pages.len().min(PAGES_LOOKED_AT) {
+        for _ in 0..looks {
             let Some(&page_id) = class.pages.get(class.scan_page) else {
+                // Once round: what the pages now say is true of the class.
+                let deadlines = class.pages.iter().map(|page| self.pages[page.0 as usize].expires_first);
+                class.due = deadlines.min().unwrap_or(u32::MAX);
                 class.scan_page = 0;
                 class.scan_chunk = 0;
-                if class.pages.is_empty() {
+                if class.due > now {
                     break;
                 }
                 continue;
@@ -496,6 +508,7 @@ impl Class {
             used: 0,
             pages: Vec::new(),
             with_room: Vec::new(),
+            due: u32::MAX,
             scan_page: 0,
             scan_chunk: 0,
         }
