@@ -543,8 +543,9 @@ impl<'a> Worker<'a> {
     fn administer(&mut self, token: usize, line: Span) {
         let plan = admin::plan(line.of(&self.buffer), &self.environment());
         if cfg!(feature = "debug-commands") {
-            // `debugtime` holds for what comes after it in the same turn.
-            self.begin_turn();
+            // `debugtime` holds for what comes after it in the same turn. The turn itself keeps its time: no connection
+            // is closed for idling while one is being served.
+            self.serve.begin(self.clock().now());
         }
         match plan {
             Plan::Say(text) => self.reply.out.put(&text),
