@@ -120,12 +120,14 @@ impl Arena {
         unsafe { self.map.as_mut_ptr().add((id.bits() as usize) << self.shift) }
     }
 
-    /// Asks the processor for the first cache lines of a chunk.
+    /// Asks the processor for the cache lines of the first 128 bytes of a chunk: two or three, as it happens to lie. The
+    /// third is worth a seventh of a hit at a million items and more (`benches/store.rs`).
     #[inline]
     pub fn prefetch(&self, id: ItemId) {
         let pointer = self.pointer(id);
         prefetch(pointer);
         prefetch(pointer.wrapping_add(64));
+        prefetch(pointer.wrapping_add(127));
     }
 
     /// Gives the memory of a page back to the operating system; it reads as zeros when it is used again.
