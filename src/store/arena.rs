@@ -70,9 +70,9 @@ impl Arena {
         }
         // Four times the limit, so that `cache_memlimit` can raise it; where address space is scarce, what is needed.
         let generous = (needed * 4).min(1 << (32 + shift));
-        let (map, len) = match reserve(generous) {
+        let (map, len) = match reserve(generous, PAGE_SIZE) {
             Ok(map) => (map, generous),
-            Err(_) => (reserve(needed)?, needed),
+            Err(_) => (reserve(needed, PAGE_SIZE)?, needed),
         };
         if commit {
             map.advise_range(Advice::PopulateWrite, PAGE_SIZE, pages as usize * PAGE_SIZE)?;
@@ -145,15 +145,18 @@ impl Arena {
     }
 }
 
-/// Address space, and the wish for huge pages: items and buckets are met at random, and at a million keys a tenth to a
-/// fifth of the time of a `get` of 50 keys went into translating their addresses in pages of 4 KiB.
-fn reserve(len: usize) -> io::Result<MmapMut> {
+/// Address space, and behind its first `small` bytes the wish for huge pages: items and buckets are met at random, and at a
+/// million keys a tenth to a fifth of the time of a `get` of 50 keys went into translating their addresses in pages of
+/// 4 KiB. A huge page is committed whole, which an index of a few MiB, or a page that is never used, would pay for dearly.
+fn reserve(len: usize, small: usize) -> io::Result<MmapMut> {
     if cfg!(miri) {
         // Miri has neither address space without memory nor wishes.
         return MmapOptions::new().len(len).map_anon();
     }
     let map = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
-    if let Err(error) = map.advise(Advice::HugePage) {
+    if len > small
+        && let Err(error) = map.advise_range(Advice::HugePage, small, len - small)
+    {
         log::debug!("no huge pages: {error}");
     }
     Ok(map)
@@ -194,6 +197,9 @@ pub(super) fn matching_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
 /// Every bit pattern of zeros must be a valid value, and the type must not need dropping.
 pub(super) unsafe trait Zeroed: Copy {}
 
+/// Bytes of a region that are committed in small pages.
+const REGION_SMALL: usize = 8 << 20;
+
 /// An array that grows in place, up to what was reserved; new elements are zero.
 #[derive(Debug)]
 pub(super) struct Region<T> {
@@ -212,7 +218,7 @@ impl<T: Zeroed> Region<T> {
     pub(super) fn reserve(capacity: usize) -> io::Result<Region<T>> {
         let mut capacity = capacity.max(1024);
         loop {
-            match reserve(capacity * size_of::<T>()) {
+            match reserve(capacity * size_of::<T>(), REGION_SMALL) {
                 Ok(map) => return Ok(Region { map: MmapRaw::from(map), len: 0, capacity, _elements: PhantomData }),
                 Err(error) if capacity <= 1024 => return Err(error),
                 Err(_) => capacity /= 2,
