@@ -197,6 +197,9 @@ pub(super) fn matching_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
 /// Every bit pattern of zeros must be a valid value, and the type must not need dropping.
 pub(super) unsafe trait Zeroed: Copy {}
 
+// SAFETY: integers; all zero is an empty bucket.
+unsafe impl Zeroed for super::index::Bucket {}
+
 /// Bytes of a region that are committed in small pages.
 const REGION_SMALL: usize = 8 << 20;
 

@@ -15,7 +15,7 @@
 //! percent it would be an eighth, for 1.6 bytes more per item. To divide a bucket the hashes of its items are needed; they
 //! are computed from the keys, which the caller provides, and prefetched one insertion ahead.
 
-use super::arena::{ItemId, Region, Zeroed, matching_bytes};
+use super::arena::{ItemId, Region, matching_bytes};
 use crate::hash;
 use std::io;
 
@@ -26,16 +26,13 @@ const LOAD_MAX: usize = 10;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-struct Bucket {
+pub(super) struct Bucket {
     /// Twelve tags, 0: the slot is free; then the number of the overflow bucket that continues this one, plus 1, 0: none.
     head: [u8; 16],
     ids: [u32; SLOTS],
 }
 
 const _: () = assert!(size_of::<Bucket>() == 64);
-
-// SAFETY: integers; all zero is an empty bucket.
-unsafe impl Zeroed for Bucket {}
 
 const EMPTY: Bucket = Bucket { head: [0; 16], ids: [0; SLOTS] };
 
