@@ -8,9 +8,9 @@
 //! |---|---|
 //! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W --pin`, `-U 0`, `-N 0`, `-B auto`, `-B ascii` |
 //! | refused | `-U` otherwise, `-N` otherwise, `-B binary`, `-S`, `-Y`, `-Z`, `-e`, prefixes of `-l` (`tag`, `proto`, `notls`, `btls`, `mtls`), arguments without a flag |
-//! | `-o`, accepted | `maxconns_fast hashpower slab_reassign no_slab_reassign no_slab_automove slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl idle_timeout track_sizes` |
+//! | `-o`, accepted | `maxconns_fast hashpower slab_reassign no_slab_reassign no_slab_automove slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes` |
 //! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges sock_cookie_id=0` |
-//! | `-o`, accepted with a warning | `slab_automove slab_automove_ratio slab_automove_window lru_crawler_sleep lru_crawler_tocrawl hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
+//! | `-o`, accepted with a warning | `slab_automove slab_automove_ratio slab_automove_window hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
 //! | `-o`, refused | `no_maxconns_fast no_hashexpand no_modern drop_privileges sock_cookie_id ssl_* ext_* slab_automove_freeratio proxy_*` and unknown words |
 //!
 //! Wanted differences from memcached: it listens on loopback unless `-l` says otherwise; `-t` is the number of usable
@@ -119,9 +119,9 @@ pub struct Config {
     pub lru_maintainer: bool,
     /// `-o lru_crawler`: look for expired items between turns. Default true.
     pub lru_crawler: bool,
-    /// `-o lru_crawler_sleep`: pause between steps of the crawler, in microseconds; 0–1,000,000. Default 100.
+    /// `-o lru_crawler_sleep`: pause between pieces of `lru_crawler crawl`, in microseconds; 0–1,000,000. Default 100.
     pub lru_crawler_sleep_micros: u32,
-    /// `-o lru_crawler_tocrawl`: items looked at per class and run; 0: all. Default 0.
+    /// `-o lru_crawler_tocrawl`: items that `lru_crawler crawl` looks at in a class; 0: all. Default 0.
     pub lru_crawler_tocrawl: u32,
     /// `-o hot_lru_pct`: share of a class that HOT may hold, in percent; 1–79, with WARM at most 80. Default 20.
     pub hot_lru_percent: u32,
@@ -172,6 +172,10 @@ pub struct Config {
     pub accepts_per_turn: usize,
     /// Chunks that one step of housekeeping looks at; a worker takes a step for each of its shards in a turn. Default 64.
     pub housekeeping_items_per_turn: u32,
+    /// Items that a dump or a crawl looks at in one go. Default 512.
+    pub walk_items_per_turn: usize,
+    /// Bytes of a dump that are made in one go, and wait until the client has taken them. Default 32 KiB.
+    pub walk_bytes_per_turn: usize,
     /// Prefixes that `stats detail` keeps counters for. Default 65,536.
     pub prefixes_max: usize,
 
@@ -407,6 +411,8 @@ impl Config {
             poll_events_len: 1024,
             accepts_per_turn: 64,
             housekeeping_items_per_turn: 64,
+            walk_items_per_turn: 512,
+            walk_bytes_per_turn: 32 << 10,
             prefixes_max: 65_536,
             shutdown_enabled: false,
             flush_enabled: true,
@@ -709,11 +715,13 @@ Words of -o, with no_ before those marked (*) to turn them off:
   warm_max_factor=<factor>     the same for warm (default: 2.0)
   temporary_ttl=<s>            items that live no longer than this go to temp (default: off)
   lru_crawler (*)              look for expired items in the background (default: on)
+  lru_crawler_sleep=<us>       pause of `lru_crawler crawl` after every 512 items (default: 100)
+  lru_crawler_tocrawl=<count>  items of a class that it looks at, 0: all (default: 0)
   idle_timeout=<s>             close connections silent for so many seconds, 0: never (default: 0)
   maxconns_fast                refuse connections above -c at once (default: on)
 Accepted, without effect here:
   slab_automove=<0-2> (*), slab_automove_ratio=<ratio>, slab_automove_window=<s>: pages move when
-  a class needs one; lru_crawler_sleep=<us>, lru_crawler_tocrawl=<count>: it works between turns
+  a class needs one
   hash_algorithm=<name>        jenkins, murmur3 or xxh3; the hash here is our own, keyed
   tail_repair_time=<s>, watcher_logbuf_size=<kilobytes>, worker_logbuf_size=<kilobytes>,
   read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, modern, inline_ascii_resp (*), no_drop_privileges,
@@ -952,7 +960,6 @@ fn setting(option: &Suboption<'_>, config: &mut Config, chunk_max: &mut ChunkMax
     let name = option.name;
     let without_effect = match name {
         "slab_automove" | "slab_automove_ratio" | "slab_automove_window" => Some("pages move when a class needs one"),
-        "lru_crawler_sleep" | "lru_crawler_tocrawl" => Some("the crawler works in small steps between turns"),
         _ => None,
     };
     if let Some(why) = without_effect {

@@ -5,12 +5,12 @@
 //! 1.6.45's, and so is how a line is read: a sub-command may be cut short (`stats s`), what follows the last argument is
 //! ignored, and `noreply` at the end silences all commands but `stats`, `watch`, `version` and `quit`.
 //!
-//! Wanted differences from memcached: the LRU is always segmented; `watch` and the dumps of `lru_crawler` are not there
-//! yet.
+//! Wanted differences from memcached: the LRU is always segmented; `watch` is not there yet.
 
 use super::Shard;
 use super::detail::{PrefixCounts, Prefixes};
 use super::stats;
+use super::walk::{Classes, Walk, WalkKind, WalkLimits};
 use crate::clock::{Clock, NEVER, Now};
 use crate::config::{Config, MEMCACHED_VERSION};
 use crate::counters::{ServerCounters, WorkerCounters};
@@ -44,8 +44,6 @@ pub enum Question {
     },
     /// How many items there are of each size, in steps of 32 bytes.
     Sizes,
-    /// One round of housekeeping more, over all classes: `lru_crawler crawl`.
-    Crawl,
     /// `lru tune`: shares in percent, factors of age.
     LruTune {
         /// Share of HOT.
@@ -121,6 +119,8 @@ pub enum Plan {
     Quit,
     /// Ask all shards, or all workers, and report.
     Ask(Question, Report),
+    /// Walk through the shards: `lru_crawler crawl`, `metadump`, `mgdump`.
+    Walk(Box<Walk>),
     /// Stop the server.
     Stop {
         /// `shutdown graceful`
@@ -149,8 +149,10 @@ pub struct Settings {
     pub lru_crawler_sleep: AtomicU32,
     /// `lru_crawler tocrawl`
     pub lru_crawler_tocrawl: AtomicU32,
-    /// Times `lru_crawler crawl` was asked for.
+    /// Times a [`Walk`] was begun.
     pub lru_crawler_starts: AtomicU64,
+    /// A [`Walk`] is under way: there is never another one.
+    pub lru_crawler_running: AtomicBool,
     /// `lru tune`, in percent.
     pub hot_percent: AtomicU32,
     /// `lru tune`, in percent.
@@ -179,6 +181,7 @@ impl Settings {
             lru_crawler_sleep: AtomicU32::new(config.lru_crawler_sleep_micros),
             lru_crawler_tocrawl: AtomicU32::new(config.lru_crawler_tocrawl),
             lru_crawler_starts: AtomicU64::new(0),
+            lru_crawler_running: AtomicBool::new(false),
             hot_percent: AtomicU32::new(config.hot_lru_percent),
             warm_percent: AtomicU32::new(config.warm_lru_percent),
             hot_max_factor: AtomicF64::new(config.hot_max_factor),
@@ -256,9 +259,6 @@ const BAD_CLASS: &[u8] = b"BADCLASS invalid class id\r\n";
 
 /// Shortest line of `stats cachedump`: `ITEM k [0 b; 0 s]` with its terminator.
 const COLD_ITEM_LINE_MIN: usize = 19;
-
-/// Chunks looked at in each class for one [`Question::Crawl`].
-const CRAWL_STEPS: u32 = 4096;
 
 /// What is to be done about a command line (without its terminator).
 pub fn plan(line: &[u8], environment: &Environment<'_>) -> Plan {
@@ -540,6 +540,9 @@ fn lru_crawler(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
     let Environment { config, settings, .. } = environment;
     let enabled = settings.lru_crawler.load(Ordering::Relaxed);
     const DISABLED: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
+    const CRAWL: &str = "crawl";
+    const METADUMP: &str = "metadump";
+    const MGDUMP: &str = "mgdump";
     say(match arguments {
         [word] if means(word, "enable") && enabled => b"ERROR failed to start lru crawler thread\r\n",
         [word] if means(word, "enable") => {
@@ -550,18 +553,12 @@ fn lru_crawler(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
             settings.lru_crawler.store(false, Ordering::Relaxed);
             OK
         }
-        [word, _] if means(word, "crawl") && !enabled => DISABLED,
-        [word, classes] if means(word, "crawl") => {
-            if !are_classes(classes) {
-                return say(BAD_CLASS);
-            }
-            settings.lru_crawler_starts.fetch_add(1, Ordering::Relaxed);
-            return Plan::Ask(Question::Crawl, Report::Text(OK));
-        }
-        [word, _] if (means(word, "metadump") || means(word, "mgdump")) && !enabled => DISABLED,
-        [word, _] if means(word, "metadump") && !config.dump_enabled => b"ERROR metadump not allowed\r\n",
-        [word, _] if means(word, "mgdump") && !config.dump_enabled => b"ERROR key dump not allowed\r\n",
-        [word, _] if means(word, "metadump") || means(word, "mgdump") => ERROR,
+        [word, _] if [CRAWL, METADUMP, MGDUMP].iter().any(|walk| means(word, walk)) && !enabled => DISABLED,
+        [word, classes] if means(word, CRAWL) => return walk(WalkKind::Crawl, classes, environment),
+        [word, _] if means(word, METADUMP) && !config.dump_enabled => b"ERROR metadump not allowed\r\n",
+        [word, classes] if means(word, METADUMP) => return walk(WalkKind::Metadump, classes, environment),
+        [word, _] if means(word, MGDUMP) && !config.dump_enabled => b"ERROR key dump not allowed\r\n",
+        [word, classes] if means(word, MGDUMP) => return walk(WalkKind::Mgdump, classes, environment),
         [word, count] if means(word, "tocrawl") => match digits_u32(count) {
             Some(count) => {
                 settings.lru_crawler_tocrawl.store(count, Ordering::Relaxed);
@@ -581,10 +578,23 @@ fn lru_crawler(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
     })
 }
 
-/// `all`, or ids of classes with commas between. Which ones makes no difference: a round of housekeeping sees all.
-fn are_classes(list: &[u8]) -> bool {
-    let is_class = |id: &[u8]| digits_u32(id).is_some_and(|id| (1..=CLASSES_MAX as u32).contains(&id));
-    list == b"all" || list.split(|&byte| byte == b',').filter(|id| !id.is_empty()).all(is_class)
+/// Over `all` classes, those of a list, or, for the dumps, `hash`: memcached's word for an order that is always ours.
+fn walk(kind: WalkKind, classes: &[u8], environment: &Environment<'_>) -> Plan {
+    let Environment { config, settings, .. } = environment;
+    let classes = match classes {
+        b"all" => Classes::ALL,
+        b"hash" if kind == WalkKind::Crawl => return say(b"ERROR an unknown error happened\r\n"),
+        b"hash" => Classes::ALL,
+        list => match Classes::listed(list) {
+            None => return say(BAD_CLASS),
+            Some(classes) if classes.is_empty() => return say(b"NOTSTARTED no items to crawl\r\n"),
+            Some(classes) => classes,
+        },
+    };
+    // As in memcached, a dump looks at all items, whatever `tocrawl` says.
+    let tocrawl = if kind == WalkKind::Crawl { settings.lru_crawler_tocrawl.load(Ordering::Relaxed) } else { 0 };
+    let limits = WalkLimits { items: config.walk_items_per_turn, bytes: config.walk_bytes_per_turn };
+    Plan::Walk(Walk::new(kind, classes, tocrawl, limits))
 }
 
 /// `debugtime p`, `debugtime r`, `debugtime <seconds>`
@@ -623,9 +633,6 @@ pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
         &Question::ColdItems { class, limit } => return Answer::Items(cold_items(shard, ClassId(class), limit, clock)),
         &Question::Reassign { from, to } => return Answer::Moved(store.reassign(from, to)),
         Question::Sizes => return Answer::Sizes(sizes(shard)),
-        Question::Crawl => (0..store.housekeeping_round()).for_each(|_| {
-            store.housekeep(CRAWL_STEPS, true);
-        }),
         &Question::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor } => {
             let options = store.options_mut();
             options.hot_percent = hot_percent;
@@ -687,6 +694,7 @@ pub fn finish(report: &Report, answers: Vec<Answer>, environment: &Environment<'
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::command::Reply;
     use crate::hash::KeyHasher;
     use crate::protocol::Limits;
     use crate::store::item::Items;
@@ -761,6 +769,14 @@ pub(super) mod tests {
             let reply = match plan(line.as_bytes(), &self.environment()) {
                 Plan::Say(text) => text,
                 Plan::Quit => b"<quit>\r\n".to_vec(),
+                Plan::Walk(mut walk) => {
+                    let mut reply = Reply::default();
+                    while let Some(shard) = self.shards.get_mut(walk.shard) {
+                        walk.step(shard, &self.clock, &mut reply);
+                    }
+                    reply.out.put(walk.terminator());
+                    if walk.kind == WalkKind::Crawl { OK.to_vec() } else { reply.out.take() }
+                }
                 Plan::Stop { graceful } => format!("<stop, graceful: {graceful}>\r\n").into_bytes(),
                 Plan::Ask(Question::Connections, report) => {
                     let answers = vec![Answer::Lines(b"STAT 1:addr x\r\n".to_vec()), Answer::Lines(Vec::new())];
@@ -978,14 +994,18 @@ pub(super) mod tests {
             lru_crawler enable => ERROR failed to start lru crawler thread
             lru_crawler crawl all => OK
             lru_crawler crawl 1,2,63 => OK
+            lru_crawler crawl hash => ERROR an unknown error happened
+            lru_crawler crawl , => NOTSTARTED no items to crawl
             lru_crawler crawl 0 => BADCLASS invalid class id
             lru_crawler crawl 64 => BADCLASS invalid class id
             lru_crawler crawl 1,x => BADCLASS invalid class id
             lru_crawler crawl all x => ERROR
             lru_crawler crawl => ERROR
             lru_crawler crawl all noreply =>
-            lru_crawler metadump all => ERROR
-            lru_crawler mgdump hash => ERROR
+            lru_crawler metadump all => END
+            lru_crawler metadump 1,64 => BADCLASS invalid class id
+            lru_crawler metadump all x => ERROR
+            lru_crawler mgdump hash => EN
             lru_crawler disable => OK
             lru_crawler disable => OK
             lru_crawler crawl all => CLIENT_ERROR lru crawler disabled

@@ -10,6 +10,7 @@ pub mod detail;
 mod get;
 pub mod set;
 pub mod stats;
+pub mod walk;
 
 use crate::clock::Clock;
 use crate::protocol::encode::Output;

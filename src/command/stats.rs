@@ -179,7 +179,7 @@ pub(super) fn general(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec
         stats.put("slabs_moved", counters.slabs_moved);
     }
     if crawler {
-        stats.put("lru_crawler_running", 0);
+        stats.put("lru_crawler_running", u8::from(settings.lru_crawler_running.load(Ordering::Relaxed)));
         stats.put("lru_crawler_starts", settings.lru_crawler_starts.load(Ordering::Relaxed));
     }
     if config.lru_maintainer {

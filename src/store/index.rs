@@ -222,6 +222,33 @@ impl Index {
         true
     }
 
+    /// Adds the ids in one bucket to `ids`: the bucket that holds the hashes at a place of a walk. Gives the place where
+    /// the next bucket begins; `None` when this was the last.
+    ///
+    /// Places are the bits of a hash that number buckets, in reversed order. A bucket holds an interval of places, and
+    /// dividing it divides the interval, so a walk from interval to interval meets every entry that is there all along
+    /// exactly once, however much the index grows meanwhile. It never shrinks.
+    pub(super) fn gather(&self, place: u64, ids: &mut Vec<ItemId>) -> Option<u64> {
+        let bits = reversed(place) as usize;
+        let divided = bits & ((1 << self.level) - 1) < self.split;
+        let mut at = BucketId::Main(self.bucket_of(reversed(place)) as u32);
+        loop {
+            let bucket = self.bucket(at);
+            ids.extend(bucket.ids.iter().filter_map(|&raw| ItemId::from_raw(raw)));
+            match bucket.link() {
+                0 => break,
+                link => at = BucketId::Overflow(link - 1),
+            }
+        }
+        let width = 1 << (hash::BUCKET_BITS - self.level - u32::from(divided));
+        let next = (place & !(width - 1)) + width;
+        if next >> hash::BUCKET_BITS != 0 {
+            return None;
+        }
+        self.prefetch(reversed(next));
+        Some(next)
+    }
+
     /// Makes an entry name another item of the same hash.
     #[inline]
     pub(super) fn replace(&mut self, place: Place, id: ItemId) {
@@ -267,6 +294,11 @@ impl Index {
             }
         }
     }
+}
+
+/// The bits that number a bucket, the other way round.
+fn reversed(bits: u64) -> u64 {
+    bits.reverse_bits() >> (u64::BITS - hash::BUCKET_BITS)
 }
 
 /// The entries of a bucket that is being divided.

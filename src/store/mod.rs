@@ -16,6 +16,7 @@ pub mod lru;
 mod rebalance;
 pub mod slab;
 pub mod stats;
+pub mod walk;
 
 use crate::clock::{NEVER, Now};
 use crate::hash::KeyHasher;

@@ -270,3 +270,73 @@ fn a_hint_holds_until_a_page_changes_hands() {
     store.begin_group();
     assert!(!store.slabs.have_moved());
 }
+
+#[test]
+fn a_walk_meets_every_key_that_stays_exactly_once() {
+    for seed in 1..20_u64 {
+        let mut store = store(64, StoreOptions { hash_power: 4, ..StoreOptions::default() });
+        let mut random = Random(seed);
+        let mut new = 0;
+        for number in 0..3000 {
+            store.set(format!("stays{number}").as_bytes(), b"1", NEVER).expect("memory");
+        }
+        for number in 0..500 {
+            store.set(format!("dies{number}").as_bytes(), b"1", 3).expect("memory");
+        }
+        store.set_now(Now(5));
+        let mut met: Model<Vec<u8>, u32> = Model::new();
+        let mut place = Some(walk::Place::default());
+        while let Some(from) = place {
+            let count = 1 + random.below(300) as usize;
+            let mut left = random.below(200);
+            place = store.walk(
+                from,
+                count,
+                |_| true,
+                |store, id| {
+                    *met.entry(store.item(id).key().to_vec()).or_default() += 1;
+                    left = left.saturating_sub(1);
+                    left > 0
+                },
+            );
+            // Meanwhile buckets are divided, and keys come, go and change their place.
+            for _ in 0..random.below(400) {
+                new += 1;
+                store.set(format!("new{new}").as_bytes(), b"1", NEVER).expect("memory");
+                let number = random.below(3000);
+                let value = vec![b'v'; random.below(500) as usize];
+                store.set(format!("stays{number}").as_bytes(), &value, NEVER).expect("memory");
+                let gone = format!("new{}", random.below(new) + 1);
+                if let Ok(entry) = store.find(store.hasher.hash(gone.as_bytes()), gone.as_bytes()) {
+                    store.remove(entry);
+                }
+            }
+        }
+        for number in 0..3000 {
+            assert_eq!(met.get(format!("stays{number}").as_bytes()), Some(&1), "seed {seed}: stays{number}");
+        }
+        assert!(!met.keys().any(|key| key.starts_with(b"dies")), "seed {seed}");
+        let reclaimed: u64 = store.snapshot().classes.iter().map(|class| class.counters.crawler_reclaimed).sum();
+        assert_eq!(reclaimed, 500, "seed {seed}");
+        store.validate();
+    }
+}
+
+#[test]
+fn a_walk_meets_only_what_is_wanted() {
+    let mut store = store(8, StoreOptions::default());
+    let small = store.set(b"small", b"1", NEVER).expect("memory");
+    store.set(b"large", &[1; 100_000], NEVER).expect("memory");
+    let class = store.class_of(small);
+    let mut met = Vec::new();
+    let over = store.walk(
+        walk::Place::default(),
+        usize::MAX,
+        |other| other == class,
+        |_, id| {
+            met.push(id);
+            true
+        },
+    );
+    assert_eq!((over, met), (None, vec![small]));
+}

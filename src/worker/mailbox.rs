@@ -21,6 +21,7 @@
 //! made by the one thread that changed `leased` from false to true, and dropped before that is undone.
 
 use super::control::Control;
+use crate::command::walk::Walk;
 use crate::command::{Reply, Shard};
 use crate::net::stream::Stream;
 use crate::protocol::{Operation, Span};
@@ -61,6 +62,8 @@ pub enum Task {
     Unpin(ItemId),
     /// Answer a question to all shards.
     Control(Arc<Control>),
+    /// A piece of a walk, which is taken out when the batch has returned. The reply is a piece of a dump.
+    Walk(Option<Box<Walk>>),
 }
 
 /// Tasks of one worker for one shard; on the way back, with their replies.

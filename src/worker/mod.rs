@@ -5,6 +5,7 @@
 //! each part of it is bounded, so that no connection can keep another waiting for longer than a turn's work.
 
 pub mod control;
+mod crawl;
 pub mod mailbox;
 mod outbox;
 mod pending;
@@ -19,7 +20,8 @@ use crate::protocol::Span;
 use crate::store::item::Items;
 use crate::store::slab::CLASSES_MAX;
 use control::Control;
-use mailbox::{Batch, Exchange, Mail};
+use crawl::Crawl;
+use mailbox::{Batch, Exchange, Mail, Task};
 use mio::{Events, Interest, Poll, Token, Waker};
 use outbox::Outbox;
 use serve::{Serve, ServeLimits, Served, Talk};
@@ -108,6 +110,8 @@ pub struct Worker<'a> {
     housekeeping_left: usize,
     /// Steps in a row that found nothing to do.
     housekeeping_idle: usize,
+    /// The walk that it leads; in a whole server there is at most one.
+    crawl: Option<Crawl>,
 }
 
 impl<'a> Worker<'a> {
@@ -139,6 +143,7 @@ impl<'a> Worker<'a> {
             stopping: None,
             housekeeping_left: 0,
             housekeeping_idle: 0,
+            crawl: None,
             options,
         })
     }
@@ -216,6 +221,7 @@ impl<'a> Worker<'a> {
             // There is something to tidy up: soon, but not in the way of requests.
             _ => Duration::from_millis(1),
         };
+        let timeout = self.crawler_pause().map_or(timeout, |pause| timeout.min(pause));
         let result = self.poll.poll(events, Some(timeout));
         self.exchange().wakes_up(self.number());
         match result {
@@ -271,6 +277,7 @@ impl<'a> Worker<'a> {
                 self.housekeeping_left = 0;
             }
         }
+        self.crawl();
         self.serve.flush();
         while let Some(batch) = self.serve.next_done() {
             self.deliver(batch);
@@ -358,6 +365,16 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
             connection.outbox.shrink();
+        }
+        if connection.talk.is_dumping() {
+            if connection.closing {
+                // The server stops: the dump remains a part.
+                connection.talk.answered();
+                self.abandon_walk(token);
+            } else {
+                self.go_on_walking();
+            }
+            return Ok(());
         }
         if connection.closing || connection.talk.is_waiting() {
             return Ok(());
@@ -550,6 +567,7 @@ impl<'a> Worker<'a> {
         match plan {
             Plan::Say(text) => self.reply.out.put(&text),
             Plan::Quit => self.connections[token].closing = true,
+            Plan::Walk(walk) => self.begin_walk(token, walk),
             Plan::Stop { graceful } => {
                 self.connections[token].closing = true;
                 (self.options.stop)(graceful);
@@ -586,10 +604,13 @@ impl<'a> Worker<'a> {
     }
 
     /// Hands the replies of a batch to their connections.
-    fn deliver(&mut self, batch: Box<Batch>) {
+    fn deliver(&mut self, mut batch: Box<Batch>) {
         let mut from = 0;
-        for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
-            if let Some(origin) = origin {
+        for ((task, origin), &to) in batch.tasks.iter_mut().zip(&batch.ends) {
+            if let Task::Walk(walk) = task {
+                let walk = walk.take().expect("it is taken out once");
+                self.walk_returns(walk, &batch.reply.out.bytes()[from..to]);
+            } else if let Some(origin) = origin {
                 match self.connections.get_mut(origin.token) {
                     Some(connection) if connection.talk.generation == origin.generation => {
                         let talk = &mut connection.talk;
@@ -615,6 +636,9 @@ impl<'a> Worker<'a> {
         }
         for pinned in connection.outbox.take().pinned {
             self.serve.unpin(pinned);
+        }
+        if connection.talk.is_dumping() {
+            self.abandon_walk(token);
         }
         self.serve.end(connection.talk);
         self.counters().closed_connections.add(1);

@@ -7,6 +7,7 @@
 use super::mailbox::{Batch, Exchange, Lease, Origin, Task};
 use super::pending::Pending;
 use crate::clock::{Clock, Now};
+use crate::command::walk::Walk;
 use crate::command::{self, Pinned, Reply, Shard, admin, set};
 use crate::hash::{self, KeyHasher};
 use crate::protocol::text::Parser;
@@ -71,6 +72,8 @@ enum State {
     Receiving(Box<Receiving>),
     /// A question to all shards or workers is under way.
     Asking,
+    /// A dump is under way.
+    Dumping,
 }
 
 /// A storage command whose value is received in place.
@@ -93,7 +96,7 @@ impl Talk {
     /// Whether it can go on only after something has come from another shard or worker.
     #[inline]
     pub fn is_waiting(&self) -> bool {
-        self.pending.is_waiting() || matches!(self.state, State::Reserving(_) | State::Asking)
+        self.pending.is_waiting() || matches!(self.state, State::Reserving(_) | State::Asking | State::Dumping)
     }
 
     /// Whether it is between commands, and nothing is under way.
@@ -108,6 +111,7 @@ impl Talk {
             State::Parsing => "conn_parse_cmd",
             State::Reserving(_) | State::Receiving(_) => "conn_nread",
             State::Asking => "conn_waiting",
+            State::Dumping => "conn_watch",
         }
     }
 
@@ -116,7 +120,18 @@ impl Talk {
         self.state = State::Asking;
     }
 
-    /// The question was answered.
+    /// A dump is under way; nothing is parsed until [`Talk::answered`].
+    pub fn dumps(&mut self) {
+        self.state = State::Dumping;
+    }
+
+    /// Whether a dump is under way.
+    #[inline]
+    pub fn is_dumping(&self) -> bool {
+        matches!(self.state, State::Dumping)
+    }
+
+    /// The question was answered, or the dump is over.
     pub fn answered(&mut self) {
         self.state = State::Parsing;
     }
@@ -252,7 +267,7 @@ impl<'a> Serve<'a> {
         loop {
             match talk.state {
                 State::Parsing => {}
-                State::Reserving(_) | State::Asking => return Served::Waiting,
+                State::Reserving(_) | State::Asking | State::Dumping => return Served::Waiting,
                 State::Receiving(_) => {
                     if !self.receive(talk, input, at, output) {
                         return if talk.pending.is_waiting() { Served::Waiting } else { Served::Drained };
@@ -452,6 +467,12 @@ impl<'a> Serve<'a> {
         }
     }
 
+    /// Sends a walk to the shard that it has come to. It returns with the batch.
+    pub fn walk(&mut self, walk: Box<Walk>) {
+        let shard = walk.shard;
+        self.open(shard).tasks.push((Task::Walk(Some(walk)), None));
+    }
+
     fn run_open(&mut self, shard: usize) {
         let side = &mut self.sides[shard];
         if let (Some(lease), Some(mut batch)) = (&mut side.lease, side.open.take()) {
@@ -640,13 +661,13 @@ fn reserved(reply: &[u8]) -> Option<ItemId> {
 fn run(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock, now: Now, group_len: usize) {
     shard.store.set_now(now);
     let Batch { tasks, bytes, reply, ends, .. } = batch;
-    for group in tasks.chunks(group_len) {
-        for (task, _) in group {
+    for group in tasks.chunks_mut(group_len) {
+        for (task, _) in &*group {
             if let Task::Execute(operation) = task {
                 shard.store.prefetch_bucket(operation.hash);
             }
         }
-        for (task, _) in group {
+        for (task, _) in &*group {
             if let Task::Execute(operation) = task {
                 shard.store.prefetch_item(operation.hash);
             }
@@ -664,6 +685,11 @@ fn run(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock,
                 },
                 Task::Abandon(id) => shard.store.abandon(*id),
                 Task::Unpin(id) => shard.store.unpin(*id),
+                Task::Walk(walk) => {
+                    if let Some(walk) = walk {
+                        walk.step(shard, clock, reply);
+                    }
+                }
                 Task::Control(control) => control.answer(exchange, admin::answer(shard, &control.question, clock)),
             }
             ends.push(reply.out.len());

@@ -10,11 +10,12 @@
 //! >- get a\n                   send just these bytes
 //! < END                        expect exactly this line and its \r\n
 //! <- END\n                     expect exactly these bytes
+//! <n key=a                     expect exactly this line, which ends in \n alone
 //! <~ STAT get_hits 1           pass over `STAT` lines until this one
 //! = closed                     expect the server to close the connection
 //! = nothing                    expect no reply: a silent exchange, which the next reply proves
 //! @differs why                 before an exchange in which memcached 1.6.18 answers otherwise:
-//! <m END                       what memcached answers instead of all the `<` of this exchange; also <m- <m~ =m
+//! <m END                       what memcached answers instead of all the `<` of this exchange; also <m- <mn <m~ =m
 //! ```
 //!
 //! ` | ` ends a line and begins the next, in what is sent and expected: `> set a 0 0 1 | 5`, `< VALUE a 0 1 | 5 | END`.
@@ -88,6 +89,7 @@ struct Expected {
 #[derive(Clone, Debug)]
 enum What {
     Line(String),
+    NewlineOnly(String),
     Bytes(String),
     Until(String),
     Closed,
@@ -149,6 +151,7 @@ fn parse(file: &str, text: &str) -> Vec<Conversation> {
                 let what = match mark.replacen('m', "", 1).as_str() {
                     "<" => rest.split(" | ").map(|line| What::Line(line.to_owned())).collect(),
                     "<-" => vec![What::Bytes(rest.to_owned())],
+                    "<n" => vec![What::NewlineOnly(rest.to_owned())],
                     "<~" => vec![What::Until(rest.to_owned())],
                     "=" if rest == "closed" => vec![What::Closed],
                     "=" if rest == "nothing" => vec![What::Nothing],
@@ -259,6 +262,10 @@ fn meet(place: &str, what: &What, client: &mut Client, variables: &mut Variables
             Ok(line) if matches_line(place, text, &line, variables) => Ok(()),
             other => Err((format!("\"{text}\\r\\n\""), read(other, client))),
         },
+        What::NewlineOnly(text) => match client.line() {
+            Ok(line) if matches_text(place, text, line.strip_suffix(b"\n").unwrap_or(&line), variables) => Ok(()),
+            other => Err((format!("\"{text}\\n\""), read(other, client))),
+        },
         What::Until(text) => loop {
             match client.line() {
                 Ok(line) if matches_line(place, text, &line, variables) => return Ok(()),
@@ -367,7 +374,10 @@ fn escape(text: &str) -> Option<(u8, usize)> {
 
 /// Whether `line` is `text` and `\r\n`; if so, its captures have become variables.
 fn matches_line(place: &str, text: &str, line: &[u8], variables: &mut Variables) -> bool {
-    let Some(line) = line.strip_suffix(b"\r\n") else { return false };
+    line.strip_suffix(b"\r\n").is_some_and(|line| matches_text(place, text, line, variables))
+}
+
+fn matches_text(place: &str, text: &str, line: &[u8], variables: &mut Variables) -> bool {
     let pieces = pieces(place, text, variables);
     let mut captured = Vec::new();
     let matched = matches_pieces(&pieces, line, &mut captured);

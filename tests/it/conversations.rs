@@ -52,6 +52,7 @@ topics! {
     meta_stale_win
     meta_errors
     admin
+    crawler
     pipelining
 }
 

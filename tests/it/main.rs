@@ -16,6 +16,7 @@ mod peers;
 
 mod clients;
 mod conversations;
+mod dumps;
 mod limits;
 mod memccapable;
 mod rude_clients;

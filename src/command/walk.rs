@@ -1,0 +1,219 @@
+//! `lru_crawler crawl`, `metadump` and `mgdump`: a [`Walk`] through all shards, one after the other, a piece at a time.
+//!
+//! There is at most one in a server, as in memcached. It travels: with a batch to the shard it has come to, and back to
+//! the worker that leads it with a piece of the dump, which asks for the next piece only when the client has taken this
+//! one. So a dump takes the memory of one piece, however many items there are and however slowly they are read, and no
+//! shard is held for longer than a piece.
+//!
+//! What is promised of a key that is in the cache all along is in `store/walk.rs`: it is told exactly once.
+
+use super::{Reply, Shard};
+use crate::clock::{Clock, NEVER, Now};
+use crate::protocol::encode::Output;
+use crate::protocol::meta::base64_encode;
+use crate::protocol::token::digits_u32;
+use crate::store::Store;
+use crate::store::arena::ItemId;
+use crate::store::item::{FETCHED, KEY_BINARY};
+use crate::store::slab::CLASSES_MAX;
+use crate::store::walk::Place;
+
+/// What is done with the items on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalkKind {
+    /// The dead are freed: `lru_crawler crawl`. That is done in the other kinds, too.
+    Crawl,
+    /// A line about each that is alive: `lru_crawler metadump`.
+    Metadump,
+    /// A command that fetches each that is alive: `lru_crawler mgdump`.
+    Mgdump,
+}
+
+/// How much is done in one go.
+#[derive(Clone, Copy, Debug)]
+pub struct WalkLimits {
+    /// Items looked at.
+    pub items: usize,
+    /// Bytes of a dump, but for what the last few items add.
+    pub bytes: usize,
+}
+
+/// A walk on its way.
+#[derive(Clone, Debug)]
+pub struct Walk {
+    /// What is done.
+    pub kind: WalkKind,
+    limits: WalkLimits,
+    classes: Classes,
+    /// Items still to be looked at, by class: `lru_crawler tocrawl`. Without it, all.
+    left: Option<Box<[u32; CLASSES_MAX + 1]>>,
+    /// The shard that it has come to. Invariant: those before are done.
+    pub shard: usize,
+    place: Place,
+}
+
+impl Walk {
+    /// A walk through items of some classes; in each, `tocrawl` items are looked at, or all if that is 0.
+    pub fn new(kind: WalkKind, classes: Classes, tocrawl: u32, limits: WalkLimits) -> Box<Walk> {
+        let left = (tocrawl > 0).then(|| Box::new([tocrawl; CLASSES_MAX + 1]));
+        Box::new(Walk { kind, limits, classes, left, shard: 0, place: Place::default() })
+    }
+
+    /// One piece of it, in the shard that it has come to; what it has to tell is appended to the reply.
+    pub fn step(&mut self, shard: &mut Shard, clock: &Clock, reply: &mut Reply) {
+        let Walk { kind, limits, classes, left, place, .. } = self;
+        let out = &mut reply.out;
+        let bytes_max = out.len() + limits.bytes;
+        let wanted = |class: crate::store::slab::ClassId| {
+            classes.has(class.0) && left.as_mut().is_none_or(|left| take_one(&mut left[usize::from(class.0)]))
+        };
+        let next = shard.store.walk(*place, limits.items, wanted, |store, id| {
+            match kind {
+                WalkKind::Crawl => {}
+                WalkKind::Metadump => put_metadata(store, id, clock, out),
+                WalkKind::Mgdump => put_fetch(store, id, out),
+            }
+            out.len() < bytes_max
+        });
+        match next {
+            Some(place) => self.place = place,
+            None => {
+                self.shard += 1;
+                self.place = Place::default();
+            }
+        }
+    }
+
+    /// What tells the client that this was all.
+    pub fn terminator(&self) -> &'static [u8] {
+        match self.kind {
+            WalkKind::Crawl => b"",
+            WalkKind::Metadump => b"END\r\n",
+            WalkKind::Mgdump => b"EN\r\n",
+        }
+    }
+}
+
+fn take_one(left: &mut u32) -> bool {
+    let some = *left > 0;
+    *left -= u32::from(some);
+    some
+}
+
+/// `key=<key> exp=<Unix time, -1: never> la=<Unix time> cas= fetch= cls= size= flags=`, ending in a newline alone.
+fn put_metadata(store: &Store, id: ItemId, clock: &Clock, out: &mut Output) {
+    let item = store.item(id);
+    let exptime = if item.exptime() == NEVER { -1 } else { clock.unix(Now(item.exptime())) };
+    out.put(b"key=");
+    put_escaped(item.key(), out);
+    out.put(b" exp=");
+    out.put_i64(exptime);
+    out.put(b" la=");
+    out.put_i64(clock.unix(Now(item.last_access())));
+    out.put(b" cas=");
+    out.put_u64(item.cas());
+    out.put(if item.state() & FETCHED == 0 { b" fetch=no cls=" } else { b" fetch=yes cls=" });
+    out.put_u64(u64::from(store.class_of(id).0));
+    out.put(b" size=");
+    out.put_u64(store.size_of(id));
+    out.put(b" flags=");
+    out.put_u64(u64::from(item.client_flags()));
+    out.put(b"\n");
+}
+
+/// `mg <key>`, or `mg <key in base64> b`.
+fn put_fetch(store: &Store, id: ItemId, out: &mut Output) {
+    let item = store.item(id);
+    let key = item.key();
+    out.put(b"mg ");
+    if item.state() & KEY_BINARY == 0 {
+        out.put(key);
+        out.put(b"\r\n");
+    } else {
+        let len = key.len().div_ceil(3) * 4;
+        base64_encode(key, out.room(len));
+        out.advance(len);
+        out.put(b" b\r\n");
+    }
+}
+
+/// A key as in a URI: all but letters, digits and `-._~` as `%XX`.
+pub fn put_escaped(key: &[u8], out: &mut Output) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let room = out.room(3 * key.len());
+    let mut len = 0;
+    for &byte in key {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            room[len] = byte;
+            len += 1;
+        } else {
+            room[len..len + 3].copy_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+            len += 3;
+        }
+    }
+    out.advance(len);
+}
+
+/// Some of the slab classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classes(u64);
+
+impl Classes {
+    /// All of them.
+    pub const ALL: Classes = Classes(u64::MAX);
+
+    /// Those of a list of ids with commas between. `None`: one of them is not the id of a class.
+    pub fn listed(list: &[u8]) -> Option<Classes> {
+        let mut classes = 0;
+        for id in list.split(|&byte| byte == b',').filter(|id| !id.is_empty()) {
+            match digits_u32(id) {
+                Some(id) if (1..=CLASSES_MAX as u32).contains(&id) => classes |= 1 << id,
+                _ => return None,
+            }
+        }
+        Some(Classes(classes))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn has(self, class: u8) -> bool {
+        self.0 >> class & 1 != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_escaped_as_in_a_uri() {
+        for (key, expected) in [
+            (&b"plain-key_1.~"[..], "plain-key_1.~"),
+            (b"a b", "a%20b"),
+            (b"100%", "100%25"),
+            (b"\xc3\xa4/:\x00", "%C3%A4%2F%3A%00"),
+        ] {
+            let mut out = Output::default();
+            put_escaped(key, &mut out);
+            assert_eq!(out.bytes(), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn classes_are_listed_with_commas() {
+        for (list, expected) in [
+            (&b"1"[..], Some(1 << 1)),
+            (b"1,63,", Some(1 << 1 | 1 << 63)),
+            (b",", Some(0)),
+            (b"0", None),
+            (b"64", None),
+            (b"1,x", None),
+            (b"all", None),
+        ] {
+            assert_eq!(Classes::listed(list), expected.map(Classes), "{list:?}");
+        }
+    }
+}
