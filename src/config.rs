@@ -8,9 +8,9 @@
 //! |---|---|
 //! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W --pin`, `-U 0`, `-N 0`, `-B auto`, `-B ascii` |
 //! | refused | `-U` otherwise, `-N` otherwise, `-B binary`, `-S`, `-Y`, `-Z`, `-e`, prefixes of `-l` (`tag`, `proto`, `notls`, `btls`, `mtls`), arguments without a flag |
-//! | `-o`, accepted | `maxconns_fast hashpower slab_reassign no_slab_reassign no_slab_automove slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes` |
+//! | `-o`, accepted | `maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes` |
 //! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges sock_cookie_id=0` |
-//! | `-o`, accepted with a warning | `slab_automove slab_automove_ratio slab_automove_window hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
+//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
 //! | `-o`, refused | `no_maxconns_fast no_hashexpand no_modern drop_privileges sock_cookie_id ssl_* ext_* slab_automove_freeratio proxy_*` and unknown words |
 //!
 //! Wanted differences from memcached: it listens on loopback unless `-l` says otherwise; `-t` is the number of usable
@@ -707,6 +707,9 @@ Words of -o, with no_ before those marked (*) to turn them off:
   slab_sizes=<a-b-c>           explicit chunk sizes in bytes, up to 62 (default: by -f and -n)
   slab_chunk_max=<kilobytes>   largest chunk; above 1024 in bytes (default: 512)
   slab_reassign (*)            let pages move between classes (default: on)
+  slab_automove=<0-2> (*)      move them to classes that evict young items; 2: at every eviction (default: 1)
+  slab_automove_ratio=<ratio>  young is below this share of the oldest class's age (default: 0.8)
+  slab_automove_window=<s>     seconds of samples before a page moves, 3 to 1800 (default: 10)
   track_sizes                  count item sizes for stats sizes (default: off)
   lru_maintainer (*)           keep the LRU segments in proportion in the background (default: on)
   hot_lru_pct=<percent>        share of the hot segment, 1 to 79 (default: 20)
@@ -720,8 +723,6 @@ Words of -o, with no_ before those marked (*) to turn them off:
   idle_timeout=<s>             close connections silent for so many seconds, 0: never (default: 0)
   maxconns_fast                refuse connections above -c at once (default: on)
 Accepted, without effect here:
-  slab_automove=<0-2> (*), slab_automove_ratio=<ratio>, slab_automove_window=<s>: pages move when
-  a class needs one
   hash_algorithm=<name>        jenkins, murmur3 or xxh3; the hash here is our own, keyed
   tail_repair_time=<s>, watcher_logbuf_size=<kilobytes>, worker_logbuf_size=<kilobytes>,
   read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, modern, inline_ascii_resp (*), no_drop_privileges,
@@ -958,13 +959,6 @@ fn switch(name: &str, value: Option<&str>, config: &mut Config) -> Result<bool, 
 /// Words with a value (and `no_chunked_items`, which stands for one); false if this is none of them.
 fn setting(option: &Suboption<'_>, config: &mut Config, chunk_max: &mut ChunkMax) -> Result<bool, Exit> {
     let name = option.name;
-    let without_effect = match name {
-        "slab_automove" | "slab_automove_ratio" | "slab_automove_window" => Some("pages move when a class needs one"),
-        _ => None,
-    };
-    if let Some(why) = without_effect {
-        config.warnings.push(format!("-o {}: no effect here, {why}", option.word));
-    }
     match name {
         "hashpower" => config.hash_power = Some(option.hash_power()?),
         "hash_algorithm" => {

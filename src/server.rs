@@ -210,6 +210,9 @@ fn store_options(config: &Config, shards: usize) -> StoreOptions {
         warm_max_factor: config.warm_max_factor,
         maintain: config.lru_maintainer,
         reassign: config.slab_reassign,
+        automove: config.slab_automove,
+        automove_ratio: config.slab_automove_ratio,
+        automove_window: config.slab_automove_window_seconds,
         temporary_ttl: config.temporary_ttl_seconds,
     }
 }

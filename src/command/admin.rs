@@ -17,9 +17,12 @@ use crate::counters::{ServerCounters, WorkerCounters};
 use crate::protocol::token::{Tokens, digits_i32, digits_u32};
 use crate::store::Snapshot;
 use crate::store::item::KEY_BINARY;
+use crate::store::rebalance::Reassigned;
 use crate::store::slab::{Budget, CLASSES_MAX, ClassId};
 use log::LevelFilter;
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// What is asked of all shards, or of all workers.
@@ -55,12 +58,23 @@ pub enum Question {
         /// Age factor of WARM.
         warm_max_factor: f64,
     },
-    /// `slabs reassign`: move a page.
+    /// `slabs reassign`: move a page, of the first shard that can.
     Reassign {
         /// From this class; from any if there is none.
         from: Option<ClassId>,
         /// To this class; 0: to the budget.
         to: ClassId,
+        /// Whether a shard has begun: the others need not.
+        begun: Arc<Mutex<bool>>,
+    },
+    /// `slabs automove`, as the settings now say.
+    Automove {
+        /// 0 off, 1 by a window of samples, 2 on every eviction.
+        level: u8,
+        /// Share of the donor's age.
+        ratio: f64,
+        /// Seconds of samples.
+        window: u32,
     },
     /// `lru temp_ttl`
     TemporaryTtl(Option<u32>),
@@ -75,8 +89,8 @@ pub enum Answer {
     Done,
     /// To `Snapshot`.
     Snapshot(Box<Snapshot>),
-    /// To `Reassign`: whether a page was moved.
-    Moved(bool),
+    /// To `Reassign`; [`Reassigned::NoSpare`] as well when another shard has begun already.
+    Reassigned(Reassigned),
     /// To `DetailDump`.
     Prefixes(Vec<(Vec<u8>, PrefixCounts)>),
     /// To `Sizes`: counts by size, rounded up to 32 bytes.
@@ -260,6 +274,9 @@ const BAD_CLASS: &[u8] = b"BADCLASS invalid class id\r\n";
 /// Shortest line of `stats cachedump`: `ITEM k [0 b; 0 s]` with its terminator.
 const COLD_ITEM_LINE_MIN: usize = 19;
 
+/// Chunks of a page that is to be reassigned looked at before the reply; the rest is for housekeeping.
+const REASSIGN_STEPS: u32 = 256;
+
 /// What is to be done about a command line (without its terminator).
 pub fn plan(line: &[u8], environment: &Environment<'_>) -> Plan {
     let tokens = Tokens::of(line);
@@ -426,12 +443,13 @@ fn shutdown(arguments: &[&[u8]], config: &Config) -> Plan {
 fn slabs(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
     match arguments {
         [word, from, to] if means(word, "reassign") => reassign(from, to, environment.config),
-        [word, argument, rest @ ..] if means(word, "automove") => say(automove(argument, rest, environment.settings)),
+        [word, argument, rest @ ..] if means(word, "automove") => automove(argument, rest, environment.settings),
         _ => say(ERROR),
     }
 }
 
-/// `slabs reassign`: each shard moves a page, if it has one to spare, before the reply: it is never busy.
+/// `slabs reassign`: a shard that has a page to spare begins to move it. As in memcached, `OK` does not mean that the page
+/// has arrived.
 fn reassign(from: &[u8], to: &[u8], config: &Config) -> Plan {
     if !config.slab_reassign {
         return say(b"CLIENT_ERROR slab reassignment disabled\r\n");
@@ -444,39 +462,37 @@ fn reassign(from: &[u8], to: &[u8], config: &Config) -> Plan {
         say(b"BADCLASS invalid src or dst class id\r\n")
     } else {
         let from = u8::try_from(from).ok().map(ClassId);
-        Plan::Ask(Question::Reassign { from, to: ClassId(to as u8) }, Report::Reassigned)
+        Plan::Ask(Question::Reassign { from, to: ClassId(to as u8), begun: Arc::default() }, Report::Reassigned)
     }
 }
 
-fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> &'static [u8] {
+fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> Plan {
     let value = rest.first().copied();
     if means(argument, "ratio") {
-        let Some(ratio) = value.and_then(float) else { return ERROR };
+        let Some(ratio) = value.and_then(float) else { return say(ERROR) };
         settings.slab_automove_ratio.set(ratio);
-        return OK;
-    }
-    // It concerns memcached's disk tier.
-    if means(argument, "freeratio") {
-        return ERROR;
-    }
-    if means(argument, "window") {
-        return match value.and_then(digits_u32) {
-            Some(seconds @ 3..=1800) => {
-                settings.slab_automove_window.store(seconds, Ordering::Relaxed);
-                OK
-            }
-            Some(_) => b"CLIENT_ERROR automove window too low or too high\r\n",
-            None => BAD_FORMAT,
-        };
-    }
-    match digits_u32(argument) {
-        Some(level @ 0..=2) => {
-            settings.slab_automove.store(level as u8, Ordering::Relaxed);
-            OK
+    } else if means(argument, "freeratio") {
+        // It concerns memcached's disk tier.
+        return say(ERROR);
+    } else if means(argument, "window") {
+        match value.and_then(digits_u32) {
+            Some(seconds @ 3..=1800) => settings.slab_automove_window.store(seconds, Ordering::Relaxed),
+            Some(_) => return say(b"CLIENT_ERROR automove window too low or too high\r\n"),
+            None => return say(BAD_FORMAT),
         }
-        Some(_) => ERROR,
-        None => BAD_FORMAT,
+    } else {
+        match digits_u32(argument) {
+            Some(level @ 0..=2) => settings.slab_automove.store(level as u8, Ordering::Relaxed),
+            Some(_) => return say(ERROR),
+            None => return say(BAD_FORMAT),
+        }
     }
+    let question = Question::Automove {
+        level: settings.slab_automove.load(Ordering::Relaxed),
+        ratio: settings.slab_automove_ratio.get(),
+        window: settings.slab_automove_window.load(Ordering::Relaxed),
+    };
+    Plan::Ask(question, Report::Text(OK))
 }
 
 /// A finite number, at most 31 bytes long.
@@ -631,7 +647,23 @@ pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
             return Answer::Prefixes(prefixes.map(|(prefix, counts)| (prefix.to_vec(), counts)).collect());
         }
         &Question::ColdItems { class, limit } => return Answer::Items(cold_items(shard, ClassId(class), limit, clock)),
-        &Question::Reassign { from, to } => return Answer::Moved(store.reassign(from, to)),
+        Question::Reassign { from, to, begun } => {
+            let mut begun = begun.lock();
+            if *begun {
+                return Answer::Reassigned(Reassigned::NoSpare);
+            }
+            let reassigned = store.reassign(*from, *to);
+            *begun = reassigned == Reassigned::Started;
+            drop(begun);
+            store.move_pages(REASSIGN_STEPS);
+            return Answer::Reassigned(reassigned);
+        }
+        &Question::Automove { level, ratio, window } => {
+            let options = store.options_mut();
+            options.automove = level;
+            options.automove_ratio = ratio;
+            options.automove_window = window;
+        }
         Question::Sizes => return Answer::Sizes(sizes(shard)),
         &Question::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor } => {
             let options = store.options_mut();
@@ -679,8 +711,7 @@ fn sizes(shard: &Shard) -> BTreeMap<u32, u64> {
 pub fn finish(report: &Report, answers: Vec<Answer>, environment: &Environment<'_>) -> Vec<u8> {
     match report {
         Report::Text(text) => text.to_vec(),
-        Report::Reassigned if answers.iter().any(|answer| matches!(answer, Answer::Moved(true))) => OK.to_vec(),
-        Report::Reassigned => b"NOSPARE source class has no spare pages\r\n".to_vec(),
+        Report::Reassigned => reassigned(&answers).to_vec(),
         Report::General => stats::general(&stats::merge(answers), environment),
         Report::Items => stats::items(&stats::merge(answers), environment),
         Report::Slabs => stats::slabs(&stats::merge(answers)),
@@ -688,6 +719,20 @@ pub fn finish(report: &Report, answers: Vec<Answer>, environment: &Environment<'
         Report::Detail => stats::detail(answers),
         Report::ColdItems(limit) => stats::cold_items(answers, *limit, stats::COLD_ITEMS_BYTES_MAX),
         Report::Lines => stats::lines(answers),
+    }
+}
+
+/// One shard that begins will do, and one that is busy is more to tell than one without a page to spare.
+fn reassigned(answers: &[Answer]) -> &'static [u8] {
+    let any = |wanted| answers.iter().any(|answer| matches!(answer, Answer::Reassigned(came) if *came == wanted));
+    if any(Reassigned::Started) {
+        OK
+    } else if any(Reassigned::BadClass) {
+        b"BADCLASS invalid src or dst class id\r\n"
+    } else if any(Reassigned::Busy) {
+        b"BUSY currently processing reassign request\r\n"
+    } else {
+        b"NOSPARE source class has no spare pages\r\n"
     }
 }
 
@@ -700,7 +745,6 @@ pub(super) mod tests {
     use crate::store::item::Items;
     use crate::store::slab::SlabOptions;
     use crate::store::{Store, StoreOptions, arena::Arena};
-    use std::sync::Arc;
 
     /// A cache of two shards and two workers, without sockets.
     pub(crate) struct Cache {

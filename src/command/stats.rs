@@ -2,13 +2,14 @@
 //!
 //! Tools count these names and parse the values (the exporter's `rusage_*`, collectd's buffer of 4096 bytes), so there is
 //! not one more and not one less. What memcached counts and we have nothing of stays 0: its response objects, its log of
-//! watchers, the pages that it moves by request.
+//! watchers.
 
 use super::admin::{Answer, AtomicF64, Environment};
 use super::detail::PrefixCounts;
 use crate::config::{Listen, MEMCACHED_VERSION};
 use crate::counters::WorkerCounters;
 use crate::store::lru::Segment;
+use crate::store::rebalance::Busy;
 use crate::store::slab::CHUNK_MAX;
 use crate::store::stats::{ClassCounters, Counters};
 use crate::store::{ClassSnapshot, Snapshot};
@@ -58,6 +59,8 @@ pub(super) fn merge(answers: Vec<Answer>) -> Snapshot {
         hash_bytes: 0,
         hash_power: 0,
         hash_is_expanding: false,
+        reassign_is_running: false,
+        reassign_last_busy: Busy::default(),
     };
     let mut slots = 0_u64;
     for answer in answers {
@@ -67,6 +70,8 @@ pub(super) fn merge(answers: Vec<Answer>) -> Snapshot {
         total.bytes += snapshot.bytes;
         total.hash_bytes += snapshot.hash_bytes;
         total.hash_is_expanding |= snapshot.hash_is_expanding;
+        total.reassign_is_running |= snapshot.reassign_is_running;
+        total.reassign_last_busy = total.reassign_last_busy.max(snapshot.reassign_last_busy);
         slots += 1 << snapshot.hash_power;
         for class in snapshot.classes {
             match total.classes.iter_mut().find(|other| other.id == class.id) {
@@ -168,14 +173,14 @@ pub(super) fn general(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec
     stats.put("hash_bytes", snapshot.hash_bytes);
     stats.put("hash_is_expanding", u8::from(snapshot.hash_is_expanding));
     if config.slab_reassign {
-        stats.put("slab_reassign_rescues", 0);
-        stats.put("slab_reassign_chunk_rescues", 0);
-        stats.put("slab_reassign_inline_reclaim", 0);
-        stats.put("slab_reassign_busy_items", 0);
-        stats.put("slab_reassign_busy_deletes", 0);
-        stats.put("slab_reassign_busy_nomem", 0);
-        stats.put("slab_reassign_last_busy_status", "none");
-        stats.put("slab_reassign_running", 0);
+        stats.put("slab_reassign_rescues", counters.reassign_rescues);
+        stats.put("slab_reassign_chunk_rescues", counters.reassign_chunk_rescues);
+        stats.put("slab_reassign_inline_reclaim", counters.reassign_inline_reclaim);
+        stats.put("slab_reassign_busy_items", counters.reassign_busy_items);
+        stats.put("slab_reassign_busy_deletes", counters.reassign_busy_deletes);
+        stats.put("slab_reassign_busy_nomem", counters.reassign_busy_nomem);
+        stats.put("slab_reassign_last_busy_status", snapshot.reassign_last_busy.name());
+        stats.put("slab_reassign_running", u8::from(snapshot.reassign_is_running));
         stats.put("slabs_moved", counters.slabs_moved);
     }
     if crawler {
@@ -196,8 +201,8 @@ pub(super) fn general(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec
     stats.put("bytes", snapshot.bytes);
     stats.put("curr_items", snapshot.curr_items);
     stats.put("total_items", counters.total_items);
-    // Free pages are given back to the system.
-    stats.put("slab_global_page_pool", 0);
+    // Their memory has been given back to the system.
+    stats.put("slab_global_page_pool", budget.pool());
     stats.put("expired_unfetched", classes.expired_unfetched);
     stats.put("evicted_unfetched", classes.evicted_unfetched);
     if config.lru_maintainer {
@@ -562,6 +567,12 @@ mod tests {
             total_items: MANY,
             slabs_moved: MANY,
             juggles: MANY,
+            reassign_rescues: MANY,
+            reassign_chunk_rescues: MANY,
+            reassign_inline_reclaim: MANY,
+            reassign_busy_items: MANY,
+            reassign_busy_deletes: MANY,
+            reassign_busy_nomem: MANY,
         };
         let snapshot = Snapshot {
             counters,
@@ -571,6 +582,8 @@ mod tests {
             hash_bytes: MANY,
             hash_power: 32,
             hash_is_expanding: true,
+            reassign_is_running: true,
+            reassign_last_busy: Busy::Uploading,
         };
         for worker in &cache.workers {
             let (read, written) = (&worker.bytes_read, &worker.bytes_written);

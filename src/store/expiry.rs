@@ -47,7 +47,8 @@ impl Store {
     }
 
     /// A small bounded part of what is to be done between turns: about `steps` chunks looked at for dead items, as many
-    /// tails settled, pages beyond a lowered limit given back. Called again and again it gets round to every class.
+    /// tails settled, four times as many chunks of a page that changes hands. Called again and again it gets round to every
+    /// class, and once a second it considers which class needs pages.
     /// `crawler_on`: look for dead items. Says whether there was something to do.
     pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
         let class = ClassId(self.housekeeping_next);
@@ -63,7 +64,8 @@ impl Store {
             }
         }
         busy |= self.return_an_empty_page();
-        self.shrink() || busy
+        busy |= self.shrink() || self.automove();
+        self.move_pages(4 * steps) || busy
     }
 
     /// Number of calls of [`Store::housekeep`] that reach every class once.

@@ -262,6 +262,34 @@ impl Items {
         }
     }
 
+    /// Copies what a chunk in use holds into another of its class. Whatever names the old one is for the caller to change:
+    /// the index, the list, and the other chunks of a large item.
+    ///
+    /// The caller holds the lease, owns the new chunk, and the item is not pinned.
+    pub(super) fn copy_chunk(&self, from: ItemId, to: ItemId) {
+        let item = self.at(from);
+        let len = match self.chunk(from) {
+            Chunk::Body(_) => LARGE_CHUNK,
+            _ if item.is_large() => LARGE_CHUNK,
+            _ => self.size(item.key_len(), item.client_flags(), item.value_len()),
+        };
+        self.at(to).copy_in(0, item.slice(0, len));
+    }
+
+    /// Makes a body the one that follows a chunk of its item.
+    pub(super) fn set_next_body(&self, before: ItemId, body: ItemId) {
+        let item = self.at(before);
+        match self.chunk(before) {
+            Chunk::Body(_) => item.write(NEXT, body.bits()),
+            _ => item.write(item.key_offset() + item.key_len() + 4, body.bits()),
+        }
+    }
+
+    /// Makes a body one of the item that begins at `head`.
+    pub(super) fn set_head(&self, body: ItemId, head: ItemId) {
+        self.at(body).write(BODY_OWNER, head.bits());
+    }
+
     /// Copies bytes into a floating item's value; gives the place behind them.
     pub fn fill(&self, mut cursor: Cursor, mut bytes: &[u8]) -> Cursor {
         while !bytes.is_empty() {
@@ -311,8 +339,8 @@ impl<'a> Item<'a> {
 
     #[inline]
     fn copy_in(&self, offset: usize, bytes: &[u8]) {
-        // SAFETY: `bytes` was measured into the chunk's size by `Items::size`, and never lies in the chunk itself: it
-        // comes from a request buffer or from another item.
+        // SAFETY: `bytes` was measured into the chunk's size by `Items::size` or is what a chunk of the same class holds,
+        // and never lies in the chunk itself: it comes from a request buffer or from another item.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.pointer.add(offset), bytes.len()) }
     }
 

@@ -105,6 +105,31 @@ impl Lru {
         list.count -= 1;
     }
 
+    /// Puts an item, a copy of another with its state and links, in the place of that in its list.
+    pub(super) fn replace(&mut self, items: &Items, class: ClassId, old: ItemId, new: ItemId) {
+        let item = items.at(old);
+        let list = &mut self.lists[class.index()][usize::from(item.state() & SEGMENT_MASK)];
+        match ItemId::from_raw(item.prev()) {
+            Some(prev) => items.at(prev).set_next(new.bits()),
+            None => list.head = new.bits(),
+        }
+        match ItemId::from_raw(item.next()) {
+            Some(next) => items.at(next).set_prev(new.bits()),
+            None => list.tail = new.bits(),
+        }
+    }
+
+    /// Items of a list from its tail on.
+    pub(super) fn last_of<'a>(
+        &self,
+        items: &'a Items,
+        class: ClassId,
+        segment: Segment,
+    ) -> impl Iterator<Item = ItemId> + use<'a> {
+        let tail = ItemId::from_raw(self.lists[class.index()][segment as usize].tail);
+        std::iter::successors(tail, |&id| ItemId::from_raw(items.at(id).prev()))
+    }
+
     /// Items of a list from its head on, at most `count`.
     pub(super) fn first_of(&self, items: &Items, class: ClassId, segment: Segment, count: usize) -> Vec<ItemId> {
         let mut at = ItemId::from_raw(self.lists[class.index()][segment as usize].head);

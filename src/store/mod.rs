@@ -9,11 +9,12 @@
 //! - an item whose time is over, or that was stored before the last flush, is never given out.
 
 pub mod arena;
+mod automove;
 pub mod expiry;
 mod index;
 pub mod item;
 pub mod lru;
-mod rebalance;
+pub mod rebalance;
 pub mod slab;
 pub mod stats;
 pub mod walk;
@@ -21,9 +22,11 @@ pub mod walk;
 use crate::clock::{NEVER, Now};
 use crate::hash::KeyHasher;
 use arena::ItemId;
+use automove::Automover;
 use index::{Index, Place};
 use item::{ACTIVE, FETCHED, Item, Items};
 use lru::{Lru, Segment};
+use rebalance::{Busy, Mover};
 use slab::{Budget, ClassId, SlabOptions, Slabs};
 use stats::{ClassCounters, Counters};
 use std::collections::HashMap;
@@ -66,6 +69,12 @@ pub struct StoreOptions {
     pub maintain: bool,
     /// Take pages from one class for another (`-o slab_reassign`).
     pub reassign: bool,
+    /// `-o slab_automove`: 0 off, 1 by a window of samples, 2 on every eviction.
+    pub automove: u8,
+    /// `-o slab_automove_ratio`: a class is given pages as long as its items idle less than this share of the donor's.
+    pub automove_ratio: f64,
+    /// `-o slab_automove_window`, in seconds.
+    pub automove_window: u32,
     /// Items that live at most this many seconds go to TEMP.
     pub temporary_ttl: Option<u32>,
 }
@@ -83,6 +92,9 @@ impl Default for StoreOptions {
             warm_max_factor: 2.0,
             maintain: true,
             reassign: true,
+            automove: 1,
+            automove_ratio: 0.8,
+            automove_window: 10,
             temporary_ttl: None,
         }
     }
@@ -134,6 +146,8 @@ pub struct Store {
     pins: HashMap<u32, Pin>,
     /// Class whose housekeeping is next.
     housekeeping_next: u8,
+    mover: Mover,
+    automover: Automover,
     bytes: u64,
     /// Counted by whoever executes commands.
     pub counters: Counters,
@@ -182,6 +196,8 @@ impl Store {
             last_cas: 0,
             pins: HashMap::new(),
             housekeeping_next: 1,
+            mover: Mover::default(),
+            automover: Automover::new(sizes.len()),
             bytes: 0,
             counters: Counters::default(),
         })
@@ -791,6 +807,8 @@ impl Store {
             hash_bytes: self.index.bytes() as u64,
             hash_power: self.index.power(),
             hash_is_expanding: self.index.is_growing(),
+            reassign_is_running: self.mover.is_running(),
+            reassign_last_busy: self.mover.last_busy,
         }
     }
 
@@ -858,6 +876,8 @@ pub struct Snapshot {
     pub hash_bytes: u64,
     pub hash_power: u32,
     pub hash_is_expanding: bool,
+    pub reassign_is_running: bool,
+    pub reassign_last_busy: Busy,
 }
 
 /// What a shard tells of a slab class.

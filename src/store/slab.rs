@@ -10,7 +10,8 @@
 use super::arena::{Arena, ItemId, PAGE_SIZE, PageId};
 use super::item::{Items, LARGE_CHUNK};
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::cmp::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Ids of classes are 1 to at most 63: tools loop over that range.
 pub const CLASSES_MAX: usize = 63;
@@ -93,20 +94,40 @@ struct Pages {
     fresh: u32,
     /// Pages there is address space for.
     reserved: u32,
+    /// What shards tell each other, so that pages move between them.
+    trades: Vec<Trade>,
+}
+
+/// A shard, as the others see it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trade {
+    /// Seconds that the items idle which it would give up next; 0: it can spare none.
+    age: u32,
+    /// A page that it is asked to give up.
+    asked: bool,
+    /// A page that another was asked to give up for it.
+    promised: bool,
 }
 
 impl Budget {
     /// A budget of `limit` pages for `shards` shards, out of an arena.
     pub fn new(limit: u32, shards: usize, arena: &Arena) -> Budget {
-        let pages =
-            Pages { limit, taken: 0, held: vec![0; shards], free: Vec::new(), fresh: 1, reserved: arena.pages() };
+        let pages = Pages {
+            limit,
+            taken: 0,
+            held: vec![0; shards],
+            free: Vec::new(),
+            fresh: 1,
+            reserved: arena.pages(),
+            trades: vec![Trade::default(); shards],
+        };
         Budget { pages: Mutex::new(pages), open: AtomicBool::new(true) }
     }
 
     /// A page for a shard. Half of an equal share is kept for each shard that has not taken it yet, so that a shard that
     /// starts late is not left without.
     pub fn take(&self, shard: usize) -> Option<PageId> {
-        if !self.open.load(Ordering::Relaxed) {
+        if !self.open.load(Relaxed) {
             return None;
         }
         let mut pages = self.pages.lock();
@@ -119,10 +140,13 @@ impl Budget {
             .map(|(_, &held)| floor.saturating_sub(held))
             .sum();
         if pages.taken >= pages.limit {
-            self.open.store(false, Ordering::Relaxed);
+            self.open.store(false, Relaxed);
             return None;
         }
-        if pages.held[shard] >= floor && pages.taken + owed >= pages.limit {
+        let promised = std::mem::take(&mut pages.trades[shard].promised);
+        let promises = pages.trades.iter().filter(|trade| trade.promised).count() as u32;
+        let kept = owed.max(promises);
+        if !promised && pages.held[shard] >= floor && pages.taken + kept >= pages.limit {
             return None;
         }
         let page = match pages.free.pop() {
@@ -144,7 +168,36 @@ impl Budget {
         pages.taken -= 1;
         pages.held[shard] -= 1;
         pages.free.push(page);
-        self.open.store(pages.taken < pages.limit, Ordering::Relaxed);
+        self.open.store(pages.taken < pages.limit, Relaxed);
+    }
+
+    /// A shard tells the others for how long what it would give up next has idled, in seconds; 0: it has nothing to spare.
+    /// Says whether it is asked to give up a page. `content`: it wants none itself.
+    pub(super) fn report(&self, shard: usize, age: u32, content: bool) -> bool {
+        let mut pages = self.pages.lock();
+        // What has been given up already leaves a shard with at least a quarter of an equal share.
+        let floor = pages.limit / (4 * pages.held.len() as u32);
+        let spare = pages.held[shard] > floor.max(1);
+        let trade = &mut pages.trades[shard];
+        trade.age = if spare { age } else { 0 };
+        trade.promised &= !content;
+        std::mem::take(&mut trade.asked) && spare
+    }
+
+    /// Asks the shard with the oldest items for a page, if they have idled for longer than `age` seconds.
+    pub(super) fn ask(&self, shard: usize, age: f64) {
+        let mut pages = self.pages.lock();
+        let others = pages.trades.iter_mut().enumerate().filter(|&(other, _)| other != shard).map(|(_, trade)| trade);
+        let Some(oldest) = others.max_by_key(|trade| trade.age) else { return };
+        if !oldest.asked && f64::from(oldest.age) > age {
+            oldest.asked = true;
+            pages.trades[shard].promised = true;
+        }
+    }
+
+    /// Pages that were in use and are not now.
+    pub fn pool(&self) -> u32 {
+        self.pages.lock().free.len() as u32
     }
 
     /// How many pages a shard must give up for the budget to be kept.
@@ -154,6 +207,12 @@ impl Budget {
             return 0;
         }
         (pages.taken - pages.limit).min(pages.held[shard].saturating_sub(pages.limit / pages.held.len() as u32))
+    }
+
+    /// Whether more pages are taken than there may be.
+    pub fn is_exceeded(&self) -> bool {
+        let pages = self.pages.lock();
+        pages.taken > pages.limit
     }
 
     /// The limit, in pages.
@@ -174,7 +233,7 @@ impl Budget {
             return false;
         }
         pages.limit = limit;
-        self.open.store(pages.taken < limit, Ordering::Relaxed);
+        self.open.store(pages.taken < limit, Relaxed);
         true
     }
 }
@@ -368,9 +427,32 @@ impl Slabs {
         self.moved = true;
         let class = &mut self.classes[usize::from(page.class)];
         class.with_room.retain(|&other| other != page_id);
-        class.pages.retain(|&other| other != page_id);
-        class.scan_page = 0;
-        class.scan_chunk = 0;
+        let place = class.pages.iter().position(|&other| other == page_id).expect("a page is one of its class");
+        class.pages.remove(place);
+        // The search for dead items goes on where it was: what is half searched must not count as searched.
+        match place.cmp(&class.scan_page) {
+            Ordering::Less => class.scan_page -= 1,
+            Ordering::Equal => class.scan_chunk = 0,
+            Ordering::Greater => {}
+        }
+    }
+
+    /// Hands out no more chunks of a page, so that it can be emptied. Its free chunks stay as they are.
+    pub(super) fn close(&mut self, page_id: PageId) {
+        let page = &mut self.pages[page_id.0 as usize];
+        // `free` leaves alone what is listed.
+        page.listed = true;
+        self.classes[usize::from(page.class)].with_room.retain(|&other| other != page_id);
+    }
+
+    /// Undoes [`Slabs::close`].
+    pub(super) fn reopen(&mut self, page_id: PageId) {
+        let page = &mut self.pages[page_id.0 as usize];
+        let class = &mut self.classes[usize::from(page.class)];
+        page.listed = page.free != 0 || page.fresh < class.per_page;
+        if page.listed {
+            class.with_room.push(page_id);
+        }
     }
 
     /// Gives an empty page back to the budget, and its memory to the system.
@@ -387,6 +469,24 @@ impl Slabs {
         let first = items.arena().id(page_id, 0);
         let units = size / items.arena().granule();
         (0..page.fresh).filter_map(move |at| ItemId::from_raw(first.bits() + at * units as u32))
+    }
+
+    /// The chunk of a page at a place, if it was ever in use.
+    pub(super) fn chunk(&self, page_id: PageId, place: u32, items: &Items) -> Option<ItemId> {
+        let page = self.pages[page_id.0 as usize];
+        let size = self.classes[usize::from(page.class)].size as usize;
+        (place < page.fresh).then(|| items.arena().id(page_id, place as usize * size))
+    }
+
+    /// Chunks in use on a page.
+    pub(super) fn used(&self, page: PageId) -> u32 {
+        self.pages[page.0 as usize].used
+    }
+
+    /// Chunks of a class that are not in use.
+    pub(super) fn free_chunks(&self, class: ClassId) -> u32 {
+        let class = &self.classes[class.index()];
+        class.pages.len() as u32 * class.per_page - class.used
     }
 
     /// The pages of a class.
@@ -536,6 +636,32 @@ mod tests {
         assert!(chunk_sizes(&fine, 28, 8).len() <= CLASSES_MAX);
         let explicit = SlabOptions { sizes: Some(vec![96, 200, 1000]), chunk_max: 2048, ..SlabOptions::default() };
         assert_eq!(chunk_sizes(&explicit, 28, 8), [96, 200, 1000, 2048, LARGE_CHUNK as u32]);
+    }
+
+    #[test]
+    fn a_page_goes_to_the_shard_it_was_asked_for() {
+        let arena = Arena::reserve(16, false).expect("address space");
+        let budget = Budget::new(16, 2, &arena);
+        let mut pages: Vec<PageId> = std::iter::from_fn(|| budget.take(0)).collect();
+        while budget.take(1).is_some() {}
+        assert_eq!(pages.len(), 12);
+        // Nobody is asked for what is not older.
+        assert!(!budget.report(0, 100, true));
+        budget.ask(1, 100.0);
+        assert!(!budget.report(0, 100, true));
+        budget.ask(1, 99.0);
+        assert!(budget.report(0, 100, false));
+        assert!(!budget.report(0, 100, false), "it is asked once");
+        budget.give_back(0, pages.pop().expect("twelve"));
+        assert_eq!(budget.take(0), None, "it is promised");
+        assert!(budget.take(1).is_some());
+        // A shard keeps a quarter of an equal share.
+        for _ in 0..9 {
+            budget.give_back(0, pages.pop().expect("eleven"));
+        }
+        budget.report(0, 100, true);
+        budget.ask(1, 10.0);
+        assert!(!budget.report(0, 100, true));
     }
 
     #[test]

@@ -27,7 +27,8 @@ counters! {
     Counters {
         cmd_touch, cmd_meta, get_misses, get_expired, get_flushed, touch_misses, delete_misses, incr_misses, decr_misses,
         cas_misses, store_too_large, store_no_memory, total_items,
-        slabs_moved, juggles,
+        slabs_moved, juggles, reassign_rescues, reassign_chunk_rescues, reassign_inline_reclaim, reassign_busy_items,
+        reassign_busy_deletes, reassign_busy_nomem,
     }
 }
 
@@ -38,7 +39,7 @@ counters! {
         cmd_set, delete_hits, incr_hits, decr_hits, cas_hits, cas_badval, touch_hits,
         evicted, evicted_nonzero, outofmemory, reclaimed, expired_unfetched, evicted_unfetched, evicted_active,
         crawler_reclaimed, crawler_items_checked, moves_to_cold, moves_to_warm, moves_within_lru, direct_reclaims,
-        mem_requested,
+        mem_requested, evicted_by_moves,
     }
 }
 

@@ -38,6 +38,8 @@ const WAKER: Token = Token(usize::MAX);
 /// Steps of housekeeping that a worker takes in a second, one at the end of a turn: each class of each of its shards is
 /// reached several times.
 const HOUSEKEEPING_STEPS_PER_SECOND: usize = 256;
+/// The same while more pages are in use than `cache_memlimit` allows: they are to be given back within seconds.
+const SHRINKING_STEPS_PER_SECOND: usize = 1024;
 /// How long a worker that stops tries to send what is left.
 const STOP_TIME: Duration = Duration::from_millis(500);
 
@@ -241,7 +243,11 @@ impl<'a> Worker<'a> {
 
     /// A second has passed.
     fn tick(&mut self) {
-        self.housekeeping_left = HOUSEKEEPING_STEPS_PER_SECOND;
+        self.housekeeping_left = if self.environment().budget.is_exceeded() {
+            SHRINKING_STEPS_PER_SECOND
+        } else {
+            HOUSEKEEPING_STEPS_PER_SECOND
+        };
         self.housekeeping_idle = 0;
         let idle_max = self.config().idle_timeout_seconds;
         if idle_max > 0 {

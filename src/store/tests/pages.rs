@@ -1,0 +1,252 @@
+//! Pages that change hands: nothing is lost that need not be, and pages go where they are needed.
+
+use super::*;
+use crate::store::rebalance::Busy;
+
+/// Steps of housekeeping in a simulated second, as a worker takes them.
+const STEPS_PER_SECOND: usize = 256;
+const CHUNKS_PER_STEP: u32 = 256;
+
+impl Store {
+    fn live(&mut self, count: u32, name: impl Fn(u32) -> String) -> u32 {
+        (0..count).filter(|&number| self.get(name(number).as_bytes()).is_some()).count() as u32
+    }
+
+    /// Goes on until the page that is on its way has arrived, in steps of a few chunks.
+    fn finish_move(&mut self) {
+        for _ in 0..100_000 {
+            if !self.move_pages(7) {
+                return;
+            }
+        }
+        panic!("a page is still on its way");
+    }
+
+    fn pages(&self, class: ClassId) -> usize {
+        self.slabs.page_count(class)
+    }
+
+    /// A second passes in which `work` is done, spread over the housekeeping.
+    fn second(&mut self, mut work: impl FnMut(&mut Store, usize)) {
+        self.set_now(Now(self.now + 1));
+        for step in 0..STEPS_PER_SECOND {
+            work(self, step);
+            self.housekeep(CHUNKS_PER_STEP, true);
+        }
+    }
+}
+
+#[test]
+fn a_page_leaves_its_items_behind_where_there_is_room() {
+    let mut store = store(8, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let value = [3; 200];
+    for number in 0..14_000 {
+        store.set(format!("k{number}").as_bytes(), &value, NEVER).expect("memory");
+    }
+    // Every other item goes: there is room for two pages' items in the others.
+    for number in (0..14_000).step_by(2) {
+        let key = format!("k{number}");
+        let entry = store.find(store.hasher.hash(key.as_bytes()), key.as_bytes()).expect("it was set");
+        store.remove(entry);
+    }
+    let class = store.slabs.class_for(store.items.size(6, 0, 200)).expect("small");
+    let before = store.pages(class);
+    for _ in 0..2 {
+        assert_eq!(store.reassign(Some(class), ClassId(5)), Reassigned::Started);
+        assert_eq!(store.reassign(Some(class), ClassId(5)), Reassigned::Busy);
+        store.finish_move();
+        store.validate();
+    }
+    assert_eq!((store.pages(class), store.pages(ClassId(5))), (before - 2, 2));
+    assert_eq!(store.live(14_000, |number| format!("k{number}")), 7000);
+    let counters = store.snapshot().counters;
+    assert_eq!((counters.slabs_moved, counters.reassign_busy_items), (2, 0));
+    assert!(counters.reassign_rescues > 2000);
+    let evicted: u64 = store.snapshot().classes.iter().map(|class| class.counters.evicted).sum();
+    assert_eq!(evicted, 0);
+}
+
+#[test]
+fn a_page_of_a_full_class_costs_the_coldest_items() {
+    let mut store = store(6, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut stored = 0;
+    while store.budget.free() > 0 || store.slabs.free_chunks(store.slabs.class_for(240).expect("small")) > 0 {
+        store.set_now(Now(2 + stored / 1000));
+        store.set(format!("k{stored}").as_bytes(), &[3; 200], NEVER).expect("memory");
+        stored += 1;
+    }
+    // The first page holds what was stored first. It is in use again, and what came next is not.
+    store.set_now(Now(100));
+    let hot = 4000;
+    for _ in 0..2 {
+        assert_eq!(store.live(hot, |number| format!("k{number}")), hot);
+    }
+    let class = ClassId(store.snapshot().classes.iter().find(|class| class.usage.total_pages > 0).expect("one").id.0);
+    for moved in 1..4 {
+        assert_eq!(store.reassign(None, ClassId(9)), Reassigned::Started);
+        store.finish_move();
+        assert_eq!(store.pages(class), 6 - moved);
+    }
+    store.validate();
+    // But for those few that an eviction takes when it meets nothing else for too long.
+    let live = store.live(hot, |number| format!("k{number}"));
+    assert!(live > hot * 98 / 100, "{live} of {hot} that were in use were rescued");
+}
+
+#[test]
+fn large_items_are_rescued_chunk_by_chunk() {
+    let mut store = store(12, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let value = |number: u32| -> Vec<u8> { (0..150_000_u32).map(|at| (at ^ (number * 7)) as u8).collect() };
+    for number in 0..50 {
+        store.set(format!("k{number}").as_bytes(), &value(number), NEVER).expect("memory");
+    }
+    for number in (0..50).step_by(2) {
+        let key = format!("k{number}");
+        let entry = store.find(store.hasher.hash(key.as_bytes()), key.as_bytes()).expect("it was set");
+        store.remove(entry);
+    }
+    let large = store.slabs.large();
+    let before = store.pages(large);
+    for _ in 0..4 {
+        assert_eq!(store.reassign(Some(large), ClassId(0)), Reassigned::Started);
+        store.finish_move();
+        store.validate();
+    }
+    assert_eq!((store.pages(large), store.budget.pool()), (before - 4, 4));
+    for number in (1..50).step_by(2) {
+        assert!(store.get(format!("k{number}").as_bytes()) == Some(value(number)), "k{number}");
+    }
+    assert!(store.snapshot().counters.reassign_chunk_rescues > 50);
+}
+
+#[test]
+fn a_page_with_an_item_in_use_is_waited_for_and_then_left() {
+    let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let large = store.slabs.large();
+    store.set(b"other", &[8; 700_000], NEVER).expect("memory");
+    let pinned = store.set(b"pinned", &[7; 700_000], NEVER).expect("memory");
+    store.pin(pinned);
+    assert_eq!(store.reassign(Some(large), ClassId(1)), Reassigned::Started);
+    store.finish_move();
+    assert!(store.mover.is_running(), "it waits");
+    assert_eq!(store.snapshot().reassign_last_busy, Busy::Active);
+    store.unpin(pinned);
+    store.set_now(Now(4));
+    store.finish_move();
+    assert_eq!((store.pages(ClassId(1)), store.snapshot().counters.slabs_moved), (1, 1));
+    assert!(store.get(b"pinned") == Some(vec![7; 700_000]), "the other one was older");
+    store.validate();
+
+    // This one is never let go of: the page goes back to work.
+    for key in [&b"pinned"[..], b"other"] {
+        let id = store.set(key, &[9; 700_000], NEVER).expect("memory");
+        store.pin(id);
+    }
+    assert_eq!(store.reassign(Some(large), ClassId(1)), Reassigned::Started);
+    store.finish_move();
+    store.set_now(Now(60));
+    store.finish_move();
+    assert!(!store.mover.is_running());
+    assert_eq!(store.snapshot().counters.slabs_moved, 1);
+    store.validate();
+}
+
+#[test]
+fn an_item_that_is_being_received_keeps_its_page() {
+    let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let large = store.slabs.large();
+    let floating = store.allocate(b"coming", 0, 1_500_000).expect("memory");
+    assert_eq!(store.reassign(Some(large), ClassId(1)), Reassigned::Started);
+    store.finish_move();
+    assert_eq!(store.snapshot().reassign_last_busy, Busy::Uploading);
+    store.items.fill(store.items.value_cursor(floating), &[5; 1_500_000]);
+    store.link(floating, store.hasher.hash(b"coming"), NEVER);
+    store.set_now(Now(3));
+    store.finish_move();
+    store.validate();
+    assert_eq!(
+        store.get(b"coming").map_or(1_500_000, |value| value.iter().filter(|&&byte| byte == 5).count()),
+        1_500_000
+    );
+}
+
+#[test]
+fn without_eviction_a_page_only_goes_when_its_items_fit_elsewhere() {
+    let mut store = store(4, StoreOptions { evict: false, ..StoreOptions::default() });
+    let stored = (0..).take_while(|n| store.set(format!("k{n}").as_bytes(), &[1; 1000], NEVER).is_ok()).count() as u32;
+    assert_eq!(store.reassign(None, ClassId(1)), Reassigned::Started);
+    store.finish_move();
+    assert_eq!((store.pages(ClassId(1)), store.snapshot().counters.slabs_moved), (0, 0));
+    assert!(store.snapshot().counters.reassign_busy_nomem > 0);
+    assert_eq!(store.live(stored, |number| format!("k{number}")), stored);
+    store.validate();
+}
+
+#[test]
+fn dead_items_are_still_found_after_a_page_has_left() {
+    let mut store = store(8, StoreOptions { automove: 0, ..StoreOptions::default() });
+    for number in 0..20_000 {
+        store.set(format!("k{number}").as_bytes(), &[1; 200], 10 + number % 3).expect("memory");
+    }
+    let class = ClassId(store.snapshot().classes.iter().find(|class| class.usage.total_pages > 0).expect("one").id.0);
+    for now in 9..20 {
+        store.set_now(Now(now));
+        // In the middle of the search a page leaves.
+        store.crawl(class, 1000);
+        store.reassign(Some(class), ClassId(3));
+        store.finish_move();
+        for _ in 0..2000 {
+            store.crawl(class, 100);
+        }
+    }
+    assert_eq!(store.snapshot().curr_items, 0);
+    store.validate();
+}
+
+/// The sizes of a cache's items change: what was full of small ones is asked for large ones only.
+fn calcified(options: StoreOptions, seconds: u32) -> (f64, f64, Store) {
+    let mut store = store(64, options);
+    let mut random = Random(3);
+    let mut number = 0;
+    while store.snapshot().classes.iter().map(|class| class.counters.evicted).sum::<u64>() < 20_000 {
+        store.second(|store, _| {
+            for _ in 0..200 {
+                number += 1;
+                store.set(format!("small{number}").as_bytes(), &[1; 100], NEVER).expect("evicts");
+            }
+        });
+    }
+    // 2,400 values of 20,000 bytes: 48 MB of 64 MiB, at random, cache-aside.
+    let (mut hits, mut gets) = (0, 0);
+    for second in 0..seconds {
+        (hits, gets) = if second + 5 == seconds { (0, 0) } else { (hits, gets) };
+        store.second(|store, _| {
+            for _ in 0..8 {
+                let key = format!("large{}", random.below(2400));
+                gets += 1;
+                match store.get(key.as_bytes()) {
+                    Some(value) => {
+                        assert!(value == [2; 20_000]);
+                        hits += 1;
+                    }
+                    None => drop(store.set(key.as_bytes(), &[2; 20_000], NEVER).expect("evicts")),
+                }
+            }
+        });
+    }
+    let class = store.slabs.class_for(store.items.size(8, 0, 20_000)).expect("small");
+    let share = store.pages(class) as f64 / 64.0;
+    (f64::from(hits) / f64::from(gets), share, store)
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "a minute of a cache's time")]
+fn a_cache_full_of_small_items_makes_room_for_large_ones() {
+    for level in [1, 2] {
+        let (rate, share, store) = calcified(StoreOptions { automove: level, ..StoreOptions::default() }, 45);
+        assert!(rate > 0.95 && share > 0.7, "automove {level}: hit rate {rate}, share of pages {share}");
+        store.validate();
+    }
+    let (rate, share, _) = calcified(StoreOptions { automove: 0, ..StoreOptions::default() }, 45);
+    assert!(rate < 0.3 && share < 0.1, "without it: hit rate {rate}, share of pages {share}");
+}
