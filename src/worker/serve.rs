@@ -16,6 +16,9 @@ use crate::store::arena::ItemId;
 use crate::store::item::{Cursor, Items};
 use std::sync::Arc;
 
+/// How many operations ahead of the one that is executed an item is asked for.
+const PREFETCH_AHEAD: usize = 12;
+
 /// What serving needs to know.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeLimits {
@@ -349,15 +352,13 @@ impl<'a> Serve<'a> {
                 lease.store.begin_group();
             }
         }
-        for at in 0..count {
-            let operation = &self.group[at];
-            if operation.verb.is_keyed()
-                && let Some(lease) = &self.sides[self.shard_of(operation.hash)].lease
-            {
-                self.hints[at] = lease.store.prefetch_item(operation.hash);
-            }
+        for at in 0..count.min(PREFETCH_AHEAD) {
+            self.prefetch_item(at);
         }
         for at in 0..count {
+            if at + PREFETCH_AHEAD < count {
+                self.prefetch_item(at + PREFETCH_AHEAD);
+            }
             let operation = &self.group[at];
             if !operation.verb.is_keyed() {
                 command::speak(operation, talk.pending.sink(output));
@@ -377,6 +378,17 @@ impl<'a> Serve<'a> {
                     batch.tasks.push((Task::Execute(operation), Some(origin)));
                 }
             }
+        }
+    }
+
+    /// Asks for the item of an operation of the group, and notes which it is.
+    #[inline(always)]
+    fn prefetch_item(&mut self, at: usize) {
+        let operation = &self.group[at];
+        if operation.verb.is_keyed()
+            && let Some(lease) = &self.sides[self.shard_of(operation.hash)].lease
+        {
+            self.hints[at] = lease.store.prefetch_item(operation.hash);
         }
     }
 
