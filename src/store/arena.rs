@@ -123,11 +123,11 @@ impl Arena {
     /// Asks the processor for the cache lines of the first 128 bytes of a chunk: two or three, as it happens to lie. The
     /// third is worth a seventh of a hit at a million items and more (`benches/store.rs`).
     #[inline]
-    pub fn prefetch(&self, id: ItemId) {
+    pub fn prefetch(&self, id: ItemId, len: usize) {
         let pointer = self.pointer(id);
         prefetch(pointer);
-        prefetch(pointer.wrapping_add(64));
-        prefetch(pointer.wrapping_add(127));
+        prefetch(pointer.wrapping_add(64.min(len - 1)));
+        prefetch(pointer.wrapping_add(128.min(len - 1)));
     }
 
     /// Gives the memory of a page back to the operating system; it reads as zeros when it is used again.

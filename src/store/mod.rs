@@ -256,7 +256,7 @@ impl Store {
     pub fn prefetch_item(&self, hash: u64) -> Option<ItemId> {
         let candidate = self.index.candidate(hash);
         if let Some(id) = candidate {
-            self.items.arena().prefetch(id);
+            self.items.arena().prefetch(id, self.slabs.chunk_size(self.items.arena().page(id)));
         }
         candidate
     }
@@ -483,7 +483,7 @@ impl Store {
                     hash,
                     id,
                     |other| hasher.hash(items.at(other).key()),
-                    |other| items.arena().prefetch(other),
+                    |other| items.arena().prefetch(other, 128),
                 );
                 if !placed {
                     // The index has used up its address space: as many items as the arena can hold are in it.
@@ -704,7 +704,7 @@ impl Store {
     #[inline]
     fn prefetch_raw(&self, raw: u32) {
         if let Some(id) = ItemId::from_raw(raw) {
-            self.items.arena().prefetch(id);
+            self.items.arena().prefetch(id, self.slabs.chunk_size(self.items.arena().page(id)));
         }
     }
 

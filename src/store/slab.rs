@@ -337,6 +337,11 @@ impl Slabs {
         ClassId(self.pages[page.0 as usize].class)
     }
 
+    #[inline]
+    pub(super) fn chunk_size(&self, page: PageId) -> usize {
+        self.classes[self.class_of(page).index()].size as usize
+    }
+
     pub(super) fn usage(&self, class: ClassId) -> ClassUse {
         let class = &self.classes[class.index()];
         ClassUse {
