@@ -483,7 +483,7 @@ impl Store {
                     hash,
                     id,
                     |other| hasher.hash(items.at(other).key()),
-                    |other| items.arena().prefetch(other, 128),
+                    |other| items.arena().prefetch(other, 64),
                 );
                 if !placed {
                     // The index has used up its address space: as many items as the arena can hold are in it.

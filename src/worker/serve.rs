@@ -1,7 +1,7 @@
 //! Input bytes become operations, routed to their shards in groups, and replies. No I/O in here, so it can be simulated.
 //!
-//! A group is parsed first: every key is hashed, and its index bucket prefetched. Then the items that the buckets name are
-//! prefetched, and then the group is executed: memory latency is paid once per group, not once per key. Operations on a
+//! A group is parsed first: every key is hashed, and its index bucket prefetched. Then the group is executed, and the items
+//! that the buckets name are prefetched some operations ahead: memory latency is not paid once per key. Operations on a
 //! shard that somebody else has leased go into a batch for it (see `mailbox.rs`).
 
 use super::mailbox::{Batch, Exchange, Lease, Origin, Task};
@@ -16,7 +16,9 @@ use crate::store::arena::ItemId;
 use crate::store::item::{Cursor, Items};
 use std::sync::Arc;
 
-/// How many operations ahead of the one that is executed an item is asked for.
+/// How many operations ahead of the one that is executed an item is asked for. All of a group at once would fill the
+/// processor's queue to memory and wait there, with nothing executed meanwhile: a fifth of the time of a `get` of 50 keys
+/// out of ten million. 8 to 20 measure alike.
 const PREFETCH_AHEAD: usize = 12;
 
 /// What serving needs to know.
@@ -381,7 +383,7 @@ impl<'a> Serve<'a> {
         }
     }
 
-    /// Asks for the item of an operation of the group, and notes which it is.
+    /// Asks for the item of an operation of the group, and notes which it probably is.
     #[inline(always)]
     fn prefetch_item(&mut self, at: usize) {
         let operation = &self.group[at];
@@ -679,12 +681,15 @@ fn run(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock,
                 shard.store.prefetch_bucket(operation.hash);
             }
         }
-        for (task, _) in &*group {
-            if let Task::Execute(operation) = task {
+        let prefetch_item = |shard: &Shard, ahead: Option<&(Task, Option<Origin>)>| {
+            if let Some((Task::Execute(operation), _)) = ahead {
                 shard.store.prefetch_item(operation.hash);
             }
-        }
-        for (task, _) in group {
+        };
+        group.iter().take(PREFETCH_AHEAD).for_each(|ahead| prefetch_item(shard, Some(ahead)));
+        for at in 0..group.len() {
+            prefetch_item(shard, group.get(at + PREFETCH_AHEAD));
+            let (task, _) = &mut group[at];
             match task {
                 Task::Execute(operation) => command::execute(shard, operation, None, bytes, clock, reply),
                 Task::Commit(operation, id) => set::commit(shard, operation, bytes, *id, clock, reply),
