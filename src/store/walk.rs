@@ -42,7 +42,7 @@ impl Store {
                 left = left.saturating_sub((ids.len() - before).max(1));
             }
             for &id in &ids {
-                self.items.arena().prefetch(id);
+                self.items.arena().prefetch(id, 64);
             }
             for &id in &ids {
                 let class = self.class_of(id);
