@@ -8,19 +8,20 @@
 //! |---|---|
 //! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W --pin`, `-U 0`, `-N 0`, `-B auto`, `-B ascii` |
 //! | refused | `-U` otherwise, `-N` otherwise, `-B binary`, `-S`, `-Y`, `-Z`, `-e`, prefixes of `-l` (`tag`, `proto`, `notls`, `btls`, `mtls`), arguments without a flag |
-//! | `-o`, accepted | `maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes` |
+//! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes` |
 //! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges sock_cookie_id=0` |
-//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
-//! | `-o`, refused | `no_maxconns_fast no_hashexpand no_modern drop_privileges sock_cookie_id ssl_* ext_* slab_automove_freeratio proxy_*` and unknown words |
+//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items drop_privileges`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
+//! | `-o`, refused | `no_hashexpand no_modern sock_cookie_id ssl_* ext_* slab_automove_freeratio proxy_*` and unknown words |
 //!
 //! Wanted differences from memcached: it listens on loopback unless `-l` says otherwise; `-t` is the number of usable
-//! CPUs; root without `-u` is warned, not refused; an unknown flag exits with 64, not 1; `slab_chunk_max` is in kilobytes,
+//! CPUs; root without `-u` is warned, not refused; `slab_chunk_max` is in kilobytes,
 //! as documented, up to 1024, and in bytes, as memcached reads it, above.
 //!
 //! Nothing here opens, binds or resolves anything, except [`Listen::resolve`], which the server calls.
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -145,8 +146,11 @@ pub struct Config {
     /// `--port-per-core`: worker *i* listens on port + *i* and keeps what it is sent in its own shard: clients list the
     /// ports as servers, and no key crosses a core. Not with a unix socket. Default false.
     pub port_per_core: bool,
-    /// `-c`: simultaneous connections of the whole server, at least 1; more are refused with an error line. Default 1024.
+    /// `-c`: simultaneous connections of the whole server, at least 1. Default 1024.
     pub connections_max: u32,
+    /// `-o no_maxconns_fast` clears it: a connection above `-c` is refused with an error line, rather than left waiting
+    /// until one closes. Default true.
+    pub maxconns_fast: bool,
     /// `-R`: requests of one connection that are served in a turn before others have theirs; at least 1. Default 20.
     pub requests_per_event: u32,
     /// `-o idle_timeout`: a TCP connection silent for this long is closed, in seconds; 0: never. Default 0.
@@ -311,7 +315,8 @@ pub struct Exit {
     pub code: u8,
     /// What to print; without the last newline.
     pub text: String,
-    /// It was asked for, so it goes to standard output; otherwise to standard error, and is one line.
+    /// It was asked for, so it goes to standard output; otherwise to standard error, and is one line, or two for
+    /// a flag that there is not.
     pub to_stdout: bool,
 }
 
@@ -400,6 +405,7 @@ impl Config {
             pin: false,
             port_per_core: false,
             connections_max: 1024,
+            maxconns_fast: true,
             requests_per_event: 20,
             idle_timeout_seconds: 0,
             read_buffers_limit_bytes: 0,
@@ -456,12 +462,13 @@ fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Result<Config,
         args.push("corecached".into());
     }
     let program = Program::of(&args[0]);
-    let matches = command().try_get_matches_from(args).map_err(|error| mistake(&error))?;
+    let last = args[args.len() - 1].clone();
+    let matches = command().try_get_matches_from(args).map_err(|error| mistake(&error, program, &last))?;
     if matches.get_flag("help") {
         return Err(Exit::information(format!("{}\n{}", program.version_line(), help())));
     }
     if matches.get_flag("version") {
-        return Err(Exit::information(program.version()));
+        return Err(Exit::information(program.version_line()));
     }
     if matches.get_flag("license") {
         return Err(Exit::information(format!("{}\n\n{}", program.version_line(), LICENSE.trim_end())));
@@ -508,19 +515,19 @@ impl Program {
         }
     }
 
+    fn name(self) -> &'static str {
+        match self {
+            Program::Corecached => "corecached",
+            Program::Memcached => "memcached",
+        }
+    }
+
     fn version_line(self) -> String {
         match self {
             Program::Corecached => {
                 format!("corecached {} (memcached {MEMCACHED_VERSION} protocol)", env!("CARGO_PKG_VERSION"))
             }
             Program::Memcached => format!("memcached {MEMCACHED_VERSION}"),
-        }
-    }
-
-    fn version(self) -> String {
-        match self {
-            Program::Corecached => self.version_line(),
-            Program::Memcached => format!("{}\ncorecached {}", self.version_line(), env!("CARGO_PKG_VERSION")),
         }
     }
 }
@@ -721,24 +728,41 @@ Words of -o, with no_ before those marked (*) to turn them off:
   lru_crawler_sleep=<us>       pause of `lru_crawler crawl` after every 512 items (default: 100)
   lru_crawler_tocrawl=<count>  items of a class that it looks at, 0: all (default: 0)
   idle_timeout=<s>             close connections silent for so many seconds, 0: never (default: 0)
-  maxconns_fast                refuse connections above -c at once (default: on)
+  maxconns_fast (*)            refuse connections above -c at once, not let them wait (default: on)
 Accepted, without effect here:
   hash_algorithm=<name>        jenkins, murmur3 or xxh3; the hash here is our own, keyed
   tail_repair_time=<s>, watcher_logbuf_size=<kilobytes>, worker_logbuf_size=<kilobytes>,
-  read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, modern, inline_ascii_resp (*), no_drop_privileges,
+  read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, modern, inline_ascii_resp (*), drop_privileges (*),
   relaxed_privileges, sock_cookie_id=0
 Refused:
-  no_maxconns_fast, no_hashexpand, no_modern, drop_privileges, sock_cookie_id, ssl_*, ext_*,
+  no_hashexpand, no_modern, sock_cookie_id, ssl_*, ext_*,
   slab_automove_freeratio, proxy_*
 
 Environment: MEMCACHED_PORT_FILENAME names a file to write the bound ports to.
 Signals: INT and TERM stop the server.";
 
-/// What clap has against a command line, in one line.
-fn mistake(error: &clap::Error) -> Exit {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    Exit::usage(format!("{} (see -h)", line.strip_prefix("error: ").unwrap_or(line)))
+/// What clap has against a command line: unknown flags and missing values in the words of getopt(3), and memcached's
+/// after them; the rest in one line.
+fn mistake(error: &clap::Error, program: Program, last: &OsStr) -> Exit {
+    let unknown = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) => flag.as_str(),
+        _ => "",
+    };
+    let last = last.to_string_lossy();
+    let what = match error.kind() {
+        ErrorKind::UnknownArgument if unknown.starts_with("--") => format!("unrecognized option '{unknown}'"),
+        ErrorKind::UnknownArgument if unknown.starts_with('-') => format!("invalid option -- '{}'", &unknown[1..]),
+        ErrorKind::InvalidValue if last.starts_with("--") => format!("option '{last}' requires an argument"),
+        ErrorKind::InvalidValue if last.starts_with('-') => {
+            format!("option requires an argument -- '{}'", last.chars().next_back().unwrap_or('-'))
+        }
+        _ => {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            return Exit::usage(format!("{} (see -h)", line.strip_prefix("error: ").unwrap_or(line)));
+        }
+    };
+    Exit::failure(1, format!("{}: {what}\nIllegal argument \"?\"", program.name()))
 }
 
 /// The flags that were given.
@@ -942,12 +966,13 @@ fn switch(name: &str, value: Option<&str>, config: &mut Config) -> Result<bool, 
         "lru_maintainer" => config.lru_maintainer = true,
         "no_lru_maintainer" => config.lru_maintainer = false,
         "track_sizes" => config.track_sizes = true,
-        "maxconns_fast"
-        | "modern"
-        | "inline_ascii_resp"
-        | "no_inline_ascii_resp"
-        | "no_drop_privileges"
-        | "relaxed_privileges" => {}
+        "maxconns_fast" => config.maxconns_fast = true,
+        "no_maxconns_fast" => config.maxconns_fast = false,
+        "drop_privileges" => {
+            let line = "-o drop_privileges: there is no system call filter; systemd has one: SystemCallFilter=";
+            config.warnings.push(line.into());
+        }
+        "modern" | "inline_ascii_resp" | "no_inline_ascii_resp" | "no_drop_privileges" | "relaxed_privileges" => {}
         _ => return Ok(false),
     }
     match value {
@@ -1105,10 +1130,8 @@ impl<'a> Suboption<'a> {
 /// Why a word of `-o` is refused.
 fn unavailable(word: &str, name: &str) -> Exit {
     let why = match name {
-        "no_maxconns_fast" => "connections above -c are always refused at once",
         "no_hashexpand" => "the index always grows",
         "no_modern" => "the defaults of memcached 1.4 are not built (one LRU, no crawler, no page mover)",
-        "drop_privileges" => "a system call filter is not built",
         "sock_cookie_id" => "marks on sockets are not built; only 0 is accepted",
         "slab_automove_freeratio" => "there is no disk tier",
         _ if name.starts_with("ext_") => "there is no disk tier",
@@ -1558,6 +1581,7 @@ mod tests {
         check(|config| config.lru_crawler, &[("", true), ("-o no_lru_crawler", false)]);
         check(|config| config.lru_crawler_sleep_micros, &[("", 100), ("-o lru_crawler_sleep=1000000", 1_000_000)]);
         check(|config| config.lru_crawler_tocrawl, &[("", 0), ("-o lru_crawler_tocrawl=5", 5)]);
+        check(|config| config.maxconns_fast, &[("", true), ("-o no_maxconns_fast", false)]);
         check(|config| config.lru_maintainer, &[("", true), ("-o no_lru_maintainer", false)]);
         check(
             |config| (config.hot_lru_percent, config.warm_lru_percent),
@@ -1586,6 +1610,7 @@ mod tests {
                 ("-o modern,inline_ascii_resp,no_inline_ascii_resp,maxconns_fast", 0),
                 ("-o no_drop_privileges,relaxed_privileges,sock_cookie_id=0", 0),
                 ("-o ''", 0),
+                ("-o drop_privileges", 1),
                 ("-o hash_algorithm=xxh3", 1),
                 ("-o hash_algorithm=jenkins,tail_repair_time=10", 2),
                 ("-o resp_obj_mem_limit", 1),
@@ -1672,10 +1697,8 @@ mod tests {
             ("-U 11211", 64, "-U: UDP is not built yet"),
             ("-U -1", 64, "-U: UDP is not built yet"),
             ("-B binary", 64, "-B binary: the binary protocol is not built yet"),
-            ("-o no_maxconns_fast", 64, "-o no_maxconns_fast: "),
             ("-o no_hashexpand", 64, "-o no_hashexpand: "),
             ("-o no_modern", 64, "-o no_modern: "),
-            ("-o drop_privileges", 64, "-o drop_privileges: "),
             ("-o sock_cookie_id=5", 64, "-o sock_cookie_id=5: "),
             ("-o sock_cookie_id", 64, "-o sock_cookie_id: "),
             ("-o ssl_key=k", 64, "-o ssl_key=k: This server is not built with TLS support."),
@@ -1686,15 +1709,22 @@ mod tests {
     }
 
     #[test]
-    fn unknown_flags_are_refused() {
-        check_refused(&[
-            ("-Q", 64, "unexpected argument '-Q'"),
-            ("--nosuch", 64, "unexpected argument '--nosuch'"),
-            ("-p", 64, "a value is required for '--port <port>'"),
-            ("extra", 64, "unexpected argument 'extra'"),
-            ("-M=3", 64, "unexpected argument"),
-            ("-v2", 64, "unexpected argument '-2'"),
-        ]);
+    fn unknown_flags_are_refused_as_getopt_and_memcached_do() {
+        let unknown = [
+            ("-Q", "invalid option -- 'Q'"),
+            ("-v2", "invalid option -- '2'"),
+            ("-M=3", "invalid option -- '='"),
+            ("--nosuch", "unrecognized option '--nosuch'"),
+            ("-p", "option requires an argument -- 'p'"),
+            ("-vp", "option requires an argument -- 'p'"),
+            ("--port", "option '--port' requires an argument"),
+        ];
+        for (words, what) in unknown {
+            let exit = line(words).expect_err(words);
+            assert_eq!(exit.text, format!("corecached: {what}\nIllegal argument \"?\""));
+            assert!(exit.code == 1 && !exit.to_stdout, "{words}");
+        }
+        check_refused(&[("extra", 64, "unexpected argument 'extra'")]);
     }
 
     #[test]

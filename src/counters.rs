@@ -62,8 +62,10 @@ pub struct ServerCounters {
     pub total_connections: Counter,
     /// Connections refused because there were too many.
     pub rejected_connections: Counter,
-    /// Times accepting stopped for want of descriptors.
+    /// Times accepting stopped: for want of descriptors, or with `no_maxconns_fast` at `-c` connections.
     pub listen_disabled_num: Counter,
+    /// 1 while it is stopped.
+    pub listen_disabled: Counter,
     /// Microseconds for which accepting was stopped.
     pub listen_disabled_micros: Counter,
     /// Listening sockets.

@@ -1,7 +1,7 @@
 //! corecached: a memcached-protocol cache server, shared nothing, one event loop per core.
 //!
 //! ```text
-//!  main ─ server ─ config                    start, stop, settings
+//!  main ─ server ─ process ─ config          start, stop, what the system is told, settings
 //!         │
 //!      worker/        one event loop per core: the only place that ties things together
 //!     ┌───┼─────────────┐
@@ -33,6 +33,7 @@
 //! reply.
 
 pub mod config;
+pub mod process;
 pub mod server;
 pub mod worker;
 

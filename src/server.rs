@@ -4,14 +4,15 @@
 //! dozen long-lived connections leave no core idle. Signals and `shutdown` arrive at the same poll.
 
 use crate::clock::Clock;
+use crate::command::Shard;
 use crate::command::admin::{Environment, Settings};
 use crate::command::detail::Prefixes;
-use crate::command::{Shard, admin};
-use crate::config::{Config, EXIT_NO_USER, EXIT_SYSTEM, Exit, Listen};
+use crate::config::{Config, EXIT_SYSTEM, Exit, Listen};
 use crate::counters::{ServerCounters, WorkerCounters};
 use crate::hash::KeyHasher;
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
+use crate::process::{self, PidFile, Supervisor, failure};
 use crate::protocol::Limits;
 use crate::store::arena::{Arena, PAGE_SIZE};
 use crate::store::item::Items;
@@ -20,24 +21,22 @@ use crate::store::{Store, StoreOptions};
 use crate::worker::mailbox::{Exchange, Mail};
 use crate::worker::serve::ServeLimits;
 use crate::worker::{Worker, WorkerOptions};
+use listenfd::ListenFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use nix::sys::mman::{MlockAllFlags, mlockall};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
-use std::io::{self, ErrorKind, Write};
-use std::path::Path;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-use std::{fs, thread};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Tokens of the main thread's poll; listeners have those from 0.
 const SIGNALS: Token = Token(usize::MAX);
 const STOP: Token = Token(usize::MAX - 1);
 
-/// How long accepting rests when there are no descriptors left.
+/// How long accepting rests before it looks again, when there are no descriptors left, or with `-o no_maxconns_fast` as
+/// many connections as `-c` allows. memcached looks as often.
 const ACCEPT_REST: Duration = Duration::from_millis(10);
 
 /// What a client is told that is one too many.
@@ -51,69 +50,46 @@ const PAGES_PER_SHARD_MIN: u64 = 4;
 ///
 /// # Errors
 /// What keeps the server from starting, with the exit code for it.
-pub fn run(config: Config) -> Result<(), Exit> {
-    start_log(config.verbosity);
+pub fn run(mut config: Config) -> Result<(), Exit> {
+    process::start_log(config.verbosity);
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
     // Before anything is there that must be tidied up: a signal right after the start is no surprise.
     let signals =
         Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP]).map_err(|error| failure("failed to take signals", error))?;
-    raise_limits(&config)?;
-    let listeners = bind(&config)?;
+    process::raise_limits(&config)?;
+    process::name_files_from_the_root(&mut config)?;
+    let listeners = match inherited()? {
+        Some(listeners) => listeners,
+        None => bind(&config)?,
+    };
     if let Some(path) = &config.port_file {
-        write_port_file(path, &listeners).map_err(|error| failure(&format!("{}", path.display()), error))?;
+        let ports = listeners.iter().filter_map(|(listener, _)| Some(("TCP", listener.tcp_address()?)));
+        process::write_port_file(path, ports).map_err(|error| failure(&format!("{}", path.display()), error))?;
     }
-    if config.daemonize {
-        unistd::daemon(true, config.verbosity > 0).map_err(|error| failure("failed to daemonize", error.into()))?;
-    }
-    drop_privileges(&config)?;
-    if let Some(path) = &config.pid_file {
-        let written = fs::write(path, format!("{}\n", std::process::id()));
-        written.map_err(|error| failure(&format!("could not write the pid file {}", path.display()), error))?;
-    }
-    let result = serve(&config, listeners, signals);
-    if let Some(path) = &config.pid_file
-        && let Err(error) = fs::remove_file(path)
-    {
-        log::warn!("could not remove the pid file {}: {error}", path.display());
-    }
-    result
+    process::daemonize(&config)?;
+    process::drop_privileges(&config)?;
+    let _pid_file = config.pid_file.as_deref().and_then(PidFile::write);
+    serve(&config, listeners, signals)
 }
 
-fn failure(what: &str, error: io::Error) -> Exit {
-    Exit::failure(EXIT_SYSTEM, format!("{what}: {error}"))
-}
-
-/// Lines on standard error: warnings, with `-v` what happens to the server, with `-vv` to connections. `RUST_LOG` wins.
-fn start_log(verbosity: u8) {
-    // The filter lets everything pass that the level does, so that `verbosity` can raise it later.
-    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("trace"));
-    // systemd stamps the lines of its journal itself.
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.format_timestamp(None);
+/// The sockets that systemd has bound (sd_listen_fds(3)), instead of those of the command line.
+fn inherited() -> Result<Option<Vec<Entrance>>, Exit> {
+    let mut sockets = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for at in 0..sockets.len() {
+        let unusable = |error| failure("a socket that was handed over is of no use", error);
+        let listener = match sockets.take_tcp_listener(at) {
+            Ok(Some(listener)) => Listener::of_tcp(listener),
+            _ => match sockets.take_unix_listener(at).map_err(unusable)? {
+                Some(listener) => Listener::of_unix(listener),
+                None => continue,
+            },
+        };
+        listeners.push((listener.map_err(unusable)?, None));
     }
-    // In tests several servers run in one process: the first one's log serves.
-    let _ = builder.try_init();
-    log::set_max_level(admin::log_level(verbosity));
-}
-
-fn raise_limits(config: &Config) -> Result<(), Exit> {
-    let files = u64::from(config.connections_max) + config.threads as u64 * 4 + 64;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| failure("getrlimit", error.into()))?;
-    if soft < files {
-        setrlimit(Resource::RLIMIT_NOFILE, files, hard.max(files)).map_err(|_| {
-            let text =
-                "failed to set rlimit for open files. Try starting as root or requesting smaller maxconns value.";
-            Exit::failure(EXIT_SYSTEM, text)
-        })?;
-    }
-    if config.core_dumps {
-        let (_, hard) = getrlimit(Resource::RLIMIT_CORE).map_err(|error| failure("getrlimit", error.into()))?;
-        setrlimit(Resource::RLIMIT_CORE, hard, hard)
-            .map_err(|error| failure("failed to allow core dumps", error.into()))?;
-    }
-    Ok(())
+    Ok(Some(listeners).filter(|listeners| !listeners.is_empty()))
 }
 
 /// A listening socket, and the worker that all its connections go to (`--port-per-core`), if there is such a one.
@@ -153,34 +129,6 @@ fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
         }
     }
     Ok(listeners)
-}
-
-/// `MEMCACHED_PORT_FILENAME`: written beside its place and moved there, so that whoever waits for it finds it whole.
-fn write_port_file(path: &Path, listeners: &[Entrance]) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".lck");
-    let mut file = fs::File::create(&beside)?;
-    for address in listeners.iter().filter_map(|(listener, _)| listener.tcp_address()) {
-        writeln!(file, "TCP {}: {}", if address.is_ipv4() { "INET" } else { "INET6" }, address.port())?;
-    }
-    drop(file);
-    fs::rename(beside, path)
-}
-
-fn drop_privileges(config: &Config) -> Result<(), Exit> {
-    let Some(name) = config.user.as_deref().filter(|_| unistd::geteuid().is_root()) else { return Ok(()) };
-    let user = unistd::User::from_name(name)
-        .ok()
-        .flatten()
-        .ok_or_else(|| Exit::failure(EXIT_NO_USER, format!("can't find the user {name} to switch to")))?;
-    let switched =
-        unistd::setgroups(&[]).and_then(|()| unistd::setgid(user.gid)).and_then(|()| unistd::setuid(user.uid));
-    // Root may lack the right to change groups in a container; nothing changes if it stays root.
-    match switched {
-        Err(_) if user.uid.is_root() => Ok(()),
-        Err(error) => Err(failure(&format!("failed to assume identity of user {name}"), error.into())),
-        Ok(()) => Ok(()),
-    }
 }
 
 /// How many shards there are for so many workers.
@@ -248,12 +196,7 @@ fn serve(config: &Config, listeners: Vec<Entrance>, signals: Signals) -> Result<
     };
     let exchange = Exchange::new((0..shards).map(shard).collect::<io::Result<_>>().map_err(no_memory)?, config.threads);
     if config.lock_memory {
-        // On fault: locking the whole reserve would commit it.
-        let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
-        let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault;
-        if let Err(error) = mlockall(flags) {
-            log::warn!("failed to lock memory: {error}");
-        }
+        process::lock_memory();
     }
     let clock = Clock::start();
     let settings = Settings::new(config);
@@ -313,8 +256,11 @@ fn serve(config: &Config, listeners: Vec<Entrance>, signals: Signals) -> Result<
                 std::process::exit(i32::from(EXIT_SYSTEM));
             }
         }
+        let supervisor = Supervisor::of_environment();
+        supervisor.ready();
         let acceptor = Acceptor { config, exchange: &exchange, workers: &workers, server: &server, listeners, poll };
         let result = acceptor.run(signals, &stopped);
+        supervisor.stopping();
         for worker in 0..config.threads {
             exchange.mail(worker, Mail::Stop);
         }
@@ -358,12 +304,13 @@ impl Acceptor<'_> {
         let mut events = Events::with_capacity(64);
         // Listeners that may have more to accept.
         let mut ready: Vec<usize> = Vec::new();
-        let mut resting = false;
+        // Since when accepting rests, and how much of that is counted.
+        let mut resting: Option<Instant> = None;
         loop {
-            let timeout = match ready.is_empty() {
-                true => None,
-                false if resting => Some(ACCEPT_REST),
-                false => Some(Duration::ZERO),
+            let timeout = match (ready.is_empty(), resting) {
+                (true, _) => None,
+                (false, Some(_)) => Some(ACCEPT_REST),
+                (false, None) => Some(Duration::ZERO),
             };
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -391,34 +338,56 @@ impl Acceptor<'_> {
                 log::info!("shutdown: stopping");
                 return Ok(());
             }
-            if resting {
-                self.server.listen_disabled_micros.add(ACCEPT_REST.as_micros() as u64);
-            }
-            resting = false;
+            let mut refused = false;
             ready.retain(|&at| match self.accept_some(at) {
                 Accepted::All => false,
                 Accepted::Some => true,
                 Accepted::Refused => {
-                    resting = true;
+                    refused = true;
                     true
                 }
             });
+            resting = self.rest(resting, refused);
         }
+    }
+
+    /// Begins, counts or ends a rest: as in memcached, one rest is one count of `listen_disabled_num`, however long.
+    fn rest(&self, since: Option<Instant>, refused: bool) -> Option<Instant> {
+        let now = Instant::now();
+        match since {
+            Some(since) => self.server.listen_disabled_micros.add((now - since).as_micros() as u64),
+            None if refused => {
+                self.server.listen_disabled_num.add(1);
+                log::warn!("too many open connections: accepting rests until one closes");
+            }
+            None => {}
+        }
+        self.server.listen_disabled.set(u64::from(refused));
+        refused.then_some(now)
+    }
+
+    fn is_full(&self) -> bool {
+        let open: u64 = self.workers.iter().map(WorkerCounters::connections).sum();
+        open >= u64::from(self.config.connections_max)
     }
 
     /// Accepts some of what waits at a listener.
     fn accept_some(&self, at: usize) -> Accepted {
         for _ in 0..self.config.accepts_per_turn {
             let (listener, worker) = &self.listeners[at];
+            if !self.config.maxconns_fast && self.is_full() {
+                return if listener.is_waited_at() { Accepted::Refused } else { Accepted::All };
+            }
             match listener.accept() {
                 Ok(stream) => self.place(stream, *worker),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return Accepted::All,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
+                    // Without descriptors the system says so although nobody waits.
+                    _ if !listener.is_waited_at() => return Accepted::All,
                     _ => {
                         // No descriptors, or no memory: others must close first.
-                        self.server.listen_disabled_num.add(1);
-                        log::debug!("accepting rests: {error}");
+                        log::debug!("not accepted: {error}");
                         return Accepted::Refused;
                     }
                 },
@@ -429,8 +398,7 @@ impl Acceptor<'_> {
 
     /// Gives a connection to the worker that it was meant for, or else to that with the fewest; or refuses it.
     fn place(&self, mut stream: Stream, worker: Option<usize>) {
-        let open: u64 = self.workers.iter().map(WorkerCounters::connections).sum();
-        if open >= u64::from(self.config.connections_max) {
+        if self.is_full() {
             self.server.rejected_connections.add(1);
             // It may not be able to take it; it is closed either way.
             let _ = stream.write(TOO_MANY);

@@ -124,7 +124,9 @@ pub(super) fn general(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec
     // memcached's arithmetic: all listeners but one are counted.
     stats.put("curr_connections", connections + server.listeners.get().saturating_sub(1));
     stats.put("total_connections", server.total_connections.get());
-    stats.put("rejected_connections", server.rejected_connections.get());
+    if config.maxconns_fast {
+        stats.put("rejected_connections", server.rejected_connections.get());
+    }
     stats.put("connection_structures", connections + server.listeners.get());
     stats.put("response_obj_oom", 0);
     stats.put("response_obj_count", 0);
@@ -164,7 +166,7 @@ pub(super) fn general(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec
     stats.put("bytes_read", worker_sum(|worker| worker.bytes_read.get()));
     stats.put("bytes_written", worker_sum(|worker| worker.bytes_written.get()));
     stats.put("limit_maxbytes", u64::from(budget.limit()) * PAGE_BYTES);
-    stats.put("accepting_conns", 1);
+    stats.put("accepting_conns", 1 - server.listen_disabled.get());
     stats.put("listen_disabled_num", server.listen_disabled_num.get());
     stats.put("time_in_listen_disabled_us", server.listen_disabled_micros.get());
     stats.put("threads", config.threads);
@@ -269,8 +271,7 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     stats.put("auth_enabled_sasl", "no");
     stats.put("auth_enabled_ascii", "no");
     stats.put("item_size_max", config.item_size_max);
-    // What is above -c is always refused at once.
-    stats.put("maxconns_fast", "yes");
+    stats.put("maxconns_fast", yes(config.maxconns_fast));
     stats.put("hashpower_init", config.hash_power.unwrap_or(0));
     stats.put("slab_reassign", yes(config.slab_reassign));
     stats.put("slab_automove", settings.slab_automove.load(Ordering::Relaxed));

@@ -4,21 +4,22 @@ use super::stream::{Stream, format_address};
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::{fs, os};
 
-/// A listening socket of either kind. The file of a Unix socket is removed with it.
+/// A listening socket of either kind. The file of a Unix socket that was bound here is removed with it.
 #[derive(Debug)]
 pub enum Listener {
     /// TCP on IPv4 or IPv6.
     Tcp(TcpListener),
-    /// A Unix socket, and its file.
-    Unix(UnixListener, PathBuf),
+    /// A Unix socket, and its file if that is ours to remove.
+    Unix(UnixListener, Option<PathBuf>),
 }
 
 impl Listener {
@@ -55,7 +56,25 @@ impl Listener {
         fs::set_permissions(path, fs::Permissions::from_mode(mask))?;
         socket.listen(backlog)?;
         let listener = os::unix::net::UnixListener::from(os::fd::OwnedFd::from(socket));
-        Ok(Listener::Unix(UnixListener::from_std(listener), path.to_owned()))
+        Ok(Listener::Unix(UnixListener::from_std(listener), Some(path.to_owned())))
+    }
+
+    /// A TCP socket that somebody else has bound and listens on.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn of_tcp(listener: std::net::TcpListener) -> io::Result<Listener> {
+        listener.set_nonblocking(true)?;
+        Ok(Listener::Tcp(TcpListener::from_std(listener)))
+    }
+
+    /// The same, a Unix socket: its file stays.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn of_unix(listener: os::unix::net::UnixListener) -> io::Result<Listener> {
+        listener.set_nonblocking(true)?;
+        Ok(Listener::Unix(UnixListener::from_std(listener), None))
     }
 
     /// The next connection.
@@ -72,6 +91,16 @@ impl Listener {
             }
             Listener::Unix(listener, _) => Ok(Stream::Unix(listener.accept()?.0)),
         }
+    }
+
+    /// Whether a connection waits to be accepted. If the system does not tell, one may.
+    pub fn is_waited_at(&self) -> bool {
+        let descriptor = match self {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener, _) => listener.as_fd(),
+        };
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&at_once)) != Ok(0)
     }
 
     /// Its descriptor: names it in `stats conns`.
@@ -93,7 +122,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Listener::Unix(_, path) = self
+        if let Listener::Unix(_, Some(path)) = self
             && let Err(error) = fs::remove_file(&*path)
         {
             log::warn!("{} could not be removed: {error}", path.display());
@@ -108,7 +137,12 @@ impl std::fmt::Display for Listener {
                 Ok(address) => formatter.write_str(&format_address(address)),
                 Err(_) => formatter.write_str("tcp:unknown"),
             },
-            Listener::Unix(_, path) => write!(formatter, "unix:{}", path.display()),
+            Listener::Unix(_, Some(path)) => write!(formatter, "unix:{}", path.display()),
+            Listener::Unix(listener, None) => match listener.local_addr().ok().as_ref().and_then(|it| it.as_pathname())
+            {
+                Some(path) => write!(formatter, "unix:{}", path.display()),
+                None => formatter.write_str("unix:unknown"),
+            },
         }
     }
 }

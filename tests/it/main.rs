@@ -19,6 +19,7 @@ mod conversations;
 mod dumps;
 mod limits;
 mod memccapable;
+mod process;
 mod rude_clients;
 mod signals;
 mod statistics;

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// The program under test, as Cargo built it.
-const CORECACHED: &str = env!("CARGO_BIN_EXE_corecached");
+pub(crate) const CORECACHED: &str = env!("CARGO_BIN_EXE_corecached");
 
 /// Which program a server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,13 +232,13 @@ fn command(program: Program, folder: &Path) -> Command {
     command
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
 }
 
 /// A new folder for one server. Short, because the path of a Unix socket has 108 bytes.
-fn new_folder() -> PathBuf {
+pub(crate) fn new_folder() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("corecached-it-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let folder = std::env::temp_dir().join(name);

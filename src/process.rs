@@ -1,0 +1,309 @@
+//! What a process is to the system that runs it: its log, limits, identity, files, and what its supervisor is told.
+//!
+//! As memcached does it, so that service files and scripts written for memcached serve: `-d`, `-r`, `-u`, `-P`,
+//! `MEMCACHED_PORT_FILENAME`. And what memcached has not, because systemd offers it: `Type=notify` (sd_notify(3), by
+//! `NOTIFY_SOCKET`).
+//!
+//! Wanted differences from memcached: sockets are bound before the process goes to the background and before it gives up
+//! root, so that whoever starts it sees that it failed, and ports below 1024 serve; the pid file is removed without `-d`
+//! too; relative paths still mean what they meant when `-d` has moved to `/`.
+
+use crate::command::admin;
+use crate::config::{Config, EXIT_NO_USER, EXIT_SYSTEM, Exit, Listen};
+use nix::libc;
+use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::chown;
+use std::os::unix::net as unix;
+use std::path::{Path, PathBuf, absolute};
+use std::{env, fs};
+
+/// Descriptors that a worker needs besides its connections: its epoll, its waker, its UDP sockets.
+const FILES_PER_WORKER: u64 = 8;
+/// Descriptors that the rest of the process needs.
+const FILES_BESIDES: u64 = 64;
+
+/// What the system refused, with the exit code for it.
+pub fn failure(what: &str, error: io::Error) -> Exit {
+    Exit::failure(EXIT_SYSTEM, format!("{what}: {error}"))
+}
+
+/// Lines on standard error: warnings, with `-v` what happens to the server, with `-vv` to connections. `RUST_LOG` wins.
+pub fn start_log(verbosity: u8) {
+    // The filter lets everything pass that the level does, so that `verbosity` can raise it later.
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("trace"));
+    // systemd stamps the lines of its journal itself.
+    if env::var_os("JOURNAL_STREAM").is_some() {
+        builder.format_timestamp(None);
+    }
+    // In tests several servers run in one process: the first one's log serves.
+    let _ = builder.try_init();
+    log::set_max_level(admin::log_level(verbosity));
+}
+
+/// Descriptors for `-c`, core files for `-r`, locked memory for `-k`: as long as it is root, where that is needed.
+///
+/// # Errors
+/// When there cannot be as many descriptors as connections, or no core files although they were asked for.
+pub fn raise_limits(config: &Config) -> Result<(), Exit> {
+    let files = u64::from(config.connections_max) + config.threads as u64 * FILES_PER_WORKER + FILES_BESIDES;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| failure("getrlimit", error.into()))?;
+    if soft < files {
+        setrlimit(Resource::RLIMIT_NOFILE, files, hard.max(files)).map_err(|_| {
+            let text =
+                "failed to set rlimit for open files. Try starting as root or requesting smaller maxconns value.";
+            Exit::failure(EXIT_SYSTEM, text)
+        })?;
+    }
+    if config.core_dumps {
+        let endless = libc::RLIM_INFINITY;
+        let (_, hard) = getrlimit(Resource::RLIMIT_CORE).map_err(|error| failure("getrlimit", error.into()))?;
+        // Only root may go beyond the hard limit.
+        let raised = setrlimit(Resource::RLIMIT_CORE, endless, endless)
+            .or_else(|_| setrlimit(Resource::RLIMIT_CORE, hard, hard))
+            .and_then(|()| getrlimit(Resource::RLIMIT_CORE));
+        match raised {
+            Ok((1.., _)) => {}
+            Ok((0, _)) => return Err(Exit::failure(EXIT_SYSTEM, "failed to ensure corefile creation")),
+            Err(error) => return Err(failure("failed to ensure corefile creation", error.into())),
+        }
+    }
+    if config.lock_memory {
+        // Once root is given up, this is all that may be locked; if it cannot be raised, mlockall says so.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+    }
+    Ok(())
+}
+
+/// `-k`. On fault: locking the whole reserve would commit it.
+pub fn lock_memory() {
+    let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault) {
+        log::warn!("-k: memory is not locked, mlockall() failed: {error} (systemd: LimitMEMLOCK=infinity)");
+    }
+}
+
+/// `-d` moves to `/`: what is opened or removed after that is named from there.
+///
+/// # Errors
+/// When there is no current directory.
+pub fn name_files_from_the_root(config: &mut Config) -> Result<(), Exit> {
+    if !config.daemonize {
+        return Ok(());
+    }
+    let name = |path: &mut PathBuf| {
+        *path = absolute(&*path).map_err(|error| failure(&path.display().to_string(), error))?;
+        Ok(())
+    };
+    for listen in &mut config.listen {
+        if let Listen::Unix { path, .. } = listen {
+            name(path)?;
+        }
+    }
+    config.pid_file.as_mut().map_or(Ok(()), name)
+}
+
+/// `-d`: into the background, with nothing on standard output and error unless something is to be said there (`-v`), and
+/// out of the way, in `/`, unless core files are to be found where it was started (`-r`).
+///
+/// # Errors
+/// When the system does not fork.
+pub fn daemonize(config: &Config) -> Result<(), Exit> {
+    if !config.daemonize {
+        return Ok(());
+    }
+    unistd::daemon(config.core_dumps, config.verbosity > 0)
+        .map_err(|error| failure("failed to daemon() in order to daemonize", error.into()))
+}
+
+/// `-u`: root becomes somebody else, who then owns the Unix sockets.
+///
+/// # Errors
+/// When there is no such user, or it cannot become that one.
+pub fn drop_privileges(config: &Config) -> Result<(), Exit> {
+    let Some(name) = config.user.as_deref().filter(|_| unistd::geteuid().is_root()) else { return Ok(()) };
+    let user = unistd::User::from_name(name)
+        .ok()
+        .flatten()
+        .ok_or_else(|| Exit::failure(EXIT_NO_USER, format!("can't find the user {name} to switch to")))?;
+    if !user.uid.is_root() {
+        for listen in &config.listen {
+            if let Listen::Unix { path, .. } = listen {
+                chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+                    .map_err(|error| failure(&format!("failed to give {} to user {name}", path.display()), error))?;
+            }
+        }
+    }
+    let switched =
+        unistd::setgroups(&[]).and_then(|()| unistd::setgid(user.gid)).and_then(|()| unistd::setuid(user.uid));
+    match switched {
+        // Root may lack the right to change groups in a container; nothing changes if it stays root.
+        Err(_) if user.uid.is_root() => {}
+        Err(error) => return Err(failure(&format!("failed to assume identity of user {name}"), error.into())),
+        Ok(()) => {}
+    }
+    if config.core_dumps
+        && let Err(error) = prctl::set_dumpable(true)
+    {
+        // Whoever changes identity leaves no core files unless it says so.
+        log::warn!("-r: there will be no core files: {error}");
+    }
+    Ok(())
+}
+
+/// The pid file, removed when this is dropped.
+#[derive(Debug)]
+pub struct PidFile<'a>(&'a Path);
+
+impl PidFile<'_> {
+    /// Writes the file beside its place and moves it there. As with memcached, a server whose pid file cannot be written
+    /// serves all the same, and one that finds the pid of a living process there says so and takes its place.
+    pub fn write(path: &Path) -> Option<PidFile<'_>> {
+        let old = fs::read_to_string(path).ok().and_then(|old| old.trim().parse::<u32>().ok());
+        if let Some(pid) = old.filter(|pid| *pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists()) {
+            log::warn!("The pid file contained the following (running) pid: {pid}");
+        }
+        let beside = with_suffix(path, ".tmp");
+        if let Err(error) = fs::write(&beside, format!("{}\n", std::process::id())) {
+            log::warn!("Could not open the pid file {} for writing: {error}", beside.display());
+            return None;
+        }
+        if let Err(error) = fs::rename(&beside, path) {
+            log::warn!("Could not rename the pid file from {} to {}: {error}", beside.display(), path.display());
+            return None;
+        }
+        Some(PidFile(path))
+    }
+}
+
+impl Drop for PidFile<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(self.0) {
+            log::warn!("Could not remove the pid file {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// `MEMCACHED_PORT_FILENAME`: written beside its place and moved there, so that whoever waits for it finds it whole.
+/// `ports`: `TCP` or `UDP`, and an address.
+///
+/// # Errors
+/// Those of the system.
+pub fn write_port_file(path: &Path, ports: impl IntoIterator<Item = (&'static str, SocketAddr)>) -> io::Result<()> {
+    let beside = with_suffix(path, ".lck");
+    let mut file = fs::File::create(&beside)?;
+    for (transport, address) in ports {
+        let family = if address.is_ipv4() { "INET" } else { "INET6" };
+        writeln!(file, "{transport} {family}: {}", address.port())?;
+    }
+    drop(file);
+    fs::rename(beside, path)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// The supervisor that wants to know how things are: systemd, for a service of `Type=notify`.
+#[derive(Debug)]
+pub struct Supervisor(Option<OsString>);
+
+impl Supervisor {
+    /// The one that the environment names, if there is one.
+    pub fn of_environment() -> Supervisor {
+        Supervisor(env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()))
+    }
+
+    /// All sockets are bound and all workers run. `-d` has changed the process id since it was started.
+    pub fn ready(&self) {
+        self.tell(&format!("READY=1\nMAINPID={}\nSTATUS=serving", std::process::id()));
+    }
+
+    /// It ends in order.
+    pub fn stopping(&self) {
+        self.tell("STOPPING=1\nSTATUS=stopping");
+    }
+
+    fn tell(&self, what: &str) {
+        let Some(name) = &self.0 else { return };
+        let told = || {
+            let address = match name.as_bytes() {
+                [b'@', name @ ..] => unix::SocketAddr::from_abstract_name(name)?,
+                _ => unix::SocketAddr::from_pathname(name)?,
+            };
+            unix::UnixDatagram::unbound()?.send_to_addr(what.as_bytes(), &address)
+        };
+        if let Err(error) = told() {
+            log::warn!("NOTIFY_SOCKET {}: {error}", name.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_supervisor_is_told_by_file_or_by_abstract_name() {
+        let abstract_name = format!("corecached-notify-{}", std::process::id());
+        let path = env::temp_dir().join(&abstract_name);
+        let by_file = unix::UnixDatagram::bind(&path).expect("a socket in the temporary directory");
+        let address = unix::SocketAddr::from_abstract_name(&abstract_name).expect("short enough");
+        let by_name = unix::UnixDatagram::bind_addr(&address).expect("a name that nobody has");
+        for (socket, name) in [(by_file, path.clone().into_os_string()), (by_name, format!("@{abstract_name}").into())]
+        {
+            let supervisor = Supervisor(Some(name));
+            supervisor.ready();
+            supervisor.stopping();
+            let mut buffer = [0; 100];
+            let mut next = || {
+                let count = socket.recv(&mut buffer).expect("a datagram");
+                String::from_utf8_lossy(&buffer[..count]).into_owned()
+            };
+            assert_eq!(next(), format!("READY=1\nMAINPID={}\nSTATUS=serving", std::process::id()));
+            assert_eq!(next(), "STOPPING=1\nSTATUS=stopping");
+        }
+        fs::remove_file(path).expect("it was bound");
+        // Nobody listens, or nobody is named: no reason to fail.
+        Supervisor(Some("/nonexistent".into())).ready();
+        Supervisor(None).ready();
+    }
+
+    #[test]
+    fn the_pid_file_goes_with_the_server() {
+        let path = env::temp_dir().join(format!("corecached-pid-{}", std::process::id()));
+        fs::write(&path, "1\n").expect("a file in the temporary directory");
+        let file = PidFile::write(&path).expect("it can be written");
+        assert_eq!(fs::read_to_string(&path).expect("it was written"), format!("{}\n", std::process::id()));
+        assert!(!with_suffix(&path, ".tmp").exists());
+        drop(file);
+        assert!(!path.exists());
+        assert!(PidFile::write(Path::new("/nonexistent/pid")).is_none());
+    }
+
+    #[test]
+    fn relative_files_are_named_from_the_root_before_a_daemon_goes_there() {
+        let mut config = Config {
+            daemonize: true,
+            pid_file: Some("pid".into()),
+            listen: vec![Listen::Unix { path: "sub/socket".into(), mask: 0o700 }],
+            ..Config::default()
+        };
+        let here = env::current_dir().expect("there is one");
+        let mut stays = Config { daemonize: false, ..config.clone() };
+        name_files_from_the_root(&mut config).expect("there is a current directory");
+        assert_eq!(config.pid_file, Some(here.join("pid")));
+        assert_eq!(config.listen, [Listen::Unix { path: here.join("sub/socket"), mask: 0o700 }]);
+        name_files_from_the_root(&mut stays).expect("nothing is to be done");
+        assert_eq!(stays.pid_file, Some("pid".into()));
+    }
+}

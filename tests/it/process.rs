@@ -1,0 +1,417 @@
+//! What scripts, service files and test suites expect of a process called `memcached`: its words, its exit codes, its
+//! files, its identity, and what it tells a supervisor.
+
+use std::fs;
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::peers;
+use crate::server::{Address, CORECACHED, is_root, new_folder};
+
+/// How long a process may take for what it does in its own time.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Who owns nothing, on every system.
+const NOBODY: &str = "nobody";
+
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it took too long until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A folder that goes with its test, and what was started in it: processes that are no children of ours, once `-d` has
+/// done its work.
+struct Scene {
+    folder: PathBuf,
+    pids: Vec<u32>,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        Scene { folder: new_folder(), pids: Vec::new() }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The program under test by the name of memcached.
+    fn memcached(&self) -> PathBuf {
+        let link = self.file("memcached");
+        if !link.exists() {
+            symlink(CORECACHED, &link).expect("a link in a folder of ours");
+        }
+        link
+    }
+
+    /// Starts a program with its ports in the file `ports`, and waits until it has written them.
+    fn start(&mut self, program: &Path, flags: &[&str]) {
+        let ports = self.file("ports");
+        let printed = fs::File::create(self.file("printed")).expect("a file in a folder of ours");
+        let mut command = Command::new(program);
+        command.args(flags).env("MEMCACHED_PORT_FILENAME", &ports).current_dir(&self.folder).stdin(Stdio::null());
+        command.stdout(printed.try_clone().expect("a second handle")).stderr(printed);
+        let mut child = command.spawn().expect("it is there");
+        let daemon = flags.contains(&"-d");
+        if daemon {
+            let status = child.wait().expect("a child of ours");
+            assert!(status.success(), "{flags:?}: {status}; it printed {}", self.printed());
+        } else {
+            self.pids.push(child.id());
+            // Reaped when it ends: a zombie would look alive.
+            std::thread::spawn(move || child.wait());
+        }
+        until("it has written its ports", || ports.exists());
+    }
+
+    fn printed(&self) -> String {
+        fs::read_to_string(self.file("printed")).unwrap_or_default()
+    }
+
+    /// The first TCP port of the file.
+    fn client(&self) -> Client {
+        let ports = fs::read_to_string(self.file("ports")).expect("it was written");
+        let port = ports.lines().find_map(|line| line.strip_prefix("TCP INET: ")).expect("a port");
+        let port: u16 = port.parse().expect("a number");
+        Client::connect(&Address::Tcp((Ipv4Addr::LOCALHOST, port).into()))
+    }
+
+    /// The process that a pid file names.
+    fn pid_in(&mut self, name: &str) -> u32 {
+        let path = self.file(name);
+        until("there is a pid file", || path.exists());
+        let text = fs::read_to_string(path).expect("it is there");
+        let pid = text.strip_suffix('\n').and_then(|pid| pid.parse().ok());
+        let pid = pid.unwrap_or_else(|| panic!("a number and a line feed: {text:?}"));
+        self.pids.push(pid);
+        pid
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        for &pid in self.pids.iter().filter(|&&pid| is_alive(pid)) {
+            kill("KILL", pid);
+        }
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn kill(signal: &str, pid: u32) {
+    let _ = Command::new("kill").arg(format!("-{signal}")).arg(pid.to_string()).status();
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// A line of `/proc/PID/FILE`, without what comes before its value.
+fn of_process(pid: u32, file: &str, line: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).expect("of a living process");
+    let found = text.lines().find_map(|it| it.strip_prefix(line));
+    found.unwrap_or_else(|| panic!("no line {line} in\n{text}")).trim().to_owned()
+}
+
+/// Runs to the end what ends by itself.
+fn run(program: &Path, flags: &[&str]) -> Output {
+    let child = Command::new(program)
+        .args(flags)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it is there");
+    child.wait_with_output().expect("it ends")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_name_memcached_makes_it_say_so_where_versions_are_read() {
+    let scene = Scene::new();
+    for flag in ["-V", "--version", "-h", "--help", "-i", "--license"] {
+        let output = run(&scene.memcached(), &[flag]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{flag}");
+        let printed = text(&output.stdout);
+        // As dalli's suite reads it: `memcached -h | head -1`, the last word, three numbers.
+        let version = printed.lines().next().and_then(|line| line.strip_prefix("memcached ")).expect("its first line");
+        assert_eq!(version.split('.').filter(|number| number.parse::<u8>().is_ok()).count(), 3, "{flag}: {version}");
+        if flag == "-V" {
+            assert_eq!(printed, format!("memcached {version}\n"), "the whole output is one line");
+        }
+    }
+    let output = run(Path::new(CORECACHED), &["-V"]);
+    assert!(text(&output.stdout).starts_with("corecached "));
+}
+
+#[test]
+fn mistakes_end_it_with_memcacheds_codes_and_words() {
+    let scene = Scene::new();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = taken.local_addr().expect("it is bound").port().to_string();
+    for (flags, code, first_line) in [
+        (&["-Q"][..], 1, "memcached: invalid option -- 'Q'"),
+        (&["--nosuch"], 1, "memcached: unrecognized option '--nosuch'"),
+        (&["-p"], 1, "memcached: option requires an argument -- 'p'"),
+        (&["--port"], 1, "memcached: option '--port' requires an argument"),
+        (&["-t", "0"], 1, "Number of threads must be greater than 0"),
+        (&["-c", "0"], 1, "Maximum connections must be greater than 0"),
+        (&["-R", "0"], 1, "Number of requests per event must be greater than 0"),
+        (&["-f", "1"], 1, "Factor must be greater than 1"),
+        (&["-o", "nosuch"], 1, "Illegal suboption \"nosuch\""),
+        (&["-p", "70000"], 64, "ERROR: Invalid port number 70000."),
+        (&["-B", "x"], 64, "Invalid value for binding protocol: x"),
+        (&["-l", "127.0.0.1", "-p", &port], 71, ""),
+        (&["-c", "1000000000"], 71, "failed to set rlimit for open files."),
+    ] {
+        let flags = [&["-u", "root"], flags].concat();
+        let ours = run(&scene.memcached(), &flags);
+        let peer = peers::has_memcached().then(|| run(Path::new("memcached"), &flags));
+        for (who, output) in [("ours", Some(ours)), ("memcached", peer)] {
+            let Some(output) = output else { continue };
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(code), "{who} {flags:?}: {said}");
+            let first = said.lines().next().unwrap_or_default();
+            assert!(first.starts_with(first_line) && !first.is_empty(), "{who} {flags:?}: {said}");
+            assert!(output.stdout.is_empty(), "{who} {flags:?}");
+        }
+    }
+    if is_root() {
+        let ours = run(&scene.memcached(), &["-u", "nosuchuser", "-p", "-1"]);
+        assert_eq!(
+            (ours.status.code(), text(&ours.stderr).trim()),
+            (Some(67), "can't find the user nosuchuser to switch to")
+        );
+    }
+}
+
+#[test]
+fn test_suites_that_start_a_memcached_are_served() {
+    // As libmemcached's, dalli's, pylibmc's and memcache's suites and Debian's and Fedora's service files do.
+    for flags in [
+        &["-u", "root", "-l", "localhost", "-m", "128", "-M"][..],
+        &["-u", "root", "-l", "127.0.0.1", "-m", "1024", "-c", "1024", "-v", "-U", "0"],
+        &["-v", "-t", "4", "-I", "4m", "-o", "modern,drop_privileges"],
+        &["-m", "64", "-o", "no_lru_crawler,no_lru_maintainer", "--port=-1"],
+        &["-A", "-o", "relaxed_privileges", "--listen=127.0.0.1", "--conn-limit=50", "--disable-cas"],
+    ] {
+        let mut scene = Scene::new();
+        let link = scene.memcached();
+        scene.start(&link, &[&["-p", "-1"], flags].concat());
+        let mut client = scene.client();
+        assert_eq!(client.ask("version"), "VERSION 1.6.45");
+        assert_eq!(client.ask("set a 0 0 1\r\nx"), "STORED");
+    }
+    let mut scene = Scene::new();
+    let link = scene.memcached();
+    let socket = scene.file("socket");
+    // With a Unix socket there are no ports: the file is empty, as memcached's is not even written.
+    scene.start(&link, &["-u", "root", "-s", &socket.display().to_string(), "-a", "0766", "-v"]);
+    let mut client = Client::connect(&Address::Unix(socket.clone()));
+    assert_eq!(client.ask("version"), "VERSION 1.6.45");
+    assert_eq!(fs::metadata(socket).expect("the socket").mode() & 0o777, 0o766);
+}
+
+#[test]
+fn the_port_file_has_memcacheds_lines() {
+    let lines = |program: &Path| {
+        let mut scene = Scene::new();
+        scene.start(program, &["-u", "root", "-p", "-1", "-l", "127.0.0.1,::1"]);
+        let text = fs::read_to_string(scene.file("ports")).expect("it was written");
+        text.lines().map(|line| line.trim_end_matches(|it: char| it.is_ascii_digit()).to_owned()).collect::<Vec<_>>()
+    };
+    if TcpListener::bind(("::1", 0)).is_err() {
+        return peers::say_skipped("there is no IPv6 here");
+    }
+    assert_eq!(lines(Path::new(CORECACHED)), ["TCP INET: ", "TCP INET6: "]);
+    if peers::has_memcached() {
+        assert_eq!(lines(Path::new("memcached")), ["TCP INET: ", "TCP INET6: "]);
+    }
+}
+
+#[test]
+fn a_daemon_leaves_its_starter_and_its_pid_file_goes_with_it() {
+    for (more, folder) in [(&[][..], None), (&["-r"][..], Some(()))] {
+        let mut scene = Scene::new();
+        // A relative path, which means what it meant to whoever wrote it.
+        let flags = [&["-d", "-P", "pid", "-p", "-1", "-l", "127.0.0.1", "-t", "2", "-u", "root"], more].concat();
+        scene.start(Path::new(CORECACHED), &flags);
+        let pid = scene.pid_in("pid");
+        let mut client = scene.client();
+        assert_eq!(client.stat("pid"), u64::from(pid));
+        assert_ne!(pid, std::process::id());
+        let cwd = fs::read_link(format!("/proc/{pid}/cwd")).expect("of a living process");
+        let expected = folder.map_or(PathBuf::from("/"), |()| fs::canonicalize(&scene.folder).expect("it is there"));
+        assert_eq!(cwd, expected);
+        assert_eq!(fs::read_link(format!("/proc/{pid}/fd/2")).expect("it has one"), PathBuf::from("/dev/null"));
+        let status = fs::read_to_string(format!("/proc/{pid}/stat")).expect("of a living process");
+        let session = status.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(3)).expect("the sixth field");
+        assert_ne!(session, "0");
+        assert_ne!(session, of_process(std::process::id(), "status", "NSsid:"), "a session of its own");
+        assert!(!scene.file("pid.tmp").exists());
+
+        kill("TERM", pid);
+        client.expect_closed();
+        until("it has ended", || !is_alive(pid));
+        assert!(!scene.file("pid").exists(), "the pid file is still there");
+    }
+}
+
+#[test]
+fn a_daemon_that_cannot_listen_says_so_before_it_goes() {
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = taken.local_addr().expect("it is bound").port();
+    let output = run(Path::new(CORECACHED), &["-d", "-l", "127.0.0.1", "-p", &port.to_string(), "-u", "root"]);
+    assert_eq!(output.status.code(), Some(71));
+    assert!(text(&output.stderr).starts_with("failed to listen on 127.0.0.1"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_keeps_nobody_from_being_served() {
+    for program in [Path::new(CORECACHED), Path::new("memcached")] {
+        if program == Path::new("memcached") && !peers::has_memcached() {
+            continue;
+        }
+        let mut scene = Scene::new();
+        scene.start(program, &["-u", "root", "-p", "-1", "-l", "127.0.0.1", "-P", "/nonexistent/pid"]);
+        assert!(scene.client().ask("version").starts_with("VERSION "));
+        until("it has said so", || {
+            scene.printed().contains("Could not open the pid file /nonexistent/pid.tmp for writing")
+        });
+    }
+}
+
+#[test]
+fn a_pid_file_of_the_living_is_warned_of_and_taken() {
+    let mut scene = Scene::new();
+    fs::write(scene.file("pid"), format!("{}\n", std::process::id())).expect("a file in a folder of ours");
+    let path = scene.file("pid").display().to_string();
+    scene.start(Path::new(CORECACHED), &["-u", "root", "-p", "-1", "-P", &path]);
+    let warning = format!("The pid file contained the following (running) pid: {}", std::process::id());
+    until("it has said so", || scene.printed().contains(&warning));
+    let pid = scene.pids[0];
+    until("it is taken", || fs::read_to_string(&path).is_ok_and(|text| text == format!("{pid}\n")));
+}
+
+#[test]
+fn root_becomes_who_it_is_told_to_be() {
+    if !is_root() {
+        return peers::say_skipped("only root can become somebody else");
+    }
+    let mut scene = Scene::new();
+    // Where memcached's packages put their files: a folder of the user's.
+    let place = scene.file("run");
+    fs::create_dir(&place).expect("a folder in a folder of ours");
+    let chowned = Command::new("chown").arg(NOBODY).arg(&place).status().expect("chown(1) exists");
+    assert!(chowned.success());
+    let (socket, pid_file) = (place.join("socket"), place.join("pid"));
+    let (socket_name, pid_name) = (socket.display().to_string(), pid_file.display().to_string());
+    scene.start(
+        Path::new(CORECACHED),
+        &["-u", NOBODY, "-s", &socket_name, "-a", "0700", "-P", &pid_name, "-r", "-k", "-t", "2"],
+    );
+    let pid = scene.pid_in("run/pid");
+    let mut client = Client::connect(&Address::Unix(socket.clone()));
+    assert_eq!(client.ask("set a 0 0 1\r\nx"), "STORED");
+    let owner = fs::metadata(&place).expect("it is there").uid();
+    assert_ne!(owner, 0);
+    let ids = format!("{owner}\t{owner}\t{owner}\t{owner}");
+    assert_eq!(of_process(pid, "status", "Uid:"), ids);
+    assert_eq!(of_process(pid, "status", "Groups:"), "");
+    assert_eq!(of_process(pid, "status", "CapEff:"), "0000000000000000");
+    assert_eq!(fs::metadata(&socket).expect("it is bound").uid(), owner, "others of the user may connect");
+    // -r and -k hold for who it has become; -k as far as root could raise the limit.
+    let core: Vec<String> =
+        of_process(pid, "limits", "Max core file size").split_whitespace().map(str::to_owned).collect();
+    assert_ne!(core[0], "0");
+    assert_eq!(fs::metadata(format!("/proc/{pid}/mem")).expect("of a living process").uid(), owner, "it may dump core");
+    if of_process(pid, "limits", "Max locked memory").starts_with("unlimited") {
+        assert_ne!(of_process(pid, "status", "VmLck:"), "0 kB");
+    }
+    kill("TERM", pid);
+    client.expect_closed();
+    until("it has ended", || !is_alive(pid));
+    assert!(!socket.exists() && !pid_file.exists(), "its files are still there");
+}
+
+#[test]
+fn a_supervisor_is_told_when_it_serves_and_when_it_stops() {
+    let mut scene = Scene::new();
+    let path = scene.file("notify");
+    let supervisor = UnixDatagram::bind(&path).expect("a socket in a folder of ours");
+    supervisor.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
+    let mut buffer = [0; 200];
+    let mut next = || {
+        let count = supervisor.recv(&mut buffer).expect("a datagram");
+        text(&buffer[..count])
+    };
+    let socket = scene.file("socket");
+    let mut child = Command::new(CORECACHED)
+        .args(["-u", "root", "-t", "2", "-s"])
+        .arg(&socket)
+        .env("NOTIFY_SOCKET", &path)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it is there");
+    scene.pids.push(child.id());
+    assert_eq!(next(), format!("READY=1\nMAINPID={}\nSTATUS=serving", child.id()));
+    // Ready means ready: no second try.
+    assert_eq!(Client::connect(&Address::Unix(socket)).ask("mn"), "MN");
+    kill("TERM", child.id());
+    assert_eq!(next(), "STOPPING=1\nSTATUS=stopping");
+    assert!(ended(&mut child).success());
+}
+
+fn ended(child: &mut std::process::Child) -> ExitStatus {
+    let mut status = None;
+    until("it has ended", || {
+        status = child.try_wait().expect("a child of ours");
+        status.is_some()
+    });
+    status.expect("it has ended")
+}
+
+#[test]
+fn sockets_that_were_bound_by_another_are_served() {
+    let mut scene = Scene::new();
+    let path = scene.file("socket");
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address: SocketAddr = tcp.local_addr().expect("it is bound");
+    let unix = UnixListener::bind(&path).expect("a socket in a folder of ours");
+    // A client that came before the server started waits in the queue of the socket.
+    let mut early = TcpStream::connect(address).expect("it listens");
+    early.write_all(b"mn\r\n").expect("there is room");
+    // Descriptors 3 and 4, as systemd hands them over; standard input and output carry them to the shell.
+    let script = "LISTEN_FDS=2 LISTEN_PID=$$ exec \"$0\" -u root -t 2 -p 1 3<&0 4>&1 </dev/null >/dev/null";
+    let mut child = Command::new("sh")
+        .args(["-c", script, CORECACHED])
+        .stdin(OwnedFd::from(tcp))
+        .stdout(OwnedFd::from(unix))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("there is a shell");
+    scene.pids.push(child.id());
+    let mut by_tcp = Client::connect(&Address::Tcp(address));
+    assert_eq!(by_tcp.ask("set a 0 0 1\r\nx"), "STORED");
+    let mut by_unix = Client::connect(&Address::Unix(path.clone()));
+    assert_eq!(by_unix.ask("mg a v"), "VA 1");
+    let mut reply = [0; 4];
+    early.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
+    std::io::Read::read_exact(&mut early, &mut reply).expect("a reply");
+    assert_eq!(&reply, b"MN\r\n");
+    kill("TERM", child.id());
+    assert!(ended(&mut child).success());
+    assert!(path.exists(), "the file is not the server's to remove");
+}
