@@ -254,6 +254,8 @@ impl<'a> Worker<'a> {
             let idle = |connection: &Connection| {
                 connection.may_idle_out
                     && connection.talk.is_idle()
+                    // As in memcached, a command whose value is awaited is not idle; half a line is.
+                    && memchr::memchr(b'\n', &connection.input).is_none()
                     && self.now.0.saturating_sub(connection.active.0) > idle_max
             };
             let tokens: Vec<usize> =

@@ -115,7 +115,8 @@ impl Talk {
             State::Parsing if self.parser.is_idle() => "conn_read",
             State::Parsing => "conn_parse_cmd",
             State::Reserving(_) | State::Receiving(_) => "conn_nread",
-            State::Asking => "conn_waiting",
+            // The question is its command.
+            State::Asking => "conn_parse_cmd",
             State::Dumping => "conn_watch",
         }
     }

@@ -15,6 +15,7 @@ mod client;
 mod peers;
 
 mod clients;
+mod connections;
 mod conversations;
 mod dumps;
 mod limits;

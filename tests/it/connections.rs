@@ -1,0 +1,257 @@
+//! How many connections there may be, and what becomes of those that are too many, idle or greedy.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, Silence};
+use crate::peers;
+use crate::server::{Program, Server};
+
+const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+/// How long something may take that a server does in its own time.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks until it is so; what is asked for has no event to wait for.
+#[track_caller]
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it took too long until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn as_many_as_the_limit_says_are_served_and_one_more_is_told() {
+    for workers in ["1", "3"] {
+        let server = Server::corecached_tcp(&["-c", "10", "-t", workers]);
+        // The one that found out that the server is ready may not be counted out yet: refused ones ask again.
+        let mut served: Vec<Client> = Vec::new();
+        until("ten are served", || {
+            let mut client = server.client();
+            if client.try_send(b"mn\r\n").is_ok() && client.line() == Ok(b"MN\r\n".to_vec()) {
+                served.push(client);
+            }
+            served.len() == 10
+        });
+        let refused_before = served[0].stat("rejected_connections");
+        for _ in 0..5 {
+            assert_eq!(server.client().rest(), Ok(TOO_MANY.to_vec()));
+        }
+        let client = &mut served[0];
+        assert_eq!(client.stat("rejected_connections"), refused_before + 5);
+        assert_eq!(client.stat("curr_connections"), 10);
+        assert_eq!(client.stat("connection_structures"), 11);
+        assert_eq!(client.stat("max_connections"), 10);
+        assert_eq!(client.stat("accepting_conns"), 1);
+        assert_eq!(client.stat("listen_disabled_num"), 0);
+    }
+}
+
+#[test]
+fn without_maxconns_fast_they_wait_until_one_closes() {
+    for workers in ["1", "3"] {
+        let server = Server::corecached_tcp(&["-c", "3", "-o", "no_maxconns_fast", "-t", workers]);
+        let mut served: Vec<Client> = (0..3).map(|_| server.client()).collect();
+        for client in &mut served {
+            assert_eq!(client.ask("mn"), "MN");
+        }
+        let mut waiting = server.client();
+        waiting.send("mn\r\n");
+        until("accepting rests", || served[0].stat("accepting_conns") == 0);
+        assert_eq!(served[0].stat("listen_disabled_num"), 1);
+        assert_eq!(served[0].stat("curr_connections"), 3);
+        assert_eq!(waiting.pending(), b"");
+        let refusals = served[0].ask_list("stats").iter().any(|line| line.contains("rejected_connections"));
+        assert!(!refusals, "nobody is rejected, and memcached does not say so either");
+
+        drop(served.pop());
+        waiting.expect("MN\r\n");
+        until("accepting goes on", || waiting.stat("accepting_conns") == 1);
+        assert!(waiting.stat("time_in_listen_disabled_us") > 0);
+        assert_eq!(waiting.stat("listen_disabled_num"), 1);
+    }
+}
+
+#[test]
+fn a_server_without_descriptors_rests_and_recovers() {
+    if Command::new("prlimit").arg("--version").output().is_err() {
+        return peers::say_skipped("prlimit is not installed");
+    }
+    for workers in ["1", "3"] {
+        let server = Server::corecached_tcp(&["-t", workers]);
+        let mut first = server.client();
+        assert_eq!(first.ask("mn"), "MN");
+        let fds = format!("/proc/{}/fd", server.pid());
+        let open = std::fs::read_dir(&fds).expect("/proc of a living child").count();
+        // A little more than is open now; /proc counts the listing itself nowhere.
+        let limit = format!("--nofile={}", open + 5);
+        let status = Command::new("prlimit").arg("--pid").arg(server.pid().to_string()).arg(limit).status();
+        assert!(status.expect("prlimit runs").success());
+
+        let mut clients: Vec<Client> = (0..20).map(|_| server.client()).collect();
+        for client in &mut clients {
+            client.send("mn\r\n");
+        }
+        until("accepting rests", || first.stat("accepting_conns") == 0);
+        assert_eq!(first.stat("listen_disabled_num"), 1);
+        let connections = first.stat("curr_connections");
+        assert!((2..20).contains(&connections), "{connections} connections with room for 5");
+
+        // It looks again a hundred times a second, not as often as it can.
+        let switches = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("of a living child");
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).expect("a line");
+            line.trim().parse::<u64>().expect("a number")
+        };
+        let (since, before, rested) = (Instant::now(), switches(), first.stat("time_in_listen_disabled_us"));
+        until("it has rested for a fifth of a second", || first.stat("time_in_listen_disabled_us") > rested + 200_000);
+        let looks = switches() - before;
+        let most = since.elapsed().as_millis() as u64 / 10 + 20;
+        assert!((1..=most).contains(&looks), "it woke {looks} times in {:?}", since.elapsed());
+        assert_eq!(first.stat("listen_disabled_num"), 1, "one rest is counted once");
+
+        // Each that leaves makes room for one that waits; in the end all have been served.
+        while !clients.is_empty() {
+            let mut client = clients.remove(0);
+            client.expect("MN\r\n");
+        }
+        until("accepting goes on", || first.stat("accepting_conns") == 1);
+        let mut newcomer = server.client();
+        assert_eq!(newcomer.ask("mn"), "MN");
+    }
+}
+
+#[test]
+fn idle_connections_are_kicked_and_busy_ones_are_not() {
+    if !cfg!(feature = "debug-commands") {
+        return peers::say_skipped("the clock is moved by a feature that is not built: debug-commands");
+    }
+    for workers in ["1", "3"] {
+        let server = Server::corecached_tcp(&["-o", "idle_timeout=10", "-t", workers]);
+        let (mut idle, mut busy, mut halfway) = (server.client(), server.client(), server.client());
+        assert_eq!(idle.ask("mn"), "MN");
+        // A command that is not complete: the server waits for the rest, and memcached lets such a one be, too.
+        halfway.send("set a 0 0 5\r\nhel");
+        for _ in 0..2 {
+            assert_eq!(busy.ask("debugtime 6"), "OK");
+            assert_eq!(busy.ask("mn"), "MN");
+        }
+        idle.expect_closed();
+        assert_eq!(busy.ask("mn"), "MN");
+        assert_eq!(busy.stat("idle_kicks"), 1);
+        halfway.send("lo\r\n");
+        halfway.expect("STORED\r\n");
+    }
+    // On a Unix socket nobody is kicked, as in memcached.
+    let server = Server::corecached(&["-o", "idle_timeout=10", "-t", "1"]);
+    let (mut idle, mut busy) = (server.client(), server.client());
+    assert_eq!(idle.ask("mn"), "MN");
+    assert_eq!(busy.ask("debugtime 60"), "OK");
+    assert_eq!(busy.ask("mn"), "MN");
+    assert_eq!(idle.ask("mn"), "MN");
+    assert_eq!(busy.stat("idle_kicks"), 0);
+}
+
+#[test]
+fn a_greedy_connection_lets_others_go_first() {
+    let server = Server::corecached(&["-R", "1", "-t", "1"]);
+    let (mut greedy, mut other) = (server.client(), server.client());
+    assert_eq!(other.ask("set a 0 0 1\r\nx"), "STORED");
+    assert_eq!(other.stat("conn_yields"), 0);
+    let requests = 5000;
+    greedy.send("get a\r\n".repeat(requests));
+    assert_eq!(other.ask("mn"), "MN");
+    greedy.expect("VALUE a 0 1\r\nx\r\nEND\r\n".repeat(requests));
+    let yields = other.stat("conn_yields");
+    assert!((1..=requests as u64).contains(&yields), "{yields} yields in {requests} requests, one at a time");
+}
+
+#[test]
+fn the_backlog_is_what_is_asked_for() {
+    let backlog = |server: &Server| {
+        let output = Command::new("ss").args(["-Hltn", &format!("sport = :{}", server.tcp().port())]).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.split_whitespace().nth(2)?.parse::<u32>().ok()
+    };
+    for (flags, wanted) in [(&["-b", "7"][..], 7), (&["-b", "100"][..], 100)] {
+        for program in [Program::Corecached, Program::Memcached] {
+            if program == Program::Memcached && !peers::has_memcached() {
+                continue;
+            }
+            match backlog(&Server::on_tcp(program, flags)) {
+                Some(backlog) => assert_eq!(backlog, wanted, "{program:?} {flags:?}"),
+                None => return peers::say_skipped("ss is not installed"),
+            }
+        }
+    }
+}
+
+/// A reply to `stats conns` without what differs from run to run: descriptors, ports and seconds; sorted.
+fn described(client: &mut Client, server: &Server, peer: u16) -> Vec<String> {
+    let line = |line: String| {
+        let (_, rest) = line.split_once(':').unwrap_or_else(|| panic!("STAT fd:name value: {line}"));
+        let rest = match rest.strip_prefix("secs_since_last_cmd ") {
+            Some(seconds) => {
+                assert!(seconds.parse::<u32>().is_ok_and(|seconds| seconds < 60), "{line}");
+                "secs_since_last_cmd N".to_owned()
+            }
+            None => rest.to_owned(),
+        };
+        rest.replace(&format!(":{}", server.tcp().port()), ":SERVER").replace(&format!(":{peer}"), ":PEER")
+    };
+    let mut lines: Vec<String> = client.ask_list("stats conns").into_iter().map(line).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn connections_are_described_as_memcached_does() {
+    let describe = |program: Program, workers: &str| {
+        let server = Server::on_tcp(program, &["-t", workers]);
+        let mut asker = server.client();
+        let mut idle = TcpStream::connect(server.tcp()).expect("it accepts");
+        let peer = idle.local_addr().expect("it is connected").port();
+        idle.write_all(b"mn\r\n").expect("there is room");
+        idle.read_exact(&mut [0; 4]).expect("a reply");
+        assert_eq!(asker.stat("curr_connections"), 2);
+        let mut lines = described(&mut asker, &server, peer);
+        let own = lines
+            .iter()
+            .position(|line| line.starts_with("addr") && !line.contains(":PEER") && !line.contains(":SERVER"));
+        lines.remove(own.expect("the address of the asking one"));
+        lines
+    };
+    let ours = describe(Program::Corecached, "1");
+    assert_eq!(ours, describe(Program::Corecached, "3"));
+    assert_eq!(ours.iter().filter(|line| *line == "listen_addr tcp:127.0.0.1:SERVER").count(), 2, "{ours:#?}");
+    assert!(ours.contains(&"addr tcp:127.0.0.1:PEER".to_owned()), "{ours:#?}");
+    if peers::has_memcached() {
+        assert_eq!(ours, describe(Program::Memcached, "1"));
+    }
+}
+
+#[test]
+fn nobody_is_heard_who_was_refused() {
+    // What comes with a refused connection is neither executed nor answered.
+    let server = Server::corecached_tcp(&["-c", "1", "-t", "1"]);
+    let mut served = server.client();
+    until("it is served", || {
+        let answered = served.try_send(b"mn\r\n").is_ok() && served.line() == Ok(b"MN\r\n".to_vec());
+        if !answered {
+            served = server.client();
+        }
+        answered
+    });
+    let mut refused = server.client();
+    let _ = refused.try_send(b"set a 0 0 1\r\nx\r\n");
+    let said = refused.rest();
+    assert!(
+        matches!(&said, Ok(said) if said.is_empty() || said == TOO_MANY) || said == Err(Silence::Closed),
+        "{said:?}"
+    );
+    served.send("get a\r\n");
+    served.expect("END\r\n");
+}
