@@ -6,8 +6,8 @@
 //!
 //! | what | flags |
 //! |---|---|
-//! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W --pin`, `-U 0`, `-N 0`, `-B auto`, `-B ascii` |
-//! | refused | `-U` otherwise, `-N` otherwise, `-B binary`, `-S`, `-Y`, `-Z`, `-e`, prefixes of `-l` (`tag`, `proto`, `notls`, `btls`, `mtls`), arguments without a flag |
+//! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W --pin`, `-U 0`, `-N 0`, `-B` |
+//! | refused | `-U` otherwise, `-N` otherwise, `-S`, `-Y`, `-Z`, `-e`, prefixes of `-l` (`tag`, `proto`, `notls`, `btls`, `mtls`), arguments without a flag |
 //! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes` |
 //! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges sock_cookie_id=0` |
 //! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items drop_privileges`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
@@ -292,10 +292,12 @@ impl fmt::Display for Listen {
 /// `-B`: the protocols that a connection may speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BindingProtocol {
-    /// Text and meta for now; binary by the first byte, once it is built.
+    /// Either, as a connection's first byte says.
     Auto,
     /// Text and meta.
     Ascii,
+    /// Binary.
+    Binary,
 }
 
 /// memcached's word for it in `stats settings`.
@@ -304,6 +306,7 @@ impl fmt::Display for BindingProtocol {
         f.write_str(match self {
             BindingProtocol::Auto => "auto-negotiate",
             BindingProtocol::Ascii => "ascii",
+            BindingProtocol::Binary => "binary",
         })
     }
 }
@@ -615,7 +618,7 @@ const FLAGS: &[(&str, &[Flag])] = &[
             Flag('s', "unix-socket", One("file"), "Unix socket to listen on, instead of TCP (default: none)"),
             Flag('a', "unix-mask", One("mode"), "Permissions of the unix socket, octal (default: 700)"),
             Flag('b', "listen-backlog", One("count"), "Connections that may wait to be accepted (default: 1024)"),
-            Flag('B', "protocol", One("name"), "auto or ascii; binary is not built yet (default: auto)"),
+            Flag('B', "protocol", One("name"), "ascii, binary, or auto: as the first byte of a connection says (default: auto)"),
             Flag('U', "udp-port", One("port"), "UDP port; 0, off, is all that is built (default: 0)"),
         ],
     ),
@@ -837,7 +840,7 @@ fn switches(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
     config.protocol = match flags.text("protocol").as_deref() {
         None | Some("auto") => BindingProtocol::Auto,
         Some("ascii") => BindingProtocol::Ascii,
-        Some("binary") => return Err(Exit::usage("-B binary: the binary protocol is not built yet")),
+        Some("binary") => BindingProtocol::Binary,
         Some(other) => {
             return Err(Exit::usage(format!(
                 "Invalid value for binding protocol: {other} -- should be one of auto, binary, or ascii"
@@ -1445,6 +1448,7 @@ mod tests {
                 ("", BindingProtocol::Auto),
                 ("-B auto", BindingProtocol::Auto),
                 ("--protocol=ascii", BindingProtocol::Ascii),
+                ("-B binary", BindingProtocol::Binary),
             ],
         );
         check(
@@ -1696,7 +1700,6 @@ mod tests {
             ("-N 4", 64, "-N: workers by NAPI id are not built yet"),
             ("-U 11211", 64, "-U: UDP is not built yet"),
             ("-U -1", 64, "-U: UDP is not built yet"),
-            ("-B binary", 64, "-B binary: the binary protocol is not built yet"),
             ("-o no_hashexpand", 64, "-o no_hashexpand: "),
             ("-o no_modern", 64, "-o no_modern: "),
             ("-o sock_cookie_id=5", 64, "-o sock_cookie_id=5: "),

@@ -8,12 +8,14 @@
 //! Wanted differences from memcached: the LRU is always segmented; `watch` is not there yet.
 
 use super::Shard;
+use super::binary;
 use super::detail::{PrefixCounts, Prefixes};
 use super::stats;
 use super::walk::{Classes, Walk, WalkKind, WalkLimits};
 use crate::clock::{Clock, NEVER, Now};
 use crate::config::{Config, MEMCACHED_VERSION};
 use crate::counters::{ServerCounters, WorkerCounters};
+use crate::protocol::packet::Head;
 use crate::protocol::token::{Tokens, digits_i32, digits_u32};
 use crate::store::Snapshot;
 use crate::store::item::KEY_BINARY;
@@ -122,6 +124,8 @@ pub enum Report {
     ColdItems(usize),
     /// All lines, and `END`: `stats conns`.
     Lines,
+    /// The same in packets, for who asked in one.
+    Packets(Head, &'static Report),
 }
 
 /// What a command line comes to.
@@ -313,7 +317,7 @@ fn means(token: &[u8], word: &str) -> bool {
     word.as_bytes().starts_with(token)
 }
 
-fn stats(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
+pub(super) fn stats(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
     let Some((&word, rest)) = arguments.split_first() else { return Plan::Ask(Question::Snapshot, Report::General) };
     match word {
         b"items" => Plan::Ask(Question::Snapshot, Report::Items),
@@ -385,9 +389,8 @@ fn cachedump(arguments: &[&[u8]], config: &Config) -> Plan {
 }
 
 fn flush_all(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
-    let Environment { config, settings, clock, .. } = environment;
     environment.workers[environment.worker].cmd_flush.add(1);
-    if !config.flush_enabled {
+    if !environment.config.flush_enabled {
         return say(b"CLIENT_ERROR flush_all not allowed\r\n");
     }
     let exptime = match arguments {
@@ -395,6 +398,12 @@ fn flush_all(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
         [exptime, ..] => digits_i32(exptime),
     };
     let Some(exptime) = exptime else { return say(b"CLIENT_ERROR invalid exptime argument\r\n") };
+    Plan::Ask(flush(exptime, environment), Report::Text(OK))
+}
+
+/// What to ask so that all is flushed that is older than this.
+pub(super) fn flush(exptime: i32, environment: &Environment<'_>) -> Question {
+    let Environment { settings, clock, .. } = environment;
     let now = clock.now();
     // What is flushed was stored in the second before the deadline, or earlier.
     let (at, oldest) = match exptime {
@@ -406,7 +415,7 @@ fn flush_all(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
         _ => (Now(0), now.0 - 1),
     };
     settings.oldest.store(oldest, Ordering::Relaxed);
-    Plan::Ask(Question::Flush(at), Report::Text(OK))
+    Question::Flush(at)
 }
 
 fn verbosity(arguments: &[&[u8]], settings: &Settings) -> Plan {
@@ -719,6 +728,7 @@ pub fn finish(report: &Report, answers: Vec<Answer>, environment: &Environment<'
         Report::Detail => stats::detail(answers),
         Report::ColdItems(limit) => stats::cold_items(answers, *limit, stats::COLD_ITEMS_BYTES_MAX),
         Report::Lines => stats::lines(answers),
+        Report::Packets(head, report) => binary::packets(*head, report, &finish(report, answers, environment)),
     }
 }
 

@@ -12,7 +12,7 @@ const NON_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-nume
 /// Digits of 2^64, with one to spare for padding.
 const DIGITS_MAX: usize = 20;
 
-enum Outcome {
+pub(super) enum Outcome {
     Changed(ItemId, u64),
     NonNumeric,
     OutOfMemory,
@@ -35,7 +35,7 @@ pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8],
     }
 }
 
-fn count_miss(shard: &mut Shard, up: bool) {
+pub(super) fn count_miss(shard: &mut Shard, up: bool) {
     if up {
         shard.store.counters.incr_misses += 1;
     } else {
@@ -45,7 +45,7 @@ fn count_miss(shard: &mut Shard, up: bool) {
 
 /// Adds or subtracts `operation.delta`. A result with fewer digits than before is padded with spaces behind it, in place
 /// (protocol.txt, decr); one with more takes a new item.
-fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up: bool) -> Outcome {
+pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up: bool) -> Outcome {
     let store = &mut shard.store;
     let item = store.item(entry.id);
     let old_len = item.value_len();
@@ -108,15 +108,8 @@ pub(super) fn meta_arithmetic(
         }
         Ok(entry) => change(shard, operation, entry, up),
         Err(_) if operation.has(b'N') => {
-            let mut digits = itoa::Buffer::new();
-            let digits = digits.format(operation.initial).as_bytes();
-            let deadline = clock.deadline(operation.vivify, shard.store.now());
-            match shard.store.put(operation.hash, key, 0, deadline, digits, None) {
+            match create(shard, operation, key, clock) {
                 Ok(id) => {
-                    let cas = if operation.has(b'E') { operation.new_cas } else { shard.store.next_cas() };
-                    let item = shard.store.item(id);
-                    item.set_cas(cas);
-                    item.change_state(key_state(operation), 0);
                     put_result(shard, operation, input, clock, id, operation.initial, reply);
                 }
                 Err(OutOfMemory) => reply.out.put(b"SERVER_ERROR Out of memory allocating new item\r\n"),
@@ -136,6 +129,24 @@ pub(super) fn meta_arithmetic(
         Outcome::NonNumeric => reply.out.put(NON_NUMERIC),
         Outcome::OutOfMemory => reply.out.put(b"SERVER_ERROR out of memory\r\n"),
     }
+}
+
+/// An item with the initial number in place of the missing one.
+pub(super) fn create(
+    shard: &mut Shard,
+    operation: &Operation,
+    key: &[u8],
+    clock: &Clock,
+) -> Result<ItemId, OutOfMemory> {
+    let mut digits = itoa::Buffer::new();
+    let digits = digits.format(operation.initial).as_bytes();
+    let deadline = clock.deadline(operation.vivify, shard.store.now());
+    let id = shard.store.put(operation.hash, key, 0, deadline, digits, None)?;
+    let cas = if operation.has(b'E') { operation.new_cas } else { shard.store.next_cas() };
+    let item = shard.store.item(id);
+    item.set_cas(cas);
+    item.change_state(key_state(operation), 0);
+    Ok(id)
 }
 
 /// The reply to a change: the number with `v`, and the flags in the order asked for, `T` taking effect among them.

@@ -58,11 +58,16 @@ fn put_data(shard: &mut Shard, id: ItemId, reply: &mut Reply) {
         end.copy_from_slice(b"\r\n");
         reply.out.advance(value.len() + 2);
     } else {
-        shard.store.pin(id);
-        let value = shard.store.items().value_cursor(id);
-        reply.pinned.push(Pinned { at: reply.out.len(), shard: shard.number, id, value });
+        pin(shard, id, reply);
         reply.out.put(b"\r\n");
     }
+}
+
+/// A long value, which is written from where it lies.
+pub(super) fn pin(shard: &mut Shard, id: ItemId, reply: &mut Reply) {
+    shard.store.pin(id);
+    let value = shard.store.items().value_cursor(id);
+    reply.pinned.push(Pinned { at: reply.out.len(), shard: shard.number, id, value });
 }
 
 pub(super) fn get_and_touch(

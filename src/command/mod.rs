@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod arithmetic;
+pub mod binary;
 mod delete;
 pub mod detail;
 mod get;
@@ -110,7 +111,11 @@ pub fn execute(
         Verb::MetaDelete => delete::meta_delete(shard, operation, input, clock, reply),
         Verb::MetaArithmetic => arithmetic::meta_arithmetic(shard, operation, input, clock, reply),
         Verb::MetaDebug => get::meta_debug(shard, operation, input, reply),
-        Verb::End | Verb::Say | Verb::Admin => speak(operation, reply),
+        Verb::BinaryGet => binary::get(shard, operation, hint, input, clock, reply),
+        Verb::BinarySet => binary::set(shard, operation, hint, input, clock, reply),
+        Verb::BinaryDelete => binary::delete(shard, operation, input, reply),
+        Verb::BinaryArithmetic => binary::arithmetic(shard, operation, input, clock, reply),
+        Verb::End | Verb::BinarySay | Verb::Say | Verb::Admin => speak(operation, reply),
     }
 }
 
@@ -120,6 +125,7 @@ pub fn speak(operation: &Operation, reply: &mut Reply) {
     match operation.verb {
         Verb::End => reply.out.put(b"END\r\n"),
         Verb::Say if !operation.quiet => reply.out.put(operation.text),
+        Verb::BinarySay if !operation.quiet => binary::speak(operation, reply),
         _ => {}
     }
 }

@@ -1,7 +1,7 @@
 //! Storing: set, add, replace, append, prepend, cas, ms; from the request buffer, or from an item that was received in
-//! place.
+//! place. What `binary.rs` has in common with them is here, too.
 
-use super::{Reply, Shard, echo, key_state, say, tokens};
+use super::{Reply, Shard, binary, echo, key_state, say, tokens};
 use crate::clock::{Clock, NEVER};
 use crate::protocol::{Operation, Verb};
 use crate::store::arena::ItemId;
@@ -31,7 +31,7 @@ impl Value<'_> {
 
 /// How a storage command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     Stored(ItemId),
     NotStored,
     Exists,
@@ -41,7 +41,7 @@ enum Outcome {
 
 /// What to do about the item that is there, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Set,
     Add,
     Replace,
@@ -49,19 +49,19 @@ enum Mode {
     Prepend,
 }
 
-/// A storage command of either protocol, reduced to what they have in common.
+/// A storage command of any protocol, reduced to what they have in common.
 #[derive(Clone, Copy, Debug)]
-struct Change {
-    mode: Mode,
-    /// Only if the item has this CAS value; `missing` is then the outcome when there is none.
-    compare: Option<u64>,
+pub(super) struct Change {
+    pub(super) mode: Mode,
+    /// Only if the item has this CAS value.
+    pub(super) compare: Option<u64>,
     /// `ms I`: a compared CAS value that is older than the item's stores a stale item.
-    invalidate: bool,
-    deadline: u32,
+    pub(super) invalidate: bool,
+    pub(super) deadline: u32,
     /// Append and prepend: create the item if it is missing, with this deadline.
-    vivify: Option<u32>,
-    new_cas: Option<u64>,
-    state: u8,
+    pub(super) vivify: Option<u32>,
+    pub(super) new_cas: Option<u64>,
+    pub(super) state: u8,
 }
 
 #[inline]
@@ -124,16 +124,21 @@ fn store_value(
 /// A value larger than an item may be: the error, and the old value is gone, after memcached's rule.
 #[cold]
 fn refuse_large(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool, reply: &mut Reply) {
+    too_large(shard, operation, key, forget);
+    say(operation, reply, b"SERVER_ERROR object too large for cache\r\n");
+}
+
+/// A value larger than an item may be: the old one must not be taken for it.
+pub(super) fn too_large(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool) {
     shard.store.counters.store_too_large += 1;
     if forget && let Ok(entry) = shard.store.find(operation.hash, key) {
         shard.store.remove(entry);
     }
-    say(operation, reply, b"SERVER_ERROR object too large for cache\r\n");
 }
 
 /// No memory for a new value: the old one must not be taken for it.
 #[cold]
-fn out_of_memory(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool) {
+pub(super) fn out_of_memory(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool) {
     shard.store.counters.store_no_memory += 1;
     if forget && let Ok(entry) = shard.store.find(operation.hash, key) {
         shard.store.remove(entry);
@@ -141,7 +146,7 @@ fn out_of_memory(shard: &mut Shard, operation: &Operation, key: &[u8], forget: b
 }
 
 #[inline]
-fn apply(
+pub(super) fn apply(
     shard: &mut Shard,
     operation: &Operation,
     hint: Option<ItemId>,
@@ -176,20 +181,22 @@ fn decide(
     let old = shard.store.seek(hint, operation.hash, key);
     let mut change = *change;
     if let Some(compare) = change.compare {
+        // Only a store counts as one with CAS; append and prepend just look.
+        let counts = !matches!(change.mode, Mode::Append | Mode::Prepend);
         match old {
             Ok(old) => {
                 let item = shard.store.item(old);
                 if item.cas() == compare && shard.store.options().cas {
-                    shard.store.counters_of(old).cas_hits += 1;
+                    shard.store.counters_of(old).cas_hits += u64::from(counts);
                 } else if change.invalidate && compare < item.cas() {
                     change.deadline = item.exptime();
                     change.state |= STALE | item.state() & WON;
                 } else {
-                    shard.store.counters_of(old).cas_badval += 1;
+                    shard.store.counters_of(old).cas_badval += u64::from(counts);
                     return Outcome::Exists;
                 }
             }
-            Err(_) if change.vivify.is_none() => {
+            Err(_) if counts && change.vivify.is_none() => {
                 shard.store.counters.cas_misses += 1;
                 return Outcome::NotFound;
             }
@@ -301,26 +308,38 @@ fn extend(
 /// [`crate::store::item::Items::room`] and then to [`commit`], or to `abandon`.
 ///
 /// # Errors
-/// The reply to give; the value must be swallowed.
-pub fn reserve(shard: &mut Shard, operation: &Operation, input: &[u8]) -> Result<ItemId, &'static [u8]> {
+/// What [`refuse`] is for; the value must be swallowed.
+pub fn reserve(shard: &mut Shard, operation: &Operation, input: &[u8]) -> Result<ItemId, OutOfMemory> {
     let key = operation.key.of(input);
     match shard.store.allocate(key, operation.client_flags, operation.value.len as usize) {
         Ok(id) => Ok(id),
         Err(OutOfMemory) => {
-            let forget = matches!(operation.verb, Verb::Set | Verb::MetaSet);
+            let forget = match operation.verb {
+                Verb::BinarySet => binary::is_set(operation),
+                verb => matches!(verb, Verb::Set | Verb::MetaSet),
+            };
             out_of_memory(shard, operation, key, forget);
-            Err(b"SERVER_ERROR out of memory storing object\r\n")
+            Err(OutOfMemory)
         }
+    }
+}
+
+/// The reply to a command for whose value there is no room.
+pub fn refuse(operation: &Operation, reply: &mut Reply) {
+    if operation.verb == Verb::BinarySet {
+        binary::refuse(operation, reply);
+    } else if !operation.quiet || operation.verb == Verb::MetaSet {
+        reply.out.put(b"SERVER_ERROR out of memory storing object\r\n");
     }
 }
 
 /// Executes a storage command whose value was received into `id`.
 pub fn commit(shard: &mut Shard, operation: &Operation, input: &[u8], id: ItemId, clock: &Clock, reply: &mut Reply) {
     let (key, value) = (operation.key.of(input), Value::Item(id));
-    if operation.verb == Verb::MetaSet {
-        meta_set_value(shard, operation, None, input, value, clock, reply);
-    } else {
-        store_value(shard, operation, None, key, value, clock, reply);
+    match operation.verb {
+        Verb::MetaSet => meta_set_value(shard, operation, None, input, value, clock, reply),
+        Verb::BinarySet => binary::set_value(shard, operation, None, key, value, clock, reply),
+        _ => store_value(shard, operation, None, key, value, clock, reply),
     }
 }
 

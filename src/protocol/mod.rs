@@ -6,10 +6,16 @@
 //!
 //! What the operations mean is not known here; see `command/`.
 
-pub mod encode;
-pub mod meta;
+pub mod parser;
+
 pub mod text;
+pub mod meta;
 pub mod token;
+
+pub mod binary;
+
+pub mod encode;
+pub mod packet;
 
 /// A part of the request buffer: `len` bytes from `start`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,10 +86,21 @@ pub enum Verb {
     MetaArithmetic,
     /// `me`
     MetaDebug,
+    /// Binary get, gat and touch, with their key or without, quiet or not: `mode` is the opcode.
+    BinaryGet,
+    /// Binary set, add, replace, append and prepend: `mode` is the opcode.
+    BinarySet,
+    /// Binary delete.
+    BinaryDelete,
+    /// Binary incr and decr: `mode` is the opcode; with the flag `N` a missing number is created.
+    BinaryArithmetic,
+    /// Nothing to execute: the reply is a packet with a status and its message.
+    BinarySay,
     /// Nothing to execute: the reply is `text` (errors, `VERSION …`, `MN`). Nothing is said if `quiet`.
     Say,
     /// A command of one connection or of the whole cache (`stats`, `flush_all`, `quit`, …): `tokens` is
-    /// the line without its terminator. `command/admin.rs` reads it. It ends a group.
+    /// the line without its terminator, or the packet with its header. `command/admin.rs` and
+    /// `command/binary.rs` read it. It ends a group.
     Admin,
 }
 
@@ -97,13 +114,21 @@ impl Verb {
     /// Whether it stores: the operation has a value.
     #[inline]
     pub fn is_storage(self) -> bool {
-        matches!(self, Verb::Set | Verb::Add | Verb::Replace | Verb::Append | Verb::Prepend | Verb::Cas | Verb::MetaSet)
+        use Verb::{Add, Append, BinarySet, Cas, MetaSet, Prepend, Replace, Set};
+        matches!(self, Set | Add | Replace | Append | Prepend | Cas | MetaSet | BinarySet)
+    }
+
+    /// Whether its reply is a packet.
+    #[inline]
+    pub fn is_binary(self) -> bool {
+        use Verb::{BinaryArithmetic, BinaryDelete, BinaryGet, BinarySay, BinarySet};
+        matches!(self, BinaryGet | BinarySet | BinaryDelete | BinaryArithmetic | BinarySay)
     }
 
     /// Whether it concerns a key, and so a shard.
     #[inline]
     pub fn is_keyed(self) -> bool {
-        !matches!(self, Verb::End | Verb::Say | Verb::Admin)
+        !matches!(self, Verb::End | Verb::BinarySay | Verb::Say | Verb::Admin)
     }
 }
 
@@ -114,15 +139,17 @@ impl Verb {
 pub struct Operation {
     /// What to do.
     pub verb: Verb,
-    /// `noreply` of the classic protocol, `q` of the meta protocol.
+    /// `noreply` of the classic protocol, `q` of the meta protocol, the quiet opcodes of the binary one.
     pub quiet: bool,
-    /// Mode of `ms` and `ma`: the first byte of the `M` token as sent, 0 when there is none.
+    /// Mode of `ms` and `ma`: the first byte of the `M` token as sent, 0 when there is none. Binary: the opcode as sent.
     pub mode: u8,
     /// A storage command whose value is larger than an item may be: the value is being swallowed.
     /// Executing it gives the error and does to the old value what memcached does.
     pub too_large: bool,
     /// The key, 1–250 bytes; base64 keys (`b`) are already decoded, in place.
     pub key: Span,
+    /// Binary: what the reply repeats.
+    pub opaque: u32,
     /// The data block of a storage command, without its `\r\n`.
     pub value: Span,
     /// Meta commands: everything after the key (and after the length, for `ms`), to the end of the line: the
@@ -130,9 +157,10 @@ pub struct Operation {
     pub tokens: Span,
     /// Hash of the key; filled in by the caller of the parser.
     pub hash: u64,
-    /// Meta commands: which flags were given, [`flag`]`(letter)` each.
+    /// Meta commands: which flags were given, [`flag`]`(letter)` each. Binary: `C` for a CAS value to compare with, `N`
+    /// for a number to create.
     pub flags: u64,
-    /// Classic: client flags. Meta: value of the `F` token.
+    /// Classic: client flags. Meta: value of the `F` token. `BinarySay`: the status.
     pub client_flags: u32,
     /// Classic: exptime as sent. Meta: value of the `T` token. Seconds, memcached's rules; see `clock`.
     pub exptime: i32,

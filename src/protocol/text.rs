@@ -26,10 +26,14 @@ use std::ops::Range;
 
 use super::meta::{self, BAD_FORMAT, Refusal};
 use super::token::{self, KEY_LENGTH_MAX, Tokens, after_terminator, find_end, find_low, plain_digits, skip_spaces};
+use super::parser::Parse;
 use super::{Limits, Operation, Span, Step, Verb};
 
 /// Bytes without a newline that are waited for; memcached's limit. More must be a `get`, or the connection is closed.
 pub const LINE_LENGTH_MAX: usize = 2048;
+
+/// Bytes behind a value: `\r\n`.
+pub const TERMINATOR_LEN: usize = 2;
 
 /// Spaces that may precede such a `get`.
 const LEADING_SPACES_MAX: usize = 100;
@@ -64,6 +68,13 @@ enum State {
     Skip,
     /// The next bytes are a value that nobody wants.
     Swallow { bytes: u64 },
+}
+
+impl Parse for Parser {
+    #[inline]
+    fn next(&mut self, input: &mut [u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step {
+        Parser::next(self, input, at, limits, operation)
+    }
 }
 
 /// A storage command's line.
@@ -711,6 +722,9 @@ mod tests {
             Verb::Say => {
                 let text = String::from_utf8_lossy(operation.text.strip_suffix(b"\r\n").expect("replies are lines"));
                 text.replace("CLIENT_ERROR", "CE").replace("bad command line format", "BCLF")
+            }
+            Verb::BinaryGet | Verb::BinarySet | Verb::BinaryDelete | Verb::BinaryArithmetic | Verb::BinarySay => {
+                unreachable!("these come in packets")
             }
             Verb::Admin => format!("Admin {}", operation.tokens.of(buffer).escape_ascii()),
         };

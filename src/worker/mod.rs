@@ -13,10 +13,12 @@ pub mod serve;
 
 use crate::clock::{Clock, Now};
 use crate::command::admin::{self, Answer, Environment, Plan, Question};
-use crate::command::{Pinned, Reply};
+use crate::command::{Pinned, Reply, binary as packets};
+use crate::config::BindingProtocol;
 use crate::hash::KeyHasher;
 use crate::net::stream::Stream;
-use crate::protocol::Span;
+use crate::protocol::parser::Parser;
+use crate::protocol::{Span, binary, text};
 use crate::store::item::Items;
 use crate::store::slab::CLASSES_MAX;
 use control::Control;
@@ -313,6 +315,7 @@ impl<'a> Worker<'a> {
     }
 
     fn welcome(&mut self, mut stream: Stream) {
+        let parser = self.parser();
         let entry = self.connections.vacant_entry();
         let token = entry.key();
         if let Err(error) =
@@ -327,7 +330,7 @@ impl<'a> Worker<'a> {
         let may_idle_out = matches!(stream, Stream::Tcp(_));
         entry.insert(Connection {
             stream,
-            talk: Talk::new(token, self.generation),
+            talk: Talk::new(token, self.generation, parser),
             outbox: Outbox::default(),
             input: Vec::new(),
             readable: true,
@@ -339,6 +342,15 @@ impl<'a> Worker<'a> {
             active: self.now,
         });
         self.queue_up(token);
+    }
+
+    /// What a new connection begins with.
+    fn parser(&self) -> Parser {
+        match self.config().protocol {
+            BindingProtocol::Auto => Parser::Undecided,
+            BindingProtocol::Ascii => Parser::Text(text::Parser::default()),
+            BindingProtocol::Binary => Parser::Binary(binary::Parser::default()),
+        }
     }
 
     fn queue_up(&mut self, token: usize) {
@@ -566,7 +578,11 @@ impl<'a> Worker<'a> {
 
     /// A command of the connection or of the whole cache. All before it has been answered.
     fn administer(&mut self, token: usize, line: Span) {
-        let plan = admin::plan(line.of(&self.buffer), &self.environment());
+        let (line, environment) = (line.of(&self.buffer), self.environment());
+        let plan = match self.connections[token].talk.is_binary() {
+            false => admin::plan(line, &environment),
+            true => packets::plan(line, &environment),
+        };
         if cfg!(feature = "debug-commands") {
             // `debugtime` holds for what comes after it in the same turn. The turn itself keeps its time: no connection
             // is closed for idling while one is being served.

@@ -10,8 +10,10 @@ use crate::clock::{Clock, Now};
 use crate::command::walk::Walk;
 use crate::command::{self, Pinned, Reply, Shard, admin, set};
 use crate::hash::{self, KeyHasher};
-use crate::protocol::text::Parser;
+use crate::protocol::binary;
+use crate::protocol::parser::{Parse, Parser};
 use crate::protocol::{Limits, Operation, Span, Step, Verb};
+use crate::store::OutOfMemory;
 use crate::store::arena::ItemId;
 use crate::store::item::{Cursor, Items};
 use std::sync::Arc;
@@ -49,7 +51,7 @@ pub enum Served {
     Full,
     /// It has had its share of this turn.
     Yield,
-    /// This line is a command that concerns the connection or the whole cache; all before it has been answered.
+    /// This line or packet is a command that concerns the connection or the whole cache; all before it has been answered.
     Admin(Span),
     /// The connection is to be closed once its replies are sent.
     Close,
@@ -93,9 +95,14 @@ struct Receiving {
 }
 
 impl Talk {
-    /// A new connection.
-    pub fn new(token: usize, generation: u64) -> Talk {
-        Talk { token, generation, parser: Parser::default(), pending: Pending::default(), state: State::Parsing }
+    /// A new connection, with the parser that it begins with.
+    pub fn new(token: usize, generation: u64, parser: Parser) -> Talk {
+        Talk { token, generation, parser, pending: Pending::default(), state: State::Parsing }
+    }
+
+    /// Whether what it says comes in packets.
+    pub fn is_binary(&self) -> bool {
+        matches!(self.parser, Parser::Binary(_))
     }
 
     /// Whether it can go on only after something has come from another shard or worker.
@@ -281,7 +288,17 @@ impl<'a> Serve<'a> {
                     continue;
                 }
             }
-            let (count, end) = self.parse_group(talk, input, at);
+            let (count, end) = match &mut talk.parser {
+                Parser::Text(parser) => self.parse_group(parser, input, at),
+                Parser::Binary(parser) => self.parse_packets(parser, input, at),
+                Parser::Undecided => match input.get(*at) {
+                    Some(&first) => {
+                        talk.parser = Parser::decided_by(first);
+                        continue;
+                    }
+                    None => return Served::Drained,
+                },
+            };
             self.execute_group(talk, count, input, output);
             requests += count;
             match end {
@@ -318,16 +335,16 @@ impl<'a> Serve<'a> {
     /// Parses up to a group of operations. The last one, where it is not to be executed like the others, stands behind
     /// the ones that are counted.
     #[inline]
-    fn parse_group(&mut self, talk: &mut Talk, input: &mut [u8], at: &mut usize) -> (usize, End) {
+    fn parse_group(&mut self, parser: &mut impl Parse, input: &mut [u8], at: &mut usize) -> (usize, End) {
         for count in 0..self.limits.group_len {
             let start = *at;
             let operation = &mut self.group[count];
-            match talk.parser.next(input, at, &self.limits.parse, operation) {
+            match parser.next(input, at, &self.limits.parse, operation) {
                 Step::Operation => match operation.verb {
                     Verb::Admin => {
                         return (count, End::Admin { line: operation.tokens, start });
                     }
-                    Verb::End | Verb::Say => {}
+                    Verb::End | Verb::Say | Verb::BinarySay => {}
                     _ => {
                         operation.hash = self.hasher.hash(operation.key.of(input));
                         let hash = operation.hash;
@@ -346,6 +363,12 @@ impl<'a> Serve<'a> {
             }
         }
         (self.limits.group_len, End::Full)
+    }
+
+    /// [`Serve::parse_group`] of a connection that speaks binary: not in the way of the others.
+    #[inline(never)]
+    fn parse_packets(&mut self, parser: &mut binary::Parser, input: &mut [u8], at: &mut usize) -> (usize, End) {
+        self.parse_group(parser, input, at)
     }
 
     #[inline]
@@ -560,7 +583,10 @@ impl<'a> Serve<'a> {
                     receiving.place = Some((id, lease.store.items().value_cursor(id)));
                     talk.state = State::Receiving(receiving);
                 }
-                Err(text) => refuse_value(talk, &operation, text, output),
+                Err(OutOfMemory) => {
+                    set::refuse(&operation, talk.pending.sink(output));
+                    talk.parser.swallow_value(operation.value.len);
+                }
             }
             return;
         }
@@ -587,11 +613,9 @@ impl<'a> Serve<'a> {
                 talk.state = State::Receiving(receiving);
             }
             None => {
-                // The error is the reply, unless the client wants none.
-                let operation = &receiving.operation;
-                let hidden = operation.quiet && operation.verb != Verb::MetaSet;
-                talk.pending.fill(slot, reply, from + 4, if hidden { from + 4 } else { to });
-                talk.parser.swallow(u64::from(operation.value.len) + 2);
+                // The error, unless the client wants none, is the reply.
+                talk.pending.fill(slot, reply, from + 4, to);
+                talk.parser.swallow_value(receiving.operation.value.len);
             }
         }
     }
@@ -628,15 +652,16 @@ impl<'a> Serve<'a> {
         let cursor = self.items.fill(cursor, &input[*at..*at + count]);
         *at += count;
         receiving.place = Some((id, cursor));
-        if cursor.left() > 0 || input.len() - *at < 2 {
+        let terminator_len = talk.parser.terminator_len();
+        if cursor.left() > 0 || input.len() - *at < terminator_len {
             return false;
         }
         let State::Receiving(receiving) = std::mem::replace(&mut talk.state, State::Parsing) else {
             unreachable!("it was receiving a moment ago");
         };
         let Receiving { operation, bytes, shard, .. } = *receiving;
-        let terminated = &input[*at..*at + 2] == b"\r\n";
-        *at += 2;
+        let terminated = b"\r\n".starts_with(&input[*at..*at + terminator_len]);
+        *at += terminator_len;
         if !terminated {
             self.chore(shard, Task::Abandon(id));
             if !operation.quiet || operation.verb == Verb::MetaSet {
@@ -656,14 +681,6 @@ impl<'a> Serve<'a> {
         }
         true
     }
-}
-
-/// There is no room for a long value: it is swallowed.
-fn refuse_value(talk: &mut Talk, operation: &Operation, text: &[u8], output: &mut Reply) {
-    if !operation.quiet || operation.verb == Verb::MetaSet {
-        talk.pending.sink(output).out.put(text);
-    }
-    talk.parser.swallow(u64::from(operation.value.len) + 2);
 }
 
 /// The item that the reply to a reservation names, if there was room.
@@ -696,9 +713,9 @@ fn run(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock,
                 Task::Commit(operation, id) => set::commit(shard, operation, bytes, *id, clock, reply),
                 Task::Reserve(operation) => match set::reserve(shard, operation, bytes) {
                     Ok(id) => reply.out.put(&id.bits().to_le_bytes()),
-                    Err(text) => {
+                    Err(OutOfMemory) => {
                         reply.out.put(&[0; 4]);
-                        reply.out.put(text);
+                        set::refuse(operation, reply);
                     }
                 },
                 Task::Abandon(id) => shard.store.abandon(*id),

@@ -199,7 +199,7 @@ impl World {
         let (hasher, items) = (self.hasher.clone(), self.items.clone());
         let line = |line| Line {
             client: conversation(worker * 2 + line, random),
-            talk: Talk::new(line, worker as u64),
+            talk: Talk::new(line, worker as u64, Parser::Undecided),
             input: Vec::new(),
         };
         Site {

@@ -1,0 +1,293 @@
+//! The binary protocol: one packet, one operation.
+//!
+//! What memcached 1.6 has against a packet it mostly says and then closes the connection; what it knows nothing of it
+//! answers with an error and goes on behind. What is wrong with a packet is found in its header, before the rest is waited
+//! for, so that nothing is kept for a packet that is refused.
+//!
+//! What is written into the operation: `BinaryGet`: `key`, `exptime`. `BinarySet`: `key`, `value`, `client_flags`,
+//! `exptime`, `cas`, `too_large`. `BinaryDelete`: `key`, `cas`. `BinaryArithmetic`: `key`, `cas`, `delta`, `initial`,
+//! `vivify`. `BinarySay`: `client_flags`. `Admin`: `tokens`. All: `verb`, `quiet`, `mode`, `opaque`, `flags` and
+//! `too_large`.
+//!
+//! Wanted difference from memcached: an unknown command with a key or extras does not take as many bytes of what follows
+//! along.
+
+use super::packet::{HEADER_LEN, Header, Status, opcode};
+use super::parser::Parse;
+use super::token::KEY_LENGTH_MAX;
+use super::{Limits, Operation, Span, Step, Verb, flag};
+
+pub use super::packet::REQUEST;
+
+/// Largest body that is listened to at all.
+const BODY_LENGTH_MAX: u32 = 1 << 30;
+
+/// The expiry of incr and decr that means: do not create.
+const NO_INITIAL: u32 = 0xffff_ffff;
+
+/// What a connection's parser remembers between calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Parser {
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// A packet begins.
+    #[default]
+    Packet,
+    /// The next bytes are a body that nobody wants.
+    Swallow { bytes: u64 },
+    /// The last reply was the last one.
+    Closing,
+}
+
+impl Parse for Parser {
+    #[inline]
+    fn next(&mut self, input: &mut [u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step {
+        loop {
+            match self.state {
+                State::Packet => return self.packet(input, at, limits, operation),
+                State::Closing => return Step::Close,
+                State::Swallow { bytes } => {
+                    let taken = bytes.min((input.len() - *at) as u64);
+                    *at += taken as usize;
+                    if taken < bytes {
+                        self.state = State::Swallow { bytes: bytes - taken };
+                        return Step::Incomplete;
+                    }
+                    self.state = State::Packet;
+                }
+            }
+        }
+    }
+}
+
+impl Parser {
+    /// Has the next `bytes` bytes thrown away. Only between packets.
+    pub fn swallow(&mut self, bytes: u64) {
+        debug_assert!(self.is_idle(), "the bytes to swallow are those after a packet");
+        if bytes > 0 {
+            self.state = State::Swallow { bytes };
+        }
+    }
+
+    /// Whether the next byte begins a packet.
+    pub fn is_idle(&self) -> bool {
+        self.state == State::Packet
+    }
+
+    #[inline]
+    fn packet(&mut self, input: &[u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step {
+        let start = *at;
+        let Some(bytes) = input.get(start..).and_then(<[u8]>::first_chunk) else { return Step::Incomplete };
+        let Some(header) = Header::read(bytes) else { return Step::Close };
+        operation.mode = header.opcode;
+        operation.opaque = header.opaque;
+        operation.cas = header.cas;
+        operation.flags = if header.cas == 0 { 0 } else { flag(b'C') };
+        operation.too_large = false;
+        let (extras_len, key_len) = (usize::from(header.extras_len), usize::from(header.key_len));
+        let Some(value_len) = (header.body_len as usize).checked_sub(extras_len + key_len) else {
+            return self.refuse(Status::UNKNOWN_COMMAND, operation);
+        };
+        if key_len > KEY_LENGTH_MAX || header.body_len > BODY_LENGTH_MAX {
+            return self.refuse(Status::INVALID, operation);
+        }
+        // As memcached: what a touch, a gat or a stat brings behind its key is the next packet.
+        let Some(form) = Form::of(header.opcode) else {
+            *at = start + HEADER_LEN;
+            self.swallow(u64::from(header.body_len));
+            return say(Status::UNKNOWN_COMMAND, false, operation);
+        };
+        if !form.fits(extras_len, key_len, value_len) {
+            return self.refuse(Status::INVALID, operation);
+        }
+        let key_start = start + HEADER_LEN + extras_len;
+        let body = key_start + key_len;
+        let Some(extras) = input.get(start + HEADER_LEN..body) else { return Step::Incomplete };
+        operation.key = Span { start: key_start as u32, len: key_len as u32 };
+        operation.quiet = form.quiet;
+        *at = body;
+        match form.kind {
+            Kind::Get => {
+                operation.verb = Verb::BinaryGet;
+                Step::Operation
+            }
+            Kind::Touch => {
+                operation.verb = Verb::BinaryGet;
+                operation.exptime = exptime(u32_at(extras, 0));
+                Step::Operation
+            }
+            Kind::Set => {
+                operation.client_flags = u32_at(extras, 0);
+                operation.exptime = exptime(u32_at(extras, 4));
+                self.value(start, value_len, input, at, limits, operation)
+            }
+            Kind::Append => {
+                operation.client_flags = 0;
+                operation.exptime = 0;
+                self.value(start, value_len, input, at, limits, operation)
+            }
+            Kind::Delete => {
+                operation.verb = Verb::BinaryDelete;
+                Step::Operation
+            }
+            Kind::Arithmetic => {
+                operation.verb = Verb::BinaryArithmetic;
+                operation.delta = u64_at(extras, 0);
+                operation.initial = u64_at(extras, 8);
+                let expiry = u32_at(extras, 16);
+                if expiry != NO_INITIAL {
+                    operation.flags |= flag(b'N');
+                    operation.vivify = exptime(expiry);
+                }
+                Step::Operation
+            }
+            Kind::Noop => say(Status::SUCCESS, false, operation),
+            Kind::Quit => {
+                self.state = State::Closing;
+                say(Status::SUCCESS, form.quiet, operation)
+            }
+            Kind::Version | Kind::Flush | Kind::Stat => {
+                operation.verb = Verb::Admin;
+                operation.tokens = Span::new(start, body);
+                Step::Operation
+            }
+            Kind::SaslList | Kind::Sasl => {
+                self.swallow(value_len as u64);
+                say(Status::UNKNOWN_COMMAND, false, operation)
+            }
+        }
+    }
+
+    /// The value of a storage command, all else of which is in `operation`; it begins at `*at`, the packet at `start`.
+    #[inline]
+    fn value(
+        &mut self,
+        start: usize,
+        value_len: usize,
+        input: &[u8],
+        at: &mut usize,
+        limits: &Limits,
+        operation: &mut Operation,
+    ) -> Step {
+        operation.verb = Verb::BinarySet;
+        operation.value = Span { start: *at as u32, len: value_len as u32 };
+        if limits.too_large(operation.key.len as usize, operation.client_flags, value_len) {
+            operation.too_large = true;
+            operation.value.len = 0;
+            self.swallow(value_len as u64);
+            Step::Operation
+        } else if input.len() - *at >= value_len {
+            *at += value_len;
+            Step::Operation
+        } else if value_len <= limits.inline_max as usize {
+            *at = start;
+            Step::Incomplete
+        } else {
+            Step::Data
+        }
+    }
+
+    /// The error, and no more.
+    #[cold]
+    fn refuse(&mut self, status: Status, operation: &mut Operation) -> Step {
+        self.state = State::Closing;
+        say(status, false, operation)
+    }
+}
+
+/// What the commands of an opcode look like.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    kind: Kind,
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Get,
+    Touch,
+    Set,
+    Append,
+    Delete,
+    Arithmetic,
+    Noop,
+    Version,
+    Quit,
+    Flush,
+    Stat,
+    SaslList,
+    Sasl,
+}
+
+impl Form {
+    #[inline]
+    fn of(code: u8) -> Option<Form> {
+        let (kind, quiet) = match code {
+            opcode::GET | opcode::GETK => (Kind::Get, false),
+            opcode::GETQ | opcode::GETKQ => (Kind::Get, true),
+            opcode::SET | opcode::ADD | opcode::REPLACE => (Kind::Set, false),
+            opcode::SETQ | opcode::ADDQ | opcode::REPLACEQ => (Kind::Set, true),
+            opcode::APPEND | opcode::PREPEND => (Kind::Append, false),
+            opcode::APPENDQ | opcode::PREPENDQ => (Kind::Append, true),
+            opcode::TOUCH | opcode::GAT | opcode::GATK => (Kind::Touch, false),
+            opcode::GATQ | opcode::GATKQ => (Kind::Touch, true),
+            opcode::DELETE => (Kind::Delete, false),
+            opcode::DELETEQ => (Kind::Delete, true),
+            opcode::INCREMENT | opcode::DECREMENT => (Kind::Arithmetic, false),
+            opcode::INCREMENTQ | opcode::DECREMENTQ => (Kind::Arithmetic, true),
+            opcode::NOOP => (Kind::Noop, false),
+            opcode::VERSION => (Kind::Version, false),
+            opcode::QUIT => (Kind::Quit, false),
+            opcode::QUITQ => (Kind::Quit, true),
+            opcode::FLUSH => (Kind::Flush, false),
+            opcode::FLUSHQ => (Kind::Flush, true),
+            opcode::STAT => (Kind::Stat, false),
+            opcode::SASL_LIST => (Kind::SaslList, false),
+            opcode::SASL_AUTH | opcode::SASL_STEP => (Kind::Sasl, false),
+            _ => return None,
+        };
+        Some(Form { kind, quiet })
+    }
+
+    /// Whether a packet of this form has parts of these lengths.
+    #[inline]
+    fn fits(self, extras_len: usize, key_len: usize, value_len: usize) -> bool {
+        match self.kind {
+            Kind::Get | Kind::Delete => extras_len == 0 && key_len > 0 && value_len == 0,
+            Kind::Touch => extras_len == 4 && key_len > 0,
+            Kind::Set => extras_len == 8 && key_len > 0,
+            Kind::Append | Kind::Sasl => extras_len == 0 && key_len > 0,
+            Kind::Arithmetic => extras_len == 20 && key_len > 0 && value_len == 0,
+            Kind::Noop | Kind::Version | Kind::Quit | Kind::SaslList => extras_len + key_len + value_len == 0,
+            Kind::Flush => matches!(extras_len, 0 | 4) && key_len + value_len == 0,
+            Kind::Stat => extras_len == 0,
+        }
+    }
+}
+
+/// An exptime has no sign here. What lies beyond the time that a signed one can say is as far as that can say.
+#[inline]
+pub fn exptime(seconds: u32) -> i32 {
+    i32::try_from(seconds).unwrap_or(i32::MAX)
+}
+
+/// The number at an offset of extras, whose length was checked.
+#[inline]
+fn u32_at(extras: &[u8], at: usize) -> u32 {
+    extras[at..].first_chunk().map_or(0, |&bytes| u32::from_be_bytes(bytes))
+}
+
+#[inline]
+fn u64_at(extras: &[u8], at: usize) -> u64 {
+    extras[at..].first_chunk().map_or(0, |&bytes| u64::from_be_bytes(bytes))
+}
+
+fn say(status: Status, quiet: bool, operation: &mut Operation) -> Step {
+    operation.verb = Verb::BinarySay;
+    operation.client_flags = u32::from(status.0);
+    operation.quiet = quiet;
+    Step::Operation
+}
