@@ -14,13 +14,16 @@
 //! <~ STAT get_hits 1           pass over `STAT` lines until this one
 //! = closed                     expect the server to close the connection
 //! = nothing                    expect no reply: a silent exchange, which the next reply proves
+//! >p get key=a                 send a packet of the binary protocol; its words are those of `packet.rs`
+//! <p get flags=0 val=x cas=<N> expect exactly this packet
+//! <~p stat key=get_hits val=1  pass over `stat` packets until this one
 //! @differs why                 before an exchange in which memcached 1.6.18 answers otherwise:
-//! <m END                       what memcached answers instead of all the `<` of this exchange; also <m- <mn <m~ =m
+//! <m END                       what memcached answers instead of all the `<` of this exchange; also <m- <mn <m~ <mp =m
 //! ```
 //!
 //! ` | ` ends a line and begins the next, in what is sent and expected: `> set a 0 0 1 | 5`, `< VALUE a 0 1 | 5 | END`.
-//! `@` lines before the first title are for the whole file. A conversation ends with `mn`, unasked, so a reply too
-//! many is found even in the last exchange.
+//! `@` lines before the first title are for the whole file. A conversation ends with `mn`, or with a noop if it was one of
+//! packets, unasked, so a reply too many is found even in the last exchange.
 //!
 //! In what is sent and expected, `\r \n \0 \t \\ \{ \< \xNN` are escapes, `{a*251}` is 251 times `a`, `${name}` a
 //! variable. In what is expected, `<N>` is any number, `<name>` a number that becomes the variable `name`, `<98..100>`
@@ -30,6 +33,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::client::{Client, Silence, shown};
+use crate::packet::{self, Packet, Words};
 use crate::server::{Program, Server};
 
 /// Reads the conversations of `file` and has `program`, run with `flags`, hold up its side of each of them. Every
@@ -77,7 +81,14 @@ struct Exchange {
 struct Send {
     line: usize,
     text: String,
-    terminated: bool,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Line,
+    Bytes,
+    Packet,
 }
 
 #[derive(Clone, Debug)]
@@ -92,6 +103,8 @@ enum What {
     NewlineOnly(String),
     Bytes(String),
     Until(String),
+    Packet(String),
+    UntilPacket(String),
     Closed,
     Nothing,
 }
@@ -129,19 +142,20 @@ fn parse(file: &str, text: &str) -> Vec<Conversation> {
             "@differs" if !rest.is_empty() => {
                 current.exchanges.push(Exchange { differs: true, ..Exchange::default() });
             }
-            ">" | ">-" => {
+            ">" | ">-" | ">p" => {
                 let goes_on = current.exchanges.last().is_some_and(|exchange| exchange.expected.is_empty());
                 if !goes_on {
                     current.exchanges.push(Exchange::default());
                 }
                 let exchange = current.exchanges.last_mut().expect("there is one now");
-                let terminated = mark == ">";
-                let texts: Vec<&str> = if terminated { rest.split(" | ").collect() } else { vec![rest] };
-                exchange.sends.extend(texts.iter().map(|&text| Send {
-                    line: number,
-                    text: text.to_owned(),
-                    terminated,
-                }));
+                let form = match mark {
+                    ">" => Form::Line,
+                    ">-" => Form::Bytes,
+                    _ => Form::Packet,
+                };
+                let texts: Vec<&str> = if form == Form::Bytes { vec![rest] } else { rest.split(" | ").collect() };
+                let send = |&text: &&str| Send { line: number, text: text.to_owned(), form };
+                exchange.sends.extend(texts.iter().map(send));
             }
             _ => {
                 let Some(exchange) = current.exchanges.last_mut().filter(|exchange| !exchange.sends.is_empty()) else {
@@ -153,6 +167,8 @@ fn parse(file: &str, text: &str) -> Vec<Conversation> {
                     "<-" => vec![What::Bytes(rest.to_owned())],
                     "<n" => vec![What::NewlineOnly(rest.to_owned())],
                     "<~" => vec![What::Until(rest.to_owned())],
+                    "<p" => rest.split(" | ").map(|packet| What::Packet(packet.to_owned())).collect(),
+                    "<~p" => vec![What::UntilPacket(rest.to_owned())],
                     "=" if rest == "closed" => vec![What::Closed],
                     "=" if rest == "nothing" => vec![What::Nothing],
                     _ => wrong("not a line of a conversation"),
@@ -190,8 +206,11 @@ fn hold(file: &str, conversation: &Conversation, program: Program, flags: &[&str
         let mut request = Vec::new();
         for send in &exchange.sends {
             let place = format!("{file}:{}", send.line);
-            request.extend(expand(&place, &send.text, &variables));
-            request.extend(if send.terminated { b"\r\n".as_slice() } else { b"" });
+            match send.form {
+                Form::Line => request.extend([expand(&place, &send.text, &variables), b"\r\n".to_vec()].concat()),
+                Form::Bytes => request.extend(expand(&place, &send.text, &variables)),
+                Form::Packet => request.extend(Words::of(&send.text).request(|text| expand(&place, text, &variables))),
+            }
         }
         let differs = program == Program::Memcached && exchange.differs;
         let expectations = if differs { &exchange.expected_of_memcached } else { &exchange.expected };
@@ -218,10 +237,20 @@ fn hold(file: &str, conversation: &Conversation, program: Program, flags: &[&str
     }
     if !closed {
         // Whatever came too much stands before the answer to this.
-        let _ = client.try_send(b"mn\r\n");
-        let last = client.line();
-        if last != Ok(b"MN\r\n".to_vec()) {
-            let got = read(last, &client);
+        let sends = conversation.exchanges.iter().flat_map(|exchange| &exchange.sends);
+        let last = match sends.last().map(|send| send.form) {
+            Some(Form::Packet) => {
+                let _ = client.try_send(&packet::request("noop"));
+                let place = format!("{file}: the noop at the end");
+                meet(&place, &What::Packet("noop".to_owned()), &mut client, &mut variables).map_err(|(_, got)| got)
+            }
+            _ => {
+                let _ = client.try_send(b"mn\r\n");
+                let line = client.line();
+                if line == Ok(b"MN\r\n".to_vec()) { Ok(()) } else { Err(read(line, &client)) }
+            }
+        };
+        if let Err(got) = last {
             return Err(format!(
                 "{file}: after the end of \"{}\" ({program:?} {}), nothing was expected\n  got       {got}\n",
                 conversation.title,
@@ -265,6 +294,21 @@ fn meet(place: &str, what: &What, client: &mut Client, variables: &mut Variables
         What::NewlineOnly(text) => match client.line() {
             Ok(line) if matches_text(place, text, line.strip_suffix(b"\n").unwrap_or(&line), variables) => Ok(()),
             other => Err((format!("\"{text}\\n\""), read(other, client))),
+        },
+        What::Packet(text) => match Packet::receive(client) {
+            Ok(Ok(packet)) if matches_packet(place, text, &packet, variables) => Ok(()),
+            Ok(Ok(packet)) => Err((text.clone(), packet.shown())),
+            Ok(Err(bytes)) => Err((text.clone(), shown(&bytes))),
+            Err(silence) => Err((text.clone(), read(Err(silence), client))),
+        },
+        What::UntilPacket(text) => loop {
+            match Packet::receive(client) {
+                Ok(Ok(packet)) if matches_packet(place, text, &packet, variables) => return Ok(()),
+                Ok(Ok(packet)) if packet.opcode == Words::of("stat").opcode && !packet.key.is_empty() => {}
+                Ok(Ok(packet)) => return Err((format!("among others, {text}"), packet.shown())),
+                Ok(Err(bytes)) => return Err((format!("among others, {text}"), shown(&bytes))),
+                Err(silence) => return Err((format!("among others, {text}"), read(Err(silence), client))),
+            }
         },
         What::Until(text) => loop {
             match client.line() {
@@ -381,6 +425,29 @@ fn matches_text(place: &str, text: &str, line: &[u8], variables: &mut Variables)
     let pieces = pieces(place, text, variables);
     let mut captured = Vec::new();
     let matched = matches_pieces(&pieces, line, &mut captured);
+    if matched {
+        variables.extend(captured);
+    }
+    matched
+}
+
+/// Whether a packet is the one in words; if so, its captures have become variables.
+fn matches_packet(place: &str, text: &str, packet: &Packet, variables: &mut Variables) -> bool {
+    let words = Words::of(text);
+    let value = match words.number("num") {
+        Some(number) => vec![Piece::Literal(number.to_be_bytes().to_vec())],
+        None => pieces(place, words.get("val").unwrap_or(words.message()), variables),
+    };
+    let cas = pieces(place, words.get("cas").unwrap_or("0"), variables);
+    let key = expand(place, words.get("key").unwrap_or(""), variables);
+    let mut captured = Vec::new();
+    let matched = packet.opcode == words.opcode
+        && u64::from(packet.status) == words.number("status").unwrap_or(0)
+        && packet.extras == words.extras()
+        && packet.key == key
+        && u64::from(packet.opaque) == words.number("opaque").unwrap_or(packet::OPAQUE.into())
+        && matches_pieces(&value, &packet.value, &mut captured)
+        && matches_pieces(&cas, packet.cas.to_string().as_bytes(), &mut captured);
     if matched {
         variables.extend(captured);
     }

@@ -54,6 +54,9 @@ topics! {
     admin
     crawler
     pipelining
+    binary
+    binary_errors
+    binary_stat
 }
 
 /// Time is moved by `debugtime`, which neither a plain build nor Debian's memcached has.

@@ -12,6 +12,7 @@ mod conversation;
 mod server;
 
 mod client;
+mod packet;
 mod peers;
 
 mod clients;
