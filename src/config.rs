@@ -618,7 +618,12 @@ const FLAGS: &[(&str, &[Flag])] = &[
             Flag('s', "unix-socket", One("file"), "Unix socket to listen on, instead of TCP (default: none)"),
             Flag('a', "unix-mask", One("mode"), "Permissions of the unix socket, octal (default: 700)"),
             Flag('b', "listen-backlog", One("count"), "Connections that may wait to be accepted (default: 1024)"),
-            Flag('B', "protocol", One("name"), "ascii, binary, or auto: as the first byte of a connection says (default: auto)"),
+            Flag(
+                'B',
+                "protocol",
+                One("name"),
+                "ascii, binary, or auto: as the first byte of a connection says (default: auto)",
+            ),
             Flag('U', "udp-port", One("port"), "UDP port; 0, off, is all that is built (default: 0)"),
         ],
     ),

@@ -291,3 +291,130 @@ fn say(status: Status, quiet: bool, operation: &mut Operation) -> Step {
     operation.quiet = quiet;
     Step::Operation
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 2048 };
+
+    fn packet(opcode: u8, extras: &[u8], key: &[u8], value: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![REQUEST, opcode, 0, key.len() as u8, extras.len() as u8, 0, 0, 0];
+        bytes.extend(((extras.len() + key.len() + value.len()) as u32).to_be_bytes());
+        bytes.extend(7_u32.to_be_bytes());
+        bytes.extend(9_u64.to_be_bytes());
+        [&bytes, extras, key, value].concat()
+    }
+
+    /// One operation after another, as long as there are any, in words.
+    fn parse(parser: &mut Parser, input: &mut [u8], at: &mut usize, words: &mut Vec<String>) -> Step {
+        let mut operation =
+            Operation { client_flags: 77, exptime: 77, flags: !0, too_large: true, ..Default::default() };
+        loop {
+            match parser.next(input, at, &LIMITS, &mut operation) {
+                Step::Operation => {}
+                step => return step,
+            }
+            let Operation { verb, quiet, mode, too_large, opaque, .. } = operation;
+            let Operation { client_flags, exptime, vivify, cas, delta, initial, .. } = operation;
+            let key = operation.key;
+            let key = if verb.is_keyed() { key.of(input).escape_ascii().to_string() } else { String::new() };
+            words.push(match verb {
+                Verb::BinaryGet => format!("get {mode:#x} {key} {exptime} {quiet} {opaque}"),
+                Verb::BinarySet => {
+                    let value = operation.value.of(input).escape_ascii();
+                    format!("set {mode:#x} {key} {value} {client_flags} {exptime} {cas} {quiet} {too_large}")
+                }
+                Verb::BinaryDelete => format!("delete {key} {cas} {quiet}"),
+                Verb::BinaryArithmetic => {
+                    let vivify = operation.has(b'N').then_some(vivify);
+                    format!("incr {mode:#x} {key} {delta} {initial} {vivify:?} {} {quiet}", operation.has(b'C'))
+                }
+                Verb::BinarySay => format!("say {mode:#x} {client_flags:#x} {quiet}"),
+                Verb::Admin => format!("admin {}", operation.tokens.of(input).len()),
+                other => panic!("{other:?} does not come in packets"),
+            });
+            operation.exptime = 77;
+        }
+    }
+
+    #[test]
+    fn packets_are_the_same_however_they_are_cut() {
+        let extras = [&5_u64.to_be_bytes()[..], &6_u64.to_be_bytes(), &0xffff_ffff_u32.to_be_bytes()].concat();
+        let input = [
+            packet(opcode::GETKQ, b"", b"key", b""),
+            packet(opcode::GAT, &[0xff; 4], b"key", b""),
+            packet(opcode::SETQ, &[0, 0, 0, 5, 0, 0, 0, 60], b"key", b"value"),
+            packet(opcode::APPEND, b"", b"key", b""),
+            packet(opcode::DELETE, b"", b"k", b""),
+            packet(opcode::INCREMENT, &extras, b"n", b""),
+            packet(0x77, b"extras", b"key", b"value"),
+            packet(opcode::SASL_AUTH, b"", b"PLAIN", b"secret"),
+            packet(opcode::SET, &[0; 8], b"big", &[b'v'; 1 << 20]),
+            packet(opcode::STAT, b"", b"items", b""),
+            packet(opcode::NOOP, b"", b"", b""),
+            packet(opcode::QUITQ, b"", b"", b""),
+            packet(opcode::NOOP, b"", b"", b""),
+        ]
+        .concat();
+        let expected = [
+            "get 0xd key 77 true 7",
+            "get 0x1d key 2147483647 false 7",
+            "set 0x11 key value 5 60 9 true false",
+            "set 0xe key  0 0 9 false false",
+            "delete k 9 false",
+            "incr 0x5 n 5 6 None true false",
+            "say 0x77 0x81 false",
+            "say 0x21 0x81 false",
+            "set 0x1 big  0 0 9 false true",
+            "admin 29",
+            "say 0xa 0x0 false",
+            "say 0x17 0x0 true",
+        ];
+        for step in [1, 7, 24, 25, 100, 1 << 22] {
+            let (mut parser, mut words) = (Parser::default(), Vec::new());
+            let (mut buffer, mut at) = (Vec::new(), 0);
+            let mut last = Step::Incomplete;
+            for piece in input.chunks(step) {
+                buffer.extend_from_slice(piece);
+                if last == Step::Incomplete {
+                    last = parse(&mut parser, &mut buffer, &mut at, &mut words);
+                }
+                buffer.drain(..at);
+                at = 0;
+            }
+            assert_eq!(words, expected, "in pieces of {step}");
+            assert_eq!(last, Step::Close, "in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_left_to_the_caller() {
+        let bytes = packet(opcode::SET, &[0; 8], b"key", &[b'v'; 5000]);
+        let (mut parser, mut operation, mut at) = (Parser::default(), Operation::default(), 0);
+        let mut some = bytes[..100].to_vec();
+        assert_eq!(parser.next(&mut some, &mut at, &LIMITS, &mut operation), Step::Data);
+        assert_eq!((at, operation.value), (35, Span { start: 35, len: 5000 }));
+        assert!(parser.is_idle());
+        let (mut all, mut at) = (bytes, 0);
+        assert_eq!(parser.next(&mut all, &mut at, &LIMITS, &mut operation), Step::Operation);
+        assert_eq!((at, operation.value), (5035, Span { start: 35, len: 5000 }));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_before_the_rest_comes() {
+        // Key and body lengths of a get, and the status that the header alone earns.
+        for (key_len, body_len, status) in
+            [(5_u16, 3_u32, 0x81), (300, 300, 0x4), (65535, 65535, 0x4), (5, 1 << 31, 0x4), (0, 0, 0x4)]
+        {
+            let mut header = vec![REQUEST, opcode::GET];
+            header.extend(key_len.to_be_bytes());
+            header.extend([0; 4]);
+            header.extend(body_len.to_be_bytes());
+            header.extend([0; 12]);
+            let (mut words, mut at) = (Vec::new(), 0);
+            assert_eq!(parse(&mut Parser::default(), &mut header, &mut at, &mut words), Step::Close);
+            assert_eq!(words, [format!("say 0x0 {status:#x} false")]);
+        }
+    }
+}

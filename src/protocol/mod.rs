@@ -8,8 +8,8 @@
 
 pub mod parser;
 
-pub mod text;
 pub mod meta;
+pub mod text;
 pub mod token;
 
 pub mod binary;

@@ -181,15 +181,7 @@ pub fn named(out: &mut Output, head: Head, status: Status, key: &[u8], value: &[
 /// An item: client flags, its key if that is not empty, and as much as `value` has of the `value_len` bytes of its value;
 /// the rest comes behind it.
 #[inline]
-pub fn item(
-    out: &mut Output,
-    head: Head,
-    client_flags: u32,
-    cas: u64,
-    key: &[u8],
-    value: &[u8],
-    value_len: usize,
-) {
+pub fn item(out: &mut Output, head: Head, client_flags: u32, cas: u64, key: &[u8], value: &[u8], value_len: usize) {
     const FLAGS_LEN: usize = 4;
     let body_len = FLAGS_LEN + key.len() + value_len;
     let room = out.room(HEADER_LEN + FLAGS_LEN + key.len() + value.len());

@@ -25,8 +25,8 @@
 use std::ops::Range;
 
 use super::meta::{self, BAD_FORMAT, Refusal};
-use super::token::{self, KEY_LENGTH_MAX, Tokens, after_terminator, find_end, find_low, plain_digits, skip_spaces};
 use super::parser::Parse;
+use super::token::{self, KEY_LENGTH_MAX, Tokens, after_terminator, find_end, find_low, plain_digits, skip_spaces};
 use super::{Limits, Operation, Span, Step, Verb};
 
 /// Bytes without a newline that are waited for; memcached's limit. More must be a `get`, or the connection is closed.

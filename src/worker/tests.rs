@@ -4,6 +4,8 @@
 use super::super::mailbox::Mail;
 use super::*;
 use crate::clock::NEVER;
+use crate::protocol::encode::Output;
+use crate::protocol::packet::{self, Head, Status, opcode};
 use crate::store::arena::Arena;
 use crate::store::slab::Budget;
 use crate::store::{Store, StoreOptions};
@@ -66,7 +68,7 @@ struct World {
     clock: Clock,
 }
 
-/// A worker with two clients.
+/// A worker with three clients, one of which speaks in packets.
 struct Site<'a> {
     world: &'a World,
     worker: usize,
@@ -156,6 +158,94 @@ fn conversation(client: usize, random: &mut Random) -> Client {
     Client { number: client, input, sent: 0, expected, received: Vec::new() }
 }
 
+/// The same in packets: on keys of the client's own, of every length, quiet or not.
+fn packets(client: usize, random: &mut Random) -> Client {
+    let mut model: HashMap<String, Vec<u8>> = HashMap::new();
+    let (mut input, mut expected) = (Vec::new(), Output::default());
+    for number in 0..OPERATIONS as u32 {
+        let key = format!("c{client}-{}", random.below(12));
+        let len = if random.below(12) == 0 { 3000 + random.below(LONG) } else { random.below(60) };
+        let value: Vec<u8> = (0..len).map(|_| b'a' + random.below(26) as u8).collect();
+        let quiet = random.below(3) == 0;
+        let mut send = |opcode, extras: &[u8], key: &str, value: &[u8]| {
+            let body_len = extras.len() + key.len() + value.len();
+            input.extend([packet::REQUEST, opcode, 0, key.len() as u8, extras.len() as u8, 0, 0, 0]);
+            input.extend((body_len as u32).to_be_bytes());
+            input.extend(number.to_be_bytes());
+            input.extend([&[0; 8], extras, key.as_bytes(), value].concat());
+            Head { opcode, opaque: number }
+        };
+        let out = &mut expected;
+        match random.below(8) {
+            0..3 => {
+                let opcode = if quiet { opcode::SETQ } else { opcode::SET };
+                let head = send(opcode, &[0, 0, 0, 7, 0, 0, 0, 0], &key, &value);
+                model.insert(key, value);
+                if !quiet {
+                    packet::success(out, head, b"", 0);
+                }
+            }
+            3 => {
+                let head = send(if quiet { opcode::APPENDQ } else { opcode::APPEND }, b"", &key, &value);
+                match model.get_mut(&key) {
+                    Some(old) => {
+                        old.extend(&value);
+                        if !quiet {
+                            packet::success(out, head, b"", 0);
+                        }
+                    }
+                    None => packet::failure(out, head, Status::NOT_STORED),
+                }
+            }
+            4 => {
+                let head = send(if quiet { opcode::DELETEQ } else { opcode::DELETE }, b"", &key, b"");
+                match model.remove(&key) {
+                    Some(_) if quiet => {}
+                    Some(_) => packet::success(out, head, b"", 0),
+                    None => packet::failure(out, head, Status::NOT_FOUND),
+                }
+            }
+            5 => {
+                // A counter: created by the first.
+                let name = format!("n{client}");
+                let extras = [&1_u64.to_be_bytes()[..], &1_u64.to_be_bytes(), &[0; 4]].concat();
+                let head = send(opcode::INCREMENT, &extras, &name, b"");
+                let count = model.entry(name).or_default();
+                count.push(b'x');
+                packet::success(out, head, &(count.len() as u64).to_be_bytes(), 0);
+            }
+            6 => {
+                let head = send(opcode::NOOP, b"", "", b"");
+                packet::success(out, head, b"", 0);
+            }
+            _ => {
+                for key in (0..1 + random.below(20)).map(|n| format!("c{client}-{n}")) {
+                    let opcode = if quiet { opcode::GETKQ } else { opcode::GETK };
+                    let head = send(opcode, b"", &key, b"");
+                    match model.get(&key) {
+                        Some(value) => packet::item(out, head, 7, 0, key.as_bytes(), value, value.len()),
+                        None if quiet => {}
+                        None => packet::named(out, head, Status::NOT_FOUND, key.as_bytes(), b""),
+                    }
+                }
+            }
+        }
+    }
+    Client { number: client, input, sent: 0, expected: expected.take(), received: Vec::new() }
+}
+
+/// Replies in packets, without their CAS values, of which the twin knows nothing.
+fn without_cas(mut replies: Vec<u8>) -> Vec<u8> {
+    let mut at = 0;
+    while let Some(&[packet::RESPONSE, .., b0, b1, b2, b3, _, _, _, _, _, _, _, _, _, _, _, _]) =
+        replies.get(at..).and_then(<[u8]>::first_chunk::<{ packet::HEADER_LEN }>)
+    {
+        replies[at + 16..at + 24].fill(0);
+        at += packet::HEADER_LEN + u32::from_be_bytes([b0, b1, b2, b3]) as usize;
+    }
+    replies
+}
+
 /// Moves a reply to its client, with the values that are pinned in it.
 fn transmit(serve: &mut Serve<'_>, items: &Items, client: &mut Client, reply: &mut Reply) {
     let mut at = 0;
@@ -198,7 +288,10 @@ impl World {
     fn site(&self, worker: usize, random: &mut Random) -> Site<'_> {
         let (hasher, items) = (self.hasher.clone(), self.items.clone());
         let line = |line| Line {
-            client: conversation(worker * 2 + line, random),
+            client: match line {
+                0..2 => conversation(worker * 3 + line, random),
+                _ => packets(worker * 3 + line, random),
+            },
             talk: Talk::new(line, worker as u64, Parser::Undecided),
             input: Vec::new(),
         };
@@ -206,7 +299,7 @@ impl World {
             world: self,
             worker,
             serve: Serve::new(worker, &self.exchange, &self.clock, hasher, items, LIMITS),
-            lines: (0..2).map(line).collect(),
+            lines: (0..3).map(line).collect(),
         }
     }
 }
@@ -266,7 +359,8 @@ impl Site<'_> {
 
     /// All clients got what they must get.
     fn check(&self, seed: u64) {
-        for Line { client: Client { number, received, expected, .. }, .. } in &self.lines {
+        for Line { client: Client { number, received, expected, .. }, talk, .. } in &self.lines {
+            let received = &if talk.is_binary() { without_cas(received.clone()) } else { received.clone() };
             if received == expected {
                 continue;
             }

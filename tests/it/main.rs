@@ -23,5 +23,6 @@ mod limits;
 mod memccapable;
 mod process;
 mod rude_clients;
+mod rude_packets;
 mod signals;
 mod statistics;

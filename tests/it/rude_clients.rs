@@ -11,27 +11,27 @@ use crate::server::Server;
 const GROWTH_MAX_KIB: u64 = 48 * 1024;
 
 /// A server with 64 MB for items, how much memory it had before the visit, and what it may have after it.
-struct Host {
-    server: Server,
+pub(crate) struct Host {
+    pub(crate) server: Server,
     resident_before_kib: u64,
     items_max_kib: u64,
 }
 
 impl Host {
     /// `-m megabytes`, on two workers, over TCP: its buffers are deep, and most strangers come that way.
-    fn with_memory(megabytes: u64) -> Host {
+    pub(crate) fn with_memory(megabytes: u64) -> Host {
         let mut server = Server::corecached_tcp(&["-m", &megabytes.to_string(), "-t", "2"]);
         server.assert_alive();
         let resident_before_kib = server.resident_kib();
         Host { server, resident_before_kib, items_max_kib: megabytes * 1024 }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         self.server.client()
     }
 
     #[track_caller]
-    fn assert_memory_is_bounded(&self) {
+    pub(crate) fn assert_memory_is_bounded(&self) {
         let now = self.server.resident_kib();
         let allowed = self.resident_before_kib + self.items_max_kib + GROWTH_MAX_KIB;
         assert!(
@@ -42,7 +42,7 @@ impl Host {
     }
 
     #[track_caller]
-    fn assert_unharmed(&mut self) {
+    pub(crate) fn assert_unharmed(&mut self) {
         self.server.assert_alive();
         self.assert_memory_is_bounded();
     }
@@ -373,10 +373,10 @@ fn nonsense(random: &mut Random, seed: u64) -> Vec<u8> {
 }
 
 /// Splitmix64 (Steele, Lea & Flood 2014): a seed in, the same numbers out.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
