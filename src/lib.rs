@@ -29,8 +29,8 @@
 //! `unsafe` is in `store/arena.rs`, `store/item.rs` and `worker/mailbox.rs`, behind safe functions.
 //!
 //! To read it in order, follow a `get`: [`worker`] reads the socket, [`protocol::text`] finds the words (or
-//! [`protocol::binary`]: the first byte of a connection decides), [`worker::serve`] groups and routes them, [`command`] executes them on the [`store`], [`protocol::encode`] writes the
-//! reply.
+//! [`protocol::binary`]: the first byte of a connection decides), [`worker::serve`] groups and routes them, [`command`]
+//! executes them on the [`store`], [`protocol::encode`] writes the reply.
 
 pub mod config;
 pub mod process;
