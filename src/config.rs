@@ -8,10 +8,10 @@
 //! |---|---|
 //! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W --pin`, `-U 0`, `-N 0`, `-B` |
 //! | refused | `-U` otherwise, `-N` otherwise, `-S`, `-Y`, `-Z`, `-e`, prefixes of `-l` (`tag`, `proto`, `notls`, `btls`, `mtls`), arguments without a flag |
-//! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes` |
+//! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_automove_freeratio no_modern slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes` |
 //! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges sock_cookie_id=0` |
 //! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items drop_privileges`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
-//! | `-o`, refused | `no_hashexpand no_modern sock_cookie_id ssl_* ext_* slab_automove_freeratio proxy_*` and unknown words |
+//! | `-o`, refused | `no_hashexpand sock_cookie_id ssl_* ext_* proxy_*` and unknown words |
 //!
 //! Wanted differences from memcached: it listens on loopback unless `-l` says otherwise; `-t` is the number of usable
 //! CPUs; root without `-u` is warned, not refused; `slab_chunk_max` is in kilobytes,
@@ -103,6 +103,8 @@ pub struct Config {
     pub slab_automove_ratio: f64,
     /// `-o slab_automove_window`: seconds of samples before a page moves; 3–1800. Default 10.
     pub slab_automove_window_seconds: u32,
+    /// `-o slab_automove_freeratio`: share of the pages that is kept free for any class to take; 0 to below 1. Default 0.
+    pub slab_automove_free_ratio: f64,
     /// `-o hashpower`: log2 of the buckets that the index starts with, over all shards; 12–32. Default none: 16.
     pub hash_power: Option<u32>,
     /// `-C` clears it: keep a CAS unique with every item (8 bytes). Default true.
@@ -116,7 +118,7 @@ pub struct Config {
     pub track_sizes: bool,
 
     // What is kept and for how long.
-    /// `-o lru_maintainer`: juggle the LRU segments between turns. Default true.
+    /// `-o lru_maintainer`: an LRU in segments, juggled between turns; without it there is one list. Default true.
     pub lru_maintainer: bool,
     /// `-o lru_crawler`: look for expired items between turns. Default true.
     pub lru_crawler: bool,
@@ -389,6 +391,7 @@ impl Config {
             slab_automove: 1,
             slab_automove_ratio: 0.8,
             slab_automove_window_seconds: 10,
+            slab_automove_free_ratio: 0.0,
             hash_power: None,
             cas_enabled: true,
             large_pages: false,
@@ -725,8 +728,10 @@ Words of -o, with no_ before those marked (*) to turn them off:
   slab_automove=<0-2> (*)      move them to classes that evict young items; 2: at every eviction (default: 1)
   slab_automove_ratio=<ratio>  young is below this share of the oldest class's age (default: 0.8)
   slab_automove_window=<s>     seconds of samples before a page moves, 3 to 1800 (default: 10)
+  slab_automove_freeratio=<r>  share of the pages to keep free for any class to take (default: 0)
   track_sizes                  count item sizes for stats sizes (default: off)
-  lru_maintainer (*)           keep the LRU segments in proportion in the background (default: on)
+  lru_maintainer (*)           an LRU in segments, kept in proportion in the background (default: on);
+                               without it there is one list, and pages move only by request or need
   hot_lru_pct=<percent>        share of the hot segment, 1 to 79 (default: 20)
   warm_lru_pct=<percent>       share of the warm segment, 1 to 79, both at most 80 (default: 40)
   hot_max_factor=<factor>      idle beyond this times cold's age leaves hot (default: 0.2)
@@ -743,8 +748,7 @@ Accepted, without effect here:
   read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, modern, inline_ascii_resp (*), drop_privileges (*),
   relaxed_privileges, sock_cookie_id=0
 Refused:
-  no_hashexpand, no_modern, sock_cookie_id, ssl_*, ext_*,
-  slab_automove_freeratio, proxy_*
+  no_hashexpand, sock_cookie_id, ssl_*, ext_*, proxy_*
 
 Environment: MEMCACHED_PORT_FILENAME names a file to write the bound ports to.
 Signals: INT and TERM stop the server.";
@@ -973,6 +977,13 @@ fn switch(name: &str, value: Option<&str>, config: &mut Config) -> Result<bool, 
         "no_lru_crawler" => config.lru_crawler = false,
         "lru_maintainer" => config.lru_maintainer = true,
         "no_lru_maintainer" => config.lru_maintainer = false,
+        "no_modern" => {
+            config.slab_reassign = false;
+            config.slab_automove = 0;
+            config.lru_crawler = false;
+            config.lru_maintainer = false;
+            config.maxconns_fast = false;
+        }
         "track_sizes" => config.track_sizes = true,
         "maxconns_fast" => config.maxconns_fast = true,
         "no_maxconns_fast" => config.maxconns_fast = false,
@@ -1012,6 +1023,10 @@ fn setting(option: &Suboption<'_>, config: &mut Config, chunk_max: &mut ChunkMax
         }
         "slab_automove_window" => {
             config.slab_automove_window_seconds = option.number(3, 1800, "slab_automove_window must be > 2")? as u32;
+        }
+        "slab_automove_freeratio" => {
+            let otherwise = "slab_automove_freeratio must be > 0 and < 1";
+            config.slab_automove_free_ratio = option.decimal(|ratio| ratio < 1.0, otherwise)?;
         }
         "slab_sizes" => config.slab_sizes = Some(option.slab_sizes()?),
         "slab_chunk_max" => {
@@ -1139,9 +1154,7 @@ impl<'a> Suboption<'a> {
 fn unavailable(word: &str, name: &str) -> Exit {
     let why = match name {
         "no_hashexpand" => "the index always grows",
-        "no_modern" => "the defaults of memcached 1.4 are not built (one LRU, no crawler, no page mover)",
         "sock_cookie_id" => "marks on sockets are not built; only 0 is accepted",
-        "slab_automove_freeratio" => "there is no disk tier",
         _ if name.starts_with("ext_") => "there is no disk tier",
         _ if name.starts_with("ssl_") => "This server is not built with TLS support.",
         _ if name.starts_with("proxy_") => "there is no proxy",
@@ -1565,6 +1578,15 @@ mod tests {
             &[("", 1), ("-o slab_automove=2", 2), ("-o slab_automove", 1), ("-o no_slab_automove", 0)],
         );
         check(|config| config.slab_automove_ratio, &[("", 0.8), ("-o slab_automove_ratio=1", 1.0)]);
+        check(|config| config.slab_automove_free_ratio, &[("", 0.0), ("-o slab_automove_freeratio=0.1", 0.1)]);
+        check(
+            |config| (config.slab_reassign, config.slab_automove, config.lru_crawler),
+            &[("-o modern", (true, 1, true)), ("-o no_modern", (false, 0, false))],
+        );
+        check(
+            |config| (config.lru_maintainer, config.maxconns_fast),
+            &[("-o modern", (true, true)), ("-o no_modern", (false, false))],
+        );
         check(|config| config.slab_automove_window_seconds, &[("", 10), ("-o slab_automove_window=3", 3)]);
         check(|config| config.hash_power, &[("", None), ("-o hashpower=12", Some(12)), ("-o hashpower=32", Some(32))]);
         check(
@@ -1654,6 +1676,7 @@ mod tests {
             ("-o slab_automove_ratio", 1, "Missing slab_automove_ratio argument"),
             ("-o slab_automove_ratio=0", 1, "slab_automove_ratio must be > 0 and < 1"),
             ("-o slab_automove_ratio=1.1", 1, "slab_automove_ratio must be > 0 and < 1"),
+            ("-o slab_automove_freeratio=1", 1, "slab_automove_freeratio must be > 0 and < 1"),
             ("-o slab_automove_window=2", 1, "slab_automove_window must be > 2"),
             ("-o slab_automove_window=1801", 1, "slab_automove_window must be > 2 and at most 1800"),
             ("-o slab_chunk_max", 1, "Missing slab_chunk_max argument"),
@@ -1706,12 +1729,10 @@ mod tests {
             ("-U 11211", 64, "-U: UDP is not built yet"),
             ("-U -1", 64, "-U: UDP is not built yet"),
             ("-o no_hashexpand", 64, "-o no_hashexpand: "),
-            ("-o no_modern", 64, "-o no_modern: "),
             ("-o sock_cookie_id=5", 64, "-o sock_cookie_id=5: "),
             ("-o sock_cookie_id", 64, "-o sock_cookie_id: "),
             ("-o ssl_key=k", 64, "-o ssl_key=k: This server is not built with TLS support."),
             ("-o ext_path=/mnt/x:1G", 64, "-o ext_path=/mnt/x:1G: there is no disk tier"),
-            ("-o slab_automove_freeratio=0.1", 64, "-o slab_automove_freeratio=0.1: there is no disk tier"),
             ("-o proxy_config=x", 64, "-o proxy_config=x: there is no proxy"),
         ]);
     }

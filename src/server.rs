@@ -156,11 +156,13 @@ fn store_options(config: &Config, shards: usize) -> StoreOptions {
         warm_percent: config.warm_lru_percent,
         hot_max_factor: config.hot_max_factor,
         warm_max_factor: config.warm_max_factor,
+        segmented: config.lru_maintainer,
         maintain: config.lru_maintainer,
         reassign: config.slab_reassign,
         automove: config.slab_automove,
         automove_ratio: config.slab_automove_ratio,
         automove_window: config.slab_automove_window_seconds,
+        automove_free_ratio: config.slab_automove_free_ratio,
         temporary_ttl: config.temporary_ttl_seconds,
     }
 }

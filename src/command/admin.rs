@@ -5,7 +5,7 @@
 //! 1.6.45's, and so is how a line is read: a sub-command may be cut short (`stats s`), what follows the last argument is
 //! ignored, and `noreply` at the end silences all commands but `stats`, `watch`, `version` and `quit`.
 //!
-//! Wanted differences from memcached: the LRU is always segmented; `watch` is not there yet.
+//! Wanted differences from memcached: `watch` is not there yet.
 
 use super::Shard;
 use super::binary;
@@ -77,6 +77,13 @@ pub enum Question {
         ratio: f64,
         /// Seconds of samples.
         window: u32,
+        /// Share of pages that is kept free.
+        free_ratio: f64,
+    },
+    /// `lru mode`: segmented, or flat.
+    LruMode {
+        /// Segmented.
+        segmented: bool,
     },
     /// `lru temp_ttl`
     TemporaryTtl(Option<u32>),
@@ -161,6 +168,10 @@ pub struct Settings {
     pub slab_automove_ratio: AtomicF64,
     /// `slabs automove window`, in seconds.
     pub slab_automove_window: AtomicU32,
+    /// `slabs automove freeratio`; 0: no page is kept free.
+    pub slab_automove_free_ratio: AtomicF64,
+    /// `lru mode segmented`
+    pub lru_segmented: AtomicBool,
     /// `lru_crawler enable`: whether housekeeping looks for dead items.
     pub lru_crawler: AtomicBool,
     /// `lru_crawler sleep`, in microseconds.
@@ -195,6 +206,8 @@ impl Settings {
             slab_automove: AtomicU8::new(config.slab_automove),
             slab_automove_ratio: AtomicF64::new(config.slab_automove_ratio),
             slab_automove_window: AtomicU32::new(config.slab_automove_window_seconds),
+            slab_automove_free_ratio: AtomicF64::new(config.slab_automove_free_ratio),
+            lru_segmented: AtomicBool::new(config.lru_maintainer),
             lru_crawler: AtomicBool::new(config.lru_crawler),
             lru_crawler_sleep: AtomicU32::new(config.lru_crawler_sleep_micros),
             lru_crawler_tocrawl: AtomicU32::new(config.lru_crawler_tocrawl),
@@ -481,8 +494,8 @@ fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> Plan {
         let Some(ratio) = value.and_then(float) else { return say(ERROR) };
         settings.slab_automove_ratio.set(ratio);
     } else if means(argument, "freeratio") {
-        // It concerns memcached's disk tier.
-        return say(ERROR);
+        let Some(ratio) = value.and_then(float) else { return say(ERROR) };
+        settings.slab_automove_free_ratio.set(ratio);
     } else if means(argument, "window") {
         match value.and_then(digits_u32) {
             Some(seconds @ 3..=1800) => settings.slab_automove_window.store(seconds, Ordering::Relaxed),
@@ -500,6 +513,7 @@ fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> Plan {
         level: settings.slab_automove.load(Ordering::Relaxed),
         ratio: settings.slab_automove_ratio.get(),
         window: settings.slab_automove_window.load(Ordering::Relaxed),
+        free_ratio: settings.slab_automove_free_ratio.get(),
     };
     Plan::Ask(question, Report::Text(OK))
 }
@@ -511,7 +525,7 @@ fn float(token: &[u8]) -> Option<f64> {
 }
 
 fn lru(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
-    let segmented = environment.config.lru_maintainer;
+    let maintained = environment.config.lru_maintainer;
     match arguments {
         [word, hot, warm, hot_factor, warm_factor, ..] if means(word, "tune") => {
             let (percents, factors) = ((digits_u32(hot), digits_u32(warm)), (float(hot_factor), float(warm_factor)));
@@ -522,17 +536,22 @@ fn lru(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
                 _ => say(ERROR),
             }
         }
-        [word, mode, ..] if means(word, "mode") && segmented => say(match mode {
-            mode if means(mode, "flat") => b"ERROR the LRU is always segmented\r\n",
-            mode if means(mode, "segmented") => OK,
-            _ => ERROR,
-        }),
-        [word, seconds, ..] if means(word, "temp_ttl") && segmented => match digits_i32(seconds) {
+        [word, mode, ..] if means(word, "mode") && maintained => match mode {
+            mode if means(mode, "flat") => lru_mode(false, environment.settings),
+            mode if means(mode, "segmented") => lru_mode(true, environment.settings),
+            _ => say(ERROR),
+        },
+        [word, seconds, ..] if means(word, "temp_ttl") && maintained => match digits_i32(seconds) {
             Some(seconds) => temporary_ttl(u32::try_from(seconds).ok(), environment.settings),
             None => say(ERROR),
         },
         _ => say(ERROR),
     }
+}
+
+fn lru_mode(segmented: bool, settings: &Settings) -> Plan {
+    settings.lru_segmented.store(segmented, Ordering::Relaxed);
+    Plan::Ask(Question::LruMode { segmented }, Report::Text(OK))
 }
 
 fn tune(percents: (u32, u32), factors: (f64, f64), settings: &Settings) -> Plan {
@@ -667,11 +686,13 @@ pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
             store.move_pages(REASSIGN_STEPS);
             return Answer::Reassigned(reassigned);
         }
-        &Question::Automove { level, ratio, window } => {
+        &Question::LruMode { segmented } => store.set_segmented(segmented),
+        &Question::Automove { level, ratio, window, free_ratio } => {
             let options = store.options_mut();
             options.automove = level;
             options.automove_ratio = ratio;
             options.automove_window = window;
+            options.automove_free_ratio = free_ratio;
         }
         Question::Sizes => return Answer::Sizes(sizes(shard)),
         &Question::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor } => {
@@ -991,7 +1012,8 @@ pub(super) mod tests {
             slabs automove ratio x => ERROR
             slabs automove ratio nan => ERROR
             slabs automove ratio 0.5 => OK
-            slabs automove freeratio 0.5 => ERROR
+            slabs automove freeratio => ERROR
+            slabs automove freeratio 0.5 => OK
             slabs automove window => BCLF
             slabs automove window x => BCLF
             slabs automove window 2 => CLIENT_ERROR automove window too low or too high
@@ -1017,7 +1039,9 @@ pub(super) mod tests {
             lru tune 10 20 0 2 => ERROR hot/warm age factors must be greater than 0
             lru tune 10 20 0.5 2 noreply =>
             lru mode => ERROR
-            lru mode flat => ERROR the LRU is always segmented
+            lru mode flat => OK
+            lru mode f => OK
+            lru mode flat noreply =>
             lru mode segmented => OK
             lru mode x => ERROR
             lru temp_ttl => ERROR

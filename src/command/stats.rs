@@ -286,7 +286,7 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     stats.put("dump_enabled", yes(config.dump_enabled));
     stats.put("hash_algorithm", "ahash");
     stats.put("lru_maintainer_thread", yes(config.lru_maintainer));
-    stats.put("lru_segmented", "yes");
+    stats.put("lru_segmented", on(&settings.lru_segmented));
     stats.put("hot_lru_pct", settings.hot_percent.load(Ordering::Relaxed));
     stats.put("warm_lru_pct", settings.warm_percent.load(Ordering::Relaxed));
     stats.put("hot_max_factor", factor(&settings.hot_max_factor));
@@ -309,6 +309,7 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
 /// `stats items`: classes with items.
 pub(super) fn items(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec<u8> {
     let temp = environment.settings.temp_lru.load(Ordering::Relaxed);
+    let segments = environment.config.lru_maintainer;
     let mut stats = Stats::default();
     for class in &snapshot.classes {
         let ClassSnapshot { counters, counts, ages, .. } = class;
@@ -318,14 +319,16 @@ pub(super) fn items(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec<u
         }
         let mut put = |name: &str, value: u64| stats.put(format_args!("items:{}:{name}", class.id.0), value);
         put("number", number);
-        put("number_hot", counts[Segment::Hot as usize]);
-        put("number_warm", counts[Segment::Warm as usize]);
-        put("number_cold", counts[Segment::Cold as usize]);
-        if temp {
-            put("number_temp", counts[Segment::Temp as usize]);
+        if segments {
+            put("number_hot", counts[Segment::Hot as usize]);
+            put("number_warm", counts[Segment::Warm as usize]);
+            put("number_cold", counts[Segment::Cold as usize]);
+            if temp {
+                put("number_temp", counts[Segment::Temp as usize]);
+            }
+            put("age_hot", u64::from(ages[Segment::Hot as usize]));
+            put("age_warm", u64::from(ages[Segment::Warm as usize]));
         }
-        put("age_hot", u64::from(ages[Segment::Hot as usize]));
-        put("age_warm", u64::from(ages[Segment::Warm as usize]));
         put("age", u64::from(ages[Segment::Cold as usize]));
         put("mem_requested", counters.mem_requested);
         put("evicted", counters.evicted);
@@ -336,18 +339,22 @@ pub(super) fn items(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec<u
         put("reclaimed", counters.reclaimed);
         put("expired_unfetched", counters.expired_unfetched);
         put("evicted_unfetched", counters.evicted_unfetched);
-        put("evicted_active", counters.evicted_active);
+        if segments {
+            put("evicted_active", counters.evicted_active);
+        }
         put("crawler_reclaimed", counters.crawler_reclaimed);
         put("crawler_items_checked", counters.crawler_items_checked);
         put("lrutail_reflocked", 0);
-        put("moves_to_cold", counters.moves_to_cold);
-        put("moves_to_warm", counters.moves_to_warm);
-        put("moves_within_lru", counters.moves_within_lru);
-        put("direct_reclaims", counters.direct_reclaims);
-        put("hits_to_hot", counters.hits_to_hot);
-        put("hits_to_warm", counters.hits_to_warm);
-        put("hits_to_cold", counters.hits_to_cold);
-        put("hits_to_temp", counters.hits_to_temp);
+        if segments {
+            put("moves_to_cold", counters.moves_to_cold);
+            put("moves_to_warm", counters.moves_to_warm);
+            put("moves_within_lru", counters.moves_within_lru);
+            put("direct_reclaims", counters.direct_reclaims);
+            put("hits_to_hot", counters.hits_to_hot);
+            put("hits_to_warm", counters.hits_to_warm);
+            put("hits_to_cold", counters.hits_to_cold);
+            put("hits_to_temp", counters.hits_to_temp);
+        }
     }
     stats.end()
 }

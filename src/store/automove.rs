@@ -10,6 +10,8 @@
 //! Where the ages differ by much, several pages go for one decision, because a cache of many pages would take too long
 //! otherwise; no page goes to a class that has not filled the one before.
 //!
+//! With a free ratio that share of the pages is given up ahead of need, a page a second and shard, by the oldest class.
+//!
 //! When no class of its own can help, a shard asks that shard whose coldest items are oldest, for a page at a time: with
 //! keys spread by hash all shards look alike, but with a port for each (`--port-per-core`) they need not.
 
@@ -145,7 +147,9 @@ impl Store {
         if let Some((_, age)) = poorest {
             self.budget.ask(self.slabs.shard(), age / self.options.automove_ratio.powi(RATIO_POWER));
         }
-        oldest.filter(|_| asked).map(|(from, _)| Plan { from, to: None, left: 1 })
+        let reserve = (f64::from(self.budget.limit()) * self.options.automove_free_ratio) as u32;
+        let wanted = asked || self.budget.free() < reserve;
+        oldest.filter(|_| wanted).map(|(from, _)| Plan { from, to: None, left: 1 })
     }
 
     /// Seconds that the coldest items of a class have idled, if it has items.

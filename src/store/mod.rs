@@ -65,6 +65,9 @@ pub struct StoreOptions {
     pub hot_max_factor: f64,
     /// As `hot_max_factor`, for WARM.
     pub warm_max_factor: f64,
+    /// HOT, WARM, COLD and TEMP (`lru mode segmented`), or one list for all: COLD, where a hit saves from the next
+    /// eviction. Changed by [`Store::set_segmented`].
+    pub segmented: bool,
     /// Settle the segments between turns (`-o lru_maintainer`); without it only evictions do.
     pub maintain: bool,
     /// Take pages from one class for another (`-o slab_reassign`).
@@ -75,6 +78,8 @@ pub struct StoreOptions {
     pub automove_ratio: f64,
     /// `-o slab_automove_window`, in seconds.
     pub automove_window: u32,
+    /// `-o slab_automove_freeratio`: share of all pages that is kept free for whichever class needs one.
+    pub automove_free_ratio: f64,
     /// Items that live at most this many seconds go to TEMP.
     pub temporary_ttl: Option<u32>,
 }
@@ -90,11 +95,13 @@ impl Default for StoreOptions {
             warm_percent: 40,
             hot_max_factor: 0.2,
             warm_max_factor: 2.0,
+            segmented: true,
             maintain: true,
             reassign: true,
             automove: 1,
             automove_ratio: 0.8,
             automove_window: 10,
+            automove_free_ratio: 0.0,
             temporary_ttl: None,
         }
     }
@@ -144,6 +151,8 @@ pub struct Store {
     last_cas: u64,
     /// Items that are being written to sockets: how often, and whether they died meanwhile.
     pins: HashMap<u32, Pin>,
+    /// What the first hit of an item sets: in a flat LRU it is active at once.
+    first_hit: u8,
     /// Class whose housekeeping is next.
     housekeeping_next: u8,
     mover: Mover,
@@ -179,7 +188,7 @@ impl Store {
         let slots_per_bucket_log2 = 3;
         let index =
             Index::new(options.hash_power.saturating_sub(slots_per_bucket_log2), arena_bytes / sizes[0] as usize)?;
-        Ok(Store {
+        let mut store = Store {
             slabs: Slabs::new(shard, &sizes),
             lru: Lru::new(sizes.len()),
             class_counters: vec![ClassCounters::default(); sizes.len() + 1],
@@ -195,12 +204,15 @@ impl Store {
             flush_at: 0,
             last_cas: 0,
             pins: HashMap::new(),
+            first_hit: FETCHED,
             housekeeping_next: 1,
             mover: Mover::default(),
             automover: Automover::new(sizes.len()),
             bytes: 0,
             counters: Counters::default(),
-        })
+        };
+        store.set_segmented(store.options.segmented);
+        Ok(store)
     }
 
     /// Tells the store what time it is. A flush that is due takes effect.
@@ -236,6 +248,12 @@ impl Store {
     /// Changes the options of the LRU. Sizes, CAS and hash power keep their values from the start.
     pub fn options_mut(&mut self) -> &mut StoreOptions {
         &mut self.options
+    }
+
+    /// `lru mode`: segments, or one list. Items move over in the course of housekeeping.
+    pub fn set_segmented(&mut self, segmented: bool) {
+        self.options.segmented = segmented;
+        self.first_hit = if segmented { FETCHED } else { FETCHED | ACTIVE };
     }
 
     /// Asks the processor for the index bucket of a hash: the first of the two steps ahead of an operation.
@@ -344,7 +362,7 @@ impl Store {
         let item = self.items.at(id);
         let state = item.state();
         if state & (FETCHED | ACTIVE) != FETCHED | ACTIVE {
-            item.change_state(if state & FETCHED == 0 { FETCHED } else { ACTIVE }, 0);
+            item.change_state(if state & FETCHED == 0 { self.first_hit } else { ACTIVE }, 0);
         }
         if item.last_access() != self.stamp {
             item.set_last_access(self.stamp);
@@ -507,6 +525,7 @@ impl Store {
     #[inline]
     fn segment_for(&self, deadline: u32) -> Segment {
         match self.options.temporary_ttl {
+            _ if !self.options.segmented => Segment::Cold,
             Some(ttl) if deadline != NEVER && deadline.saturating_sub(self.now) <= ttl => Segment::Temp,
             _ => Segment::Hot,
         }
@@ -677,10 +696,19 @@ impl Store {
             let state = item.state();
             if self.is_pinned(id) {
                 self.relist(class, id, segment);
-            } else if state & ACTIVE != 0 && attempt < SECOND_CHANCES && self.death(&item).is_none() {
+            } else if state & ACTIVE != 0
+                && segment != Segment::Temp
+                && attempt < SECOND_CHANCES
+                && self.death(&item).is_none()
+            {
                 item.change_state(0, ACTIVE);
-                self.class_counters[class.index()].moves_to_warm += 1;
-                self.relist(class, id, Segment::Warm);
+                if self.options.segmented {
+                    self.class_counters[class.index()].moves_to_warm += 1;
+                    self.relist(class, id, Segment::Warm);
+                } else {
+                    self.class_counters[class.index()].moves_within_lru += 1;
+                    self.relist(class, id, Segment::Cold);
+                }
             } else {
                 self.evict_item(id, class);
                 self.prefetch_victim(class);
@@ -735,6 +763,9 @@ impl Store {
 
     /// Moves up to `moves` tails of HOT, and as many of WARM, where they belong; says how many.
     fn settle(&mut self, class: ClassId, moves: usize) -> usize {
+        if !self.options.segmented {
+            return self.flatten(class, moves);
+        }
         let mut moved = 0;
         let total = self.lru.total(class);
         let cold_age = self.tail_age(class, Segment::Cold);
@@ -769,6 +800,18 @@ impl Store {
             }
         }
         moved
+    }
+
+    /// Moves up to `moves` items of the other segments to COLD, as a flat LRU has no others; says how many.
+    fn flatten(&mut self, class: ClassId, moves: usize) -> usize {
+        for moved in 0..moves {
+            let next =
+                [Segment::Temp, Segment::Hot, Segment::Warm].into_iter().find_map(|from| self.lru.tail(class, from));
+            let Some(id) = next else { return moved };
+            self.class_counters[class.index()].moves_to_cold += 1;
+            self.relist(class, id, Segment::Cold);
+        }
+        moves
     }
 
     /// Seconds since the last access of the item at the tail of a segment; 0 when it is empty.

@@ -250,3 +250,68 @@ fn a_cache_full_of_small_items_makes_room_for_large_ones() {
     let (rate, share, _) = calcified(StoreOptions { automove: 0, ..StoreOptions::default() }, 45);
     assert!(rate < 0.3 && share < 0.1, "without it: hit rate {rate}, share of pages {share}");
 }
+
+#[test]
+fn a_flat_lru_evicts_what_was_neither_stored_nor_fetched_lately() {
+    let mut store = store(2, StoreOptions { segmented: false, maintain: false, ..StoreOptions::default() });
+    for number in 0..9000 {
+        store.set(format!("k{number}").as_bytes(), &[1; 200], NEVER).expect("evicts");
+        // One hit is enough here; in segments it takes two.
+        if number == 10 || number % 1000 == 0 {
+            assert!(store.get(b"k0").is_some(), "{number}");
+        }
+    }
+    let counts =
+        store.snapshot().classes.iter().map(|class| class.counts).find(|counts| counts.iter().sum::<u64>() > 0);
+    assert!(matches!(counts, Some([0, 0, 8000..=9000, 0])), "{counts:?}");
+    assert_eq!(store.live(30, |number| format!("k{number}")), 1);
+    store.validate();
+}
+
+#[test]
+fn the_mode_of_the_lru_can_be_changed_while_it_is_full() {
+    let mut store = store(3, StoreOptions { temporary_ttl: Some(60), ..StoreOptions::default() });
+    let fill = |store: &mut Store, from: u32| {
+        for number in from..from + 20_000 {
+            let deadline = if number % 10 == 0 { 50 } else { NEVER };
+            store.set(format!("k{number}").as_bytes(), &[1; 200], deadline).expect("evicts");
+            for _ in 0..2 {
+                store.get(format!("k{}", number / 8 * 7).as_bytes());
+            }
+        }
+    };
+    let counts = |store: &Store| {
+        let mut sums = [0; 4];
+        for class in store.snapshot().classes {
+            sums = std::array::from_fn(|at| sums[at] + class.counts[at]);
+        }
+        sums
+    };
+    fill(&mut store, 0);
+    assert!(counts(&store).iter().all(|&count| count > 0));
+    let items = counts(&store).iter().sum::<u64>();
+    store.set_segmented(false);
+    for _ in 0..store.housekeeping_round() * 100 {
+        store.housekeep(256, true);
+    }
+    assert_eq!(counts(&store), [0, 0, items, 0]);
+    fill(&mut store, 20_000);
+    assert!(matches!(counts(&store), [0, 0, 1..=u64::MAX, 0]));
+    store.set_segmented(true);
+    fill(&mut store, 40_000);
+    assert!(counts(&store).iter().all(|&count| count > 0));
+    store.validate();
+}
+
+#[test]
+fn a_share_of_the_pages_is_kept_free() {
+    let mut store = store(40, StoreOptions { automove_free_ratio: 0.1, ..StoreOptions::default() });
+    for number in 0..300_000 {
+        store.set(format!("k{number}").as_bytes(), &[1; 200], NEVER).expect("evicts");
+    }
+    assert_eq!(store.budget.free(), 0);
+    for _ in 0..10 {
+        store.second(|_, _| ());
+    }
+    assert_eq!(store.budget.free(), 4);
+}
