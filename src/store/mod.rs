@@ -43,6 +43,8 @@ const SECOND_CHANCES: usize = 48;
 /// Tails of HOT and WARM settled before an eviction: a few each time, many when COLD has run empty.
 const SETTLE_MOVES: usize = 2;
 const SETTLE_MOVES_EMPTY: usize = 256;
+/// Evictions for one chunk, if all of them are of items on the page that is to leave the class.
+const CLOSED_PAGE_TRIES: usize = 16;
 /// Chunks looked at for a dead item before a live one is evicted.
 const RECLAIM_STEPS: u32 = 256;
 
@@ -668,13 +670,24 @@ impl Store {
     /// A chunk of a class that has none: from a new page, from dead items, from live ones, from other classes.
     #[inline(never)]
     fn make_room(&mut self, class: ClassId) -> Option<ItemId> {
-        if self.slabs.take_page(class, &self.budget)
-            || self.take_empty_page(class)
-            || self.reclaim(class, RECLAIM_STEPS)
-            || self.evict(class)
-            || self.take_from_other_class(class)
-        {
-            return self.slabs.allocate(class, &self.items);
+        for _ in 0..CLOSED_PAGE_TRIES {
+            if !self.slabs.take_page(class, &self.budget)
+                && !self.take_empty_page(class)
+                && !self.reclaim(class, RECLAIM_STEPS)
+                && !self.evict(class)
+                && !self.take_from_other_class(class)
+            {
+                break;
+            }
+            let chunk = self.slabs.allocate(class, &self.items);
+            if chunk.is_some() {
+                return chunk;
+            }
+            // What was freed lies on a page that is about to leave the class, and must be emptied anyway.
+        }
+        let chunk = self.chunk_of_moving_page(class);
+        if chunk.is_some() {
+            return chunk;
         }
         self.class_counters[class.index()].outofmemory += 1;
         None

@@ -329,6 +329,13 @@ impl Store {
         self.counters.slabs_moved += 1;
     }
 
+    /// A free chunk of the page that is on its way, if it is one of this class: for when all that a class would evict lies
+    /// there.
+    pub(super) fn chunk_of_moving_page(&mut self, class: ClassId) -> Option<ItemId> {
+        let page = self.mover.current.as_ref()?.page;
+        if self.slabs.class_of(page) == class { self.slabs.allocate_on(page, &self.items) } else { None }
+    }
+
     /// Leaves the page that is on its way where it is.
     pub fn stop_moving(&mut self) {
         if let Some(moving) = self.mover.current.take() {

@@ -382,6 +382,17 @@ impl Slabs {
         Some(id)
     }
 
+    /// A free chunk of a closed page that was in use before.
+    pub(super) fn allocate_on(&mut self, page_id: PageId, items: &Items) -> Option<ItemId> {
+        let page = &mut self.pages[page_id.0 as usize];
+        let id = ItemId::from_raw(page.free)?;
+        page.free = ItemId::to_raw(items.next_chunk(id));
+        self.empty -= u32::from(page.used == 0);
+        page.used += 1;
+        self.classes[usize::from(page.class)].used += 1;
+        Some(id)
+    }
+
     /// Takes a page from the budget for a class.
     pub(super) fn take_page(&mut self, class: ClassId, budget: &Budget) -> bool {
         match budget.take(self.shard) {

@@ -21,6 +21,7 @@ mod conversations;
 mod dumps;
 mod limits;
 mod memccapable;
+mod pages;
 mod process;
 mod rude_clients;
 mod rude_packets;

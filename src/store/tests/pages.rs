@@ -94,6 +94,29 @@ fn a_page_of_a_full_class_costs_the_coldest_items() {
 }
 
 #[test]
+fn a_class_whose_coldest_items_lie_on_the_page_that_leaves_still_has_room() {
+    let mut store = store(6, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut number = 0;
+    let mut set = |store: &mut Store| {
+        number += 1;
+        store.set(format!("k{number}").as_bytes(), &[3; 200], NEVER).expect("evicts");
+    };
+    (0..30_000).for_each(|_| set(&mut store));
+    for _ in 0..20 {
+        let class = store.slabs.class_for(store.items.size(6, 0, 200)).expect("small");
+        if store.reassign(Some(class), ClassId(1)) == Reassigned::NoSpare {
+            store.reassign(Some(ClassId(1)), class);
+        }
+        while store.mover.is_running() {
+            (0..50).for_each(|_| set(&mut store));
+            store.move_pages(10);
+        }
+        store.validate();
+    }
+    assert_eq!(store.snapshot().classes.iter().map(|class| class.counters.outofmemory).sum::<u64>(), 0);
+}
+
+#[test]
 fn large_items_are_rescued_chunk_by_chunk() {
     let mut store = store(12, StoreOptions { automove: 0, ..StoreOptions::default() });
     let value = |number: u32| -> Vec<u8> { (0..150_000_u32).map(|at| (at ^ (number * 7)) as u8).collect() };

@@ -1,0 +1,123 @@
+//! Pages: between classes by request, and back to the system when the limit is lowered.
+
+use crate::client::Client;
+use crate::server::Server;
+use std::time::{Duration, Instant};
+
+/// How long housekeeping may take for what is asked here: it works in small steps.
+const PATIENCE: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Stores items of `value_len` bytes, numbered from `from` on, as fast as the server takes them.
+fn fill(client: &mut Client, from: usize, count: usize, value_len: usize) {
+    for batch in (from..from + count).step_by(500) {
+        let end = (batch + 500).min(from + count);
+        let mut request = Vec::new();
+        for number in batch..end {
+            let noreply = if number + 1 == end { "" } else { " noreply" };
+            request.extend_from_slice(format!("set key{number} 0 0 {value_len}{noreply}\r\n").as_bytes());
+            request.extend_from_slice(&value_of(number, value_len));
+            request.extend_from_slice(b"\r\n");
+        }
+        client.send(&request);
+        client.expect("STORED\r\n");
+    }
+}
+
+fn value_of(number: usize, len: usize) -> Vec<u8> {
+    vec![b'a' + (number % 26) as u8; len]
+}
+
+/// How many of some keys are there; each with its value.
+fn count(client: &mut Client, from: usize, count: usize, value_len: usize) -> usize {
+    let mut found = 0;
+    for number in from..from + count {
+        client.send(format!("get key{number}\r\n"));
+        if client.line().expect("a line") != b"END\r\n" {
+            let mut rest = value_of(number, value_len);
+            rest.extend_from_slice(b"\r\nEND\r\n");
+            client.expect(&rest);
+            found += 1;
+        }
+    }
+    found
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// The classes that have pages, and how many.
+fn pages(client: &mut Client) -> Vec<(u32, u64)> {
+    let lines = client.ask_list("stats slabs");
+    let of_class = |line: &String| {
+        let (class, pages) = line.strip_prefix("STAT ")?.split_once(":total_pages ")?;
+        Some((class.parse().ok()?, pages.parse().ok()?))
+    };
+    lines.iter().filter_map(of_class).collect()
+}
+
+#[test]
+fn a_page_is_reassigned_and_its_items_stay() {
+    for workers in ["1", "2"] {
+        let server = Server::corecached(&["-m", "64", "-t", workers]);
+        let mut client = server.client();
+        fill(&mut client, 0, 16_000, 1000);
+        // There is room for what lies on a page in the others.
+        for number in 8000..16_000 {
+            client.send(format!("delete key{number}\r\n"));
+            client.expect("DELETED\r\n");
+        }
+        let before = pages(&mut client);
+        let [(class, held)] = before[..] else { panic!("one class: {before:?}") };
+        assert_eq!(client.ask(&format!("slabs reassign {class} {class}")), "SAME src and dst class are identical");
+        assert_eq!(client.ask(&format!("slabs reassign {class} 63")), "BADCLASS invalid src or dst class id");
+        assert_eq!(client.ask("slabs reassign 1 2"), "NOSPARE source class has no spare pages");
+        let moved = client.stat("slabs_moved");
+        assert_eq!(client.ask(&format!("slabs reassign {class} 3")), "OK");
+        wait_until("a page moves", || client.stat("slab_reassign_running") == 0);
+        assert_eq!(client.stat("slabs_moved"), moved + 1);
+        let after = pages(&mut client);
+        assert!(after.iter().any(|&(other, held)| other == 3 && held == 1), "{after:?}");
+        assert!(after.iter().any(|&(other, now)| other == class && now < held), "{after:?}");
+        assert_eq!(client.stat("evictions"), 0);
+        assert_eq!(count(&mut client, 0, 8000, 1000), 8000);
+
+        // Back to the pool.
+        let pool = client.stat("slab_global_page_pool");
+        assert_eq!(client.ask("slabs reassign -1 0"), "OK");
+        wait_until("a page goes to the pool", || client.stat("slab_global_page_pool") > pool);
+        assert_eq!(count(&mut client, 0, 8000, 1000), 8000);
+    }
+}
+
+#[test]
+fn the_limit_is_lowered_and_raised_under_load() {
+    let server = Server::corecached(&["-m", "96", "-t", "2"]);
+    let mut client = server.client();
+    fill(&mut client, 0, 100_000, 1000);
+    let full = server.resident_kib();
+    assert!(full > 90 << 10, "{full} KiB");
+    assert_eq!(client.ask("cache_memlimit 24"), "OK");
+    let mut number = 100_000;
+    wait_until("memory goes back to the system", || {
+        fill(&mut client, number, 100, 1000);
+        number += 100;
+        server.resident_kib() + (60 << 10) < full
+    });
+    let held: u64 = pages(&mut client).iter().map(|&(_, pages)| pages).sum();
+    assert!(held < 40, "{held} pages");
+    wait_until("the limit is kept", || pages(&mut client).iter().map(|&(_, pages)| pages).sum::<u64>() <= 24);
+    // What is newest stayed.
+    assert_eq!(count(&mut client, number - 2000, 2000, 1000), 2000);
+
+    assert_eq!(client.ask("cache_memlimit 96"), "OK");
+    fill(&mut client, number, 100_000, 1000);
+    let held: u64 = pages(&mut client).iter().map(|&(_, pages)| pages).sum();
+    assert_eq!(held, 96);
+    assert_eq!(count(&mut client, number + 40_000, 1000, 1000), 1000);
+}
