@@ -25,6 +25,8 @@ const START: i64 = 2;
 #[derive(Debug)]
 pub struct Clock {
     started: Instant,
+    /// The count then.
+    start: i64,
     /// Unix time at which the count was 0.
     origin_unix: i64,
     /// Seconds added by `debugtime`.
@@ -36,10 +38,18 @@ pub struct Clock {
 impl Clock {
     /// A clock that starts now.
     pub fn start() -> Clock {
+        Clock::from_count(Now(START as u32))
+    }
+
+    /// A clock that goes on from a count: that of the server whose items this one has taken over. Counts that are stored in
+    /// them stay true.
+    pub fn from_count(count: Now) -> Clock {
+        let start = i64::from(count.0).max(START);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         Clock {
             started: Instant::now(),
-            origin_unix: unix - START,
+            origin_unix: unix - start,
+            start,
             offset: AtomicI64::new(0),
             paused_at: AtomicI64::new(-1),
         }
@@ -53,7 +63,7 @@ impl Clock {
     }
 
     fn elapsed(&self) -> i64 {
-        START + self.started.elapsed().as_secs() as i64
+        self.start + self.started.elapsed().as_secs() as i64
     }
 
     /// Unix time of a count.
@@ -114,6 +124,13 @@ mod tests {
         ] {
             assert_eq!(deadline(exptime, now, origin), expected, "exptime {exptime}");
         }
+    }
+
+    #[test]
+    fn a_clock_goes_on_from_a_count() {
+        let (fresh, resumed) = (Clock::start(), Clock::from_count(Now(5000)));
+        assert!((5000..5100).contains(&resumed.now().0));
+        assert!((fresh.unix(fresh.now()) - resumed.unix(resumed.now())).abs() <= 2);
     }
 
     #[test]

@@ -207,6 +207,8 @@ pub struct Config {
     pub user: Option<String>,
     /// `-P`: file for the process id, with or without `-d`; removed at exit. Default none.
     pub pid_file: Option<PathBuf>,
+    /// `-e`: file that a graceful stop writes the cache to, and the next start takes it from. Default none.
+    pub memory_file: Option<PathBuf>,
     /// `-r`: raise the limit of core files. Default false.
     pub core_dumps: bool,
     /// `-v`: 0 warnings, 1 and what happens in the event loop, 2 and commands and replies, 3 and state changes.
@@ -435,6 +437,7 @@ impl Config {
             daemonize: false,
             user: None,
             pid_file: None,
+            memory_file: None,
             core_dumps: false,
             verbosity: 0,
             watcher_logbuf_bytes: 256 * KILOBYTE,
@@ -695,6 +698,13 @@ const FLAGS: &[(&str, &[Flag])] = &[
             Flag('d', "daemon", Nothing, "Run in the background"),
             Flag('u', "user", One("name"), "User to become when started as root (default: stay)"),
             Flag('P', "pidfile", One("file"), "File to write the process id to (default: none)"),
+            Flag(
+                'e',
+                "memory-file",
+                One("file"),
+                "File for a warm restart: USR1 and shutdown graceful write the cache to it, the next start takes it back \
+                 (default: none)",
+            ),
             Flag('r', "enable-coredumps", Nothing, "Raise the limit of core files"),
             Flag('v', "(verbose-count)", Count, "Log what happens to the server; -vv: and to connections"),
             Flag('\0', "verbose", Perhaps("level"), "The same as that many -v (default: 1 when given, else 0)"),
@@ -713,7 +723,6 @@ const FLAGS: &[(&str, &[Flag])] = &[
             Flag('S', "enable-sasl", Nothing, "SASL authentication"),
             Flag('Y', "auth-file", One("file"), "Text authentication"),
             Flag('Z', "enable-ssl", Nothing, "TLS"),
-            Flag('e', "memory-file", One("file"), "Memory in a file, for a warm restart"),
             Flag('N', "napi-ids", One("count"), "Connections to workers by NAPI id (default: 0, off)"),
         ],
     ),
@@ -751,7 +760,7 @@ Refused:
   no_hashexpand, sock_cookie_id, ssl_*, ext_*, proxy_*
 
 Environment: MEMCACHED_PORT_FILENAME names a file to write the bound ports to.
-Signals: INT and TERM stop the server.";
+Signals: INT and TERM stop the server; USR1 stops it and, with -e, keeps the cache for the next one.";
 
 /// What clap has against a command line: unknown flags and missing values in the words of getopt(3), and memcached's
 /// after them; the rest in one line.
@@ -818,9 +827,6 @@ fn refuse_what_is_not_built(flags: &Flags) -> Result<(), Exit> {
     if flags.raw("auth-file").is_some() {
         return Err(Exit::usage("-Y: text authentication is not built yet"));
     }
-    if flags.raw("memory-file").is_some() {
-        return Err(Exit::usage("-e: the warm restart from a memory file is not built yet"));
-    }
     if flags.text("napi-ids").is_some_and(|count| count != "0") {
         return Err(Exit::usage("-N: workers by NAPI id are not built yet; only 0 (off) is accepted"));
     }
@@ -846,6 +852,7 @@ fn switches(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
     config.core_dumps = flags.given("enable-coredumps");
     config.user = flags.text("user").filter(|name| !name.is_empty());
     config.pid_file = flags.path("pidfile");
+    config.memory_file = flags.path("memory-file");
     config.protocol = match flags.text("protocol").as_deref() {
         None | Some("auto") => BindingProtocol::Auto,
         Some("ascii") => BindingProtocol::Ascii,
@@ -1459,6 +1466,7 @@ mod tests {
         check(|config| config.daemonize, &[("", false), ("-d", true), ("-dMC", true)]);
         check(|config| config.core_dumps, &[("", false), ("-r", true)]);
         check(|config| config.user.clone(), &[("", None), ("-u nobody", Some("nobody".into()))]);
+        check(|config| config.memory_file.clone(), &[("", None), ("-e /mnt/image", Some("/mnt/image".into()))]);
         check(|config| config.pid_file.clone(), &[("", None), ("-P /run/x.pid", Some("/run/x.pid".into()))]);
         check(
             |config| config.protocol,
@@ -1724,7 +1732,6 @@ mod tests {
             ("-S", 64, NO_SASL),
             ("-Z", 64, NO_TLS),
             ("-Y /etc/users", 64, "-Y: text authentication is not built yet"),
-            ("-e /dev/shm/x", 64, "-e: the warm restart from a memory file is not built yet"),
             ("-N 4", 64, "-N: workers by NAPI id are not built yet"),
             ("-U 11211", 64, "-U: UDP is not built yet"),
             ("-U -1", 64, "-U: UDP is not built yet"),

@@ -11,7 +11,7 @@
 use crate::command::admin;
 use crate::config::{Config, EXIT_NO_USER, EXIT_SYSTEM, Exit, Listen};
 use nix::libc;
-use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd;
@@ -90,6 +90,13 @@ pub fn lock_memory() {
     }
 }
 
+/// Undoes [`lock_memory`].
+pub fn unlock_memory() {
+    if let Err(error) = munlockall() {
+        log::warn!("munlockall() failed: {error}");
+    }
+}
+
 /// `-d` moves to `/`: what is opened or removed after that is named from there.
 ///
 /// # Errors
@@ -107,6 +114,7 @@ pub fn name_files_from_the_root(config: &mut Config) -> Result<(), Exit> {
             name(path)?;
         }
     }
+    config.memory_file.as_mut().map_or(Ok(()), name)?;
     config.pid_file.as_mut().map_or(Ok(()), name)
 }
 
@@ -295,6 +303,7 @@ mod tests {
         let mut config = Config {
             daemonize: true,
             pid_file: Some("pid".into()),
+            memory_file: Some("image".into()),
             listen: vec![Listen::Unix { path: "sub/socket".into(), mask: 0o700 }],
             ..Config::default()
         };
@@ -302,6 +311,7 @@ mod tests {
         let mut stays = Config { daemonize: false, ..config.clone() };
         name_files_from_the_root(&mut config).expect("there is a current directory");
         assert_eq!(config.pid_file, Some(here.join("pid")));
+        assert_eq!(config.memory_file, Some(here.join("image")));
         assert_eq!(config.listen, [Listen::Unix { path: here.join("sub/socket"), mask: 0o700 }]);
         name_files_from_the_root(&mut stays).expect("nothing is to be done");
         assert_eq!(stays.pid_file, Some("pid".into()));

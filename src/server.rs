@@ -14,6 +14,7 @@ use crate::net::listener::Listener;
 use crate::net::stream::Stream;
 use crate::process::{self, PidFile, Supervisor, failure};
 use crate::protocol::Limits;
+use crate::restart::{self, MemoryFile};
 use crate::store::arena::{Arena, PAGE_SIZE};
 use crate::store::item::Items;
 use crate::store::slab::{Budget, SlabOptions};
@@ -183,24 +184,22 @@ fn serve_limits(config: &Config) -> ServeLimits {
 }
 
 fn serve(config: &Config, listeners: Vec<Entrance>, signals: Signals) -> Result<(), Exit> {
-    let no_memory = |error| failure("failed to reserve memory", error);
     let shards = shard_count(config);
-    let pages = (config.memory_limit_bytes / PAGE_SIZE as u64) as u32;
-    let arena = Arc::new(Arena::reserve(pages, config.large_pages).map_err(no_memory)?);
-    let budget = Arc::new(Budget::new(pages, shards, &arena));
-    let items = Items::new(arena, config.cas_enabled);
     let hasher = KeyHasher::random();
-    let shard = |number: usize| {
-        let options = store_options(config, shards);
-        let store = Store::new(number, options, items.clone(), Arc::clone(&budget), hasher.clone())?;
-        let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter, config.prefixes_max));
-        Ok(Shard { number: number as u16, store, limits: serve_limits(config).parse, prefixes })
+    let memory_file = match &config.memory_file {
+        Some(path) => Some(MemoryFile::claim(path).map_err(|error| failure(&format!("-e {}", path.display()), error))?),
+        None => None,
     };
-    let exchange = Exchange::new((0..shards).map(shard).collect::<io::Result<_>>().map_err(no_memory)?, config.threads);
+    let (memory, clock) = warm_or_cold(config, shards, &hasher, memory_file.as_ref())?;
+    let Memory { stores, items, budget } = memory;
+    let shard = |(number, store)| {
+        let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter, config.prefixes_max));
+        Shard { number: number as u16, store, limits: serve_limits(config).parse, prefixes }
+    };
+    let exchange = Exchange::new(stores.into_iter().enumerate().map(shard).collect(), config.threads);
     if config.lock_memory {
         process::lock_memory();
     }
-    let clock = Clock::start();
     let settings = Settings::new(config);
     let workers: Vec<WorkerCounters> = (0..config.threads).map(|_| WorkerCounters::default()).collect();
     let server = ServerCounters::default();
@@ -209,7 +208,9 @@ fn serve(config: &Config, listeners: Vec<Entrance>, signals: Signals) -> Result<
     let poll = Poll::new().map_err(|error| failure("failed to wait for events", error))?;
     let waker = Waker::new(poll.registry(), STOP).map_err(|error| failure("failed to wait for events", error))?;
     let stopped = AtomicBool::new(false);
-    let stop = |_graceful: bool| {
+    let gracefully = AtomicBool::new(false);
+    let stop = |graceful: bool| {
+        gracefully.fetch_or(graceful, Ordering::Relaxed);
         stopped.store(true, Ordering::Relaxed);
         if let Err(error) = waker.wake() {
             log::error!("shutdown could not be passed on: {error}");
@@ -236,8 +237,8 @@ fn serve(config: &Config, listeners: Vec<Entrance>, signals: Signals) -> Result<
     let cores = if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
     let made: io::Result<Vec<Worker<'_>>> = (0..config.threads).map(|number| Worker::new(options(number))).collect();
     let made = made.map_err(|error| failure("failed to start a worker", error))?;
-    log::info!("{shards} shards, {} workers, {pages} pages", config.threads);
-    thread::scope(|scope| {
+    log::info!("{shards} shards, {} workers, {} pages", config.threads, budget.limit());
+    let graceful = thread::scope(|scope| {
         for (number, worker) in made.into_iter().enumerate() {
             let core = cores.get(number % cores.len().max(1)).copied();
             let run = move || {
@@ -261,14 +262,71 @@ fn serve(config: &Config, listeners: Vec<Entrance>, signals: Signals) -> Result<
         let supervisor = Supervisor::of_environment();
         supervisor.ready();
         let acceptor = Acceptor { config, exchange: &exchange, workers: &workers, server: &server, listeners, poll };
-        let result = acceptor.run(signals, &stopped);
+        let result = acceptor.run(signals, &stopped, &gracefully);
         supervisor.stopping();
         for worker in 0..config.threads {
             exchange.mail(worker, Mail::Stop);
         }
         result
     })
-    .map_err(|error| failure("failed to accept connections", error))
+    .map_err(|error| failure("failed to accept connections", error))?;
+    if graceful && let Some(file) = memory_file {
+        if config.lock_memory {
+            // Locked pages could not be given back on the way.
+            process::unlock_memory();
+        }
+        file.save(&exchange, &clock, if config.port_per_core { shards as u32 } else { 0 });
+    }
+    Ok(())
+}
+
+/// The stores of a server, and what they share.
+struct Memory {
+    stores: Vec<Store>,
+    items: Items,
+    budget: Arc<Budget>,
+}
+
+/// Empty stores, each with an index for its share of the items to come.
+fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u64) -> Result<Memory, Exit> {
+    let no_memory = |error| failure("failed to reserve memory", error);
+    let pages = (config.memory_limit_bytes / PAGE_SIZE as u64) as u32;
+    let arena = Arc::new(Arena::reserve(pages, config.large_pages).map_err(no_memory)?);
+    let budget = Arc::new(Budget::new(pages, shards, &arena));
+    let items = Items::new(arena, config.cas_enabled);
+    let mut options = store_options(config, shards);
+    options.hash_power = options.hash_power.max(Store::hash_power_for(items_expected / shards as u64));
+    let store = |number| Store::new(number, options.clone(), items.clone(), Arc::clone(&budget), hasher.clone());
+    let stores = (0..shards).map(store).collect::<io::Result<_>>().map_err(no_memory)?;
+    Ok(Memory { stores, items, budget })
+}
+
+/// The memory that the server starts with, and its clock: what the last one left, if it left something; or empty.
+fn warm_or_cold(
+    config: &Config,
+    shards: usize,
+    hasher: &KeyHasher,
+    file: Option<&MemoryFile>,
+) -> Result<(Memory, Clock), Exit> {
+    if let Some(file) = file
+        && let Some(image) =
+            file.take().map_err(|error| failure("-e: the image of the last server cannot be taken over", error))?
+    {
+        let (header, clock) = (image.header(), image.clock());
+        // What does not fit needs no place in the index either.
+        let share = (config.memory_limit_bytes as f64 / header.bytes.max(1) as f64).min(1.0);
+        let mut memory = memory(config, shards, hasher, (header.items as f64 * share) as u64)?;
+        let rules = restart::Rules {
+            hasher,
+            limits: serve_limits(config).parse,
+            ports: if config.port_per_core { shards as u32 } else { 0 },
+            threads: config.threads,
+        };
+        if let Some(stores) = image.load(std::mem::take(&mut memory.stores), clock.now(), rules) {
+            return Ok((Memory { stores, ..memory }, clock));
+        }
+    }
+    Ok((memory(config, shards, hasher, 0)?, Clock::start()))
 }
 
 /// What came of accepting.
@@ -293,8 +351,8 @@ struct Acceptor<'a> {
 }
 
 impl Acceptor<'_> {
-    /// Accepts until a signal or `shutdown` comes; the listeners are closed then.
-    fn run(mut self, mut signals: Signals, stopped: &AtomicBool) -> io::Result<()> {
+    /// Accepts until a signal or `shutdown` comes; the listeners are closed then. Says whether the end is to be graceful.
+    fn run(mut self, mut signals: Signals, stopped: &AtomicBool, gracefully: &AtomicBool) -> io::Result<bool> {
         self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         for (at, (listener, _)) in self.listeners.iter_mut().enumerate() {
             self.poll.registry().register(listener, Token(at), Interest::READABLE)?;
@@ -321,14 +379,20 @@ impl Acceptor<'_> {
             for event in &events {
                 match event.token() {
                     SIGNALS => {
+                        // Whoever sends USR1 and then, to be sure, TERM wants the first (`ExecStop=` of systemd).
+                        let mut stops = false;
                         for signal in signals.pending() {
                             match signal {
                                 SIGHUP => log::info!("nothing to reload"),
                                 _ => {
                                     log::info!("signal {signal}: stopping");
-                                    return Ok(());
+                                    gracefully.fetch_or(signal == SIGUSR1, Ordering::Relaxed);
+                                    stops = true;
                                 }
                             }
+                        }
+                        if stops {
+                            return Ok(gracefully.load(Ordering::Relaxed));
                         }
                     }
                     STOP => {}
@@ -338,7 +402,7 @@ impl Acceptor<'_> {
             }
             if stopped.load(Ordering::Relaxed) {
                 log::info!("shutdown: stopping");
-                return Ok(());
+                return Ok(gracefully.load(Ordering::Relaxed));
             }
             let mut refused = false;
             ready.retain(|&at| match self.accept_some(at) {

@@ -300,7 +300,10 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     stats.put("track_sizes", yes(config.track_sizes));
     stats.put("inline_ascii_response", "no");
     stats.put("num_napi_ids", 0);
-    stats.put("memory_file", "NULL");
+    match &config.memory_file {
+        Some(path) => stats.put("memory_file", path.display()),
+        None => stats.put("memory_file", "NULL"),
+    }
     // Bytes: u32, as without LARGE_CLIENT_FLAGS.
     stats.put("client_flags_size", size_of::<u32>());
     stats.end()

@@ -79,6 +79,11 @@ impl Index {
         Ok(Index { buckets, overflow, overflow_free: 0, level, split: 0, growing: false, count: 0 })
     }
 
+    /// The level of an index that holds so many entries without growing.
+    pub(super) fn level_for(entries: u64) -> u32 {
+        entries.div_ceil(LOAD_MAX as u64).next_power_of_two().ilog2()
+    }
+
     /// Number of entries.
     pub(super) fn len(&self) -> usize {
         self.count

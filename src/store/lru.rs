@@ -46,6 +46,59 @@ pub(super) struct List {
     pub(super) count: u32,
 }
 
+impl List {
+    /// The item at the end of the list.
+    #[inline]
+    pub(super) fn tail(&self) -> Option<ItemId> {
+        ItemId::from_raw(self.tail)
+    }
+
+    /// Puts an item that is in no list at the head, and writes the segment of the list into its state.
+    #[inline]
+    pub(super) fn push(&mut self, items: &Items, segment: Segment, id: ItemId) {
+        let item = items.at(id);
+        item.change_state(segment as u8, SEGMENT_MASK);
+        item.set_prev(0);
+        item.set_next(self.head);
+        match ItemId::from_raw(self.head) {
+            Some(head) => items.at(head).set_prev(id.bits()),
+            None => self.tail = id.bits(),
+        }
+        self.head = id.bits();
+        self.count += 1;
+    }
+
+    /// Takes an item out.
+    #[inline]
+    pub(super) fn unlink(&mut self, items: &Items, id: ItemId) {
+        let item = items.at(id);
+        let (prev, next) = (item.prev(), item.next());
+        match ItemId::from_raw(prev) {
+            Some(prev) => items.at(prev).set_next(next),
+            None => self.head = next,
+        }
+        match ItemId::from_raw(next) {
+            Some(next) => items.at(next).set_prev(prev),
+            None => self.tail = prev,
+        }
+        self.count -= 1;
+    }
+
+    /// Hangs another list behind the tail.
+    pub(super) fn append(&mut self, items: &Items, other: List) {
+        match (ItemId::from_raw(self.tail), ItemId::from_raw(other.head)) {
+            (_, None) => {}
+            (None, _) => *self = other,
+            (Some(tail), Some(head)) => {
+                items.at(tail).set_next(head.bits());
+                items.at(head).set_prev(tail.bits());
+                self.tail = other.tail;
+                self.count += other.count;
+            }
+        }
+    }
+}
+
 /// The lists of all classes of a shard.
 #[derive(Debug)]
 pub(super) struct Lru {
@@ -75,34 +128,21 @@ impl Lru {
     /// Puts an item that is in no list at the head of one, and writes the segment into its state.
     #[inline]
     pub(super) fn push(&mut self, items: &Items, class: ClassId, segment: Segment, id: ItemId) {
-        let list = &mut self.lists[class.index()][segment as usize];
-        let item = items.at(id);
-        item.change_state(segment as u8, SEGMENT_MASK);
-        item.set_prev(0);
-        item.set_next(list.head);
-        match ItemId::from_raw(list.head) {
-            Some(head) => items.at(head).set_prev(id.bits()),
-            None => list.tail = id.bits(),
-        }
-        list.head = id.bits();
-        list.count += 1;
+        self.lists[class.index()][segment as usize].push(items, segment, id);
     }
 
     /// Takes an item out of its list.
     #[inline]
     pub(super) fn unlink(&mut self, items: &Items, class: ClassId, id: ItemId) {
-        let item = items.at(id);
-        let list = &mut self.lists[class.index()][usize::from(item.state() & SEGMENT_MASK)];
-        let (prev, next) = (item.prev(), item.next());
-        match ItemId::from_raw(prev) {
-            Some(prev) => items.at(prev).set_next(next),
-            None => list.head = next,
-        }
-        match ItemId::from_raw(next) {
-            Some(next) => items.at(next).set_prev(prev),
-            None => list.tail = prev,
-        }
-        list.count -= 1;
+        let segment = items.at(id).state() & SEGMENT_MASK;
+        self.lists[class.index()][usize::from(segment)].unlink(items, id);
+    }
+
+    /// Makes a list that was built elsewhere one of a class, in place of an empty one.
+    pub(super) fn adopt(&mut self, class: ClassId, segment: Segment, list: List) {
+        let place = &mut self.lists[class.index()][segment as usize];
+        debug_assert_eq!(place.count, 0);
+        *place = list;
     }
 
     /// Puts an item, a copy of another with its state and links, in the place of that in its list.

@@ -11,6 +11,7 @@
 pub mod arena;
 mod automove;
 pub mod expiry;
+pub mod image;
 mod index;
 pub mod item;
 pub mod lru;
@@ -47,6 +48,9 @@ const SETTLE_MOVES_EMPTY: usize = 256;
 const CLOSED_PAGE_TRIES: usize = 16;
 /// Chunks looked at for a dead item before a live one is evicted.
 const RECLAIM_STEPS: u32 = 256;
+
+/// What [`StoreOptions::hash_power`] counts as the slots of a bucket of the index, as log2.
+const SLOTS_PER_BUCKET_LOG2: u32 = 3;
 
 /// How a store behaves. See `Config` for the flags.
 #[derive(Clone, Debug)]
@@ -187,9 +191,8 @@ impl Store {
     ) -> io::Result<Store> {
         let sizes = slab::chunk_sizes(&options.slabs, items.size(0, 0, 0), items.arena().granule());
         let arena_bytes = items.arena().pages() as usize * arena::PAGE_SIZE;
-        let slots_per_bucket_log2 = 3;
-        let index =
-            Index::new(options.hash_power.saturating_sub(slots_per_bucket_log2), arena_bytes / sizes[0] as usize)?;
+        let level = options.hash_power.saturating_sub(SLOTS_PER_BUCKET_LOG2);
+        let index = Index::new(level, arena_bytes / sizes[0] as usize)?;
         let mut store = Store {
             slabs: Slabs::new(shard, &sizes),
             lru: Lru::new(sizes.len()),
@@ -215,6 +218,11 @@ impl Store {
         };
         store.set_segmented(store.options.segmented);
         Ok(store)
+    }
+
+    /// The hash power with which so many items need no growth of the index.
+    pub fn hash_power_for(items: u64) -> u32 {
+        Index::level_for(items) + SLOTS_PER_BUCKET_LOG2
     }
 
     /// Tells the store what time it is. A flush that is due takes effect.

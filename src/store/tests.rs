@@ -7,7 +7,7 @@ use std::collections::HashMap as Model;
 
 mod pages;
 
-fn store(pages: u32, options: StoreOptions) -> Store {
+pub(super) fn store(pages: u32, options: StoreOptions) -> Store {
     let arena = Arc::new(Arena::reserve(pages, false).expect("address space"));
     let budget = Arc::new(Budget::new(pages, 1, &arena));
     let items = Items::new(arena, options.cas);
@@ -15,23 +15,23 @@ fn store(pages: u32, options: StoreOptions) -> Store {
 }
 
 /// A small generator: the seed of a failing run is in its message.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 }
 
 impl Store {
-    fn set(&mut self, key: &[u8], value: &[u8], deadline: u32) -> Result<ItemId, OutOfMemory> {
+    pub(super) fn set(&mut self, key: &[u8], value: &[u8], deadline: u32) -> Result<ItemId, OutOfMemory> {
         let hash = self.hasher.hash(key);
         let old = self.find(hash, key).ok().map(|entry| entry.id);
         self.put(hash, key, 0, deadline, value, old)
     }
 
-    fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
         let id = self.find(self.hasher.hash(key), key).ok()?.id;
         self.hit(id);
         let mut value = Vec::new();
@@ -45,7 +45,7 @@ impl Store {
     }
 
     /// The invariants at the top of the module.
-    fn validate(&self) {
+    pub(super) fn validate(&self) {
         self.lru.validate(&self.items);
         let listed: u64 = self.slabs.ids().map(|class| u64::from(self.lru.total(class))).sum();
         assert_eq!(listed, self.index.len() as u64);

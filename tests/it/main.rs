@@ -23,6 +23,7 @@ mod limits;
 mod memccapable;
 mod pages;
 mod process;
+mod restart;
 mod rude_clients;
 mod rude_packets;
 mod signals;

@@ -1,0 +1,471 @@
+//! The memory file (`-e`): the cache outlives its process, if that stops gracefully.
+//!
+//! ```text
+//!  start:  lock FILE.new ─▶ open FILE ─▶ remove it ─▶ load what it holds ─▶ serve
+//!  stop:   connections end ─▶ write FILE.new ─▶ sync ─▶ rename it to FILE
+//! ```
+//! What always holds:
+//! - FILE is whole or it is not there: it is written beside its place, and moved there when it is on the disk.
+//! - FILE is loaded once at most: it is gone before anything of it is served. A server that ends in any other way leaves
+//!   nothing, and the next one starts cold. So nobody ever sees a value that was replaced since.
+//! - There is one server for a FILE: the lock on FILE.new is held from start to end. Otherwise one that still writes could
+//!   leave an image behind while the next one already serves.
+//! - An image that is not whole, not ours or not of this version is as good as none: one line in the log, a cold start.
+//!
+//! While an image is written its pages are given back to the system, and while it is loaded its blocks are, so that a FILE
+//! in memory (tmpfs) needs no second cache's worth of it.
+
+use crate::clock::{Clock, Now};
+use crate::hash::{self, KeyHasher};
+use crate::protocol::Limits;
+use crate::store::Store;
+use crate::store::image::{self, BLOCK_MAX, Block, Filling, Header, Kind, Loaded, Loader, Reader, Record, Refusal};
+use crate::worker::mailbox::{Exchange, Lease};
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use parking_lot::{Mutex, MutexGuard};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, ErrorKind, Read, Seek};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Only the server's user may read what was in its memory.
+const MODE: u32 = 0o600;
+/// Bytes of an image in memory that are given back at a time.
+const PUNCH: u64 = 8 << 20;
+
+/// The place of the image, kept for this server alone.
+#[derive(Debug)]
+pub struct MemoryFile {
+    path: PathBuf,
+    beside_path: PathBuf,
+    /// Locked. Empty until the image is written into it.
+    beside: File,
+}
+
+/// An image that was found. Its file is gone: it is loaded now or never.
+#[derive(Debug)]
+pub struct Image<R = Consumed> {
+    path: PathBuf,
+    reader: Reader<R>,
+    found: Instant,
+}
+
+/// Where keys go, and which items may be here at all.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// The hash of keys.
+    pub hasher: &'a KeyHasher,
+    /// Limits of items.
+    pub limits: Limits,
+    /// Shards with a port of their own; 0: keys are spread by hash.
+    pub ports: u32,
+    /// Threads to load with.
+    pub threads: usize,
+}
+
+impl MemoryFile {
+    /// Makes sure that an image can be written to `path`, and that no other server will.
+    ///
+    /// # Errors
+    /// When it cannot be, or another server has the file.
+    pub fn claim(path: &Path) -> io::Result<MemoryFile> {
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(io::Error::other("it is not a file"));
+        }
+        let mut beside_path = OsString::from(path);
+        beside_path.push(".new");
+        let beside_path = PathBuf::from(beside_path);
+        let mut options = OpenOptions::new();
+        let beside = options.write(true).create(true).truncate(false).mode(MODE).open(&beside_path)?;
+        beside.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::other("another server uses it, or still writes it"),
+            TryLockError::Error(error) => error,
+        })?;
+        // What a server left that was killed while it wrote.
+        beside.set_len(0)?;
+        Ok(MemoryFile { path: path.to_owned(), beside_path, beside })
+    }
+
+    /// The image that the last server left, if it did. From now on its file is gone, so that it cannot be loaded twice.
+    /// A file that is somebody else's stays where it is until there is an image to put in its place.
+    ///
+    /// # Errors
+    /// When there is an image that cannot be taken away: then it must not be loaded, and no other start may load it.
+    pub fn take(&self) -> io::Result<Option<Image>> {
+        let found = Instant::now();
+        let path = &self.path;
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                log::info!("there is no {}: starting cold", path.display());
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        let reader = Reader::new(Consumed::new(file));
+        if !matches!(reader, Err(Refusal::Foreign)) {
+            fs::remove_file(path)?;
+            // Or else it could be back after a power failure.
+            self.sync_folder()?;
+        }
+        match reader {
+            Ok(reader) => Ok(Some(Image { path: path.clone(), reader, found })),
+            Err(refusal) => {
+                refuse(path, &refusal);
+                Ok(None)
+            }
+        }
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
+    }
+
+    /// Writes what is in the shards to the file, once all workers have ended, and empties them. On failure there is no
+    /// image, nor a part of one; either way the log tells.
+    pub fn save(self, exchange: &Exchange, clock: &Clock, ports: u32) {
+        let begun = Instant::now();
+        match self.write(exchange, clock, ports) {
+            Ok((items, bytes)) => log::info!(
+                "kept {items} items ({} MiB) in {} in {:.2} s",
+                bytes >> 20,
+                self.path.display(),
+                begun.elapsed().as_secs_f64()
+            ),
+            Err(error) => {
+                log::error!("{}: the cache could not be kept: {error}", self.path.display());
+                if let Err(error) = fs::remove_file(&self.beside_path) {
+                    log::warn!("{} could not be removed: {error}", self.beside_path.display());
+                }
+            }
+        }
+    }
+
+    fn write(&self, exchange: &Exchange, clock: &Clock, ports: u32) -> io::Result<(u64, u64)> {
+        let now = clock.now();
+        let shard = |shard| exchange.try_lease(shard).expect("the workers have given their leases back");
+        let mut shards: Vec<Lease<'_>> = (0..exchange.shards()).map(shard).collect();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let nonce = RandomState::new().build_hasher().finish();
+        let mut header =
+            Header { ports, nonce, clock: now.0, unix_millis: unix.as_millis() as u64, ..Header::default() };
+        for shard in &mut shards {
+            shard.store.set_now(now);
+            let facts = shard.store.image_facts();
+            header.flush_at = header.flush_at.max(facts.flush_at);
+            header.last_cas = header.last_cas.max(facts.last_cas);
+            header.items += facts.items;
+            header.bytes += facts.bytes;
+        }
+        let image = Mutex::new(image::Writer::new(&self.beside, &header)?);
+        thread::scope(|scope| {
+            let savers: Vec<_> = shards
+                .iter_mut()
+                .map(|shard| {
+                    let image = &image;
+                    thread::Builder::new().spawn_scoped(scope, move || shard.store.save(image))
+                })
+                .collect();
+            let mut results = Vec::new();
+            for saver in savers {
+                results.push(saver?.join().expect("a thread that saves does not panic"));
+            }
+            results.into_iter().collect::<io::Result<()>>()
+        })?;
+        let (_, items) = image.into_inner().finish()?;
+        self.beside.sync_all()?;
+        let bytes = (&self.beside).stream_position()?;
+        fs::rename(&self.beside_path, &self.path)?;
+        self.sync_folder()?;
+        Ok((items, bytes))
+    }
+}
+
+/// One line for a file that is not loaded.
+fn refuse(path: &Path, refusal: &Refusal) {
+    log::warn!("{} is not loaded, starting cold: {refusal}", path.display());
+}
+
+impl<R: Read + Send> Image<R> {
+    /// What is said of it as a whole.
+    pub fn header(&self) -> Header {
+        self.reader.header()
+    }
+
+    /// The clock of a server that takes it over: it has gone on while nobody served. A wall clock that was set back is
+    /// taken for one that stood still.
+    pub fn clock(&self) -> Clock {
+        let header = self.header();
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let down = unix.saturating_sub(Duration::from_millis(header.unix_millis));
+        // Rounded up: rather a second less than one too many.
+        let seconds = down.as_millis().div_ceil(1000).min(u128::from(u32::MAX)) as u32;
+        Clock::from_count(Now(header.clock.saturating_add(seconds)))
+    }
+
+    /// Fills empty stores with what is in the image; or says in the log why not, and then none of it must be used.
+    pub fn load(self, stores: Vec<Store>, now: Now, rules: Rules<'_>) -> Option<Vec<Store>> {
+        let (path, header, found) = (self.path.clone(), self.header(), self.found);
+        if header.ports != rules.ports {
+            // Whose key is whose follows from the ports: items would be found by nobody, or be there twice.
+            let had = |ports| if ports == 0 { "one port".to_owned() } else { format!("{ports} ports") };
+            let (then, now) = (had(header.ports), had(rules.ports));
+            log::warn!(
+                "{} is not loaded, starting cold: it is of a server with {then}, this has {now}",
+                path.display()
+            );
+            return None;
+        }
+        match self.load_all(stores, now, rules) {
+            Ok((stores, loaded)) => {
+                let Loaded { items, expired, dropped } = loaded;
+                let seconds = found.elapsed().as_secs_f64();
+                log::info!("loaded {items} items from {} in {seconds:.2} s; {expired} have expired", path.display());
+                if dropped > 0 {
+                    log::warn!("there was no room for {dropped} items of {}", path.display());
+                }
+                Some(stores)
+            }
+            Err(refusal) => {
+                refuse(&path, &refusal);
+                None
+            }
+        }
+    }
+
+    fn load_all(self, stores: Vec<Store>, now: Now, rules: Rules<'_>) -> Result<(Vec<Store>, Loaded), Refusal> {
+        let header = self.header();
+        let loading = Loading {
+            source: Mutex::new(Source { reader: self.reader, ended: false, items: None }),
+            loaders: stores.into_iter().map(|store| Mutex::new(Loader::new(store, &header, now))).collect(),
+            rules,
+            seen: AtomicU64::new(0),
+            too_large: AtomicU64::new(0),
+        };
+        thread::scope(|scope| {
+            let spawn = |number| {
+                thread::Builder::new().spawn_scoped(scope, {
+                    let loading = &loading;
+                    move || loading.run(number)
+                })
+            };
+            let threads: Vec<_> = (1..rules.threads).map_while(|number| spawn(number).ok()).collect();
+            let mut result = loading.run(0);
+            for thread in threads {
+                result = result.and(thread.join().expect("a thread that loads does not panic"));
+            }
+            result
+        })?;
+        if loading.source.into_inner().items != Some(loading.seen.into_inner()) {
+            return Err(Refusal::Damaged("its items are not as many as it says"));
+        }
+        let mut sum = Loaded { dropped: loading.too_large.into_inner(), ..Loaded::default() };
+        let finish = |loader: Mutex<Loader>| {
+            let (store, loaded) = loader.into_inner().finish();
+            sum += loaded;
+            store
+        };
+        let stores = loading.loaders.into_iter().map(finish).collect();
+        Ok((stores, sum))
+    }
+}
+
+/// What the threads that load an image share.
+struct Loading<'a, R> {
+    source: Mutex<Source<R>>,
+    /// By shard.
+    loaders: Vec<Mutex<Loader>>,
+    rules: Rules<'a>,
+    /// Items in the blocks that were read.
+    seen: AtomicU64,
+    /// Items that are larger than this server takes.
+    too_large: AtomicU64,
+}
+
+struct Source<R> {
+    reader: Reader<R>,
+    /// Nothing more is to be read: all is, or something is wrong.
+    ended: bool,
+    /// How many items the image says there are, once the end was read.
+    items: Option<u64>,
+}
+
+/// Items of a block that go to one shard.
+#[derive(Default)]
+struct Run {
+    hashes: Vec<u64>,
+    /// Where their records begin.
+    places: Vec<usize>,
+}
+
+impl<R: Read> Loading<'_, R> {
+    /// Loads block after block until there are no more.
+    fn run(&self, number: usize) -> Result<(), Refusal> {
+        let result = self.run_blocks(number);
+        if result.is_err() {
+            // The others need not go on.
+            self.source.lock().ended = true;
+        }
+        result
+    }
+
+    fn run_blocks(&self, number: usize) -> Result<(), Refusal> {
+        let mut block = Block::default();
+        let mut runs: Vec<Run> = self.loaders.iter().map(|_| Run::default()).collect();
+        loop {
+            let mut source = self.source.lock();
+            if source.ended {
+                return Ok(());
+            }
+            source.reader.next(&mut block)?;
+            // A value that goes on does so in the blocks that come next: nobody else may read them.
+            let source = if block.goes_on || block.ends() { Some(source) } else { None };
+            let (kind, payload) = block.check()?;
+            match (kind, source) {
+                (Kind::Items, _) => {
+                    self.sort(payload, kind, block.shard, &mut runs)?;
+                    self.load(payload, kind, &mut runs, number)?;
+                }
+                (Kind::ItemsAndMore, Some(source)) => {
+                    let last = self.sort(payload, kind, block.shard, &mut runs)?;
+                    self.load(payload, kind, &mut runs, number)?;
+                    let last = last.ok_or(Refusal::Damaged("a value that goes on nowhere"))?;
+                    self.load_long(source, &image::record(payload, last, kind)?.0, block.shard)?;
+                }
+                (Kind::End, Some(mut source)) => {
+                    source.ended = true;
+                    source.items = Some(image::items_in_all(payload)?);
+                    return if source.reader.at_end()? {
+                        Ok(())
+                    } else {
+                        Err(Refusal::Damaged("it goes on behind its end"))
+                    };
+                }
+                _ => return Err(Refusal::Damaged("a block in the wrong place")),
+            }
+        }
+    }
+
+    /// Goes through the records of a block and notes which shard each goes to. The last one, if its value goes on, is not
+    /// among them: gives its place.
+    fn sort(&self, payload: &[u8], kind: Kind, from: u16, runs: &mut [Run]) -> Result<Option<usize>, Refusal> {
+        let (mut at, mut count, mut last) = (0, 0, None);
+        while at < payload.len() {
+            let (record, next) = image::record(payload, at, kind)?;
+            count += 1;
+            if record.value.len() < record.value_len {
+                last = Some(at);
+            } else if self.admits(&record) {
+                let hash = self.rules.hasher.hash(record.key);
+                let run = &mut runs[self.shard_of(hash, from)?];
+                run.hashes.push(hash);
+                run.places.push(at);
+            }
+            at = next;
+        }
+        self.seen.fetch_add(count, Ordering::Relaxed);
+        Ok(last)
+    }
+
+    fn admits(&self, record: &Record<'_>) -> bool {
+        let admitted = !self.rules.limits.too_large(record.key.len(), record.client_flags, record.value_len);
+        if !admitted {
+            self.too_large.fetch_add(1, Ordering::Relaxed);
+        }
+        admitted
+    }
+
+    fn shard_of(&self, hash: u64, from: u16) -> Result<usize, Refusal> {
+        let shard = if self.rules.ports > 0 { usize::from(from) } else { hash::shard(hash, self.loaders.len()) };
+        if shard < self.loaders.len() { Ok(shard) } else { Err(Refusal::Damaged("a shard that there is not")) }
+    }
+
+    /// Puts what was sorted into the shards, each thread beginning with another one.
+    fn load(&self, payload: &[u8], kind: Kind, runs: &mut [Run], number: usize) -> Result<(), Refusal> {
+        for step in 0..runs.len() {
+            let shard = (number + step) % runs.len();
+            let run = &mut runs[shard];
+            if run.hashes.is_empty() {
+                continue;
+            }
+            let record = |at: usize| image::record(payload, run.places[at], kind).map(|(record, _)| record);
+            self.loaders[shard].lock().load(&run.hashes, record)?;
+            run.hashes.clear();
+            run.places.clear();
+        }
+        Ok(())
+    }
+
+    /// Loads an item whose value goes on in the blocks to come.
+    fn load_long(&self, mut source: MutexGuard<'_, Source<R>>, record: &Record<'_>, from: u16) -> Result<(), Refusal> {
+        let hash = self.rules.hasher.hash(record.key);
+        let loader = &self.loaders[self.shard_of(hash, from)?];
+        let mut filling: Option<Filling> = if self.admits(record) { loader.lock().begin(record) } else { None };
+        let mut left = record.value_len;
+        let mut take = |bytes: &[u8], filling: &mut Option<Filling>| {
+            left = left.checked_sub(bytes.len()).ok_or(Refusal::Damaged("a value that is too long"))?;
+            if let Some(filling) = filling {
+                loader.lock().fill(filling, bytes);
+            }
+            Ok(left)
+        };
+        let mut more = Block::default();
+        let mut open = take(record.value, &mut filling)? > 0;
+        while open {
+            source.reader.next(&mut more)?;
+            let (kind, payload) = more.check()?;
+            if kind != Kind::Value || payload.is_empty() {
+                return Err(Refusal::Damaged("a value that does not go on"));
+            }
+            open = take(payload, &mut filling)? > 0;
+        }
+        drop(source);
+        match filling {
+            Some(filling) => loader.lock().end(filling, hash, record),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A file that is read once, from its beginning to its end: one in memory gets smaller on the way.
+#[derive(Debug)]
+pub struct Consumed {
+    file: File,
+    in_memory: bool,
+    read: u64,
+    punched: u64,
+}
+
+impl Consumed {
+    fn new(file: File) -> Consumed {
+        let in_memory = fstatfs(&file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC);
+        Consumed { file, in_memory, read: 0, punched: 0 }
+    }
+}
+
+impl Read for Consumed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.read += count as u64;
+        let done = self.read / BLOCK_MAX as u64 * BLOCK_MAX as u64;
+        if self.in_memory && done - self.punched >= PUNCH {
+            let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            if let Err(error) = fallocate(&self.file, hole, self.punched as i64, (done - self.punched) as i64) {
+                log::debug!("what was loaded stays in memory: {error}");
+                self.in_memory = false;
+            }
+            self.punched = done;
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,272 @@
+//! Loading an image into an empty store: items come in the order of the pages that they had, and end up in the order of
+//! the lists that they had.
+//!
+//! Until all are there, each list is in [`AGES`] parts by age: putting an item into its part is one step, and so is
+//! finding the coldest item when memory runs out, whatever order they come in. In the end the parts are joined.
+
+use super::super::Store;
+use super::super::arena::ItemId;
+use super::super::item::{Cursor, SEGMENT_MASK};
+use super::super::lru::{List, Segment};
+use super::super::slab::ClassId;
+use super::{Header, Record, Refusal};
+use crate::clock::Now;
+
+/// Parts of a list by age: with so many items at most it comes back as it was, longer ones nearly so.
+const AGES: usize = 1024;
+const _: () = assert!(AGES.is_power_of_two() && AGES <= 1 << 16);
+
+/// The order in which segments give up items: from the first on.
+const WORTH: [Segment; 4] = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp];
+
+/// Items ahead whose buckets are asked for.
+const AHEAD: usize = 12;
+
+/// What came of loading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Items that are in the store now.
+    pub items: u64,
+    /// Items that have died since.
+    pub expired: u64,
+    /// Items there was no room for.
+    pub dropped: u64,
+}
+
+impl std::ops::AddAssign for Loaded {
+    fn add_assign(&mut self, other: Loaded) {
+        self.items += other.items;
+        self.expired += other.expired;
+        self.dropped += other.dropped;
+    }
+}
+
+/// Part of a list by age, while it is loaded.
+#[derive(Debug, Default)]
+struct Ages {
+    /// By age, coldest first; empty until the first item comes.
+    parts: Vec<List>,
+    /// Invariant: no part before this one has an item.
+    coldest: usize,
+}
+
+/// A store that is being filled from an image.
+#[derive(Debug)]
+pub struct Loader {
+    store: Store,
+    /// By class and segment.
+    ages: Vec<[Ages; 4]>,
+    flush_at: u32,
+    loaded: Loaded,
+}
+
+/// A long value that is coming in.
+#[derive(Debug)]
+pub struct Filling {
+    id: ItemId,
+    cursor: Cursor,
+}
+
+impl Filling {
+    /// Bytes of the value that are still to come.
+    pub fn left(&self) -> usize {
+        self.cursor.left()
+    }
+}
+
+impl Loader {
+    /// A loader for an empty store. `now`: the count of the clock, which goes on from that of the image.
+    pub fn new(mut store: Store, header: &Header, now: Now) -> Loader {
+        debug_assert_eq!(store.index.len(), 0);
+        store.set_now(now);
+        store.last_cas = store.last_cas.max(header.last_cas);
+        let ages = store.slabs.ids().map(|_| Default::default());
+        let ages = std::iter::once(Default::default()).chain(ages).collect();
+        Loader { ages, flush_at: header.flush_at, loaded: Loaded::default(), store }
+    }
+
+    /// Puts a run of items into the store: their hashes, and their records, each with its whole value.
+    pub fn load<'a>(
+        &mut self,
+        run: &[u64],
+        record: impl Fn(usize) -> Result<Record<'a>, Refusal>,
+    ) -> Result<(), Refusal> {
+        for &hash in run.iter().take(AHEAD) {
+            self.store.index.prefetch(hash);
+        }
+        for (at, &hash) in run.iter().enumerate() {
+            if let Some(&ahead) = run.get(at + AHEAD) {
+                self.store.index.prefetch(ahead);
+            }
+            let record = record(at)?;
+            if let Some(mut filling) = self.begin(&record) {
+                self.fill(&mut filling, record.value);
+                self.end(filling, hash, &record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Room for an item, if it is alive and there is room for it: its value goes to [`Loader::fill`] then, and the item
+    /// to [`Loader::end`].
+    pub fn begin(&mut self, record: &Record<'_>) -> Option<Filling> {
+        if record.exptime.wrapping_sub(1) < self.store.now {
+            self.loaded.expired += 1;
+            return None;
+        }
+        match self.allocate(record) {
+            Some(id) => Some(Filling { id, cursor: self.store.items.value_cursor(id) }),
+            None => {
+                self.loaded.dropped += 1;
+                None
+            }
+        }
+    }
+
+    /// The next bytes of its value; what is too much is left out.
+    pub fn fill(&self, filling: &mut Filling, bytes: &[u8]) {
+        let count = bytes.len().min(filling.left());
+        filling.cursor = self.store.items.fill(filling.cursor, &bytes[..count]);
+    }
+
+    /// Puts an item, whose value is there, where it belongs.
+    pub fn end(&mut self, filling: Filling, hash: u64, record: &Record<'_>) -> Result<(), Refusal> {
+        let Filling { id, cursor } = filling;
+        let store = &mut self.store;
+        let items = &store.items;
+        if cursor.left() != 0 || store.index.find(hash, |other| items.at(other).key() == record.key).is_some() {
+            return Err(Refusal::Damaged("an item is there twice, or not all of it"));
+        }
+        let hasher = &store.hasher;
+        let placed = store.index.insert(
+            hash,
+            id,
+            |other| hasher.hash(items.at(other).key()),
+            |other| items.arena().prefetch(other, 64),
+        );
+        if !placed {
+            store.release(id);
+            self.loaded.dropped += 1;
+            return Ok(());
+        }
+        let item = items.at(id);
+        item.change_state(record.state & !SEGMENT_MASK, 0);
+        item.set_cas(if record.cas != 0 { record.cas } else { store.last_cas + 1 });
+        // Even of an image that does not keep its word.
+        store.last_cas = store.last_cas.max(item.cas());
+        item.set_exptime(record.exptime);
+        // A flush within the last second before the image was taken lends items a second of the future: it has come.
+        item.set_last_access(record.last_access.min(store.now));
+        store.note_deadline(id, record.exptime);
+        let size = store.item_size(id);
+        let class = store.class_of(id);
+        store.bytes += size;
+        store.class_counters[class.index()].mem_requested += size;
+        store.counters.total_items += 1;
+        self.loaded.items += 1;
+        let segment = Segment::of(record.state);
+        let ages = &mut self.ages[class.index()][segment as usize];
+        if ages.parts.is_empty() {
+            ages.parts = vec![List::default(); AGES];
+        }
+        let part = part(record.age);
+        ages.coldest = ages.coldest.min(part);
+        ages.parts[part].push(&store.items, segment, id);
+        Ok(())
+    }
+
+    /// Joins what was in parts: the store is in order from now on. A flush that was planned is, too; or it has come.
+    pub fn finish(mut self) -> (Store, Loaded) {
+        for (class, segments) in self.ages.iter_mut().enumerate().skip(1) {
+            for (segment, ages) in Segment::ALL.into_iter().zip(segments) {
+                let mut whole = List::default();
+                for part in ages.parts.drain(..).rev() {
+                    whole.append(&self.store.items, part);
+                }
+                self.store.lru.adopt(ClassId(class as u8), segment, whole);
+            }
+        }
+        if self.flush_at != 0 {
+            self.store.flush_at(Now(self.flush_at));
+        }
+        (self.store, self.loaded)
+    }
+
+    fn allocate(&mut self, record: &Record<'_>) -> Option<ItemId> {
+        let (key_len, flags, value_len) = (record.key.len(), record.client_flags, record.value_len);
+        let size = self.store.items.size(key_len, flags, value_len);
+        if let Some(class) = self.store.slabs.class_for(size) {
+            let id = self.chunk(class, record)?;
+            self.store.items.create(id, record.key, flags, value_len, None);
+            return Some(id);
+        }
+        let class = self.store.slabs.large();
+        let count = self.store.items.chunks(key_len, flags, value_len);
+        let mut chunks = Vec::new();
+        while chunks.len() < count {
+            match self.chunk(class, record) {
+                Some(id) => {
+                    // Nobody looks at it before it is whole, but a free chunk it is not.
+                    self.store.items.create(id, record.key, 0, 0, None);
+                    chunks.push(id);
+                }
+                None => {
+                    chunks.into_iter().for_each(|id| self.store.free_chunk(id));
+                    return None;
+                }
+            }
+        }
+        self.store.items.create(chunks[0], record.key, flags, value_len, Some(&chunks[1..]));
+        Some(chunks[0])
+    }
+
+    /// A chunk for an item: free, from a new page, or from an item that is worth less.
+    fn chunk(&mut self, class: ClassId, record: &Record<'_>) -> Option<ItemId> {
+        loop {
+            if let Some(id) = self.store.slabs.allocate(class, &self.store.items) {
+                return Some(id);
+            }
+            if !self.store.slabs.take_page(class, &self.store.budget) && !self.evict(class, record) {
+                return None;
+            }
+        }
+    }
+
+    /// Gives up the coldest item of a class, if it is colder than one that has come.
+    fn evict(&mut self, class: ClassId, than: &Record<'_>) -> bool {
+        let newcomer = Segment::of(than.state);
+        for segment in WORTH {
+            let ages = &mut self.ages[class.index()][segment as usize];
+            let Some(at) = ages.parts.iter().skip(ages.coldest).position(|part| part.count > 0) else {
+                ages.coldest = ages.parts.len().min(AGES - 1);
+                if segment == newcomer {
+                    return false;
+                }
+                continue;
+            };
+            ages.coldest += at;
+            if segment == newcomer && part(than.age) <= ages.coldest {
+                return false;
+            }
+            let part = &mut ages.parts[ages.coldest];
+            let id = part.tail().expect("a list with items has a tail");
+            part.unlink(&self.store.items, id);
+            let store = &mut self.store;
+            let items = &store.items;
+            let hash = store.hasher.hash(items.at(id).key());
+            let (_, place) = store.index.find(hash, |other| other == id).expect("a loaded item is in the index");
+            store.index.remove(place);
+            store.uncount(id, class);
+            store.release(id);
+            self.loaded.items -= 1;
+            self.loaded.dropped += 1;
+            return true;
+        }
+        false
+    }
+}
+
+/// The part that an age belongs to.
+fn part(age: u16) -> usize {
+    (usize::from(age) * AGES) >> 16
+}
