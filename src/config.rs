@@ -6,8 +6,8 @@
 //!
 //! | what | flags |
 //! |---|---|
-//! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W --pin`, `-U 0`, `-N 0`, `-B` |
-//! | refused | `-U` otherwise, `-N` otherwise, `-S`, `-Y`, `-Z`, `-e`, prefixes of `-l` (`tag`, `proto`, `notls`, `btls`, `mtls`), arguments without a flag |
+//! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W -S -Y --pin`, `-U 0`, `-N 0`, `-B` |
+//! | refused | `-U` otherwise, `-N` otherwise, `-Z`, `-e`, prefixes of `-l` (`tag`, `proto`, `notls`, `btls`, `mtls`), arguments without a flag |
 //! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_automove_freeratio no_modern slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes` |
 //! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges sock_cookie_id=0` |
 //! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items drop_privileges`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
@@ -74,8 +74,15 @@ pub struct Config {
     /// `-b`: backlog of `listen`, in connections; the kernel caps it at `net.core.somaxconn`, and -1 asks for that cap.
     /// Default 1024.
     pub listen_backlog: i32,
-    /// `-B`: what clients may speak. Default [`BindingProtocol::Auto`].
+    /// `-B`: what clients may speak. Default [`BindingProtocol::Auto`]; binary with `-S`, text with `-Y`.
     pub protocol: BindingProtocol,
+    /// `-S`: the password file of the environment's `MEMCACHED_SASL_PWDB`; clients must show who they are, by SASL.
+    /// Default none.
+    pub sasl_password_file: Option<PathBuf>,
+    /// `-Y`: a password file; clients must show who they are, by a `set`. Default none.
+    pub auth_file: Option<PathBuf>,
+    /// Longest password file, in bytes. Default 1 MiB.
+    pub password_file_bytes_max: u64,
 
     // Memory.
     /// `-m`: memory for item pages of all shards, in bytes; at least twice `item_size_max`. Default 64 MiB.
@@ -382,6 +389,9 @@ impl Config {
             port_file: surroundings.port_file.clone(),
             listen_backlog: 1024,
             protocol: BindingProtocol::Auto,
+            sasl_password_file: None,
+            auth_file: None,
+            password_file_bytes_max: MEGABYTE,
             memory_limit_bytes: 64 * MEGABYTE,
             evictions: true,
             item_size_max: MEGABYTE,
@@ -453,6 +463,7 @@ struct Surroundings {
     cpus: usize,
     is_root: bool,
     port_file: Option<PathBuf>,
+    sasl_password_file: Option<PathBuf>,
 }
 
 impl Surroundings {
@@ -461,9 +472,14 @@ impl Surroundings {
             cpus: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX as usize),
             // The owner of our own directory in /proc is our effective user: geteuid without unsafe.
             is_root: std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0),
-            port_file: std::env::var_os("MEMCACHED_PORT_FILENAME").filter(|name| !name.is_empty()).map(PathBuf::from),
+            port_file: file_in_environment("MEMCACHED_PORT_FILENAME"),
+            sasl_password_file: file_in_environment("MEMCACHED_SASL_PWDB"),
         }
     }
+}
+
+fn file_in_environment(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|name| !name.is_empty()).map(PathBuf::from)
 }
 
 fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Result<Config, Exit> {
@@ -487,6 +503,7 @@ fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Result<Config,
     let mut config = Config::base(surroundings);
     refuse_what_is_not_built(&flags)?;
     switches(&flags, &mut config)?;
+    authentication(&flags, surroundings, &mut config)?;
     numbers(&flags, &mut config)?;
     let mut chunk_max = ChunkMax::Default;
     for list in flags.texts("extended") {
@@ -682,6 +699,20 @@ const FLAGS: &[(&str, &[Flag])] = &[
         &[
             Flag('A', "enable-shutdown", Nothing, "Allow the shutdown command"),
             Flag('F', "disable-flush-all", Nothing, "Refuse flush_all"),
+            Flag(
+                'S',
+                "enable-sasl",
+                Nothing,
+                "Clients must log in by SASL (PLAIN), over the binary protocol only; users are in the file that \
+                 MEMCACHED_SASL_PWDB names",
+            ),
+            Flag(
+                'Y',
+                "auth-file",
+                One("file"),
+                "Clients must log in by a set of \"user password\", over the text protocol only; the file has up to 8 \
+                 lines of user:password",
+            ),
             Flag('X', "disable-dumping", Nothing, "Refuse stats cachedump, stats detail and lru_crawler dumps"),
             Flag('W', "disable-watch", Nothing, "Refuse watch (there is none yet)"),
             Flag(
@@ -720,8 +751,6 @@ const FLAGS: &[(&str, &[Flag])] = &[
     (
         "Flags of memcached that are refused until they are built",
         &[
-            Flag('S', "enable-sasl", Nothing, "SASL authentication"),
-            Flag('Y', "auth-file", One("file"), "Text authentication"),
             Flag('Z', "enable-ssl", Nothing, "TLS"),
             Flag('N', "napi-ids", One("count"), "Connections to workers by NAPI id (default: 0, off)"),
         ],
@@ -759,8 +788,10 @@ Accepted, without effect here:
 Refused:
   no_hashexpand, sock_cookie_id, ssl_*, ext_*, proxy_*
 
-Environment: MEMCACHED_PORT_FILENAME names a file to write the bound ports to.
-Signals: INT and TERM stop the server; USR1 stops it and, with -e, keeps the cache for the next one.";
+Environment: MEMCACHED_PORT_FILENAME names a file to write the bound ports to, MEMCACHED_SASL_PWDB one of
+user:password lines for -S.
+Signals: INT and TERM stop the server; USR1 stops it and, with -e, keeps the cache for the next one;
+HUP has it read its password file again.";
 
 /// What clap has against a command line: unknown flags and missing values in the words of getopt(3), and memcached's
 /// after them; the rest in one line.
@@ -814,18 +845,11 @@ impl Flags {
     }
 }
 
-const NO_SASL: &str = "-S: This server is not built with SASL support.";
 const NO_TLS: &str = "-Z: This server is not built with TLS support.";
 
 fn refuse_what_is_not_built(flags: &Flags) -> Result<(), Exit> {
-    if flags.given("enable-sasl") {
-        return Err(Exit::usage(NO_SASL));
-    }
     if flags.given("enable-ssl") {
         return Err(Exit::usage(NO_TLS));
-    }
-    if flags.raw("auth-file").is_some() {
-        return Err(Exit::usage("-Y: text authentication is not built yet"));
     }
     if flags.text("napi-ids").is_some_and(|count| count != "0") {
         return Err(Exit::usage("-N: workers by NAPI id are not built yet; only 0 (off) is accepted"));
@@ -870,6 +894,41 @@ fn switches(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
             _ => return Err(Exit::usage("-D takes a single character")),
         }
         config.detail_enabled = true;
+    }
+    Ok(())
+}
+
+/// `-S` and `-Y`: each is for one protocol, and there is no way around it.
+fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Config) -> Result<(), Exit> {
+    let (sasl, auth_file) = (flags.given("enable-sasl"), flags.path("auth-file"));
+    let protocol = flags.text("protocol").map(|_| config.protocol);
+    let has_udp = flags.text("udp-port").is_some_and(|port| port != "0");
+    if sasl && auth_file.is_some() {
+        return Err(Exit::usage("-S and -Y: one is for the binary protocol, the other for the text protocol"));
+    }
+    if sasl {
+        if protocol.is_some_and(|protocol| protocol != BindingProtocol::Binary) {
+            return Err(Exit::usage("ERROR: You cannot allow the ASCII protocol while using SASL."));
+        }
+        if has_udp {
+            return Err(Exit::usage("ERROR: Cannot enable UDP while using binary SASL authentication."));
+        }
+        let file = surroundings.sasl_password_file.clone();
+        let none = || Exit::usage("-S: MEMCACHED_SASL_PWDB names no file of user:password lines in the environment");
+        config.sasl_password_file = Some(file.ok_or_else(none)?);
+        config.protocol = BindingProtocol::Binary;
+    }
+    if auth_file.is_some() {
+        if protocol.is_some_and(|protocol| protocol != BindingProtocol::Ascii) {
+            return Err(Exit::usage(
+                "ERROR: You cannot allow the BINARY protocol while using ascii authentication tokens.",
+            ));
+        }
+        if has_udp {
+            return Err(Exit::usage("Cannot use UDP with ascii authentication enabled (-U 0 to disable)"));
+        }
+        config.auth_file = auth_file;
+        config.protocol = BindingProtocol::Ascii;
     }
     Ok(())
 }
@@ -1321,7 +1380,7 @@ mod tests {
     use super::*;
     use std::fmt::Debug;
 
-    const HERE: Surroundings = Surroundings { cpus: 3, is_root: false, port_file: None };
+    const HERE: Surroundings = Surroundings { cpus: 3, is_root: false, port_file: None, sasl_password_file: None };
 
     /// A command line in words; `''` is an empty word.
     fn line(words: &str) -> Result<Config, Exit> {
@@ -1729,9 +1788,7 @@ mod tests {
     #[test]
     fn what_is_not_built_is_refused() {
         check_refused(&[
-            ("-S", 64, NO_SASL),
             ("-Z", 64, NO_TLS),
-            ("-Y /etc/users", 64, "-Y: text authentication is not built yet"),
             ("-N 4", 64, "-N: workers by NAPI id are not built yet"),
             ("-U 11211", 64, "-U: UDP is not built yet"),
             ("-U -1", 64, "-U: UDP is not built yet"),

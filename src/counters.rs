@@ -43,6 +43,10 @@ pub struct WorkerCounters {
     pub idle_kicks: Counter,
     /// `flush_all` commands.
     pub cmd_flush: Counter,
+    /// Attempts to show who one is, to their end.
+    pub auth_cmds: Counter,
+    /// Those of them that failed.
+    pub auth_errors: Counter,
     /// Bytes held by the read buffer, by unparsed input and by unsent replies of its connections.
     pub buffer_bytes: Counter,
 }

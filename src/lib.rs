@@ -10,7 +10,7 @@
 //!  net/  protocol/  store/                   three pillars; none imports another
 //!  bytes  words     items
 //!     └───┬─┴─────────┘
-//!  clock  hash  counters                     small, no I/O, depend on nothing
+//!  auth  clock  hash  counters               small, no I/O, depend on nothing
 //! ```
 //!
 //! What always holds:
@@ -44,6 +44,7 @@ pub mod net;
 pub mod protocol;
 pub mod store;
 
+pub mod auth;
 pub mod clock;
 pub mod counters;
 pub mod hash;

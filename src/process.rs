@@ -114,8 +114,9 @@ pub fn name_files_from_the_root(config: &mut Config) -> Result<(), Exit> {
             name(path)?;
         }
     }
-    config.memory_file.as_mut().map_or(Ok(()), name)?;
-    config.pid_file.as_mut().map_or(Ok(()), name)
+    // What is read or written later.
+    let Config { pid_file, memory_file, auth_file, sasl_password_file, .. } = config;
+    [pid_file, memory_file, auth_file, sasl_password_file].into_iter().flatten().try_for_each(name)
 }
 
 /// `-d`: into the background, with nothing on standard output and error unless something is to be said there (`-v`), and

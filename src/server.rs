@@ -3,6 +3,7 @@
 //! The main thread accepts: a new connection goes to the worker with the fewest, not to wherever a hash falls, so that a
 //! dozen long-lived connections leave no core idle. Signals and `shutdown` arrive at the same poll.
 
+use crate::auth::{Auth, TEXT_USERS_MAX, Users};
 use crate::clock::Clock;
 use crate::command::Shard;
 use crate::command::admin::{Environment, Settings};
@@ -24,9 +25,11 @@ use crate::worker::serve::ServeLimits;
 use crate::worker::{Worker, WorkerOptions};
 use listenfd::ListenFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use nix::unistd;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -69,10 +72,38 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
         let ports = listeners.iter().filter_map(|(listener, _)| Some(("TCP", listener.tcp_address()?)));
         process::write_port_file(path, ports).map_err(|error| failure(&format!("{}", path.display()), error))?;
     }
+    let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
     process::daemonize(&config)?;
     process::drop_privileges(&config)?;
     let _pid_file = config.pid_file.as_deref().and_then(PidFile::write);
-    serve(&config, listeners, signals)
+    serve(&config, auth.as_ref(), listeners, signals)
+}
+
+/// The users of `-Y` or `-S`, if there is one of these.
+///
+/// # Errors
+/// What is wrong with their file, in a line.
+fn read_users(config: &Config) -> Result<Option<Users>, String> {
+    let Some(path) = config.auth_file.as_ref().or(config.sasl_password_file.as_ref()) else { return Ok(None) };
+    let named = path.display();
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(config.password_file_bytes_max + 1).read_to_end(&mut text))
+        .map_err(|error| format!("Could not open authfile [{named}] for reading, error {error}"))?;
+    if text.len() as u64 > config.password_file_bytes_max {
+        return Err(format!("Authfile [{named}] has more than {} bytes", config.password_file_bytes_max));
+    }
+    let users = if config.auth_file.is_some() {
+        Users::of_text(&text)
+    } else {
+        let host = unistd::gethostname().unwrap_or_default();
+        Users::of_sasl(&text, host.as_encoded_bytes())
+    };
+    let users = users.map_err(|why| format!("Authfile [{named}] {why}"))?;
+    if users.ignored > 0 {
+        log::warn!("Authfile [{named}]: the last {} lines are ignored, {TEXT_USERS_MAX} count", users.ignored);
+    }
+    Ok(Some(users))
 }
 
 /// The sockets that systemd has bound (sd_listen_fds(3)), instead of those of the command line.
@@ -183,7 +214,7 @@ fn serve_limits(config: &Config) -> ServeLimits {
     }
 }
 
-fn serve(config: &Config, listeners: Vec<Entrance>, signals: Signals) -> Result<(), Exit> {
+fn serve(config: &Config, auth: Option<&Auth>, listeners: Vec<Entrance>, signals: Signals) -> Result<(), Exit> {
     let shards = shard_count(config);
     let hasher = KeyHasher::random();
     let memory_file = match &config.memory_file {
@@ -224,6 +255,7 @@ fn serve(config: &Config, listeners: Vec<Entrance>, signals: Signals) -> Result<
             settings: &settings,
             clock: &clock,
             budget: &budget,
+            auth,
             workers: &workers,
             listeners: &addresses,
             server: &server,
@@ -261,7 +293,8 @@ fn serve(config: &Config, listeners: Vec<Entrance>, signals: Signals) -> Result<
         }
         let supervisor = Supervisor::of_environment();
         supervisor.ready();
-        let acceptor = Acceptor { config, exchange: &exchange, workers: &workers, server: &server, listeners, poll };
+        let acceptor =
+            Acceptor { config, auth, exchange: &exchange, workers: &workers, server: &server, listeners, poll };
         let result = acceptor.run(signals, &stopped, &gracefully);
         supervisor.stopping();
         for worker in 0..config.threads {
@@ -343,6 +376,7 @@ enum Accepted {
 /// The main thread's part.
 struct Acceptor<'a> {
     config: &'a Config,
+    auth: Option<&'a Auth>,
     exchange: &'a Exchange,
     workers: &'a [WorkerCounters],
     server: &'a ServerCounters,
@@ -383,7 +417,7 @@ impl Acceptor<'_> {
                         let mut stops = false;
                         for signal in signals.pending() {
                             match signal {
-                                SIGHUP => log::info!("nothing to reload"),
+                                SIGHUP => self.reload(),
                                 _ => {
                                     log::info!("signal {signal}: stopping");
                                     gracefully.fetch_or(signal == SIGUSR1, Ordering::Relaxed);
@@ -435,6 +469,22 @@ impl Acceptor<'_> {
     fn is_full(&self) -> bool {
         let open: u64 = self.workers.iter().map(WorkerCounters::connections).sum();
         open >= u64::from(self.config.connections_max)
+    }
+
+    /// Reads again what can be changed while it runs; what cannot be read stays as it was.
+    fn reload(&self) {
+        let Some(auth) = self.auth else {
+            log::info!("nothing to reload");
+            return;
+        };
+        match read_users(self.config) {
+            Ok(users) => {
+                let users = users.unwrap_or_default();
+                log::info!("{} users", users.len());
+                auth.replace(users);
+            }
+            Err(why) => log::error!("users stay as they were: {why}"),
+        }
     }
 
     /// Accepts some of what waits at a listener.

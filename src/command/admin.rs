@@ -12,9 +12,11 @@ use super::binary;
 use super::detail::{PrefixCounts, Prefixes};
 use super::stats;
 use super::walk::{Classes, Walk, WalkKind, WalkLimits};
+use crate::auth::Auth;
 use crate::clock::{Clock, NEVER, Now};
 use crate::config::{Config, MEMCACHED_VERSION};
 use crate::counters::{ServerCounters, WorkerCounters};
+use crate::protocol::binary::Access;
 use crate::protocol::packet::Head;
 use crate::protocol::token::{Tokens, digits_i32, digits_u32};
 use crate::store::Snapshot;
@@ -146,6 +148,8 @@ pub enum Plan {
     Ask(Question, Report),
     /// Walk through the shards: `lru_crawler crawl`, `metadump`, `mgdump`.
     Walk(Box<Walk>),
+    /// The client has shown who it is, or failed to: what it may do from now on, and the reply.
+    Access(Access, Vec<u8>),
     /// Stop the server.
     Stop {
         /// `shutdown graceful`
@@ -273,6 +277,8 @@ pub struct Environment<'a> {
     pub clock: &'a Clock,
     /// The pages of the cache.
     pub budget: &'a Budget,
+    /// Who may use it, if not everybody.
+    pub auth: Option<&'a Auth>,
     /// By worker.
     pub workers: &'a [WorkerCounters],
     /// Its listening sockets: descriptor and address.
@@ -357,7 +363,8 @@ fn reset_counters(environment: &Environment<'_>) {
     }
     for worker in environment.workers {
         let WorkerCounters { bytes_read, bytes_written, conn_yields, idle_kicks, cmd_flush, .. } = worker;
-        for counter in [bytes_read, bytes_written, conn_yields, idle_kicks, cmd_flush] {
+        let WorkerCounters { auth_cmds, auth_errors, .. } = worker;
+        for counter in [bytes_read, bytes_written, conn_yields, idle_kicks, cmd_flush, auth_cmds, auth_errors] {
             counter.set(0);
         }
     }
@@ -815,6 +822,7 @@ pub(super) mod tests {
                 settings: &self.settings,
                 clock: &self.clock,
                 budget: &self.budget,
+                auth: None,
                 workers: &self.workers,
                 listeners: &[],
                 server: &self.server,
@@ -844,6 +852,7 @@ pub(super) mod tests {
             let reply = match plan(line.as_bytes(), &self.environment()) {
                 Plan::Say(text) => text,
                 Plan::Quit => b"<quit>\r\n".to_vec(),
+                Plan::Access(..) => unreachable!("no line gives access"),
                 Plan::Walk(mut walk) => {
                     let mut reply = Reply::default();
                     while let Some(shard) = self.shards.get_mut(walk.shard) {

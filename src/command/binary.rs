@@ -4,11 +4,11 @@
 use super::admin::{self, Environment, Plan, Report};
 use super::arithmetic::{self, Outcome as Arithmetic};
 use super::set::{self, Change, Mode, Outcome, Value};
-use super::{Reply, Shard, get, stats};
+use super::{Reply, Shard, get, login, stats};
 use crate::clock::Clock;
 use crate::config::MEMCACHED_VERSION;
 use crate::protocol::Operation;
-use crate::protocol::binary::exptime;
+use crate::protocol::binary::{Access, exptime};
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, HEADER_LEN, Head, Header, Status, opcode};
 use crate::store::arena::ItemId;
@@ -212,7 +212,7 @@ pub(super) fn speak(operation: &Operation, reply: &mut Reply) {
 
 /// What is to be done about a packet that concerns the connection or the whole cache: with its header, and with as many
 /// bytes behind it as that announces.
-pub fn plan(packet: &[u8], environment: &Environment<'_>) -> Plan {
+pub fn plan(packet: &[u8], access: Access, environment: &Environment<'_>) -> Plan {
     let header = packet.first_chunk().and_then(Header::read).expect("the parser has read this header");
     let head = Head { opcode: header.opcode, opaque: header.opaque };
     let body = &packet[HEADER_LEN..];
@@ -220,6 +220,11 @@ pub fn plan(packet: &[u8], environment: &Environment<'_>) -> Plan {
         opcode::FLUSH | opcode::FLUSHQ => flush(head, body, environment),
         opcode::STAT => stat(head, body, environment),
         opcode::VERSION => say(|out| packet::success(out, head, MEMCACHED_VERSION.as_bytes(), 0)),
+        opcode::SASL_LIST => login::mechanisms(head),
+        opcode::SASL_AUTH | opcode::SASL_STEP => {
+            let (mechanism, message) = body.split_at(usize::from(header.key_len));
+            login::sasl(head, mechanism, message, access, environment)
+        }
         _ => say(|out| packet::failure(out, head, Status::UNKNOWN_COMMAND)),
     }
 }
@@ -246,7 +251,7 @@ fn stat(head: Head, key: &[u8], environment: &Environment<'_>) -> Plan {
     let ask = |words: &[&[u8]], report| match admin::stats(words, environment) {
         Plan::Ask(question, _) => Plan::Ask(question, Report::Packets(head, report)),
         Plan::Say(text) => Plan::Say(packets(head, report, &text)),
-        plan @ (Plan::Quit | Plan::Walk(_) | Plan::Stop { .. }) => plan,
+        plan @ (Plan::Quit | Plan::Walk(_) | Plan::Access(..) | Plan::Stop { .. }) => plan,
     };
     match key {
         b"" => ask(&[], &Report::General),

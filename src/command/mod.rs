@@ -9,6 +9,7 @@ pub mod binary;
 mod delete;
 pub mod detail;
 mod get;
+pub mod login;
 pub mod set;
 pub mod stats;
 pub mod walk;

@@ -158,8 +158,8 @@ pub(super) fn general(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec
     stats.put("touch_misses", counters.touch_misses);
     stats.put("store_too_large", counters.store_too_large);
     stats.put("store_no_memory", counters.store_no_memory);
-    stats.put("auth_cmds", 0);
-    stats.put("auth_errors", 0);
+    stats.put("auth_cmds", worker_sum(|worker| worker.auth_cmds.get()));
+    stats.put("auth_errors", worker_sum(|worker| worker.auth_errors.get()));
     if config.idle_timeout_seconds > 0 {
         stats.put("idle_kicks", worker_sum(|worker| worker.idle_kicks.get()));
     }
@@ -268,8 +268,11 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     stats.put("cas_enabled", yes(config.cas_enabled));
     stats.put("tcp_backlog", config.listen_backlog);
     stats.put("binding_protocol", config.protocol);
-    stats.put("auth_enabled_sasl", "no");
-    stats.put("auth_enabled_ascii", "no");
+    stats.put("auth_enabled_sasl", yes(config.sasl_password_file.is_some()));
+    match &config.auth_file {
+        Some(path) => stats.put("auth_enabled_ascii", path.display()),
+        None => stats.put("auth_enabled_ascii", "no"),
+    }
     stats.put("item_size_max", config.item_size_max);
     stats.put("maxconns_fast", yes(config.maxconns_fast));
     stats.put("hashpower_init", config.hash_power.unwrap_or(0));

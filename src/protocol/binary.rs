@@ -25,10 +25,28 @@ const BODY_LENGTH_MAX: u32 = 1 << 30;
 /// The expiry of incr and decr that means: do not create.
 const NO_INITIAL: u32 = 0xffff_ffff;
 
+/// Longest name of a SASL mechanism.
+const MECHANISM_LENGTH_MAX: usize = 32;
+
 /// What a connection's parser remembers between calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Parser {
     state: State,
+    access: Access,
+}
+
+/// What a client may do (`-S`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Everything: nobody asks who it is, and there is no SASL.
+    #[default]
+    Open,
+    /// Show who it is, no more.
+    Locked,
+    /// The same; it has begun to.
+    Begun,
+    /// Everything.
+    Granted,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +82,21 @@ impl Parse for Parser {
 }
 
 impl Parser {
+    /// The parser of a connection with this access.
+    pub fn new(access: Access) -> Parser {
+        Parser { state: State::Packet, access }
+    }
+
+    /// What the client may do.
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// What the client may do from now on.
+    pub fn set_access(&mut self, access: Access) {
+        self.access = access;
+    }
+
     /// Has the next `bytes` bytes thrown away. Only between packets.
     pub fn swallow(&mut self, bytes: u64) {
         debug_assert!(self.is_idle(), "the bytes to swallow are those after a packet");
@@ -91,6 +124,9 @@ impl Parser {
         let Some(value_len) = (header.body_len as usize).checked_sub(extras_len + key_len) else {
             return self.refuse(Status::UNKNOWN_COMMAND, operation);
         };
+        if matches!(self.access, Access::Locked | Access::Begun) && !is_for_strangers(header.opcode) {
+            return self.refuse(Status::AUTH_ERROR, operation);
+        }
         if key_len > KEY_LENGTH_MAX || header.body_len > BODY_LENGTH_MAX {
             return self.refuse(Status::INVALID, operation);
         }
@@ -154,10 +190,7 @@ impl Parser {
                 operation.tokens = Span::new(start, body);
                 Step::Operation
             }
-            Kind::SaslList | Kind::Sasl => {
-                self.swallow(value_len as u64);
-                say(Status::UNKNOWN_COMMAND, false, operation)
-            }
+            Kind::SaslList | Kind::Sasl => self.sasl(start, value_len, input, at, limits, operation),
         }
     }
 
@@ -188,6 +221,36 @@ impl Parser {
         } else {
             Step::Data
         }
+    }
+
+    /// A request of SASL, whose message begins at `*at`, the packet at `start`.
+    #[cold]
+    fn sasl(
+        &mut self,
+        start: usize,
+        value_len: usize,
+        input: &[u8],
+        at: &mut usize,
+        limits: &Limits,
+        operation: &mut Operation,
+    ) -> Step {
+        let status = if self.access == Access::Open {
+            Status::UNKNOWN_COMMAND
+        } else if operation.key.len as usize > MECHANISM_LENGTH_MAX {
+            Status::INVALID
+        } else if value_len > limits.inline_max as usize {
+            Status::OUT_OF_MEMORY
+        } else if input.len() - *at < value_len {
+            *at = start;
+            return Step::Incomplete;
+        } else {
+            *at += value_len;
+            operation.verb = Verb::Admin;
+            operation.tokens = Span::new(start, *at);
+            return Step::Operation;
+        };
+        self.swallow(value_len as u64);
+        say(status, false, operation)
     }
 
     /// The error, and no more.
@@ -266,6 +329,11 @@ impl Form {
             Kind::Stat => extras_len == 0,
         }
     }
+}
+
+/// Whether a command may be given by who has not shown who it is.
+fn is_for_strangers(code: u8) -> bool {
+    matches!(code, opcode::SASL_LIST | opcode::SASL_AUTH | opcode::SASL_STEP | opcode::VERSION)
 }
 
 /// An exptime has no sign here. What lies beyond the time that a signed one can say is as far as that can say.

@@ -8,6 +8,7 @@
 
 pub mod parser;
 
+pub mod login;
 pub mod meta;
 pub mod text;
 pub mod token;

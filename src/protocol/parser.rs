@@ -1,6 +1,6 @@
 //! The parser of a connection: which of the protocols it is for is decided once, by its first byte.
 
-use super::{Limits, Operation, Step, binary, text};
+use super::{Limits, Operation, Step, binary, login, text};
 
 /// What makes operations of bytes; see [`text::Parser::next`], whose rules hold for all.
 pub trait Parse {
@@ -17,6 +17,8 @@ pub enum Parser {
     Text(text::Parser),
     /// The binary protocol.
     Binary(binary::Parser),
+    /// The classic protocol of a client that has not shown yet who it is.
+    Login(login::Parser),
 }
 
 impl Parser {
@@ -36,13 +38,23 @@ impl Parser {
             Parser::Undecided => true,
             Parser::Text(parser) => parser.is_idle(),
             Parser::Binary(parser) => parser.is_idle(),
+            Parser::Login(parser) => parser.is_idle(),
+        }
+    }
+
+    /// The client has shown who it is, or failed to.
+    pub fn set_access(&mut self, access: binary::Access) {
+        match self {
+            Parser::Binary(parser) => parser.set_access(access),
+            Parser::Login(_) if access == binary::Access::Granted => *self = Parser::Text(text::Parser::default()),
+            Parser::Undecided | Parser::Text(_) | Parser::Login(_) => {}
         }
     }
 
     /// Has the value of a command thrown away, whose next byte is the first of these `bytes`.
     pub fn swallow_value(&mut self, bytes: u32) {
         match self {
-            Parser::Undecided => unreachable!("a value comes behind a command"),
+            Parser::Undecided | Parser::Login(_) => unreachable!("a value comes behind a command"),
             Parser::Text(parser) => parser.swallow(u64::from(bytes) + text::TERMINATOR_LEN as u64),
             Parser::Binary(parser) => parser.swallow(u64::from(bytes)),
         }
@@ -51,7 +63,7 @@ impl Parser {
     /// Bytes behind a value that belong to it.
     pub fn terminator_len(&self) -> usize {
         match self {
-            Parser::Undecided | Parser::Text(_) => text::TERMINATOR_LEN,
+            Parser::Undecided | Parser::Text(_) | Parser::Login(_) => text::TERMINATOR_LEN,
             Parser::Binary(_) => 0,
         }
     }

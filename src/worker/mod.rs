@@ -13,12 +13,13 @@ pub mod serve;
 
 use crate::clock::{Clock, Now};
 use crate::command::admin::{self, Answer, Environment, Plan, Question};
-use crate::command::{Pinned, Reply, binary as packets};
+use crate::command::{self, Pinned, Reply, binary as packets};
 use crate::config::BindingProtocol;
 use crate::hash::KeyHasher;
 use crate::net::stream::Stream;
+use crate::protocol::binary::Access;
 use crate::protocol::parser::Parser;
-use crate::protocol::{Span, binary, text};
+use crate::protocol::{Span, binary, login, text};
 use crate::store::item::Items;
 use crate::store::slab::CLASSES_MAX;
 use control::Control;
@@ -346,9 +347,14 @@ impl<'a> Worker<'a> {
 
     /// What a new connection begins with.
     fn parser(&self) -> Parser {
-        match self.config().protocol {
+        let config = self.config();
+        match config.protocol {
             BindingProtocol::Auto => Parser::Undecided,
+            BindingProtocol::Ascii if config.auth_file.is_some() => Parser::Login(login::Parser::default()),
             BindingProtocol::Ascii => Parser::Text(text::Parser::default()),
+            BindingProtocol::Binary if config.sasl_password_file.is_some() => {
+                Parser::Binary(binary::Parser::new(Access::Locked))
+            }
             BindingProtocol::Binary => Parser::Binary(binary::Parser::default()),
         }
     }
@@ -579,9 +585,10 @@ impl<'a> Worker<'a> {
     /// A command of the connection or of the whole cache. All before it has been answered.
     fn administer(&mut self, token: usize, line: Span) {
         let (line, environment) = (line.of(&self.buffer), self.environment());
-        let plan = match self.connections[token].talk.is_binary() {
-            false => admin::plan(line, &environment),
-            true => packets::plan(line, &environment),
+        let plan = match self.connections[token].talk.parser() {
+            Parser::Binary(parser) => packets::plan(line, parser.access(), &environment),
+            Parser::Login(_) => command::login::plan(line, &environment),
+            Parser::Undecided | Parser::Text(_) => admin::plan(line, &environment),
         };
         if cfg!(feature = "debug-commands") {
             // `debugtime` holds for what comes after it in the same turn. The turn itself keeps its time: no connection
@@ -591,6 +598,10 @@ impl<'a> Worker<'a> {
         match plan {
             Plan::Say(text) => self.reply.out.put(&text),
             Plan::Quit => self.connections[token].closing = true,
+            Plan::Access(access, text) => {
+                self.connections[token].talk.set_access(access);
+                self.reply.out.put(&text);
+            }
             Plan::Walk(walk) => self.begin_walk(token, walk),
             Plan::Stop { graceful } => {
                 self.connections[token].closing = true;

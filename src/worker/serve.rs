@@ -10,9 +10,9 @@ use crate::clock::{Clock, Now};
 use crate::command::walk::Walk;
 use crate::command::{self, Pinned, Reply, Shard, admin, set};
 use crate::hash::{self, KeyHasher};
-use crate::protocol::binary;
 use crate::protocol::parser::{Parse, Parser};
 use crate::protocol::{Limits, Operation, Span, Step, Verb};
+use crate::protocol::{binary, login};
 use crate::store::OutOfMemory;
 use crate::store::arena::ItemId;
 use crate::store::item::{Cursor, Items};
@@ -100,9 +100,14 @@ impl Talk {
         Talk { token, generation, parser, pending: Pending::default(), state: State::Parsing }
     }
 
-    /// Whether what it says comes in packets.
-    pub fn is_binary(&self) -> bool {
-        matches!(self.parser, Parser::Binary(_))
+    /// What makes operations of what it says.
+    pub fn parser(&self) -> &Parser {
+        &self.parser
+    }
+
+    /// It has shown who it is, or failed to.
+    pub fn set_access(&mut self, access: binary::Access) {
+        self.parser.set_access(access);
     }
 
     /// Whether it can go on only after something has come from another shard or worker.
@@ -291,6 +296,7 @@ impl<'a> Serve<'a> {
             let (count, end) = match &mut talk.parser {
                 Parser::Text(parser) => self.parse_group(parser, input, at),
                 Parser::Binary(parser) => self.parse_packets(parser, input, at),
+                Parser::Login(parser) => self.parse_login(parser, input, at),
                 Parser::Undecided => match input.get(*at) {
                     Some(&first) => {
                         talk.parser = Parser::decided_by(first);
@@ -368,6 +374,12 @@ impl<'a> Serve<'a> {
     /// [`Serve::parse_group`] of a connection that speaks binary: not in the way of the others.
     #[inline(never)]
     fn parse_packets(&mut self, parser: &mut binary::Parser, input: &mut [u8], at: &mut usize) -> (usize, End) {
+        self.parse_group(parser, input, at)
+    }
+
+    /// [`Serve::parse_group`] of a connection that has still to show who it is.
+    #[inline(never)]
+    fn parse_login(&mut self, parser: &mut login::Parser, input: &mut [u8], at: &mut usize) -> (usize, End) {
         self.parse_group(parser, input, at)
     }
 

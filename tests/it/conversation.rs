@@ -4,6 +4,7 @@
 //! # a comment
 //! --- a title                  a new conversation: a fresh server, a fresh connection
 //! @flags -m 8 -F               the server's flags, besides those of the run
+//! @users foo:bar | a:b         the server is given `-Y` and a file of these lines
 //! @only corecached             or memcached: the other one is not asked
 //! @feature debug-commands      only where the program is built with this feature
 //! > get a                      send a line and its \r\n; lines in a row leave in one write
@@ -34,7 +35,7 @@ use std::fmt::Write as _;
 
 use crate::client::{Client, Silence, shown};
 use crate::packet::{self, Packet, Words};
-use crate::server::{Program, Server};
+use crate::server::{Program, Server, TemporaryFile};
 
 /// Reads the conversations of `file` and has `program`, run with `flags`, hold up its side of each of them. Every
 /// difference of every conversation is in the message of the panic.
@@ -62,6 +63,8 @@ fn feature_is_built(name: &str) -> bool {
 struct Conversation {
     title: String,
     flags: Vec<String>,
+    /// Lines of the file of `-Y`; none: there is no such file.
+    users: Option<Vec<String>>,
     only: Option<Program>,
     feature: Option<String>,
     exchanges: Vec<Exchange>,
@@ -131,6 +134,7 @@ fn parse(file: &str, text: &str) -> Vec<Conversation> {
         };
         match mark {
             "@flags" => current.flags.extend(rest.split_whitespace().map(str::to_owned)),
+            "@users" => current.users = Some(rest.split(" | ").map(str::to_owned).collect()),
             "@feature" => current.feature = Some(rest.to_owned()),
             "@only" => {
                 current.only = Some(match rest {
@@ -197,6 +201,10 @@ fn parse(file: &str, text: &str) -> Vec<Conversation> {
 fn hold(file: &str, conversation: &Conversation, program: Program, flags: &[&str]) -> Result<(), String> {
     let mut all_flags = flags.to_vec();
     all_flags.extend(conversation.flags.iter().map(String::as_str));
+    let users = conversation.users.as_ref().map(|lines| TemporaryFile::new(&(lines.join("\n") + "\n")));
+    if let Some(file) = &users {
+        all_flags.extend(["-Y", file.path()]);
+    }
     let mut server = Server::on_unix_socket(program, &all_flags);
     let mut client = server.client();
     let mut variables = BTreeMap::new();

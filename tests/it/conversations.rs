@@ -57,6 +57,7 @@ topics! {
     binary
     binary_errors
     binary_stat
+    login
 }
 
 /// Time is moved by `debugtime`, which neither a plain build nor Debian's memcached has.

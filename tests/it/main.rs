@@ -15,6 +15,7 @@ mod client;
 mod packet;
 mod peers;
 
+mod authentication;
 mod clients;
 mod connections;
 mod conversations;

@@ -51,6 +51,11 @@ impl Server {
         Server::on_unix_socket(Program::Corecached, flags)
     }
 
+    /// corecached on a Unix socket, with these in its environment.
+    pub(crate) fn corecached_with(environment: &[(&str, &str)], flags: &[&str]) -> Server {
+        Server::on_unix_socket_with(Program::Corecached, environment, flags)
+    }
+
     /// corecached on a free TCP port of the loopback.
     pub(crate) fn corecached_tcp(flags: &[&str]) -> Server {
         Server::on_tcp(Program::Corecached, flags)
@@ -59,12 +64,16 @@ impl Server {
     /// `program` on a Unix socket in the server's folder. A socket file that a killed server left behind is in its way,
     /// as after a crash, and must be replaced.
     pub(crate) fn on_unix_socket(program: Program, flags: &[&str]) -> Server {
+        Server::on_unix_socket_with(program, &[], flags)
+    }
+
+    fn on_unix_socket_with(program: Program, environment: &[(&str, &str)], flags: &[&str]) -> Server {
         let folder = new_folder();
         let socket = folder.join("socket");
         // Of a kind that nobody can connect to: the fork of another test may hold a copy of it until its exec.
         drop(UnixDatagram::bind(&socket).expect("a socket in a folder of ours"));
         let mut command = command(program, &folder);
-        command.arg("-s").arg(&socket).args(flags);
+        command.envs(environment.iter().copied()).arg("-s").arg(&socket).args(flags);
         let mut server = Server::spawn(program, folder, command);
         server.wait_until("it accepts on its Unix socket", |_| UnixStream::connect(&socket).is_ok());
         server.addresses.push(Address::Unix(socket));
@@ -230,6 +239,33 @@ fn command(program: Program, folder: &Path) -> Command {
         command.args(["-u", "root"]); // it refuses to run as root unless asked to
     }
     command
+}
+
+/// A file for a server to read, gone when dropped.
+#[derive(Debug)]
+pub(crate) struct TemporaryFile(PathBuf);
+
+impl TemporaryFile {
+    pub(crate) fn new(text: &str) -> TemporaryFile {
+        let file = TemporaryFile(new_folder().join("file"));
+        file.write(text);
+        file
+    }
+
+    /// Other text.
+    pub(crate) fn write(&self, text: &str) {
+        fs::write(&self.0, text).expect("a file in a folder of ours");
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        self.0.to_str().expect("plain names")
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.0.parent().expect("it has a folder of its own"));
+    }
 }
 
 pub(crate) fn is_root() -> bool {

@@ -1,0 +1,101 @@
+//! Showing who one is: SASL in packets (`-S`), or a `set` (`-Y`). What comes of it is the access that a connection has from
+//! then on.
+
+use super::admin::{Environment, Plan};
+use crate::protocol::binary::Access;
+use crate::protocol::encode::Output;
+use crate::protocol::packet::{self, Head, Status, opcode};
+use crate::protocol::token::Tokens;
+
+/// The one mechanism (RFC 4616).
+const MECHANISM: &[u8] = b"PLAIN";
+
+/// `-Y`: the data block of a `set`.
+pub fn plan(block: &[u8], environment: &Environment<'_>) -> Plan {
+    let tokens = Tokens::of(block);
+    let [user, password, ..] = *tokens.all() else {
+        return Plan::Say(b"CLIENT_ERROR bad authentication token format\r\n".to_vec());
+    };
+    if is_let_in(Some((user, password)), environment) {
+        Plan::Access(Access::Granted, b"STORED\r\n".to_vec())
+    } else {
+        Plan::Say(b"CLIENT_ERROR authentication failure\r\n".to_vec())
+    }
+}
+
+/// Whether there is a user with this password, if both could be made out. It is counted either way.
+fn is_let_in(user_and_password: Option<(&[u8], &[u8])>, environment: &Environment<'_>) -> bool {
+    let known =
+        user_and_password.zip(environment.auth).is_some_and(|((user, password), auth)| auth.knows(user, password));
+    let counters = &environment.workers[environment.worker];
+    counters.auth_cmds.add(1);
+    counters.auth_errors.add(u64::from(!known));
+    if !known {
+        log::info!("authentication failed");
+    }
+    known
+}
+
+/// `-S`: a request with a mechanism and what the client has to say.
+pub(super) fn sasl(
+    head: Head,
+    mechanism: &[u8],
+    message: &[u8],
+    access: Access,
+    environment: &Environment<'_>,
+) -> Plan {
+    let mut out = Output::default();
+    let begins = head.opcode == opcode::SASL_AUTH;
+    // As memcached: a client that has nothing to say yet is asked to go on.
+    if begins && message.is_empty() && mechanism.eq_ignore_ascii_case(MECHANISM) {
+        packet::message(&mut out, head, Status::AUTH_CONTINUE, b"");
+        return Plan::Access(Access::Begun, out.take());
+    }
+    let may = if begins { mechanism.eq_ignore_ascii_case(MECHANISM) } else { access == Access::Begun };
+    if is_let_in(plain(message).filter(|_| may), environment) {
+        packet::success(&mut out, head, b"Authenticated", 0);
+        return Plan::Access(Access::Granted, out.take());
+    }
+    packet::failure(&mut out, head, Status::AUTH_ERROR);
+    // Who had access and fails has none.
+    Plan::Access(Access::Locked, out.take())
+}
+
+/// User and password of a message of PLAIN: `[user to act as]\0user\0password`. Nobody acts for others.
+fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = message.split(|&byte| byte == 0);
+    let (acts_as, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    let user = user.trim_ascii();
+    let is_self = acts_as.is_empty() || acts_as.trim_ascii() == user;
+    (parts.next().is_none() && is_self && !user.is_empty() && !password.is_empty()).then_some((user, password))
+}
+
+/// The mechanisms that there are, one space between.
+pub(super) fn mechanisms(head: Head) -> Plan {
+    let mut out = Output::default();
+    packet::success(&mut out, head, MECHANISM, 0);
+    Plan::Say(out.take())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn plain_has_three_parts() {
+        for (message, expected) in [
+            (&b"\0user\0secret"[..], Some((&b"user"[..], &b"secret"[..]))),
+            (b"user\0user\0secret", Some((b"user", b"secret"))),
+            (b"\0 user \0 secret ", Some((b"user", b" secret "))),
+            (b"other\0user\0secret", None),
+            (b"\0user\0", None),
+            (b"\0user", None),
+            (b"\0\0secret", None),
+            (b"\0user\0secret\0", None),
+            (b"\0user\0sec\0ret", None),
+            (b"", None),
+        ] {
+            assert_eq!(plain(message), expected, "{}", message.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Showing who one is: SASL (`-S`) in packets, and what becomes of password files. What `-Y` answers is in
+//! `conversations/login.txt`.
+
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::packet::{Packet, request};
+use crate::server::{Server, TemporaryFile, corecached_run};
+
+/// Holds a conversation in packets, one request at a time: `> request` and `< reply`, several replies with ` | `, `= closed`.
+#[track_caller]
+fn check(file: &str, talk: &str) {
+    let users = TemporaryFile::new(file);
+    for workers in ["1", "3"] {
+        let server = Server::corecached_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S", "-t", workers]);
+        for talk in talk.split("---") {
+            let mut client = server.client();
+            for line in talk.trim().lines().map(str::trim) {
+                match line.split_at(2) {
+                    ("> ", words) => client.send(words.split(" | ").flat_map(request_with_nul).collect::<Vec<u8>>()),
+                    ("< ", words) => {
+                        for expected in words.split(" | ") {
+                            assert_eq!(without_cas(&receive(&mut client)), expected, "in {talk}");
+                        }
+                    }
+                    _ => client.expect_closed(),
+                }
+            }
+        }
+    }
+}
+
+/// `%` stands for the zero byte, which separates the parts of a message of PLAIN.
+fn request_with_nul(words: &str) -> Vec<u8> {
+    request(&words.replace('%', "\0"))
+}
+
+#[track_caller]
+fn receive(client: &mut Client) -> String {
+    Packet::receive(client).expect("a reply").expect("a packet").shown()
+}
+
+fn without_cas(packet: &str) -> String {
+    packet.split(' ').filter(|word| !word.starts_with("cas=")).collect::<Vec<_>>().join(" ")
+}
+
+const FAILURE: &str = "status=0x20 val=\"Auth failure.\"";
+
+#[test]
+fn a_client_that_logs_in_by_sasl() {
+    check(
+        "user:secret:more\n",
+        "> sasl_list
+         < sasl_list val=\"PLAIN\"
+         > sasl_auth key=PLAIN val=%user%secret
+         < sasl_auth val=\"Authenticated\"
+         > set key=a flags=5 exp=0 val=x | get key=a | flush | get key=a
+         < set | get ext=00000005 val=\"x\" | flush | get status=0x1 val=\"Not found\"
+         ---
+         > sasl_auth key=plain val=user%user%secret | noop
+         < sasl_auth val=\"Authenticated\" | noop
+         ---
+         > sasl_auth key=PLAIN
+         < sasl_auth status=0x21
+         > sasl_step key=PLAIN val=%user%secret | noop
+         < sasl_step val=\"Authenticated\" | noop",
+    );
+}
+
+#[test]
+fn a_client_that_does_not() {
+    let talk: String =
+        ["get key=a", "set key=a flags=0 exp=0 val=x", "noop", "quit", "quitq", "flush", "stat", "0x50", "verbosity"]
+            .map(|words| {
+                let name = words.split(' ').next().expect("a word");
+                format!("---\n> {words} | noop\n< {name} {FAILURE}\n= closed\n")
+            })
+            .concat();
+    check("user:secret\n", &talk[4..]);
+    // What can be done all the same.
+    check(
+        "user:secret\n",
+        "> version | sasl_list | version
+         < version val=\"1.6.45\" | sasl_list val=\"PLAIN\" | version val=\"1.6.45\"
+         ---
+         > get key=abcdef bodylen=3
+         < get status=0x81 val=\"Unknown command\"
+         = closed
+         ---
+         > sasl_list key=k
+         < sasl_list status=0x4 val=\"Invalid arguments\"
+         = closed",
+    );
+}
+
+#[test]
+fn clients_that_fail() {
+    let mut talk = String::new();
+    for attempt in [
+        "sasl_auth key=PLAIN val=%user%wrong",
+        "sasl_auth key=PLAIN val=%user%secre",
+        "sasl_auth key=PLAIN val=%user%secret2",
+        "sasl_auth key=PLAIN val=%nobody%secret",
+        "sasl_auth key=PLAIN val=other%user%secret",
+        "sasl_auth key=PLAIN val=%user%",
+        "sasl_auth key=PLAIN val=%user",
+        "sasl_auth key=PLAIN val=%user%secret%",
+        "sasl_auth key=CRAM-MD5 val=%user%secret",
+        "sasl_auth key=CRAM-MD5",
+        "sasl_step key=PLAIN val=%user%secret",
+    ] {
+        let name = &attempt[..9];
+        // It may try again, and nothing else.
+        talk += &format!("> {attempt} | version\n< {name} {FAILURE} | version val=\"1.6.45\"\n");
+        talk += &format!("> get key=a\n< get {FAILURE}\n= closed\n---\n");
+    }
+    talk += "> sasl_auth key=PLAIN val=%user%wrong | sasl_auth key=PLAIN val=%user%secret | noop\n";
+    talk += &format!("< sasl_auth {FAILURE} | sasl_auth val=\"Authenticated\" | noop\n");
+    // Who has logged in and fails is out again.
+    talk += "> sasl_auth key=PLAIN val=%user%wrong | noop\n";
+    talk += &format!("< sasl_auth {FAILURE} | noop {FAILURE}\n= closed\n---\n");
+    talk += "> sasl_auth key=PLAIN val=%user%secret | sasl_step key=PLAIN val=%user%secret | noop\n";
+    talk += &format!("< sasl_auth val=\"Authenticated\" | sasl_step {FAILURE} | noop {FAILURE}\n= closed");
+    check("user:secret\n", &talk);
+}
+
+#[test]
+fn messages_that_are_too_long_are_not_looked_at() {
+    let talk = format!(
+        "> sasl_auth key={} val=x | version | sasl_auth key=PLAIN val=%user%{} | version
+         < sasl_auth status=0x4 val=\"Invalid arguments\" | version val=\"1.6.45\"
+         < sasl_auth status=0x82 val=\"Out of memory\" | version val=\"1.6.45\"
+         ---
+         > sasl_auth val=x
+         < sasl_auth status=0x4 val=\"Invalid arguments\"
+         = closed",
+        "M".repeat(33),
+        "x".repeat(600_000)
+    );
+    check("user:secret\n", &talk);
+}
+
+#[test]
+fn attempts_are_counted() {
+    let users = TemporaryFile::new("user:secret\n");
+    let server = Server::corecached_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S", "-t", "2"]);
+    for (password, count) in [("wrong", 3), ("secret", 2)] {
+        for _ in 0..count {
+            let mut client = server.client();
+            client.send(request_with_nul(&format!("sasl_auth key=PLAIN val=%user%{password}")));
+            receive(&mut client);
+        }
+    }
+    let mut client = server.client();
+    client.send(request_with_nul("sasl_auth key=PLAIN val=%user%secret"));
+    receive(&mut client);
+    client.send([request("stat"), request("stat key=settings"), request("noop")].concat());
+    let mut stats = Vec::new();
+    while stats.last().is_none_or(|last| last != "noop") {
+        stats.push(receive(&mut client));
+    }
+    for expected in [
+        "key=\"auth_cmds\" val=\"6\"",
+        "key=\"auth_errors\" val=\"3\"",
+        "key=\"binding_protocol\" val=\"binary\"",
+        "key=\"auth_enabled_sasl\" val=\"yes\"",
+        "key=\"auth_enabled_ascii\" val=\"no\"",
+    ] {
+        assert!(stats.iter().any(|stat| stat == &format!("stat {expected}")), "{expected} in {stats:#?}");
+    }
+}
+
+#[test]
+fn text_is_no_way_around_sasl() {
+    let users = TemporaryFile::new("user:secret\n");
+    let server = Server::corecached_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S"]);
+    let mut client = server.client();
+    client.send("get a\r\nversion\r\nstats\r\nset a 0 0 1\r\nx\r\n");
+    client.expect_closed();
+}
+
+#[test]
+fn a_password_file_that_has_changed_is_read_again() {
+    let users = TemporaryFile::new("foo:old\n");
+    let server = Server::corecached(&["-Y", users.path(), "-v", "-t", "2"]);
+    let log_in = |password: &str| server.client().ask(&format!("set x 0 0 7\r\nfoo {password}"));
+    let mut inside = server.client();
+    assert_eq!(inside.ask("set x 0 0 7\r\nfoo old"), "STORED");
+    assert_eq!(log_in("new"), "CLIENT_ERROR authentication failure");
+
+    // A file that makes no sense changes nothing.
+    users.write("no colon\n");
+    server.signal("HUP");
+    wait_until("the server complains", || server.printed().contains("users stay as they were"));
+    assert_eq!(log_in("old"), "STORED");
+
+    users.write("foo:new\n");
+    server.signal("HUP");
+    wait_until("the new password is known", || log_in("new") == "STORED");
+    assert_eq!(log_in("old"), "CLIENT_ERROR authentication failure");
+    // Who is in stays in.
+    assert_eq!(inside.ask("mn"), "MN");
+}
+
+fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !ready() {
+        assert!(Instant::now() < deadline, "it takes too long until {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_server_that_cannot_know_its_users_does_not_start() {
+    let bad = TemporaryFile::new("foo:bar\nno colon\n");
+    for (flags, code, words) in [
+        (&["-Y", "/nowhere/users"][..], 1, "Could not open authfile [/nowhere/users] for reading, error"),
+        (&["-Y", bad.path()], 1, "has a malformed entry. Should be 'user:password' (line 2)"),
+        (&["-S"], 64, "-S: MEMCACHED_SASL_PWDB names no file"),
+        (&["-S", "-B", "auto"], 64, "ERROR: You cannot allow the ASCII protocol while using SASL."),
+        (
+            &["-Y", bad.path(), "-B", "auto"],
+            64,
+            "ERROR: You cannot allow the BINARY protocol while using ascii authentication tokens.",
+        ),
+        (&["-Y", bad.path(), "-S"], 64, "-S and -Y: "),
+    ] {
+        let (status, printed) = corecached_run(flags);
+        assert!(status.code() == Some(code) && printed.contains(words), "{flags:?}: {status}, {printed}");
+    }
+}
