@@ -204,7 +204,9 @@ pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8],
     }
 }
 
-/// The reply of a packet that concerns no key.
+/// The reply of a packet that concerns no key. Never inline: it would keep [`super::speak`] from being so.
+#[cold]
+#[inline(never)]
 pub(super) fn speak(operation: &Operation, reply: &mut Reply) {
     let status = Status(operation.client_flags as u16);
     packet::message(&mut reply.out, Head::of(operation), status, status.message());
