@@ -693,7 +693,7 @@ pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
             store.move_pages(REASSIGN_STEPS);
             return Answer::Reassigned(reassigned);
         }
-        &Question::LruMode { segmented } => store.set_segmented(segmented),
+        &Question::LruMode { segmented } => store.options_mut().segmented = segmented,
         &Question::Automove { level, ratio, window, free_ratio } => {
             let options = store.options_mut();
             options.automove = level;

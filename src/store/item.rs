@@ -53,9 +53,9 @@ const BODY: u8 = 0xff;
 
 /// The two low bits of the state: which LRU segment the item is in.
 pub const SEGMENT_MASK: u8 = 0b11;
-/// It was fetched once since it was stored.
+/// It was fetched since it was stored.
 pub const FETCHED: u8 = 1 << 2;
-/// It was fetched again, or overwritten: the LRU keeps it for another round.
+/// It was fetched, or overwritten, since it came to its segment: the LRU keeps it for another round.
 pub const ACTIVE: u8 = 1 << 3;
 /// Marked stale by the meta protocol.
 pub const STALE: u8 = 1 << 4;

@@ -72,7 +72,7 @@ pub struct StoreOptions {
     /// As `hot_max_factor`, for WARM.
     pub warm_max_factor: f64,
     /// HOT, WARM, COLD and TEMP (`lru mode segmented`), or one list for all: COLD, where a hit saves from the next
-    /// eviction. Changed by [`Store::set_segmented`].
+    /// eviction.
     pub segmented: bool,
     /// Settle the segments between turns (`-o lru_maintainer`); without it only evictions do.
     pub maintain: bool,
@@ -157,8 +157,6 @@ pub struct Store {
     last_cas: u64,
     /// Items that are being written to sockets: how often, and whether they died meanwhile.
     pins: HashMap<u32, Pin>,
-    /// What the first hit of an item sets: in a flat LRU it is active at once.
-    first_hit: u8,
     /// Class whose housekeeping is next.
     housekeeping_next: u8,
     mover: Mover,
@@ -193,7 +191,7 @@ impl Store {
         let arena_bytes = items.arena().pages() as usize * arena::PAGE_SIZE;
         let level = options.hash_power.saturating_sub(SLOTS_PER_BUCKET_LOG2);
         let index = Index::new(level, arena_bytes / sizes[0] as usize)?;
-        let mut store = Store {
+        Ok(Store {
             slabs: Slabs::new(shard, &sizes),
             lru: Lru::new(sizes.len()),
             class_counters: vec![ClassCounters::default(); sizes.len() + 1],
@@ -209,15 +207,12 @@ impl Store {
             flush_at: 0,
             last_cas: 0,
             pins: HashMap::new(),
-            first_hit: FETCHED,
             housekeeping_next: 1,
             mover: Mover::default(),
             automover: Automover::new(sizes.len()),
             bytes: 0,
             counters: Counters::default(),
-        };
-        store.set_segmented(store.options.segmented);
-        Ok(store)
+        })
     }
 
     /// The hash power with which so many items need no growth of the index.
@@ -258,12 +253,6 @@ impl Store {
     /// Changes the options of the LRU. Sizes, CAS and hash power keep their values from the start.
     pub fn options_mut(&mut self) -> &mut StoreOptions {
         &mut self.options
-    }
-
-    /// `lru mode`: segments, or one list. Items move over in the course of housekeeping.
-    pub fn set_segmented(&mut self, segmented: bool) {
-        self.options.segmented = segmented;
-        self.first_hit = if segmented { FETCHED } else { FETCHED | ACTIVE };
     }
 
     /// Asks the processor for the index bucket of a hash: the first of the two steps ahead of an operation.
@@ -372,7 +361,7 @@ impl Store {
         let item = self.items.at(id);
         let state = item.state();
         if state & (FETCHED | ACTIVE) != FETCHED | ACTIVE {
-            item.change_state(if state & FETCHED == 0 { self.first_hit } else { ACTIVE }, 0);
+            item.change_state(FETCHED | ACTIVE, 0);
         }
         if item.last_access() != self.stamp {
             item.set_last_access(self.stamp);

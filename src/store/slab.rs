@@ -242,7 +242,7 @@ impl Budget {
 #[derive(Clone, Copy, Debug, Default)]
 struct Page {
     class: u8,
-    /// In its class's list of pages with room.
+    /// In its class's list of pages with room; or closed, so that it is not put there.
     listed: bool,
     /// First free chunk, 0: none.
     free: u32,

@@ -279,7 +279,6 @@ fn a_flat_lru_evicts_what_was_neither_stored_nor_fetched_lately() {
     let mut store = store(2, StoreOptions { segmented: false, maintain: false, ..StoreOptions::default() });
     for number in 0..9000 {
         store.set(format!("k{number}").as_bytes(), &[1; 200], NEVER).expect("evicts");
-        // One hit is enough here; in segments it takes two.
         if number == 10 || number % 1000 == 0 {
             assert!(store.get(b"k0").is_some(), "{number}");
         }
@@ -313,14 +312,14 @@ fn the_mode_of_the_lru_can_be_changed_while_it_is_full() {
     fill(&mut store, 0);
     assert!(counts(&store).iter().all(|&count| count > 0));
     let items = counts(&store).iter().sum::<u64>();
-    store.set_segmented(false);
+    store.options_mut().segmented = false;
     for _ in 0..store.housekeeping_round() * 100 {
         store.housekeep(256, true);
     }
     assert_eq!(counts(&store), [0, 0, items, 0]);
     fill(&mut store, 20_000);
     assert!(matches!(counts(&store), [0, 0, 1..=u64::MAX, 0]));
-    store.set_segmented(true);
+    store.options_mut().segmented = true;
     fill(&mut store, 40_000);
     assert!(counts(&store).iter().all(|&count| count > 0));
     store.validate();
