@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// How many operations ahead of the one that is executed an item is asked for. All of a group at once would fill the
 /// processor's queue to memory and wait there, with nothing executed meanwhile: a fifth of the time of a `get` of 50 keys
 /// out of ten million. 8 to 20 measure alike.
-const PREFETCH_AHEAD: usize = 12;
+pub const PREFETCH_AHEAD: usize = 12;
 
 /// What serving needs to know.
 #[derive(Clone, Copy, Debug)]

@@ -8,6 +8,7 @@ use super::figure::{
     CLIENT_BUSY, CPU_PER_KEY, ERRORS, HIT_RATE, KEYS_PER_SECOND, LONGEST_LOAD, MEMORY, P50, P90, P99, P999, SIDES,
     Sample, UNSENT, median, value,
 };
+use super::machine;
 use super::row::{Job, Load, Row};
 use crate::plan::{Limit, Plan};
 use crate::report::{Report, microseconds};
@@ -95,7 +96,7 @@ impl<'a> Bench<'a> {
         }
         sample.push((&MEMORY, server.memory().unwrap_or(0) as f64));
         sample.extend(longest.map(|longest| (&LONGEST_LOAD, longest)));
-        if load.keeps_servers() {
+        if self.row.keeps_servers(machine::memory_mib()) {
             self.kept[side] = Some(server);
         }
         Ok(sample)

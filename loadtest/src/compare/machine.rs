@@ -30,6 +30,15 @@ impl Machine {
     }
 }
 
+/// Memory of this machine in MiB; no limit if it does not say.
+pub fn memory_mib() -> u64 {
+    let kibibytes = |text: String| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    };
+    fs::read_to_string("/proc/meminfo").ok().and_then(kibibytes).map_or(u64::MAX, |kibibytes| kibibytes >> 10)
+}
+
 fn cpu_model(cpuinfo: &str) -> Option<&str> {
     let line = cpuinfo.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim())

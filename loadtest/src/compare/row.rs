@@ -94,6 +94,13 @@ impl Row {
         self
     }
 
+    /// Whether both servers live on between rounds, on a machine of so many MiB: what they hold is costly, and they fit
+    /// side by side.
+    pub fn keeps_servers(&self, machine_mib: u64) -> bool {
+        let costly = matches!(&self.job, Job::Load(load) if load.is_costly());
+        costly && self.flags.memory.is_none_or(|memory| memory * 2 < machine_mib)
+    }
+
     /// What is done, on what.
     pub fn about(&self) -> String {
         let flags = self.flags.text(1);
@@ -132,7 +139,7 @@ impl Row {
 
 impl Load {
     /// Whether the servers live on between rounds: what they hold is costly, or comes about only in time.
-    pub fn keeps_servers(&self) -> bool {
+    fn is_costly(&self) -> bool {
         self.prefill > FRESH_KEYS_MAX || self.warm_up > 0
     }
 }

@@ -41,7 +41,7 @@ pub struct CompareOptions {
     keys_max: u64,
 
     /// Measurements of each server for each row, in turn. Servers are started anew for each, unless what they must hold
-    /// first is costly: then both live on, and take turns. (Memory is measured once.)
+    /// first is costly and both fit in memory: then they live on, and take turns. (Memory is measured once.)
     #[arg(long, short, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
