@@ -677,7 +677,12 @@ const FLAGS: &[(&str, &[Flag])] = &[
         "Workers and connections",
         &[
             Flag('t', "threads", One("count"), "Worker threads, one event loop each (default: usable CPUs)"),
-            Flag('\0', "pin", Nothing, "Pin each worker to a CPU (not in memcached)"),
+            Flag(
+                '\0',
+                "pin",
+                Nothing,
+                "Pin each worker to a CPU, and give it the connections that arrive there (not in memcached)",
+            ),
             Flag(
                 '\0',
                 "port-per-core",

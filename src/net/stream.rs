@@ -4,6 +4,7 @@ use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags};
+use socket2::SockRef;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -71,6 +72,14 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.as_raw_fd(),
             Stream::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+
+    /// The CPU that handled the last packet that came in, if it is known.
+    pub fn incoming_cpu(&self) -> Option<usize> {
+        match self {
+            Stream::Tcp(stream) => SockRef::from(stream).cpu_affinity().ok(),
+            Stream::Unix(_) => None,
         }
     }
 
