@@ -2,3 +2,6 @@
 
 pub mod listener;
 pub mod stream;
+
+pub mod certificates;
+pub mod tls;

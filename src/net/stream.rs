@@ -1,13 +1,16 @@
-//! A connected socket of either kind, non-blocking.
+//! A connected socket of either kind, non-blocking; maybe under TLS.
 
+use super::tls::{TlsLimits, TlsStream};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::net::{RecvFlags, SendFlags};
+use rustls::server::ServerConfig;
 use socket2::SockRef;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::Arc;
 
 /// A connection's socket.
 #[derive(Debug)]
@@ -16,17 +19,42 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// TCP under TLS.
+    Tls(Box<TlsStream>),
 }
 
 impl Stream {
+    /// Puts a TCP connection under TLS; others stay as they are.
+    ///
+    /// # Errors
+    /// When the configuration is not fit for a server.
+    pub fn secure(self, config: Arc<ServerConfig>, limits: TlsLimits) -> io::Result<Stream> {
+        match self {
+            Stream::Tcp(socket) => Ok(Stream::Tls(Box::new(TlsStream::new(socket, config, limits)?))),
+            stream @ (Stream::Unix(_) | Stream::Tls(_)) => Ok(stream),
+        }
+    }
+
     /// Reads what is there, up to the room in the buffer. 0: the other side has closed.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is there.
     #[inline]
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (count, _) = rustix::net::recv(self.as_fd(), buffer, RecvFlags::empty())?;
-        Ok(count)
+        match self {
+            Stream::Tcp(stream) => receive(stream, buffer),
+            Stream::Unix(stream) => receive(stream, buffer),
+            Stream::Tls(stream) => stream.read(buffer),
+        }
+    }
+
+    /// The next read will tell of the end: no event may. Sockets themselves always have one for that.
+    #[inline]
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Stream::Tcp(_) | Stream::Unix(_) => false,
+            Stream::Tls(stream) => stream.has_ended(),
+        }
     }
 
     /// As `read`, into several buffers.
@@ -37,6 +65,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.read_vectored(buffers),
             Stream::Unix(stream) => stream.read_vectored(buffers),
+            Stream::Tls(stream) => stream.read_vectored(buffers),
         }
     }
 
@@ -46,13 +75,10 @@ impl Stream {
     /// `WouldBlock` when there is no room.
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(self.as_fd(), bytes, SendFlags::NOSIGNAL)?)
-    }
-
-    fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Stream::Tcp(stream) => stream.as_fd(),
-            Stream::Unix(stream) => stream.as_fd(),
+            Stream::Tcp(stream) => Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?),
+            Stream::Unix(stream) => Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?),
+            Stream::Tls(stream) => stream.write(bytes),
         }
     }
 
@@ -64,6 +90,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.write_vectored(buffers),
             Stream::Unix(stream) => stream.write_vectored(buffers),
+            Stream::Tls(stream) => stream.write_vectored(buffers),
         }
     }
 
@@ -72,6 +99,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.as_raw_fd(),
             Stream::Unix(stream) => stream.as_raw_fd(),
+            Stream::Tls(stream) => stream.socket().as_raw_fd(),
         }
     }
 
@@ -86,15 +114,17 @@ impl Stream {
     /// Address of the other side, as `stats conns` shows it: `tcp:…`, `tcp6:[…]:…` or `unix:…`.
     pub fn peer(&self) -> String {
         match self {
-            Stream::Tcp(stream) => stream.peer_addr().map_or_else(|_| "tcp:unknown".to_owned(), format_address),
+            Stream::Tcp(stream) => address_or_unknown(stream.peer_addr()),
             Stream::Unix(_) => "unix:unknown".to_owned(),
+            Stream::Tls(stream) => address_or_unknown(stream.socket().peer_addr()),
         }
     }
 
     /// Address of this side, in the same form.
     pub fn local(&self) -> String {
         match self {
-            Stream::Tcp(stream) => stream.local_addr().map_or_else(|_| "tcp:unknown".to_owned(), format_address),
+            Stream::Tcp(stream) => address_or_unknown(stream.local_addr()),
+            Stream::Tls(stream) => address_or_unknown(stream.socket().local_addr()),
             Stream::Unix(stream) => {
                 let address = stream.local_addr().ok();
                 let path = address.as_ref().and_then(|address| address.as_pathname());
@@ -102,6 +132,16 @@ impl Stream {
             }
         }
     }
+}
+
+/// Receives what is there, up to the room in the buffer.
+pub(super) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let (count, _) = rustix::net::recv(socket, buffer, RecvFlags::empty())?;
+    Ok(count)
+}
+
+fn address_or_unknown(address: io::Result<SocketAddr>) -> String {
+    address.map_or_else(|_| "tcp:unknown".to_owned(), format_address)
 }
 
 /// `tcp:127.0.0.1:11211` or `tcp6:[::1]:11211`.
@@ -117,6 +157,7 @@ impl Source for Stream {
         match self {
             Stream::Tcp(stream) => stream.register(registry, token, interests),
             Stream::Unix(stream) => stream.register(registry, token, interests),
+            Stream::Tls(stream) => stream.socket_mut().register(registry, token, interests),
         }
     }
 
@@ -124,6 +165,7 @@ impl Source for Stream {
         match self {
             Stream::Tcp(stream) => stream.reregister(registry, token, interests),
             Stream::Unix(stream) => stream.reregister(registry, token, interests),
+            Stream::Tls(stream) => stream.socket_mut().reregister(registry, token, interests),
         }
     }
 
@@ -131,6 +173,7 @@ impl Source for Stream {
         match self {
             Stream::Tcp(stream) => stream.deregister(registry),
             Stream::Unix(stream) => stream.deregister(registry),
+            Stream::Tls(stream) => stream.socket_mut().deregister(registry),
         }
     }
 }

@@ -1,0 +1,298 @@
+//! Certificates and keys: files become what TLS connections are made with.
+//!
+//! Read at the start and whenever `refresh_certs` or a hangup asks for it; if anything is wrong with the new files,
+//! nothing changes. Messages begin as memcached's do, and go on with our own reason.
+//!
+//! There is a configuration for each way to look at certificates of clients, since one server can have listeners of
+//! different ways (`btls:`, `mtls:`). They share certificate and key, but no sessions: a session that was begun without a
+//! certificate must not be resumed where one is required. For the same reason a refresh, which may bring other
+//! authorities, ends the sessions of clients with certificates; those without any go on.
+//!
+//! Sessions are resumed by tickets, which all workers can open: no state, and no lock but for the keys of the tickets,
+//! in handshakes alone.
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{
+    NoServerSessionStorage, ProducesTickets, ServerConfig, ServerSessionMemoryCache, StoresServerSessions,
+    WebPkiClientVerifier,
+};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{RootCertStore, SupportedCipherSuite, version};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a listener wants of its clients. memcached's `ssl_verify_mode`, and the prefixes of listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verify {
+    /// No certificate is asked for.
+    None,
+    /// One is asked for; if it is shown, it must be good.
+    Request,
+    /// One is required.
+    Require,
+}
+
+/// How a key is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyFormat {
+    /// Text: PKCS#8, PKCS#1 or SEC1.
+    Pem,
+    /// The same, binary.
+    Der,
+}
+
+/// TLS as the command line has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsOptions {
+    /// The certificate and those that link it to an authority, PEM.
+    pub chain: Option<PathBuf>,
+    /// The private key; in the file of the chain if there is none.
+    pub key: Option<PathBuf>,
+    /// How the key is written.
+    pub key_format: KeyFormat,
+    /// What is wanted of clients where the listener does not say.
+    pub verify: Verify,
+    /// Authorities of clients' certificates, PEM.
+    pub authorities: Option<PathBuf>,
+    /// Cipher suites of TLS 1.2, in OpenSSL's words.
+    pub ciphers: Option<String>,
+    /// TLS 1.2 is refused.
+    pub only_1_3: bool,
+    /// TLS 1.2 sessions that are kept for clients without tickets. 0: none.
+    pub sessions_max: usize,
+}
+
+/// What connections are made with.
+#[derive(Clone, Debug)]
+pub struct Certificates {
+    none: Arc<ServerConfig>,
+    /// These two are there if there are authorities.
+    request: Option<Arc<ServerConfig>>,
+    require: Option<Arc<ServerConfig>>,
+}
+
+impl Certificates {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// One line.
+    pub fn load(options: &TlsOptions) -> Result<Certificates, String> {
+        let provider = Arc::new(provider(options)?);
+        let key = Arc::new(SingleCertAndKey::from(certified_key(options)?));
+        let config = |verifier: Arc<dyn ClientCertVerifier>| {
+            let all: &[_] = &[&version::TLS13, &version::TLS12];
+            let versions = if options.only_1_3 { &all[..1] } else { all };
+            let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(versions)
+                .map_err(|error| format!("Error setting the protocol versions: {error}"))?;
+            let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(key.clone());
+            config.ticketer = ring::Ticketer::new().map_err(|error| format!("Error making ticket keys: {error}"))?;
+            config.session_storage = match options.sessions_max {
+                0 => Arc::new(NoServerSessionStorage {}) as Arc<dyn StoresServerSessions>,
+                count => ServerSessionMemoryCache::new(count),
+            };
+            Ok::<_, String>(Arc::new(config))
+        };
+        let none = config(WebPkiClientVerifier::no_client_auth())?;
+        let Some(path) = &options.authorities else {
+            return Ok(Certificates { none, request: None, require: None });
+        };
+        let failed = |why: String| format!("Error loading the CA certificate: {} : {why}", path.display());
+        let authorities = Arc::new(authorities(path).map_err(failed)?);
+        let verifier = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&authorities), Arc::clone(&provider));
+        let request = verifier().allow_unauthenticated().build().map_err(|error| failed(error.to_string()))?;
+        let require = verifier().build().map_err(|error| failed(error.to_string()))?;
+        Ok(Certificates { none, request: Some(config(request)?), require: Some(config(require)?) })
+    }
+
+    /// Reads all files anew. Sessions of clients without certificates can still be resumed.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub fn reload(&self, options: &TlsOptions) -> Result<Certificates, String> {
+        let mut new = Certificates::load(options)?;
+        let none = Arc::get_mut(&mut new.none).expect("nobody else has it yet");
+        none.ticketer = Arc::clone(&self.none.ticketer) as Arc<dyn ProducesTickets>;
+        none.session_storage = Arc::clone(&self.none.session_storage);
+        Ok(new)
+    }
+
+    /// What a new connection is to be made with; none if clients are to show certificates and there are no authorities.
+    pub fn config(&self, verify: Verify) -> Option<&Arc<ServerConfig>> {
+        match verify {
+            Verify::None => Some(&self.none),
+            Verify::Request => self.request.as_ref(),
+            Verify::Require => self.require.as_ref(),
+        }
+    }
+}
+
+fn certified_key(options: &TlsOptions) -> Result<CertifiedKey, String> {
+    let TlsOptions { chain, key_format, .. } = options;
+    let Some(chain) = chain else { return Err("Error loading the certificate chain: none is named".into()) };
+    let failed = |why: &str| format!("Error loading the certificate chain: {} : {why}", chain.display());
+    let certificates = certificates(chain).map_err(|why| failed(&why))?;
+
+    let path = options.key.as_ref().unwrap_or(chain);
+    let failed = |why: &str| format!("Error loading the key: {} : {why}", path.display());
+    let bytes = fs::read(path).map_err(|error| failed(&error.to_string()))?;
+    let key = match key_format {
+        KeyFormat::Pem => PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| failed(&reason(&error)))?,
+        KeyFormat::Der => PrivateKeyDer::try_from(bytes).map_err(failed)?,
+    };
+    let key = ring::sign::any_supported_type(&key).map_err(|error| failed(&error.to_string()))?;
+
+    let certified = CertifiedKey::new(certificates, key);
+    match certified.keys_match() {
+        // A key that does not tell is taken at its word.
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(failed("it is not the key of the certificate")),
+        Err(error) => Err(format!("Error validating the certificate: {error}")),
+    }
+}
+
+/// The certificates in a file, at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    match certificates {
+        Ok(certificates) if certificates.is_empty() => Err(reason(&pem::Error::NoItemsFound)),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(reason(&error)),
+    }
+}
+
+/// Errors in files, as one can understand them.
+fn reason(error: &pem::Error) -> String {
+    match error {
+        pem::Error::NoItemsFound => "nothing of the kind is in it".into(),
+        // Some come with the bytes of the line.
+        pem::Error::MissingSectionEnd { .. } => "a section does not end".into(),
+        pem::Error::IllegalSectionStart { .. } => "a section begins wrongly".into(),
+        error => error.to_string(),
+    }
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        store.add(certificate).map_err(|error| error.to_string())?;
+    }
+    Ok(store)
+}
+
+/// ring, with the cipher suites that were asked for.
+fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
+    let mut provider = ring::default_provider();
+    if let Some(list) = &options.ciphers {
+        let (all, rest) = (provider.cipher_suites.clone(), provider.cipher_suites.iter());
+        let mut chosen: Vec<_> = rest.filter(|suite| suite.tls13().is_some()).copied().collect();
+        let of_1_2 = choose(list, &all);
+        if of_1_2.is_empty() {
+            return Err(format!("Error setting the provided cipher(s): {list}"));
+        }
+        chosen.extend(of_1_2);
+        provider.cipher_suites = chosen;
+    }
+    Ok(provider)
+}
+
+/// OpenSSL's names for the cipher suites of TLS 1.2 that there are here, and its words for groups of them.
+const CIPHERS: [(&str, &str, &str); 6] = [
+    (
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+        "ECDHE-ECDSA-AES256-GCM-SHA384",
+        "aECDSA ECDSA AESGCM AES AES256 SHA384",
+    ),
+    (
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        "ECDHE-ECDSA-AES128-GCM-SHA256",
+        "aECDSA ECDSA AESGCM AES AES128 SHA256",
+    ),
+    ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305", "aECDSA ECDSA CHACHA20"),
+    ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "ECDHE-RSA-AES256-GCM-SHA384", "aRSA AESGCM AES AES256 SHA384"),
+    ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "aRSA AESGCM AES AES128 SHA256"),
+    ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", "ECDHE-RSA-CHACHA20-POLY1305", "aRSA CHACHA20"),
+];
+const CIPHERS_ALL: &str = "ALL DEFAULT HIGH ECDHE EECDH kECDHE kEECDH TLSv1.2";
+
+/// Reads an OpenSSL cipher list (openssl-ciphers(1)): words, joined by `+` where all must hold, that add suites; with
+/// `!` or `-` they take them away, `!` for good. What is not known here adds nothing, and strength does not order.
+fn choose(list: &str, all: &[SupportedCipherSuite]) -> Vec<SupportedCipherSuite> {
+    let mut chosen: Vec<usize> = Vec::new();
+    let mut barred: Vec<usize> = Vec::new();
+    for word in list.split([':', ' ', ',']).filter(|word| !word.is_empty() && !word.starts_with(['@', '+'])) {
+        let (sign, word) = match word.as_bytes()[0] {
+            sign @ (b'!' | b'-') => (sign, &word[1..]),
+            _ => (b'+', word),
+        };
+        let means = |index: &usize| {
+            let (_, name, groups) = CIPHERS[*index];
+            let known = || groups.split(' ').chain(CIPHERS_ALL.split(' ')).chain([name]);
+            word.split('+').all(|part| known().any(|known| known == part))
+        };
+        let meant: Vec<usize> = (0..CIPHERS.len()).filter(means).collect();
+        if sign == b'+' {
+            for index in meant {
+                if !chosen.contains(&index) && !barred.contains(&index) {
+                    chosen.push(index);
+                }
+            }
+        } else {
+            chosen.retain(|index| !meant.contains(index));
+            if sign == b'!' {
+                barred.extend(meant);
+            }
+        }
+    }
+    let suite = |name: &str| all.iter().find(|suite| suite.suite().as_str() == Some(name)).copied();
+    chosen.into_iter().filter_map(|index| suite(CIPHERS[index].0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cipher list, and the suites that come of it, in order: E and R for ECDSA and RSA, 2, 1 and C for AES-256,
+    /// AES-128 and ChaCha20.
+    fn check(list: &str, expected: &str) {
+        let all = ring::default_provider().cipher_suites;
+        let short = |suite: &SupportedCipherSuite| {
+            let name = suite.suite().as_str().expect("a known suite").to_owned();
+            let key = if name.contains("ECDSA") { "E" } else { "R" };
+            let cipher = if name.contains("256_GCM") {
+                "2"
+            } else if name.contains("128_GCM") {
+                "1"
+            } else {
+                "C"
+            };
+            format!("{key}{cipher}")
+        };
+        assert_eq!(choose(list, &all).iter().map(short).collect::<Vec<_>>().join(" "), expected, "{list}");
+    }
+
+    #[test]
+    fn cipher_lists_are_read_as_openssl_reads_them() {
+        check("HIGH", "E2 E1 EC R2 R1 RC");
+        check("DEFAULT:!aNULL:@STRENGTH", "E2 E1 EC R2 R1 RC");
+        check("ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384", "R1 R2");
+        check("ECDHE+AESGCM:ECDHE+CHACHA20:!aECDSA", "R2 R1 RC");
+        check("CHACHA20:AES128+aRSA", "EC RC R1");
+        check("!CHACHA20:ALL:-AES128:AES128+aECDSA", "E2 R2 E1");
+        check("AES128-SHA:RC4:!MD5", "");
+        check("RSA", "");
+        check("", "");
+    }
+
+    #[test]
+    fn every_cipher_of_ours_exists() {
+        let all = ring::default_provider().cipher_suites;
+        assert_eq!(choose("ALL", &all).len(), CIPHERS.len());
+        assert_eq!(all.iter().filter(|suite| suite.tls13().is_none()).count(), CIPHERS.len());
+    }
+}
