@@ -6,12 +6,12 @@
 //!
 //! | what | flags |
 //! |---|---|
-//! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W -S -Y --pin`, `-U 0`, `-N 0`, `-B` |
-//! | refused | `-U` otherwise, `-N` otherwise, `-Z`, `-e`, prefixes of `-l` (`tag`, `proto`, `notls`, `btls`, `mtls`), arguments without a flag |
-//! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_automove_freeratio no_modern slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes` |
+//! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W -S -Y -Z --pin`, `-U 0`, `-N 0`, `-B` |
+//! | refused | `-U` otherwise, `-N` otherwise, `-e`, prefixes of `-l` (`tag`, `proto`), arguments without a flag |
+//! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_automove_freeratio no_modern slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes ssl_chain_cert ssl_key ssl_keyformat ssl_verify_mode ssl_ca_cert ssl_ciphers ssl_min_version ssl_session_cache ssl_wbuf_size` |
 //! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges sock_cookie_id=0` |
-//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items drop_privileges`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
-//! | `-o`, refused | `no_hashexpand sock_cookie_id ssl_* ext_* proxy_*` and unknown words |
+//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items drop_privileges ssl_kernel_tls`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
+//! | `-o`, refused | `no_hashexpand sock_cookie_id ext_* proxy_*` and unknown words |
 //!
 //! Wanted differences from memcached: it listens on loopback unless `-l` says otherwise; `-t` is the number of usable
 //! CPUs; root without `-u` is warned, not refused; `slab_chunk_max` is in kilobytes,
@@ -19,6 +19,10 @@
 //!
 //! Nothing here opens, binds or resolves anything, except [`Listen::resolve`], which the server calls.
 
+mod tls;
+
+use crate::net::certificates::{KeyFormat, TlsOptions, Verify};
+use crate::net::tls::TlsLimits;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::ffi::{OsStr, OsString};
@@ -83,6 +87,27 @@ pub struct Config {
     pub auth_file: Option<PathBuf>,
     /// Longest password file, in bytes. Default 1 MiB.
     pub password_file_bytes_max: u64,
+
+    // TLS.
+    /// `-Z`: TCP is under TLS, but for listeners that say `notls:`. Default false.
+    pub tls_enabled: bool,
+    /// `-o ssl_...`: certificates and terms. Default: nothing is asked of clients, TLS 1.2 or 1.3, no session cache.
+    pub tls: TlsOptions,
+    /// Listeners with a prefix of their own, and what it makes of them: no TLS (`notls:`), or what clients are to show
+    /// (`btls:`, `mtls:`). For [`Config::verify`].
+    pub listen_tls: Vec<(Listen, Option<Verify>)>,
+    /// What a connection under TLS may hold: a message of a handshake up to 64 KiB; `-o ssl_wbuf_size`: bytes that are
+    /// sealed before they are sent, 1 KiB to 1 MiB, default 64 KiB.
+    pub tls_limits: TlsLimits,
+    /// Steps of handshakes that a worker takes in a turn, before connections that are done with theirs have their turn.
+    /// Default 8.
+    pub tls_handshakes_per_turn: usize,
+    /// `-o ssl_verify_mode` as OpenSSL's bits, for `stats settings`. Default 0.
+    pub tls_verify_bits: u8,
+    /// `-o ssl_min_version`, 0 to 3 for 1.0 to 1.3, for `stats settings`; less than 2 is 2. Default 2.
+    pub tls_min_version: u8,
+    /// `-o ssl_kernel_tls`, for `stats settings` alone. Default false.
+    pub tls_kernel: bool,
 
     // Memory.
     /// `-m`: memory for item pages of all shards, in bytes; at least twice `item_size_max`. Default 64 MiB.
@@ -392,6 +417,23 @@ impl Config {
             sasl_password_file: None,
             auth_file: None,
             password_file_bytes_max: MEGABYTE,
+            tls_enabled: false,
+            tls: TlsOptions {
+                chain: None,
+                key: None,
+                key_format: KeyFormat::Pem,
+                verify: Verify::None,
+                authorities: None,
+                ciphers: None,
+                only_1_3: false,
+                sessions_max: 0,
+            },
+            listen_tls: Vec::new(),
+            tls_limits: TlsLimits { incoming_max: 64 << 10, seal_max: 64 << 10 },
+            tls_handshakes_per_turn: 8,
+            tls_verify_bits: 0,
+            tls_min_version: 2,
+            tls_kernel: false,
             memory_limit_bytes: 64 * MEGABYTE,
             evictions: true,
             item_size_max: MEGABYTE,
@@ -511,6 +553,7 @@ fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Result<Config,
     }
     sizes(&mut config, chunk_max)?;
     listeners(&flags, &mut config)?;
+    tls::check(&mut config)?;
 
     if config.threads > THREADS_MANY.max(surroundings.cpus) {
         config.warnings.push(format!(
@@ -636,7 +679,8 @@ const FLAGS: &[(&str, &[Flag])] = &[
                 "listen",
                 Many("address"),
                 "Address to listen on: host, host:port, [v6]:port or * for all; several by commas, semicolons or \
-                 repeating the flag (default: 127.0.0.1 and ::1 only, where memcached listens on all)",
+                 repeating the flag; with -Z also after notls: (no TLS), btls: (no certificates of clients) or mtls: \
+                 (they are required) (default: 127.0.0.1 and ::1 only, where memcached listens on all)",
             ),
             Flag('s', "unix-socket", One("file"), "Unix socket to listen on, instead of TCP (default: none)"),
             Flag('a', "unix-mask", One("mode"), "Permissions of the unix socket, octal (default: 700)"),
@@ -728,6 +772,7 @@ const FLAGS: &[(&str, &[Flag])] = &[
             ),
         ],
     ),
+    ("TLS", &[Flag('Z', "enable-ssl", Nothing, "TLS on all TCP ports, by -o ssl_chain_cert and the like, see below")]),
     (
         "The process",
         &[
@@ -756,7 +801,6 @@ const FLAGS: &[(&str, &[Flag])] = &[
     (
         "Flags of memcached that are refused until they are built",
         &[
-            Flag('Z', "enable-ssl", Nothing, "TLS"),
             Flag('N', "napi-ids", One("count"), "Connections to workers by NAPI id (default: 0, off)"),
         ],
     ),
@@ -785,18 +829,27 @@ Words of -o, with no_ before those marked (*) to turn them off:
   lru_crawler_tocrawl=<count>  items of a class that it looks at, 0: all (default: 0)
   idle_timeout=<s>             close connections silent for so many seconds, 0: never (default: 0)
   maxconns_fast (*)            refuse connections above -c at once, not let them wait (default: on)
+  ssl_chain_cert=<file>        certificate of the server and its chain, PEM; read again at refresh_certs or HUP
+  ssl_key=<file>               its private key (default: in the file of the chain)
+  ssl_keyformat=<PEM|DER>      how the key is written; 1 and 2 mean the same; no engines (default: PEM)
+  ssl_verify_mode=<0-3>        certificates of clients: 0 none, 1 asked for, 2 or 3 required (default: 0)
+  ssl_ca_cert=<file>           authorities of clients' certificates, PEM
+  ssl_min_version=<0-3>        2: TLS 1.2, 3: TLS 1.3; 0 and 1 are not spoken and mean 2 (default: 2)
+  ssl_ciphers=<list>           cipher suites of TLS 1.2, as OpenSSL lists them; ECDHE with GCM or ChaCha20 only
+  ssl_session_cache            keep sessions of TLS 1.2 clients without tickets; tickets are always given (default: off)
+  ssl_wbuf_size=<kilobytes>    sealed at once before it is sent, 1 to 1024 (default: 64)
 Accepted, without effect here:
   hash_algorithm=<name>        jenkins, murmur3 or xxh3; the hash here is our own, keyed
   tail_repair_time=<s>, watcher_logbuf_size=<kilobytes>, worker_logbuf_size=<kilobytes>,
   read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, modern, inline_ascii_resp (*), drop_privileges (*),
-  relaxed_privileges, sock_cookie_id=0
+  relaxed_privileges, sock_cookie_id=0, ssl_kernel_tls
 Refused:
-  no_hashexpand, sock_cookie_id, ssl_*, ext_*, proxy_*
+  no_hashexpand, sock_cookie_id, ext_*, proxy_*
 
 Environment: MEMCACHED_PORT_FILENAME names a file to write the bound ports to, MEMCACHED_SASL_PWDB one of
 user:password lines for -S.
 Signals: INT and TERM stop the server; USR1 stops it and, with -e, keeps the cache for the next one;
-HUP has it read its password file again.";
+HUP has it read its password file and its certificates again.";
 
 /// What clap has against a command line: unknown flags and missing values in the words of getopt(3), and memcached's
 /// after them; the rest in one line.
@@ -850,11 +903,7 @@ impl Flags {
     }
 }
 
-const NO_TLS: &str = "-Z: This server is not built with TLS support.";
-
 fn refuse_what_is_not_built(flags: &Flags) -> Result<(), Exit> {
-    if flags.given("enable-ssl") {
-        return Err(Exit::usage(NO_TLS));
     }
     if flags.text("napi-ids").is_some_and(|count| count != "0") {
         return Err(Exit::usage("-N: workers by NAPI id are not built yet; only 0 (off) is accepted"));
@@ -877,6 +926,7 @@ fn switches(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
     config.flush_enabled = !flags.given("disable-flush-all");
     config.dump_enabled = !flags.given("disable-dumping");
     config.watch_enabled = !flags.given("disable-watch");
+    config.tls_enabled = flags.given("enable-ssl");
     config.daemonize = flags.given("daemon");
     config.core_dumps = flags.given("enable-coredumps");
     config.user = flags.text("user").filter(|name| !name.is_empty());
@@ -1030,7 +1080,8 @@ fn suboptions(list: &str, config: &mut Config, chunk_max: &mut ChunkMax) -> Resu
             Some((name, value)) => (name, Some(value)),
             None => (word, None),
         };
-        if !switch(name, value, config)? && !setting(&Suboption { word, name, value }, config, chunk_max)? {
+        let option = Suboption { word, name, value };
+        if !switch(name, value, config)? && !setting(&option, config, chunk_max)? && !tls::setting(&option, config)? {
             return Err(unavailable(word, name));
         }
     }
@@ -1227,7 +1278,6 @@ fn unavailable(word: &str, name: &str) -> Exit {
         "no_hashexpand" => "the index always grows",
         "sock_cookie_id" => "marks on sockets are not built; only 0 is accepted",
         _ if name.starts_with("ext_") => "there is no disk tier",
-        _ if name.starts_with("ssl_") => "This server is not built with TLS support.",
         _ if name.starts_with("proxy_") => "there is no proxy",
         _ => return Exit::failure(1, format!("Illegal suboption \"{word}\"")),
     };
@@ -1338,8 +1388,10 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
         return Ok(());
     };
     for entry in interfaces.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty()) {
+        let (entry, verify) = tls::prefix(entry, config)?;
         let listen = interface(entry, port)?;
         if !config.listen.contains(&listen) {
+            config.listen_tls.extend(verify.map(|verify| (listen.clone(), verify)));
             config.listen.push(listen);
         }
     }
@@ -1351,8 +1403,8 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
 
 /// One entry of `-l`: `host`, `host:port`, `[v6]`, `[v6]:port`, a bare IPv6 address, or `*` as the host.
 fn interface(entry: &str, port: u16) -> Result<Listen, Exit> {
-    if ["tag[", "tag_", "proto[", "notls:", "btls:", "mtls:"].iter().any(|prefix| entry.starts_with(prefix)) {
-        return Err(Exit::usage(format!("-l {entry}: prefixes of an address (tag, proto, TLS) are not built yet")));
+    if ["tag[", "tag_", "proto["].iter().any(|prefix| entry.starts_with(prefix)) {
+        return Err(Exit::usage(format!("-l {entry}: prefixes of an address (tag, proto) are not built yet")));
     }
     let (host, own_port) = if let Some(inner) = entry.strip_prefix('[') {
         match inner.split_once(']') {
@@ -1616,7 +1668,8 @@ mod tests {
             ("-l [::1]x", 71, "Invalid IPV6 address: \"[::1]x\""),
             ("-l :5", 71, "Invalid address: \":5\""),
             ("-l []:5", 71, "Invalid address: \"[]:5\""),
-            ("-l notls:127.0.0.1", 64, "-l notls:127.0.0.1: prefixes"),
+            ("-l notls:127.0.0.1", 71, "'notls' option is valid only when SSL is enabled"),
+            ("-l mtls:127.0.0.1:5", 71, "'mtls' option is valid only when SSL is enabled"),
             ("-l proto[ascii]:127.0.0.1", 64, "-l proto"),
             ("-l tag_a_127.0.0.1", 64, "-l tag_a"),
             ("-a 999", 64, "-a takes permissions in octal"),
@@ -1703,6 +1756,75 @@ mod tests {
             |config| (config.idle_timeout_seconds, config.lru_crawler, config.hash_power),
             &[("-o idle_timeout=3,no_lru_crawler -o hashpower=20,", (3, false, Some(20)))],
         );
+    }
+
+    #[test]
+    fn tls() {
+        let all = "-o ssl_chain_cert=c,ssl_key=k,ssl_ca_cert=a,ssl_verify_mode=2";
+        let file = |name: &str| Some(PathBuf::from(name));
+        check(
+            |config| config.tls_enabled,
+            &[("", false), ("-Z -o ssl_chain_cert=c", true), ("-o ssl_chain_cert=c", false)],
+        );
+        check(
+            |config| (config.tls.chain.clone(), config.tls.key.clone(), config.tls.authorities.clone()),
+            &[("", (None, None, None)), (all, (file("c"), file("k"), file("a")))],
+        );
+        check(
+            |config| (config.tls.verify, config.tls_verify_bits),
+            &[
+                ("", (Verify::None, 0)),
+                ("-o ssl_verify_mode=0", (Verify::None, 0)),
+                ("-o ssl_verify_mode=1", (Verify::Request, 1)),
+                ("-o ssl_verify_mode=2", (Verify::Require, 3)),
+                ("-o ssl_verify_mode=3", (Verify::Require, 7)),
+            ],
+        );
+        check(
+            |config| (config.tls.only_1_3, config.warnings.len()),
+            &[("", (false, 0)), ("-o ssl_min_version=0", (false, 1)), ("-o ssl_min_version=3", (true, 0))],
+        );
+        check(
+            |config| config.tls.key_format,
+            &[
+                ("-o ssl_keyformat=1", KeyFormat::Pem),
+                ("-o ssl_keyformat=PEM", KeyFormat::Pem),
+                ("-o ssl_keyformat=2", KeyFormat::Der),
+            ],
+        );
+        check(|config| config.tls_limits.seal_max, &[("", 64 << 10), ("-o ssl_wbuf_size=16", 16 << 10)]);
+        check(|config| config.tls.sessions_max > 0, &[("", false), ("-o ssl_session_cache", true)]);
+        check(|config| config.tls.ciphers.clone(), &[("-o ssl_ciphers=HIGH:!aNULL", Some("HIGH:!aNULL".into()))]);
+        check(|config| config.warnings.len(), &[(all, 1), ("-o ssl_kernel_tls", 1), ("-o ssl_session_cache", 0)]);
+        let mixed = format!("-Z {all} -l a:1,notls:b:2,btls:c,mtls:[::1]:3;mtls:*");
+        let verify = |config: &Config| config.listen.iter().map(|listen| config.verify(listen)).collect::<Vec<_>>();
+        check(
+            verify,
+            &[
+                (
+                    &mixed,
+                    vec![Some(Verify::Require), None, Some(Verify::None), Some(Verify::Require), Some(Verify::Require)],
+                ),
+                ("-Z -o ssl_chain_cert=c", vec![Some(Verify::None)]),
+                ("-Z -o ssl_chain_cert=c -s /tmp/s", vec![None]),
+                ("", vec![None]),
+            ],
+        );
+        check_refused(&[
+            ("-Z", 64, "Error loading the certificate chain: "),
+            ("-Z -o ssl_chain_cert=c,ssl_verify_mode=1", 64, "certificates of clients cannot be verified"),
+            ("-Z -o ssl_chain_cert=c -l mtls:a", 64, "certificates of clients cannot be verified"),
+            ("-o ssl_chain_cert", 1, "Missing ssl_chain_cert argument"),
+            ("-o ssl_verify_mode", 1, "Missing ssl_verify_mode argument"),
+            ("-o ssl_verify_mode=4", 1, "Invalid ssl_verify_mode. Use help to see valid options."),
+            ("-o ssl_verify_mode=x", 1, "could not parse argument to ssl_verify_mode"),
+            ("-o ssl_min_version=4", 1, "Invalid ssl_min_version. Use help to see valid options."),
+            ("-o ssl_keyformat=x", 1, "could not parse argument to ssl_keyformat"),
+            ("-o ssl_keyformat=ENGINE", 64, "-o ssl_keyformat=ENGINE: there are no engines"),
+            ("-o ssl_wbuf_size=x", 1, "could not parse argument to ssl_wbuf_size"),
+            ("-o ssl_wbuf_size=0", 1, "could not parse argument to ssl_wbuf_size"),
+            ("-o ssl_nosuch=1", 1, "Illegal suboption \"ssl_nosuch=1\""),
+        ]);
     }
 
     #[test]
@@ -1793,14 +1915,12 @@ mod tests {
     #[test]
     fn what_is_not_built_is_refused() {
         check_refused(&[
-            ("-Z", 64, NO_TLS),
             ("-N 4", 64, "-N: workers by NAPI id are not built yet"),
             ("-U 11211", 64, "-U: UDP is not built yet"),
             ("-U -1", 64, "-U: UDP is not built yet"),
             ("-o no_hashexpand", 64, "-o no_hashexpand: "),
             ("-o sock_cookie_id=5", 64, "-o sock_cookie_id=5: "),
             ("-o sock_cookie_id", 64, "-o sock_cookie_id: "),
-            ("-o ssl_key=k", 64, "-o ssl_key=k: This server is not built with TLS support."),
             ("-o ext_path=/mnt/x:1G", 64, "-o ext_path=/mnt/x:1G: there is no disk tier"),
             ("-o proxy_config=x", 64, "-o proxy_config=x: there is no proxy"),
         ]);
