@@ -800,9 +800,7 @@ const FLAGS: &[(&str, &[Flag])] = &[
     ),
     (
         "Flags of memcached that are refused until they are built",
-        &[
-            Flag('N', "napi-ids", One("count"), "Connections to workers by NAPI id (default: 0, off)"),
-        ],
+        &[Flag('N', "napi-ids", One("count"), "Connections to workers by NAPI id (default: 0, off)")],
     ),
 ];
 
@@ -904,7 +902,6 @@ impl Flags {
 }
 
 fn refuse_what_is_not_built(flags: &Flags) -> Result<(), Exit> {
-    }
     if flags.text("napi-ids").is_some_and(|count| count != "0") {
         return Err(Exit::usage("-N: workers by NAPI id are not built yet; only 0 (off) is accepted"));
     }

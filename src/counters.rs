@@ -47,6 +47,12 @@ pub struct WorkerCounters {
     pub auth_cmds: Counter,
     /// Those of them that failed.
     pub auth_errors: Counter,
+    /// Full TLS handshakes, not those that resume a session.
+    pub ssl_new_sessions: Counter,
+    /// TLS handshakes that failed.
+    pub ssl_handshake_errors: Counter,
+    /// TLS connections that failed after their handshake.
+    pub ssl_proto_errors: Counter,
     /// Bytes held by the read buffer, by unparsed input and by unsent replies of its connections.
     pub buffer_bytes: Counter,
 }
@@ -72,6 +78,8 @@ pub struct ServerCounters {
     pub listen_disabled: Counter,
     /// Microseconds for which accepting was stopped.
     pub listen_disabled_micros: Counter,
+    /// Second in which certificates were read last.
+    pub certificates_read: Counter,
     /// Listening sockets.
     pub listeners: Counter,
 }

@@ -115,8 +115,9 @@ pub fn name_files_from_the_root(config: &mut Config) -> Result<(), Exit> {
         }
     }
     // What is read or written later.
-    let Config { pid_file, memory_file, auth_file, sasl_password_file, .. } = config;
-    [pid_file, memory_file, auth_file, sasl_password_file].into_iter().flatten().try_for_each(name)
+    let Config { pid_file, memory_file, auth_file, sasl_password_file, tls, .. } = config;
+    let tls = [&mut tls.chain, &mut tls.key, &mut tls.authorities];
+    [pid_file, memory_file, auth_file, sasl_password_file].into_iter().chain(tls).flatten().try_for_each(name)
 }
 
 /// `-d`: into the background, with nothing on standard output and error unless something is to be said there (`-v`), and

@@ -6,11 +6,12 @@
 use crate::auth::{Auth, TEXT_USERS_MAX, Users};
 use crate::clock::Clock;
 use crate::command::Shard;
-use crate::command::admin::{Environment, Settings};
+use crate::command::admin::{Answer, Environment, Settings};
 use crate::command::detail::Prefixes;
-use crate::config::{Config, EXIT_SYSTEM, Exit, Listen};
+use crate::config::{Config, EXIT_SYSTEM, EXIT_USAGE, Exit, Listen};
 use crate::counters::{ServerCounters, WorkerCounters};
 use crate::hash::KeyHasher;
+use crate::net::certificates::{Certificates, Verify};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
 use crate::process::{self, PidFile, Supervisor, failure};
@@ -20,10 +21,12 @@ use crate::store::arena::{Arena, PAGE_SIZE};
 use crate::store::item::Items;
 use crate::store::slab::{Budget, SlabOptions};
 use crate::store::{Store, StoreOptions};
+use crate::worker::control::Control;
 use crate::worker::mailbox::{Exchange, Mail};
 use crate::worker::serve::ServeLimits;
 use crate::worker::{Worker, WorkerOptions};
 use core_affinity::CoreId;
+use crossbeam::queue::SegQueue;
 use listenfd::ListenFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use nix::unistd;
@@ -38,7 +41,7 @@ use std::time::{Duration, Instant};
 
 /// Tokens of the main thread's poll; listeners have those from 0.
 const SIGNALS: Token = Token(usize::MAX);
-const STOP: Token = Token(usize::MAX - 1);
+const REQUESTS: Token = Token(usize::MAX - 1);
 
 /// How long accepting rests before it looks again, when there are no descriptors left, or with `-o no_maxconns_fast` as
 /// many connections as `-c` allows. memcached looks as often.
@@ -68,19 +71,22 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
         Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP]).map_err(|error| failure("failed to take signals", error))?;
     process::raise_limits(&config)?;
     process::name_files_from_the_root(&mut config)?;
-    let listeners = match inherited()? {
+    // While it may still read what only root may.
+    let certificates = config.tls_enabled.then(|| Certificates::load(&config.tls)).transpose();
+    let certificates = certificates.map_err(|line| Exit::failure(EXIT_USAGE, line))?;
+    let listeners = match inherited(&config)? {
         Some(listeners) => listeners,
         None => bind(&config)?,
     };
     if let Some(path) = &config.port_file {
-        let ports = listeners.iter().filter_map(|(listener, _)| Some(("TCP", listener.tcp_address()?)));
+        let ports = listeners.iter().filter_map(|(listener, ..)| Some(("TCP", listener.tcp_address()?)));
         process::write_port_file(path, ports).map_err(|error| failure(&format!("{}", path.display()), error))?;
     }
     let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
     process::daemonize(&config)?;
     process::drop_privileges(&config)?;
     let _pid_file = config.pid_file.as_deref().and_then(PidFile::write);
-    serve(&config, auth.as_ref(), listeners, signals)
+    serve(&config, auth.as_ref(), listeners, certificates, signals)
 }
 
 /// The users of `-Y` or `-S`, if there is one of these.
@@ -111,7 +117,7 @@ fn read_users(config: &Config) -> Result<Option<Users>, String> {
 }
 
 /// The sockets that systemd has bound (sd_listen_fds(3)), instead of those of the command line.
-fn inherited() -> Result<Option<Vec<Entrance>>, Exit> {
+fn inherited(config: &Config) -> Result<Option<Vec<Entrance>>, Exit> {
     let mut sockets = ListenFd::from_env();
     let mut listeners = Vec::new();
     for at in 0..sockets.len() {
@@ -123,13 +129,16 @@ fn inherited() -> Result<Option<Vec<Entrance>>, Exit> {
                 None => continue,
             },
         };
-        listeners.push((listener.map_err(unusable)?, None));
+        let listener = listener.map_err(unusable)?;
+        let verify = listener.tcp_address().and_then(|_| config.tls_enabled.then_some(config.tls.verify));
+        listeners.push((listener, None, verify));
     }
     Ok(Some(listeners).filter(|listeners| !listeners.is_empty()))
 }
 
-/// A listening socket, and the worker that all its connections go to (`--port-per-core`), if there is such a one.
-type Entrance = (Listener, Option<usize>);
+/// A listening socket, the worker that all its connections go to (`--port-per-core`), if there is such a one, and what
+/// TLS wants of its clients, if they come by TLS.
+type Entrance = (Listener, Option<usize>, Option<Verify>);
 
 fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
     let mut listeners = Vec::new();
@@ -137,7 +146,7 @@ fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
     for listen in &config.listen {
         let failed = |error| failure(&format!("failed to listen on {listen}"), error);
         if let Listen::Unix { path, mask } = listen {
-            listeners.push((Listener::unix(path, *mask, config.listen_backlog).map_err(failed)?, None));
+            listeners.push((Listener::unix(path, *mask, config.listen_backlog).map_err(failed)?, None, None));
             continue;
         }
         // Of the two addresses of loopback or of all interfaces one is enough: not every machine has IPv6.
@@ -153,7 +162,7 @@ fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
             }
             match Listener::tcp(address, config.listen_backlog) {
                 Ok(listener) => {
-                    listeners.push((listener, config.port_per_core.then_some(worker)));
+                    listeners.push((listener, config.port_per_core.then_some(worker), config.verify(listen)));
                     bound += 1;
                 }
                 Err(error) if both_needed || error.kind() == ErrorKind::AddrInUse => return Err(failed(error)),
@@ -218,7 +227,13 @@ fn serve_limits(config: &Config) -> ServeLimits {
     }
 }
 
-fn serve(config: &Config, auth: Option<&Auth>, listeners: Vec<Entrance>, signals: Signals) -> Result<(), Exit> {
+fn serve(
+    config: &Config,
+    auth: Option<&Auth>,
+    listeners: Vec<Entrance>,
+    certificates: Option<Certificates>,
+    signals: Signals,
+) -> Result<(), Exit> {
     let shards = shard_count(config);
     let hasher = KeyHasher::random();
     let memory_file = match &config.memory_file {
@@ -239,9 +254,9 @@ fn serve(config: &Config, auth: Option<&Auth>, listeners: Vec<Entrance>, signals
     let workers: Vec<WorkerCounters> = (0..config.threads).map(|_| WorkerCounters::default()).collect();
     let server = ServerCounters::default();
     let addresses: Vec<(i32, String)> =
-        listeners.iter().map(|(listener, _)| (listener.fd(), listener.to_string())).collect();
+        listeners.iter().map(|(listener, ..)| (listener.fd(), listener.to_string())).collect();
     let poll = Poll::new().map_err(|error| failure("failed to wait for events", error))?;
-    let waker = Waker::new(poll.registry(), STOP).map_err(|error| failure("failed to wait for events", error))?;
+    let waker = Waker::new(poll.registry(), REQUESTS).map_err(|error| failure("failed to wait for events", error))?;
     let stopped = AtomicBool::new(false);
     let gracefully = AtomicBool::new(false);
     let stop = |graceful: bool| {
@@ -249,6 +264,14 @@ fn serve(config: &Config, auth: Option<&Auth>, listeners: Vec<Entrance>, signals
         stopped.store(true, Ordering::Relaxed);
         if let Err(error) = waker.wake() {
             log::error!("shutdown could not be passed on: {error}");
+        }
+    };
+    // As many as there are connections at most: each waits for its answer.
+    let refreshes = SegQueue::new();
+    let refresh = |control: Arc<Control>| {
+        refreshes.push(control);
+        if let Err(error) = waker.wake() {
+            log::error!("refresh_certs could not be passed on: {error}");
         }
     };
     let options = |number: usize| WorkerOptions {
@@ -269,6 +292,7 @@ fn serve(config: &Config, auth: Option<&Auth>, listeners: Vec<Entrance>, signals
         items: items.clone(),
         limits: serve_limits(config),
         stop: &stop,
+        refresh: &refresh,
     };
     let cores = if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
     let made: io::Result<Vec<Worker<'_>>> = (0..config.threads).map(|number| Worker::new(options(number))).collect();
@@ -304,7 +328,10 @@ fn serve(config: &Config, auth: Option<&Auth>, listeners: Vec<Entrance>, signals
             workers: &workers,
             server: &server,
             cores: &cores,
+            clock: &clock,
+            refreshes: &refreshes,
             listeners,
+            certificates,
             poll,
         };
         let result = acceptor.run(signals, &stopped, &gracefully);
@@ -394,7 +421,12 @@ struct Acceptor<'a> {
     server: &'a ServerCounters,
     /// The cores that workers are pinned to, in turn; none if they are not.
     cores: &'a [CoreId],
+    clock: &'a Clock,
+    /// `refresh_certs` of connections.
+    refreshes: &'a SegQueue<Arc<Control>>,
     listeners: Vec<Entrance>,
+    /// There with TLS.
+    certificates: Option<Certificates>,
     poll: Poll,
 }
 
@@ -402,11 +434,12 @@ impl Acceptor<'_> {
     /// Accepts until a signal or `shutdown` comes; the listeners are closed then. Says whether the end is to be graceful.
     fn run(mut self, mut signals: Signals, stopped: &AtomicBool, gracefully: &AtomicBool) -> io::Result<bool> {
         self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        for (at, (listener, _)) in self.listeners.iter_mut().enumerate() {
+        for (at, (listener, ..)) in self.listeners.iter_mut().enumerate() {
             self.poll.registry().register(listener, Token(at), Interest::READABLE)?;
             log::info!("listening on {listener}");
         }
         self.server.listeners.set(self.listeners.len() as u64);
+        self.server.certificates_read.set(u64::from(self.clock.now().0));
         // As memcached counts.
         self.server.total_connections.add(self.listeners.len() as u64);
         let mut events = Events::with_capacity(64);
@@ -443,7 +476,7 @@ impl Acceptor<'_> {
                             return Ok(gracefully.load(Ordering::Relaxed));
                         }
                     }
-                    STOP => {}
+                    REQUESTS => {}
                     Token(at) if !ready.contains(&at) => ready.push(at),
                     Token(_) => {}
                 }
@@ -451,6 +484,9 @@ impl Acceptor<'_> {
             if stopped.load(Ordering::Relaxed) {
                 log::info!("shutdown: stopping");
                 return Ok(gracefully.load(Ordering::Relaxed));
+            }
+            while let Some(control) = self.refreshes.pop() {
+                control.answer(self.exchange, Answer::Refreshed(self.refresh_certificates()));
             }
             let mut refused = false;
             ready.retain(|&at| match self.accept_some(at) {
@@ -486,11 +522,17 @@ impl Acceptor<'_> {
     }
 
     /// Reads again what can be changed while it runs; what cannot be read stays as it was.
-    fn reload(&self) {
-        let Some(auth) = self.auth else {
+    fn reload(&mut self) {
+        if self.auth.is_none() && self.certificates.is_none() {
             log::info!("nothing to reload");
-            return;
-        };
+        }
+        if self.certificates.is_some() {
+            match self.refresh_certificates() {
+                Ok(()) => log::info!("certificates were read again"),
+                Err(line) => log::error!("certificates stay as they were: {line}"),
+            }
+        }
+        let Some(auth) = self.auth else { return };
         match read_users(self.config) {
             Ok(users) => {
                 let users = users.unwrap_or_default();
@@ -501,15 +543,24 @@ impl Acceptor<'_> {
         }
     }
 
+    /// Reads certificates again; connections that are there keep what they have.
+    fn refresh_certificates(&mut self) -> Result<(), String> {
+        if let Some(certificates) = &mut self.certificates {
+            *certificates = certificates.reload(&self.config.tls)?;
+            self.server.certificates_read.set(u64::from(self.clock.now().0));
+        }
+        Ok(())
+    }
+
     /// Accepts some of what waits at a listener.
     fn accept_some(&self, at: usize) -> Accepted {
         for _ in 0..self.config.accepts_per_turn {
-            let (listener, worker) = &self.listeners[at];
+            let (listener, worker, verify) = &self.listeners[at];
             if !self.config.maxconns_fast && self.is_full() {
                 return if listener.is_waited_at() { Accepted::Refused } else { Accepted::All };
             }
             match listener.accept() {
-                Ok(stream) => self.place(stream, *worker),
+                Ok(stream) => self.place(stream, *worker, *verify),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return Accepted::All,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
@@ -528,12 +579,18 @@ impl Acceptor<'_> {
 
     /// Gives a connection to the worker that it was meant for, or else to the nearest, or else to that with the fewest; or
     /// refuses it.
-    fn place(&self, mut stream: Stream, worker: Option<usize>) {
+    fn place(&self, mut stream: Stream, worker: Option<usize>, verify: Option<Verify>) {
         if self.is_full() {
             self.server.rejected_connections.add(1);
             // It may not be able to take it; it is closed either way.
             let _ = stream.write(TOO_MANY);
             return;
+        }
+        if let Some(verify) = verify {
+            match self.secure(stream, verify) {
+                Ok(secured) => stream = secured,
+                Err(error) => return log::error!("a connection could not be put under TLS: {error}"),
+            }
         }
         let connections = |worker: &usize| self.workers[*worker].connections();
         let fewest = || (0..self.workers.len()).min_by_key(connections);
@@ -560,5 +617,12 @@ impl Acceptor<'_> {
         let nearest = workers.clone().filter(near).min_by_key(|&worker| connections(worker))?;
         let fewest = workers.map(connections).min()?;
         (connections(nearest) < 2 * fewest + NEAR_CONNECTIONS).then_some(nearest)
+    }
+
+    /// Puts a connection under TLS. The handshake is for its worker.
+    fn secure(&self, stream: Stream, verify: Verify) -> io::Result<Stream> {
+        let config = self.certificates.as_ref().and_then(|certificates| certificates.config(verify));
+        let config = config.ok_or_else(|| io::Error::other("there are no certificates"))?;
+        stream.secure(Arc::clone(config), self.config.tls_limits)
     }
 }

@@ -91,6 +91,8 @@ pub enum Question {
     TemporaryTtl(Option<u32>),
     /// The connections of a worker: answered by workers, the rest by shards.
     Connections,
+    /// `refresh_certs`: answered by the main thread.
+    RefreshCertificates,
 }
 
 /// What a shard or a worker answers.
@@ -110,6 +112,8 @@ pub enum Answer {
     Items(Vec<Vec<u8>>),
     /// To `Connections`: lines of the reply.
     Lines(Vec<u8>),
+    /// To `RefreshCertificates`: why the old ones stay.
+    Refreshed(Result<(), String>),
 }
 
 /// What the connection that asked is told when all have answered.
@@ -135,6 +139,11 @@ pub enum Report {
     Lines,
     /// The same in packets, for who asked in one.
     Packets(Head, &'static Report),
+    /// `refresh_certs`; with `noreply` only errors.
+    Refreshed {
+        /// With `noreply`.
+        noreply: bool,
+    },
 }
 
 /// What a command line comes to.
@@ -309,6 +318,7 @@ pub fn plan(line: &[u8], environment: &Environment<'_>) -> Plan {
         b"quit" => return Plan::Quit,
         b"stats" => return stats(arguments, environment),
         b"watch" => return say(b"CLIENT_ERROR watch commands not allowed\r\n"),
+        b"refresh_certs" => return refresh_certificates(tokens.noreply(), environment.config),
         b"flush_all" => flush_all(arguments, environment),
         b"verbosity" => verbosity(arguments, environment.settings),
         b"cache_memlimit" => memory_limit(arguments, environment.budget),
@@ -365,6 +375,9 @@ fn reset_counters(environment: &Environment<'_>) {
         let WorkerCounters { bytes_read, bytes_written, conn_yields, idle_kicks, cmd_flush, .. } = worker;
         let WorkerCounters { auth_cmds, auth_errors, .. } = worker;
         for counter in [bytes_read, bytes_written, conn_yields, idle_kicks, cmd_flush, auth_cmds, auth_errors] {
+            counter.set(0);
+        }
+        for counter in [&worker.ssl_new_sessions, &worker.ssl_handshake_errors, &worker.ssl_proto_errors] {
             counter.set(0);
         }
     }
@@ -445,6 +458,26 @@ fn verbosity(arguments: &[&[u8]], settings: &Settings) -> Plan {
             say(OK)
         }
         None => say(BAD_FORMAT),
+    }
+}
+
+/// Errors are told in spite of `noreply`.
+fn refresh_certificates(noreply: bool, config: &Config) -> Plan {
+    match config.tls_enabled {
+        true => Plan::Ask(Question::RefreshCertificates, Report::Refreshed { noreply }),
+        false => say(b"Error TLS not enabled\r\n"),
+    }
+}
+
+fn refreshed(answers: Vec<Answer>, noreply: bool) -> Vec<u8> {
+    let error = answers.into_iter().find_map(|answer| match answer {
+        Answer::Refreshed(result) => result.err(),
+        _ => None,
+    });
+    match error {
+        Some(error) => format!("{error}\r\n").into_bytes(),
+        None if noreply => Vec::new(),
+        None => OK.to_vec(),
     }
 }
 
@@ -661,7 +694,7 @@ fn debugtime(arguments: &[&[u8]], clock: &Clock) -> Plan {
     say(OK)
 }
 
-/// The answer of a shard. [`Question::Connections`] is not for shards.
+/// The answer of a shard. [`Question::Connections`] and [`Question::RefreshCertificates`] are not for shards.
 pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
     let store = &mut shard.store;
     match question {
@@ -711,6 +744,7 @@ pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
         }
         &Question::TemporaryTtl(seconds) => store.options_mut().temporary_ttl = seconds,
         Question::Connections => unreachable!("workers answer for their connections"),
+        Question::RefreshCertificates => unreachable!("the main thread has them"),
     }
     Answer::Done
 }
@@ -757,6 +791,7 @@ pub fn finish(report: &Report, answers: Vec<Answer>, environment: &Environment<'
         Report::ColdItems(limit) => stats::cold_items(answers, *limit, stats::COLD_ITEMS_BYTES_MAX),
         Report::Lines => stats::lines(answers),
         Report::Packets(head, report) => binary::packets(*head, report, &finish(report, answers, environment)),
+        Report::Refreshed { noreply } => refreshed(answers, *noreply),
     }
 }
 
@@ -913,7 +948,7 @@ pub(super) mod tests {
             verbosity 0 => OK
             watch => CLIENT_ERROR watch commands not allowed
             watch fetchers noreply => CLIENT_ERROR watch commands not allowed
-            refresh_certs => ERROR
+            refresh_certs => Error TLS not enabled
             misbehave => ERROR
             nonsense noreply =>
             ",

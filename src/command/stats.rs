@@ -6,8 +6,9 @@
 
 use super::admin::{Answer, AtomicF64, Environment};
 use super::detail::PrefixCounts;
-use crate::config::{Listen, MEMCACHED_VERSION};
+use crate::config::{Config, Listen, MEMCACHED_VERSION};
 use crate::counters::WorkerCounters;
+use crate::net::certificates::KeyFormat;
 use crate::store::lru::Segment;
 use crate::store::rebalance::Busy;
 use crate::store::slab::CHUNK_MAX;
@@ -18,6 +19,7 @@ use nix::sys::time::TimeVal;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::Write;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of a page, what `limit_maxbytes` and `total_malloced` are multiples of.
@@ -198,6 +200,15 @@ pub(super) fn general(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec
     stats.put("log_watcher_skipped", 0);
     stats.put("log_watcher_sent", 0);
     stats.put("log_watchers", 0);
+    if config.tls_enabled {
+        if config.tls.sessions_max > 0 {
+            stats.put("ssl_new_sessions", worker_sum(|worker| worker.ssl_new_sessions.get()));
+        }
+        stats.put("ssl_handshake_errors", worker_sum(|worker| worker.ssl_handshake_errors.get()));
+        stats.put("ssl_proto_errors", worker_sum(|worker| worker.ssl_proto_errors.get()));
+        let read = server.certificates_read.get();
+        stats.put("time_since_server_cert_refresh", u64::from(now.0).saturating_sub(read));
+    }
     stats.put("unexpected_napi_ids", 0);
     stats.put("round_robin_fallback", 0);
     stats.put("bytes", snapshot.bytes);
@@ -302,6 +313,9 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     stats.put("read_buf_mem_limit", config.read_buffers_limit_bytes);
     stats.put("track_sizes", yes(config.track_sizes));
     stats.put("inline_ascii_response", "no");
+    if config.tls_enabled {
+        tls_settings(&mut stats, config);
+    }
     stats.put("num_napi_ids", 0);
     match &config.memory_file {
         Some(path) => stats.put("memory_file", path.display()),
@@ -310,6 +324,25 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     // Bytes: u32, as without LARGE_CLIENT_FLAGS.
     stats.put("client_flags_size", size_of::<u32>());
     stats.end()
+}
+
+/// The group of `stats settings` that is there with TLS.
+fn tls_settings(stats: &mut Stats, config: &Config) {
+    let tls = &config.tls;
+    let yes = |is: bool| if is { "yes" } else { "no" };
+    let path = |path: &Option<PathBuf>| path.as_ref().map_or_else(|| "NULL".into(), |path| path.display().to_string());
+    stats.put("ssl_enabled", yes(config.tls_enabled));
+    stats.put("ssl_chain_cert", path(&tls.chain));
+    stats.put("ssl_key", path(&tls.key));
+    stats.put("ssl_verify_mode", config.tls_verify_bits);
+    // OpenSSL's numbers.
+    stats.put("ssl_keyformat", if tls.key_format == KeyFormat::Pem { 1 } else { 2 });
+    stats.put("ssl_ciphers", tls.ciphers.as_deref().unwrap_or("NULL"));
+    stats.put("ssl_ca_cert", path(&tls.authorities));
+    stats.put("ssl_wbuf_size", config.tls_limits.seal_max);
+    stats.put("ssl_session_cache", yes(tls.sessions_max > 0));
+    stats.put("ssl_kernel_tls", yes(config.tls_kernel));
+    stats.put("ssl_min_version", format_args!("tlsv1.{}", config.tls_min_version));
 }
 
 /// `stats items`: classes with items.

@@ -107,6 +107,7 @@ impl Stream {
     pub fn incoming_cpu(&self) -> Option<usize> {
         match self {
             Stream::Tcp(stream) => SockRef::from(stream).cpu_affinity().ok(),
+            Stream::Tls(stream) => SockRef::from(stream.socket()).cpu_affinity().ok(),
             Stream::Unix(_) => None,
         }
     }

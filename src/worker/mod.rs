@@ -31,6 +31,7 @@ use serve::{Serve, ServeLimits, Served, Talk};
 use slab::Slab;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IoSliceMut};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -63,6 +64,8 @@ pub struct WorkerOptions<'a> {
     pub limits: ServeLimits,
     /// What `shutdown` does: tells the main thread.
     pub stop: &'a (dyn Fn(bool) + Sync),
+    /// What `refresh_certs` does: asks the main thread.
+    pub refresh: &'a (dyn Fn(Arc<Control>) + Sync),
 }
 
 impl std::fmt::Debug for WorkerOptions<'_> {
@@ -95,6 +98,19 @@ struct Connection {
     active: Now,
 }
 
+impl Connection {
+    /// Bytes that it holds.
+    fn buffered(&self) -> usize {
+        let sealed = if let Stream::Tls(stream) = &self.stream { stream.buffered() } else { 0 };
+        self.input.capacity() + self.outbox.len() + sealed
+    }
+
+    /// Nothing is left to be sent.
+    fn is_flushed(&self) -> bool {
+        self.outbox.is_empty() && if let Stream::Tls(stream) = &self.stream { stream.is_flushed() } else { true }
+    }
+}
+
 /// One event loop.
 #[derive(Debug)]
 pub struct Worker<'a> {
@@ -117,6 +133,8 @@ pub struct Worker<'a> {
     housekeeping_idle: usize,
     /// The walk that it leads; in a whole server there is at most one.
     crawl: Option<Crawl>,
+    /// Steps of TLS handshakes left to take in this turn.
+    handshakes_left: usize,
 }
 
 impl<'a> Worker<'a> {
@@ -149,6 +167,7 @@ impl<'a> Worker<'a> {
             housekeeping_left: 0,
             housekeeping_idle: 0,
             crawl: None,
+            handshakes_left: 0,
             options,
         })
     }
@@ -242,6 +261,7 @@ impl<'a> Worker<'a> {
             self.tick();
         }
         self.serve.begin(now);
+        self.handshakes_left = self.config().tls_handshakes_per_turn;
     }
 
     /// A second has passed.
@@ -272,8 +292,7 @@ impl<'a> Worker<'a> {
     }
 
     fn count_buffers(&self) {
-        let held: usize =
-            self.connections.iter().map(|(_, connection)| connection.input.capacity() + connection.outbox.len()).sum();
+        let held: usize = self.connections.iter().map(|(_, connection)| connection.buffered()).sum();
         self.counters().buffer_bytes.set((held + self.buffer.len()) as u64);
     }
 
@@ -328,7 +347,7 @@ impl<'a> Worker<'a> {
         }
         log::debug!("<{} new connection", stream.fd());
         self.generation += 1;
-        let may_idle_out = matches!(stream, Stream::Tcp(_));
+        let may_idle_out = !matches!(stream, Stream::Unix(_));
         entry.insert(Connection {
             stream,
             talk: Talk::new(token, self.generation, parser),
@@ -373,11 +392,12 @@ impl<'a> Worker<'a> {
             Ok(()) => {}
             Err(error) => {
                 log::debug!("<{} connection lost: {error}", self.connections[token].stream.fd());
+                self.count_failure(token, &error);
                 self.connections[token].broken = true;
             }
         }
         let connection = &self.connections[token];
-        if connection.broken || connection.closing && connection.outbox.is_empty() && !connection.talk.is_waiting() {
+        if connection.broken || connection.closing && connection.is_flushed() && !connection.talk.is_waiting() {
             self.close(token);
         }
     }
@@ -385,6 +405,13 @@ impl<'a> Worker<'a> {
     fn attend_inner(&mut self, token: usize) -> io::Result<()> {
         let counters = self.counters();
         let connection = &mut self.connections[token];
+        let mut handshaking = false;
+        if let Stream::Tls(stream) = &mut connection.stream {
+            if !stream.flush()? {
+                return Ok(());
+            }
+            handshaking = stream.is_handshaking();
+        }
         if !connection.outbox.is_empty() {
             send(connection, &self.options.items, &mut self.serve, counters)?;
             if !connection.outbox.is_empty() {
@@ -405,6 +432,9 @@ impl<'a> Worker<'a> {
         if connection.closing || connection.talk.is_waiting() {
             return Ok(());
         }
+        if handshaking && !self.shake_hands(token)? {
+            return Ok(());
+        }
         let connection = &mut self.connections[token];
         connection.active = self.now;
         let kept = connection.input.len();
@@ -417,6 +447,47 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         self.serve_input(token, filled)
+    }
+
+    /// A step of a TLS handshake, if there is one left in this turn: they cost a hundred times what a request costs, and
+    /// must not hold up those who are done with theirs. True: the handshake is done.
+    fn shake_hands(&mut self, token: usize) -> io::Result<bool> {
+        let counters = self.counters();
+        let connection = &mut self.connections[token];
+        let Stream::Tls(stream) = &mut connection.stream else { return Ok(true) };
+        if !connection.readable {
+            return Ok(false);
+        }
+        if self.handshakes_left == 0 {
+            self.queue_up(token);
+            return Ok(false);
+        }
+        self.handshakes_left -= 1;
+        let done = stream.handshake()?;
+        if !done {
+            connection.readable = false;
+        } else {
+            log::debug!(
+                "<{} TLS session {}",
+                stream.socket().as_raw_fd(),
+                if stream.is_resumed() { "resumed" } else { "begun" }
+            );
+            if !stream.is_resumed() {
+                counters.ssl_new_sessions.add(1);
+            }
+        }
+        Ok(done)
+    }
+
+    /// A connection is lost: if TLS is what failed, that is counted.
+    fn count_failure(&self, token: usize, error: &io::Error) {
+        let Stream::Tls(stream) = &self.connections[token].stream else { return };
+        if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) {
+            let counters = self.counters();
+            let counter =
+                if stream.is_handshaking() { &counters.ssl_handshake_errors } else { &counters.ssl_proto_errors };
+            counter.add(1);
+        }
     }
 
     /// One read: into the item of a long value that is coming in, and into the buffer behind what is there.
@@ -454,7 +525,7 @@ impl<'a> Worker<'a> {
                 {
                     connection.talk.received(items, count.min(direct));
                     counters.bytes_read.add(count as u64);
-                    connection.readable = count == room || connection.hung_up;
+                    connection.readable = count == room || connection.hung_up || connection.stream.has_ended();
                     let behind = count.saturating_sub(direct);
                     if connection.readable {
                         self.queue_up(token);
@@ -472,7 +543,7 @@ impl<'a> Worker<'a> {
             }
             Ok(count) => {
                 // A short read means that the socket is drained: epoll tells when there is more.
-                connection.readable = count == room || connection.hung_up;
+                connection.readable = count == room || connection.hung_up || connection.stream.has_ended();
                 counters.bytes_read.add(count as u64);
                 Ok(count)
             }
@@ -612,7 +683,9 @@ impl<'a> Worker<'a> {
                 talk.asks();
                 let connection = (token, talk.generation);
                 let (exchange, number) = (self.exchange(), self.number());
-                if matches!(question, Question::Connections) {
+                if matches!(question, Question::RefreshCertificates) {
+                    (self.options.refresh)(Control::new(question, report, number, connection, 1));
+                } else if matches!(question, Question::Connections) {
                     let control = Control::new(question, report, number, connection, exchange.workers());
                     for worker in 0..exchange.workers() {
                         exchange.mail(worker, Mail::Control(Arc::clone(&control)));
@@ -666,6 +739,11 @@ impl<'a> Worker<'a> {
     fn close(&mut self, token: usize) {
         let mut connection = self.connections.remove(token);
         log::debug!("<{} connection closed", connection.stream.fd());
+        if let Stream::Tls(stream) = &mut connection.stream
+            && !connection.broken
+        {
+            stream.farewell();
+        }
         if let Err(error) = self.poll.registry().deregister(&mut connection.stream) {
             log::warn!("a connection could not be let go of: {error}");
         }
