@@ -29,3 +29,4 @@ mod rude_clients;
 mod rude_packets;
 mod signals;
 mod statistics;
+mod tls;

@@ -27,6 +27,16 @@ pub(crate) fn memccapable() -> Option<PathBuf> {
     found
 }
 
+/// The `openssl` program.
+pub(crate) fn openssl() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join("openssl")).find(|file| file.is_file());
+    if found.is_none() {
+        missing("openssl is not installed");
+    }
+    found
+}
+
 /// A Python that can import `module`: `$CORECACHED_PYTHON`, `target/python` (where `.ci/run` puts one), or `python3`.
 pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
