@@ -270,8 +270,54 @@ fn a_cache_full_of_small_items_makes_room_for_large_ones() {
         assert!(rate > 0.95 && share > 0.7, "automove {level}: hit rate {rate}, share of pages {share}");
         store.validate();
     }
-    let (rate, share, _) = calcified(StoreOptions { automove: 0, ..StoreOptions::default() }, 45);
+    let (rate, share, _) = calcified(StoreOptions { automove: 0, ..StoreOptions::default() }, 15);
     assert!(rate < 0.3 && share < 0.1, "without it: hit rate {rate}, share of pages {share}");
+}
+
+/// With a port for each core a shard may idle while another has too little.
+#[test]
+fn pages_go_from_a_shard_that_idles_to_one_that_starves() {
+    let arena = Arc::new(Arena::reserve(40, false).expect("address space"));
+    let budget = Arc::new(Budget::new(40, 2, &arena));
+    let shard = |number| {
+        let items = Items::new(Arc::clone(&arena), true);
+        Store::new(number, StoreOptions::default(), items, Arc::clone(&budget), KeyHasher::seeded(7)).expect("memory")
+    };
+    let (mut idle, mut busy) = (shard(0), shard(1));
+    for number in 0..150_000 {
+        idle.set(format!("k{number}").as_bytes(), &[1; 200], NEVER).expect("evicts");
+    }
+    let pages = |store: &Store| store.slabs.ids().map(|class| store.pages(class)).sum::<usize>();
+    assert_eq!(pages(&idle), 30, "all but half of an equal share");
+    let mut random = Random(5);
+    for _ in 0..60 {
+        idle.second(|_, _| ());
+        busy.second(|store, _| {
+            for _ in 0..60 {
+                // 23 pages of items.
+                let key = format!("k{}", random.below(25 * 4000));
+                if store.get(key.as_bytes()).is_none() {
+                    store.set(key.as_bytes(), &[1; 200], NEVER).expect("evicts");
+                }
+            }
+        });
+    }
+    assert!(pages(&busy) >= 22 && pages(&idle) + pages(&busy) >= 39, "{} and {}", pages(&idle), pages(&busy));
+    idle.validate();
+    busy.validate();
+    // Where the idle one is in use again, it gets its pages back.
+    for _ in 0..60 {
+        busy.second(|_, _| ());
+        idle.second(|store, _| {
+            for _ in 0..60 {
+                let key = format!("k{}", random.below(25 * 4000));
+                if store.get(key.as_bytes()).is_none() {
+                    store.set(key.as_bytes(), &[1; 200], NEVER).expect("evicts");
+                }
+            }
+        });
+    }
+    assert!(pages(&idle) >= 22, "{} and {}", pages(&idle), pages(&busy));
 }
 
 #[test]
