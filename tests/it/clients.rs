@@ -1,65 +1,187 @@
-//! The clients people use, doing what they do with them: small Python scripts in `clients/`, each of which asserts and
-//! in the end prints `ok`. They are given the ports of servers as arguments.
+//! The clients people use, doing what they do with them: small scripts in `clients/`, each in its client's language,
+//! each of which checks what it gets and in the end prints `ok`. They are given the ports of servers as arguments.
+//!
+//! Every script also runs against the real memcached: it says what that does, not what we would like.
+//!
+//! A script that prints `restart` has its servers killed and started again on the same ports, and is then sent a line.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
-use crate::peers;
-use crate::server::{Address, Server};
+use crate::peers::{self, Language};
+use crate::server::{Address, Program, Server};
 
-#[test]
-fn pymemcache_speaks_every_command() {
-    run("pymemcache", include_str!("clients/pymemcache_commands.py"), 1);
+/// How long a script may take. They take a second.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A client: where its scripts run, and what they load there.
+pub(crate) struct Peer(Language, &'static str);
+
+pub(crate) const PYMEMCACHE: Peer = Peer(Language::Python, "pymemcache");
+const PYLIBMC: Peer = Peer(Language::Python, "pylibmc");
+const AIOMCACHE: Peer = Peer(Language::Python, "aiomcache");
+const META_MEMCACHE: Peer = Peer(Language::Python, "meta_memcache");
+const BMEMCACHED: Peer = Peer(Language::Python, "bmemcached");
+const NPM_MEMCACHED: Peer = Peer(Language::Node, "memcached");
+const MEMJS: Peer = Peer(Language::Node, "memjs");
+const PHP_MEMCACHED: Peer = Peer(Language::Php, "memcached");
+const DALLI: Peer = Peer(Language::Ruby, "dalli");
+const CACHE_MEMCACHED: Peer = Peer(Language::Perl, "Cache::Memcached");
+
+/// A test per script and server.
+macro_rules! scripts {
+    (on_memcached_only $($name:ident: $peer:ident, $file:literal, $servers:literal servers $(, $argument:literal)*;)*) => {
+        $(#[test]
+        fn $name() {
+            run(&$peer, $file, Program::Memcached, $servers, &[$($argument),*]);
+        })*
+    };
+    ($($name:ident: $peer:ident, $file:literal, $servers:literal servers $(, $argument:literal)*;)*) => {
+        $(mod $name {
+            use super::*;
+
+            #[test]
+            fn on_corecached() {
+                run(&$peer, $file, Program::Corecached, $servers, &[$($argument),*]);
+            }
+
+            #[test]
+            fn on_memcached() {
+                run(&$peer, $file, Program::Memcached, $servers, &[$($argument),*]);
+            }
+        })*
+    };
 }
 
-#[test]
-fn pymemcache_hashes_over_three_servers() {
-    run("pymemcache", include_str!("clients/pymemcache_hash.py"), 3);
+scripts! {
+    pymemcache_speaks_every_command: PYMEMCACHE, "pymemcache_commands.py", 1 servers;
+    pymemcache_hashes_over_three_servers: PYMEMCACHE, "pymemcache_hash.py", 3 servers;
+    pylibmc_speaks_every_command: PYLIBMC, "pylibmc_commands.py", 1 servers, "text";
+    pylibmc_loses_a_third_of_the_keys_with_a_third_of_the_servers: PYLIBMC, "pylibmc_ketama.py", 3 servers, "text";
+    aiomcache_serves_many_tasks: AIOMCACHE, "aiomcache_tasks.py", 1 servers;
+    meta_memcache_leases_and_recaches: META_MEMCACHE, "meta_memcache_leases.py", 3 servers;
+    npm_memcached_speaks_every_command: NPM_MEMCACHED, "memcached_npm.js", 3 servers;
+    php_memcached_serves_a_framework: PHP_MEMCACHED, "php_memcached.php", 3 servers, "text";
+    cache_memcached_serves_perl: CACHE_MEMCACHED, "cache_memcached.pl", 3 servers;
 }
 
-#[test]
-fn pylibmc_speaks_every_command() {
-    run("pylibmc", include_str!("clients/pylibmc_commands.py"), 1);
-}
+/// What speaks the binary protocol, which corecached does not yet.
+mod binary {
+    use super::*;
 
-#[test]
-fn pylibmc_loses_a_third_of_the_keys_with_a_third_of_the_servers() {
-    run("pylibmc", include_str!("clients/pylibmc_ketama.py"), 3);
+    scripts! {
+        on_memcached_only
+        pylibmc_speaks_every_command: PYLIBMC, "pylibmc_commands.py", 1 servers, "binary";
+        pylibmc_loses_a_third_of_the_keys_with_a_third_of_the_servers: PYLIBMC, "pylibmc_ketama.py", 3 servers, "binary";
+        bmemcached_speaks_every_command: BMEMCACHED, "bmemcached_commands.py", 3 servers;
+        memjs_speaks_every_command: MEMJS, "memjs_commands.js", 3 servers;
+        php_memcached_serves_a_framework: PHP_MEMCACHED, "php_memcached.php", 3 servers, "binary";
+        dalli_serves_rails: DALLI, "dalli_rails.rb", 3 servers;
+    }
 }
 
 #[test]
 fn the_ports_of_one_server_are_servers_to_pymemcache() {
-    run_on_ports("pymemcache", include_str!("clients/pymemcache_ports.py"));
+    run_on_ports(&PYMEMCACHE, "pymemcache_ports.py", &[]);
 }
 
 #[test]
 fn the_ports_of_one_server_are_servers_to_pylibmc() {
-    run_on_ports("pylibmc", include_str!("clients/pylibmc_ketama.py"));
+    run_on_ports(&PYLIBMC, "pylibmc_ketama.py", &["text"]);
 }
 
-/// Runs a script that imports `module`, with the ports of `count` servers for it alone.
-fn run(module: &str, script: &str, count: usize) {
-    let servers: Vec<Server> = (0..count).map(|_| Server::corecached_tcp(&["-t", "2"])).collect();
-    run_script(module, script, servers.iter().map(|server| server.tcp().port()));
+/// Runs a script with the ports of `count` servers for it alone, and then `arguments`.
+fn run(peer: &Peer, file: &str, program: Program, count: usize, arguments: &[&str]) {
+    if program == Program::Memcached && !peers::has_memcached() {
+        return;
+    }
+    let servers = (0..count).map(|_| Server::on_tcp(program, &["-t", "2"])).collect();
+    run_script(peer, file, &[], servers, arguments);
 }
 
-/// Runs a script that imports `module`, with the three ports of one server with a port per core.
-fn run_on_ports(module: &str, script: &str) {
+/// Runs a script with the three ports of one server with a port per core.
+fn run_on_ports(peer: &Peer, file: &str, arguments: &[&str]) {
     let server = Server::corecached_tcp(&["-t", "3", "-l", "127.0.0.1", "--port-per-core"]);
+    run_script(peer, file, &[], vec![server], arguments);
+}
+
+/// Runs a script with the ports of a proxy, those of the servers, and `arguments`.
+pub(crate) fn run_script(peer: &Peer, file: &str, proxy: &[u16], mut servers: Vec<Server>, arguments: &[&str]) {
+    let Peer(language, module) = peer;
+    let Some(mut command) = peers::interpreter(*language, module) else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients").join(file);
+    command.arg(script).args(proxy.iter().map(u16::to_string)).args(servers.iter().flat_map(ports)).args(arguments);
+    let result = converse(command, |said| {
+        if said == "restart" {
+            servers = std::mem::take(&mut servers).into_iter().map(Server::restarted).collect();
+        }
+        said == "restart"
+    });
+    let Outcome { succeeded, said, complained } = result;
+    assert!(succeeded && said.trim_end().ends_with("ok"), "{file} failed:\n{said}{complained}");
+}
+
+fn ports(server: &Server) -> Vec<String> {
     let ports = server.addresses().iter().map(|address| match address {
-        Address::Tcp(address) => address.port(),
+        Address::Tcp(address) => address.port().to_string(),
         Address::Unix(path) => panic!("{} is no port", path.display()),
     });
-    run_script(module, script, ports);
+    ports.collect()
 }
 
-fn run_script(module: &str, script: &str, ports: impl Iterator<Item = u16>) {
-    let Some(python) = peers::python_with(module) else { return };
-    let output = Command::new(python)
-        .args(["-c", script])
-        .args(ports.map(|port| port.to_string()))
-        .output()
-        .expect("this Python has just been run");
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.trim_end().ends_with("ok"), "{}\n{said}{complained}", output.status);
+/// What became of a command.
+struct Outcome {
+    succeeded: bool,
+    said: String,
+    complained: String,
+}
+
+/// Runs a command to its end, sending it a line whenever `answers` says so of a line it printed. One that takes too long
+/// is killed and has failed.
+fn converse(mut command: Command, mut answers: impl FnMut(&str) -> bool) -> Outcome {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("this interpreter has just been run");
+    let mut input = child.stdin.take().expect("it was piped");
+    let output = child.stdout.take().expect("it was piped");
+    let mut errors = child.stderr.take().expect("it was piped");
+
+    let (lines, printed) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        BufReader::new(output).split(b'\n').map_while(Result::ok).try_for_each(|line| lines.send(line).ok());
+    });
+    let complaints = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = errors.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+
+    let deadline = Instant::now() + PATIENCE;
+    let mut said = String::new();
+    let in_time = loop {
+        match printed.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                let line = String::from_utf8_lossy(&line);
+                said.push_str(&line);
+                said.push('\n');
+                if answers(line.trim_end()) {
+                    // One that has gone meanwhile is found by its status.
+                    let _ = input.write_all(b"\n").and_then(|()| input.flush());
+                }
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break true,
+            Err(mpsc::RecvTimeoutError::Timeout) => break false,
+        }
+    };
+    if !in_time {
+        said.push_str("(it took too long and was killed)\n");
+        // Fails only if it has ended meanwhile.
+        let _ = child.kill();
+    }
+    let status = child.wait().expect("the child is ours");
+    reader.join().expect("it only reads");
+    let complained = complaints.join().expect("it only reads");
+    Outcome { succeeded: in_time && status.success(), said, complained: format!("{complained}({status})") }
 }

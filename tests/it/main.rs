@@ -24,6 +24,7 @@ mod limits;
 mod memccapable;
 mod pages;
 mod process;
+mod proxies;
 mod restart;
 mod rude_clients;
 mod rude_packets;

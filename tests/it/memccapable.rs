@@ -18,7 +18,7 @@ fn on_two_workers() {
 }
 
 fn check(workers: &str) {
-    let Some(memccapable) = peers::memccapable() else { return };
+    let Some(memccapable) = peers::program("memccapable") else { return };
     let server = Server::corecached_tcp(&["-t", workers]);
     let port = server.tcp().port().to_string();
     let output =

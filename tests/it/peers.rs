@@ -17,24 +17,64 @@ pub(crate) fn has_memcached() -> bool {
     }
 }
 
-/// `memccapable`, of Debian's libmemcached-tools.
-pub(crate) fn memccapable() -> Option<PathBuf> {
+/// A program of this name, in `PATH` or where Debian puts the programs of administrators.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("memccapable")).find(|file| file.is_file());
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/share/memcached/scripts".into()]);
+    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
     if found.is_none() {
-        missing("memccapable is not installed");
+        missing(&format!("{name} is not installed"));
     }
     found
 }
 
 /// The `openssl` program.
 pub(crate) fn openssl() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("openssl")).find(|file| file.is_file());
+    program("openssl")
+}
+
+/// What a client's script is written in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Language {
+    Python,
+    Node,
+    Php,
+    Ruby,
+    Perl,
+}
+
+/// The command that runs a script of this language that uses `module`.
+pub(crate) fn interpreter(language: Language, module: &str) -> Option<Command> {
+    let found = match language {
+        Language::Python => return python_with(module).map(Command::new),
+        Language::Node => with_node_modules("node", &["-e", &format!("require('{module}')")]),
+        Language::Php => runs("php", &["-r", &format!("exit(extension_loaded('{module}') ? 0 : 1);")]),
+        Language::Ruby => runs("ruby", &["-e", &format!("require '{module}'")]),
+        Language::Perl => runs("perl", &[&format!("-M{module}"), "-e", "1"]),
+    };
     if found.is_none() {
-        missing("openssl is not installed");
+        missing(&format!("no {language:?} that can load {module}"));
     }
     found
+}
+
+/// A command without arguments, if the program is there and succeeds with these.
+fn runs(program: &str, arguments: &[&str]) -> Option<Command> {
+    let output = Command::new(program).args(arguments).output();
+    output.is_ok_and(|output| output.status.success()).then(|| Command::new(program))
+}
+
+/// `runs`, with the modules of `target/node`, where `.ci/run` puts them, besides those the user has.
+fn with_node_modules(program: &str, arguments: &[&str]) -> Option<Command> {
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules");
+    let theirs = std::env::var_os("NODE_PATH").unwrap_or_default();
+    let folders = std::env::join_paths(std::iter::once(ours).chain(std::env::split_paths(&theirs))).ok()?;
+    let output = Command::new(program).args(arguments).env("NODE_PATH", &folders).output();
+    output.is_ok_and(|output| output.status.success()).then(|| {
+        let mut command = Command::new(program);
+        command.env("NODE_PATH", folders);
+        command
+    })
 }
 
 /// A Python that can import `module`: `$CORECACHED_PYTHON`, `target/python` (where `.ci/run` puts one), or `python3`.

@@ -39,6 +39,8 @@ pub(crate) enum Address {
 #[derive(Debug)]
 pub(crate) struct Server {
     program: Program,
+    /// Those it was started with, besides where it listens.
+    flags: Vec<String>,
     child: Child,
     folder: PathBuf,
     /// Every address it listens on; the first one is where `client` connects.
@@ -74,7 +76,7 @@ impl Server {
         drop(UnixDatagram::bind(&socket).expect("a socket in a folder of ours"));
         let mut command = command(program, &folder);
         command.envs(environment.iter().copied()).arg("-s").arg(&socket).args(flags);
-        let mut server = Server::spawn(program, folder, command);
+        let mut server = Server::spawn(program, flags, folder, command);
         server.wait_until("it accepts on its Unix socket", |_| UnixStream::connect(&socket).is_ok());
         server.addresses.push(Address::Unix(socket));
         server
@@ -83,15 +85,26 @@ impl Server {
     /// `program` on the loopback, on ports the kernel chose (`-p -1`, read back from `MEMCACHED_PORT_FILENAME`).
     /// With a `-l` among the flags, wherever that says.
     pub(crate) fn on_tcp(program: Program, flags: &[&str]) -> Server {
+        Server::on_tcp_port(program, "-1", flags)
+    }
+
+    /// Killed, and started again on its TCP port: to its clients, the same server, which has forgotten everything.
+    pub(crate) fn restarted(self) -> Server {
+        let (program, flags, port) = (self.program, self.flags.clone(), self.tcp().port().to_string());
+        drop(self);
+        Server::on_tcp_port(program, &port, &flags.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn on_tcp_port(program: Program, port: &str, flags: &[&str]) -> Server {
         let folder = new_folder();
         let ports = folder.join("ports");
         let mut command = command(program, &folder);
-        command.env("MEMCACHED_PORT_FILENAME", &ports).args(["-p", "-1"]);
+        command.env("MEMCACHED_PORT_FILENAME", &ports).args(["-p", port]);
         if !flags.contains(&"-l") {
             command.args(["-l", "127.0.0.1"]);
         }
         command.args(flags);
-        let mut server = Server::spawn(program, folder, command);
+        let mut server = Server::spawn(program, flags, folder, command);
         server.wait_until("it has written its ports", |_| ports.exists());
         let written = fs::read_to_string(&ports).expect("the file of ports exists");
         for line in written.lines() {
@@ -107,9 +120,10 @@ impl Server {
         server
     }
 
-    fn spawn(program: Program, folder: PathBuf, mut command: Command) -> Server {
+    fn spawn(program: Program, flags: &[&str], folder: PathBuf, mut command: Command) -> Server {
         let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {program:?}: {error}"));
-        Server { program, child, folder, addresses: Vec::new() }
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        Server { program, flags, child, folder, addresses: Vec::new() }
     }
 
     /// Waits for what no event announces; a server that ends meanwhile, or takes too long, fails the test.
@@ -222,7 +236,7 @@ pub(crate) fn corecached_run(flags: &[&str]) -> (ExitStatus, String) {
     let folder = new_folder();
     let mut command = command(Program::Corecached, &folder);
     command.args(flags);
-    let mut server = Server::spawn(Program::Corecached, folder, command);
+    let mut server = Server::spawn(Program::Corecached, flags, folder, command);
     let status = server.wait();
     (status, server.printed())
 }

@@ -1,16 +1,22 @@
-# Every command of pylibmc, over the text protocol.
+# Every command of pylibmc, over the protocol that is named after the port: `text` or `binary`.
 import sys
+import time
 
 import pylibmc
 
+port, protocol = sys.argv[1:]
+binary = {"text": False, "binary": True}[protocol]
 behaviors = {"tcp_nodelay": True, "cas": True}
-client = pylibmc.Client([f"127.0.0.1:{sys.argv[1]}"], binary=False, behaviors=behaviors)
+client = pylibmc.Client([f"127.0.0.1:{port}"], binary=binary, behaviors=behaviors)
 
 assert client.get("nothing") is None
 assert client.set("key", "value") is True
 assert client.get("key") == "value"
 assert client.add("key", "other") is False
-assert client.replace("nothing", "x") is False
+try:
+    assert client.replace("nothing", "x") is False
+except pylibmc.NotFound:
+    assert binary
 assert client.set("bytes", b"abc") and client.append("bytes", b"def") and client.prepend("bytes", b"!")
 assert client.get("bytes") == b"!abcdef"
 
@@ -40,6 +46,22 @@ assert client.get_multi(list(many)) == {}
 
 blob = "x" * 900_000
 assert client.set("blob", blob)
+assert client.get("blob") == blob
+
+# Expiry: none, in a while, a month, a date, a date long ago.
+now = int(time.time())
+for expiry, found in ((0, "x"), (100, "x"), (30 * 24 * 3600, "x"), (now + 100, "x"), (now - 10, None)):
+    assert client.set("timed", "x", time=expiry)
+    assert client.get("timed") == found, expiry
+
+# A value that the client compresses, and one that is too large.
+assert client.set("long", "compress me " * 100_000, min_compress_len=1000)
+assert client.get("long") == "compress me " * 100_000
+try:
+    assert not client.set("huge", "x" * (2 << 20))
+except pylibmc.Error:
+    pass
+assert client.get("huge") is None
 assert client.get("blob") == blob
 
 [(_, stats)] = client.get_stats()

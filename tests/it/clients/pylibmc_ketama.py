@@ -3,10 +3,12 @@ import sys
 
 import pylibmc
 
-servers = [f"127.0.0.1:{port}" for port in sys.argv[1:]]
+*ports, protocol = sys.argv[1:]
+binary = {"text": False, "binary": True}[protocol]
+servers = [f"127.0.0.1:{port}" for port in ports]
 assert len(servers) == 3
-three = pylibmc.Client(servers, behaviors={"ketama": True})
-two = pylibmc.Client(servers[:2], behaviors={"ketama": True})
+three = pylibmc.Client(servers, binary=binary, behaviors={"ketama": True})
+two = pylibmc.Client(servers[:2], binary=binary, behaviors={"ketama": True})
 
 keys = [f"key-{i}" for i in range(3000)]
 assert three.set_multi({key: key for key in keys}) == []
