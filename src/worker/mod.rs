@@ -443,7 +443,7 @@ impl<'a> Worker<'a> {
         if connection.readable {
             filled += self.fill(token)?;
         }
-        if filled == 0 {
+        if filled == 0 && !self.connections[token].talk.has_received() {
             return Ok(());
         }
         self.serve_input(token, filled)

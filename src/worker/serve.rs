@@ -162,6 +162,12 @@ impl Talk {
         }
     }
 
+    /// Whether a long value is there whole, so that there is something to do without further input: in the binary
+    /// protocol nothing comes behind it.
+    pub fn has_received(&self) -> bool {
+        matches!(&self.state, State::Receiving(receiving) if receiving.place.is_some_and(|(_, cursor)| cursor.left() == 0))
+    }
+
     /// `count` bytes of the value went to [`Talk::room`].
     pub fn received(&mut self, items: &Items, count: usize) {
         if let State::Receiving(receiving) = &mut self.state
