@@ -33,12 +33,6 @@ const CACHE_MEMCACHED: Peer = Peer(Language::Perl, "Cache::Memcached");
 
 /// A test per script and server.
 macro_rules! scripts {
-    (on_memcached_only $($name:ident: $peer:ident, $file:literal, $servers:literal servers $(, $argument:literal)*;)*) => {
-        $(#[test]
-        fn $name() {
-            run(&$peer, $file, Program::Memcached, $servers, &[$($argument),*]);
-        })*
-    };
     ($($name:ident: $peer:ident, $file:literal, $servers:literal servers $(, $argument:literal)*;)*) => {
         $(mod $name {
             use super::*;
@@ -68,12 +62,11 @@ scripts! {
     cache_memcached_serves_perl: CACHE_MEMCACHED, "cache_memcached.pl", 3 servers;
 }
 
-/// What speaks the binary protocol, which corecached does not yet.
+/// What speaks the binary protocol.
 mod binary {
     use super::*;
 
     scripts! {
-        on_memcached_only
         pylibmc_speaks_every_command: PYLIBMC, "pylibmc_commands.py", 1 servers, "binary";
         pylibmc_loses_a_third_of_the_keys_with_a_third_of_the_servers: PYLIBMC, "pylibmc_ketama.py", 3 servers, "binary";
         bmemcached_speaks_every_command: BMEMCACHED, "bmemcached_commands.py", 3 servers;
@@ -133,25 +126,22 @@ fn ports(server: &Server) -> Vec<String> {
 }
 
 /// What became of a command.
-struct Outcome {
-    succeeded: bool,
-    said: String,
-    complained: String,
+pub(crate) struct Outcome {
+    pub(crate) succeeded: bool,
+    pub(crate) said: String,
+    pub(crate) complained: String,
 }
 
 /// Runs a command to its end, sending it a line whenever `answers` says so of a line it printed. One that takes too long
 /// is killed and has failed.
-fn converse(mut command: Command, mut answers: impl FnMut(&str) -> bool) -> Outcome {
+pub(crate) fn converse(mut command: Command, mut answers: impl FnMut(&str) -> bool) -> Outcome {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("this interpreter has just been run");
     let mut input = child.stdin.take().expect("it was piped");
     let output = child.stdout.take().expect("it was piped");
     let mut errors = child.stderr.take().expect("it was piped");
 
-    let (lines, printed) = mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        BufReader::new(output).split(b'\n').map_while(Result::ok).try_for_each(|line| lines.send(line).ok());
-    });
+    let printed = lines_of(output);
     let complaints = std::thread::spawn(move || {
         let mut bytes = Vec::new();
         let _ = errors.read_to_end(&mut bytes);
@@ -163,7 +153,6 @@ fn converse(mut command: Command, mut answers: impl FnMut(&str) -> bool) -> Outc
     let in_time = loop {
         match printed.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => {
-                let line = String::from_utf8_lossy(&line);
                 said.push_str(&line);
                 said.push('\n');
                 if answers(line.trim_end()) {
@@ -181,7 +170,16 @@ fn converse(mut command: Command, mut answers: impl FnMut(&str) -> bool) -> Outc
         let _ = child.kill();
     }
     let status = child.wait().expect("the child is ours");
-    reader.join().expect("it only reads");
     let complained = complaints.join().expect("it only reads");
     Outcome { succeeded: in_time && status.success(), said, complained: format!("{complained}({status})") }
+}
+
+/// The lines that a program prints, as they come. They end with the program and its children.
+pub(crate) fn lines_of(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (lines, printed) = mpsc::channel();
+    std::thread::spawn(move || {
+        let bytes = BufReader::new(output).split(b'\n').map_while(Result::ok);
+        bytes.map(|line| String::from_utf8_lossy(&line).into_owned()).try_for_each(|line| lines.send(line).ok());
+    });
+    printed
 }
