@@ -22,6 +22,7 @@ mod conversations;
 mod dumps;
 mod limits;
 mod memccapable;
+mod monitors;
 mod pages;
 mod process;
 mod proxies;
