@@ -101,7 +101,7 @@ fn nutcracker(program: Program) {
     };
     let proxy = Proxy::start(&path, arguments, |_, port| {
         format!(
-            "pool:\n  listen: 127.0.0.1:{port}\n  hash: fnv1a_64\n  distribution: ketama\n  timeout: 10000\n  \
+            "pool:\n  listen: 127.0.0.1:{port}\n  hash: md5\n  distribution: ketama\n  timeout: 10000\n  \
              preconnect: true\n  server_connections: 1\n  server_retry_timeout: 1\n  auto_eject_hosts: false\n  \
              servers:\n{}\n",
             list.join("\n")
