@@ -3,9 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::wire::{self, Wire};
 
 /// Long enough for a full listen queue, which makes the kernel repeat itself after 1, 3 and 7 seconds.
 const CONNECT_SECONDS_MAX: Duration = Duration::from_secs(10);
@@ -19,6 +23,8 @@ const PER_SOURCE: usize = 25_000;
 pub struct Address {
     text: String,
     socket: SockAddr,
+    /// There if it is spoken to by TLS.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Address {
@@ -39,13 +45,24 @@ impl Address {
         };
         let mut reason = fail(&"the name has no address");
         for socket in candidates {
-            let address = Address { text: text.into(), socket };
+            let address = Address { text: text.into(), socket, tls: None };
             match address.connect(0) {
                 Ok(_) => return Ok(address),
                 Err(error) => reason = fail(&error),
             }
         }
         Err(reason)
+    }
+
+    /// The same, by TLS if there is a configuration for it.
+    pub fn with_tls(self, tls: Option<Arc<ClientConfig>>) -> Address {
+        Address { tls, ..self }
+    }
+
+    /// What goes over a connection to it.
+    pub fn wire(&self, socket: Socket) -> Result<Wire, String> {
+        let session = self.tls.as_ref().map(|config| wire::session(config, &self.text)).transpose()?;
+        Ok(Wire::new(socket, session))
     }
 
     /// A connection, established within ten seconds and non-blocking from then on. `ordinal` counts the connections of

@@ -10,15 +10,14 @@
 //! it), so that a key is looked up among those still open; what is open when the reply ends was missed.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io;
 use std::time::Instant;
-
-use socket2::Socket;
 
 use crate::keys::Keys;
 use crate::reply::{Broken, Parser, Reply};
 use crate::request;
 use crate::tally::Tally;
+use crate::wire::Wire;
 use crate::workload::{Operation, Protocol};
 
 /// What a client needs to know of the plan.
@@ -33,7 +32,7 @@ pub struct Rules {
 
 /// A connection that is established.
 pub struct Client {
-    socket: Socket,
+    wire: Wire,
     /// Requests as bytes; what lies before `written` is on its way. Invariant: written <= out.len().
     out: Vec<u8>,
     written: usize,
@@ -75,10 +74,10 @@ pub enum Received {
 }
 
 impl Client {
-    /// Takes a socket that is connected and does not block.
-    pub fn new(socket: Socket) -> Client {
+    /// Takes a connection.
+    pub fn new(wire: Wire) -> Client {
         Client {
-            socket,
+            wire,
             out: Vec::new(),
             written: 0,
             parser: Parser::default(),
@@ -117,8 +116,9 @@ impl Client {
 
     /// Writes as much as the socket takes.
     pub fn flush(&mut self) -> Result<(), String> {
+        self.wire.push().map_err(|error| format!("writing failed: {error}"))?;
         while self.unsent() > 0 {
-            match self.socket.write(&self.out[self.written..]) {
+            match self.wire.write(&self.out[self.written..]) {
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -140,7 +140,7 @@ impl Client {
         tally: &mut Tally,
     ) -> Result<Received, String> {
         let carried = self.partial.len();
-        let filled = match self.socket.read(&mut buffer[carried..]) {
+        let filled = match self.wire.read(&mut buffer[carried..]) {
             Ok(0) => return Err("the server closed it".into()),
             Ok(count) => carried + count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Nothing),
@@ -278,6 +278,8 @@ fn describe(reply: &Reply<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use socket2::Socket;
+    use std::io::Write;
 
     fn rules(protocol: Protocol, value_size: usize) -> Rules {
         let keys = Keys::new(100, 6, (value_size, value_size), 1).expect("valid");
@@ -288,7 +290,7 @@ mod tests {
     fn converse(rules: &Rules, ask: fn(&mut Client, &Rules), replies: &[u8], cut: usize) -> String {
         let (ours, mut theirs) = Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a pair");
         ours.set_nonblocking(true).expect("an open socket");
-        let mut client = Client::new(ours);
+        let mut client = Client::new(Wire::new(ours, None));
         ask(&mut client, rules);
         client.flush().expect("an empty socket");
         let (mut tally, mut buffer) = (Tally::new(), vec![0; 1 << 16]);

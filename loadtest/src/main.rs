@@ -47,6 +47,7 @@ mod server;
 
 mod address;
 mod cpus;
+mod wire;
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -158,7 +158,8 @@ impl Worker {
             let socket = opened.and_then(|socket| worker.register(&socket, slot).map(|()| socket));
             let socket =
                 socket.map_err(|error| format!("connection {ordinal} to {}: {error}", worker.address(slot)))?;
-            worker.slots.push(Slot { link: Link::Up(Client::new(socket)), batch_left: 0, ready: false });
+            let wire = worker.address(slot).wire(socket)?;
+            worker.slots.push(Slot { link: Link::Up(Client::new(wire)), batch_left: 0, ready: false });
         }
         Ok(worker)
     }
@@ -260,7 +261,8 @@ impl Worker {
                 let link = std::mem::replace(&mut self.slots[slot].link, Link::Down);
                 match link {
                     Link::Opening(socket) if !refused && event.is_writable() => {
-                        self.slots[slot].link = Link::Up(Client::new(socket));
+                        let wire = self.address(slot).wire(socket)?;
+                        self.slots[slot].link = Link::Up(Client::new(wire));
                         self.tally.reconnects += 1;
                     }
                     _ => return Ok(()),

@@ -137,7 +137,8 @@ impl<'a> Bench<'a> {
     /// Values are verified: a fast wrong answer is no answer.
     pub fn plan(&self, server: &Server, workload: &Workload, limit: Limit) -> Result<Plan, String> {
         let cpus = &self.comparison.client_cpus;
-        let ports = server.addresses()?;
+        let tls = &self.comparison.tls;
+        let ports: Vec<_> = server.addresses()?.into_iter().map(|port| port.with_tls(tls.clone())).collect();
         // Every thread needs a connection to every port; a single connection is one thread's.
         let threads = cpus.count().min(workload.connections / ports.len()).max(1);
         Ok(Plan { threads, cpus: Some(cpus.clone()), verify: true, ..Plan::new(ports, workload.clone(), limit) })

@@ -49,6 +49,8 @@ pub struct Comparison {
     pub server_cpus: Cpus,
     pub client_cpus: Cpus,
     pub quiet: bool,
+    /// How servers are spoken to, if by TLS.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// All outcomes, and where they are from.

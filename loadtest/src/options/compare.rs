@@ -8,6 +8,7 @@ use super::values::Seconds;
 use crate::compare::sets::Set;
 use crate::compare::{Comparison, Row};
 use crate::cpus::Cpus;
+use crate::wire::TlsFlags;
 
 #[derive(Args)]
 pub struct CompareOptions {
@@ -19,6 +20,9 @@ pub struct CompareOptions {
     /// Command that starts the other, in the same way
     #[arg(long, value_name = "COMMAND", required_unless_present = "list")]
     candidate: Option<String>,
+
+    #[command(flatten)]
+    tls: TlsFlags,
 
     /// Set of workloads, may be repeated [default: canonical]
     #[arg(long, value_name = "NAME", value_enum)]
@@ -110,6 +114,7 @@ impl CompareOptions {
             server_cpus: self.server_cpus,
             client_cpus: self.client_cpus,
             quiet: self.quiet,
+            tls: self.tls.config()?,
         })
     }
 }

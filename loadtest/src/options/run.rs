@@ -9,6 +9,7 @@ use crate::address::Address;
 use crate::cpus::Cpus;
 use crate::plan::{Limit, Plan};
 use crate::preset::Preset;
+use crate::wire::TlsFlags;
 use crate::workload::{Popularity, Protocol, Workload};
 
 #[derive(Args)]
@@ -17,6 +18,9 @@ pub struct RunOptions {
     /// share of connections and keys
     #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:11211", value_delimiter = ',')]
     server: Vec<String>,
+
+    #[command(flatten)]
+    tls: TlsFlags,
 
     /// Client threads; the connections are spread over them
     #[arg(long, short, value_name = "N", default_value_t = 1)]
@@ -148,7 +152,9 @@ impl RunOptions {
             Some(count) => Limit::Count(count),
             None => Limit::Time(self.time.map_or(Duration::from_secs(10), |time| time.0)),
         };
-        let addresses: Result<Vec<Address>, String> = self.server.iter().map(|server| Address::find(server)).collect();
+        let tls = self.tls.config()?;
+        let address = |server: &String| Ok(Address::find(server)?.with_tls(tls.clone()));
+        let addresses: Result<Vec<Address>, String> = self.server.iter().map(address).collect();
         Ok(Plan {
             threads: self.threads,
             cpus: self.pin_cpus,

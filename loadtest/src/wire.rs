@@ -1,0 +1,173 @@
+//! Bytes to and from a server that does not block: a socket, or TLS over it.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use socket2::Socket;
+
+/// Whether and how servers are spoken to by TLS.
+#[derive(Args, Clone, Debug, Default)]
+pub struct TlsFlags {
+    /// Speak TLS; needs one of the two below
+    #[arg(long)]
+    tls: bool,
+
+    /// Trust servers with certificates of the authorities in this PEM file
+    #[arg(long, value_name = "FILE", requires = "tls")]
+    tls_ca: Option<PathBuf>,
+
+    /// Trust any server
+    #[arg(long, requires = "tls", conflicts_with = "tls_ca")]
+    tls_insecure: bool,
+}
+
+impl TlsFlags {
+    /// What these flags ask for, if it is TLS.
+    pub fn config(&self) -> Result<Option<Arc<ClientConfig>>, String> {
+        if !self.tls {
+            return Ok(None);
+        }
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+        let builder = if self.tls_insecure {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        } else {
+            let path = self.tls_ca.as_ref().ok_or("--tls needs --tls-ca or --tls-insecure")?;
+            let fail = |why: String| format!("--tls-ca {}: {why}", path.display());
+            let bytes = fs::read(path).map_err(|error| fail(error.to_string()))?;
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(&bytes) {
+                let certificate = certificate.map_err(|error| fail(error.to_string()))?;
+                roots.add(certificate).map_err(|error| fail(error.to_string()))?;
+            }
+            builder.with_root_certificates(roots)
+        };
+        Ok(Some(Arc::new(builder.with_no_client_auth())))
+    }
+}
+
+/// A session with the server at an address, `host:port` or a path.
+pub fn session(config: &Arc<ClientConfig>, address: &str) -> Result<ClientConnection, String> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    let name = ServerName::try_from(host.to_owned()).or_else(|_| ServerName::try_from("localhost"));
+    let name = name.map_err(|error| error.to_string())?;
+    ClientConnection::new(Arc::clone(config), name).map_err(|error| error.to_string())
+}
+
+/// A connection; the handshake happens along with the first reads and writes.
+pub struct Wire {
+    socket: Socket,
+    session: Option<Box<ClientConnection>>,
+}
+
+impl Wire {
+    /// Takes a socket that does not block.
+    pub fn new(socket: Socket, session: Option<ClientConnection>) -> Wire {
+        Wire { socket, session: session.map(Box::new) }
+    }
+
+    /// Sends what is sealed already. Without TLS there is no such thing.
+    pub fn push(&mut self) -> io::Result<()> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        while session.wants_write() {
+            match session.write_tls(&mut self.socket) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// As much as there is room for; what is sealed may still have to be pushed.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(session) = &mut self.session else { return self.socket.write(bytes) };
+        let count = session.writer().write(bytes)?;
+        self.push()?;
+        if count == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(count) }
+    }
+
+    /// As much as there is: less than there is room for means that the socket is empty, or at its end.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(session) = &mut self.session else { return self.socket.read(buffer) };
+        let mut filled = 0;
+        loop {
+            while filled < buffer.len() {
+                match session.reader().read(&mut buffer[filled..]) {
+                    Ok(0) => return Ok(filled),
+                    Ok(count) => filled += count,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(_) if filled > 0 => return Ok(filled),
+                    Err(error) => return Err(error),
+                }
+            }
+            if filled == buffer.len() {
+                return Ok(filled);
+            }
+            match session.read_tls(&mut self.socket) {
+                Ok(_) => {
+                    session.process_new_packets().map_err(io::Error::other)?;
+                    while session.wants_write() {
+                        match session.write_tls(&mut self.socket) {
+                            Ok(_) => {}
+                            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                            Err(error) => return Err(error),
+                        }
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && filled > 0 => return Ok(filled),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Takes every certificate for good; what is signed must still be signed by its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
