@@ -28,7 +28,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read, Seek};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -81,12 +81,19 @@ impl MemoryFile {
         let mut beside_path = OsString::from(path);
         beside_path.push(".new");
         let beside_path = PathBuf::from(beside_path);
-        let mut options = OpenOptions::new();
-        let beside = options.write(true).create(true).truncate(false).mode(MODE).open(&beside_path)?;
-        beside.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => io::Error::other("another server uses it, or still writes it"),
-            TryLockError::Error(error) => error,
-        })?;
+        let beside = loop {
+            let mut options = OpenOptions::new();
+            let file = options.write(true).create(true).truncate(false).mode(MODE).open(&beside_path)?;
+            file.try_lock().map_err(|error| match error {
+                TryLockError::WouldBlock => io::Error::other("another server uses it, or still writes it"),
+                TryLockError::Error(error) => error,
+            })?;
+            // It may have become the image of a server that ended just now, between the two steps.
+            let (locked, named) = (file.metadata()?, fs::metadata(&beside_path));
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
+                break file;
+            }
+        };
         // What a server left that was killed while it wrote.
         beside.set_len(0)?;
         Ok(MemoryFile { path: path.to_owned(), beside_path, beside })

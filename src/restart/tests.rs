@@ -163,7 +163,7 @@ fn everything_comes_back_whatever_the_settings() {
     {
         let (then, now) = (KeyHasher::seeded(seed), KeyHasher::seeded(seed + 100));
         let mut before = stores(from, 600, &default, &then);
-        let twin = fill(&mut before, &then, 3000, 3_000_000, seed);
+        let twin = fill(&mut before, &then, 1200, 3_000_000, seed);
         let last_cas = twin.values().map(|seen| seen.cas).max().expect("there are items");
         let bytes = save(before);
         // Some time has passed.
@@ -173,7 +173,7 @@ fn everything_comes_back_whatever_the_settings() {
         let (mut after, loaded) = loaded.unwrap_or_else(|refusal| panic!("seed {seed}: {refusal}"));
         let count = compare(&mut after, &twin, &now, later);
         assert_eq!(loaded, Loaded { items: count, expired: twin.len() as u64 - count, dropped: 0 }, "seed {seed}");
-        assert!(count > 2000 && loaded.expired > 200, "seed {seed}: too dull");
+        assert!(count > 800 && loaded.expired > 60, "seed {seed}: too dull");
         assert!(after.iter_mut().all(|store| store.next_cas() > last_cas), "seed {seed}: CAS values would come again");
     }
 }
@@ -222,7 +222,7 @@ fn items_that_are_now_too_large_are_left_out() {
 fn with_less_memory_what_is_there_is_right() {
     let hasher = KeyHasher::seeded(1);
     for (seed, pages, count, len_max) in
-        [(1, 1, 6000, 900_000), (2, 3, 6000, 900_000), (3, 60, 6000, 900_000), (4, 16, 150_000, 200)]
+        [(1, 1, 6000, 900_000), (2, 3, 6000, 900_000), (3, 60, 6000, 900_000), (4, 12, 80_000, 200)]
     {
         let mut before = stores(2, 400, &StoreOptions::default(), &hasher);
         let twin = fill(&mut before, &hasher, count, len_max, seed);
@@ -240,7 +240,7 @@ fn with_less_memory_what_is_there_is_right() {
         assert!(loaded.dropped > 0, "{pages} pages: too dull");
         let bytes_kept: usize = kept.values().map(|seen| seen.value.len()).sum();
         // With large items and few pages the classes are many, and most of each page is empty.
-        let enough = if len_max > 200 { 0 } else { pages as usize * PAGE_SIZE / 8 };
+        let enough = if len_max > 200 { 0 } else { pages as usize * PAGE_SIZE / 16 };
         assert!(bytes_kept >= enough, "{pages} pages: {bytes_kept} bytes were kept");
     }
 }
@@ -251,13 +251,15 @@ fn a_part_of_an_image_is_refused_and_so_is_a_changed_one() {
     let hasher = KeyHasher::seeded(1);
     let options = StoreOptions { hash_power: 4, ..StoreOptions::default() };
     let mut small = stores(2, 64, &options, &hasher);
-    fill(&mut small, &hasher, 40, 200, 1);
+    fill(&mut small, &hasher, 20, 80, 1);
     let mut long = stores(1, 64, &options, &hasher);
     fill(&mut long, &hasher, 5, 200, 2);
     let hash = hasher.hash(b"long");
     long[0].put(hash, b"long", 0, NEVER, &vec![7; BLOCK_MAX + 5000], None).expect("memory");
-    let attempt = |bytes: &[u8]| load(bytes, stores(2, 64, &options, &hasher), NOW, rules(&hasher, 16 << 20, true));
-    for (bytes, step) in [(save(small), 1), (save(long), 9973)] {
+    let attempt = |bytes: &[u8]| {
+        load(bytes, stores(1, 64, &options, &hasher), NOW, Rules { threads: 1, ..rules(&hasher, 16 << 20, true) })
+    };
+    for (bytes, step) in [(save(small), 1), (save(long), 49_999)] {
         attempt(&bytes).expect("the whole image is fine");
         for len in (0..bytes.len()).step_by(step) {
             assert!(attempt(&bytes[..len]).is_err(), "{len} of {} bytes", bytes.len());
