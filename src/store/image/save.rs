@@ -6,6 +6,7 @@ use super::super::{Store, arena::PageId};
 use super::{BLOCK_HEADER_LEN, BLOCK_MAX, Header, Kind, RECORD_LEN, Record, STATE_MASK, block_sum, payload_sum};
 use crate::store::arena::ItemId;
 use parking_lot::Mutex;
+use std::cmp::Reverse;
 use std::io::{self, Write};
 
 /// Writes an image, block by block. Several stores share one.
@@ -207,15 +208,17 @@ impl Store {
         }
     }
 
-    /// The pages with items in an order in which every part of the image has its share of every class: when there is not
-    /// room for all where it is loaded, no class is left without.
+    /// The pages in an order in which every part of the image has its share of every class: when there is not room for all
+    /// where it is loaded, no class is left without; or, with fewer pages than classes, those that hold least.
     fn pages_in_proportion(&self) -> Vec<PageId> {
-        let mut pages: Vec<(usize, PageId)> = Vec::new();
+        let mut pages = Vec::new();
         for class in self.slabs.ids() {
-            let of_class = self.slabs.pages_of(class);
-            pages.extend(of_class.iter().enumerate().map(|(at, &page)| (at * 4096 / of_class.len(), page)));
+            let (of_class, usage) = (self.slabs.pages_of(class), self.slabs.usage(class));
+            let bytes = usage.used_chunks * u64::from(usage.chunk_size);
+            let share = |at: usize| at * 4096 / of_class.len();
+            pages.extend(of_class.iter().enumerate().map(|(at, &page)| ((share(at), Reverse(bytes)), page)));
         }
-        pages.sort_by_key(|&(share, _)| share);
+        pages.sort_by_key(|&(place, _)| place);
         pages.into_iter().map(|(_, page)| page).collect()
     }
 
