@@ -30,9 +30,6 @@ fn is_let_in(user_and_password: Option<(&[u8], &[u8])>, environment: &Environmen
     let counters = &environment.workers[environment.worker];
     counters.auth_cmds.add(1);
     counters.auth_errors.add(u64::from(!known));
-    if !known {
-        log::info!("authentication failed");
-    }
     known
 }
 

@@ -1,10 +1,13 @@
 //! Showing who one is: SASL (`-S`) in packets, and what becomes of password files. What `-Y` answers is in
 //! `conversations/login.txt`.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::packet::{Packet, request};
+use crate::peers;
 use crate::server::{Server, TemporaryFile, corecached_run};
 
 /// Holds a conversation in packets, one request at a time: `> request` and `< reply`, several replies with ` | `, `= closed`.
@@ -168,6 +171,26 @@ fn attempts_are_counted() {
     ] {
         assert!(stats.iter().any(|stat| stat == &format!("stat {expected}")), "{expected} in {stats:#?}");
     }
+}
+
+#[test]
+fn libmemcached_logs_in() {
+    let Some(memccp) = peers::program("memccp") else { return };
+    let Some(memccat) = peers::program("memccat") else { return };
+    let users = TemporaryFile::new("user:secret\n");
+    let server = Server::corecached_tcp_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S", "-t", "2"]);
+    let run = |tool: &Path, password: &str, argument: &str| {
+        let servers = format!("--servers=127.0.0.1:{}", server.tcp().port());
+        let mut command = Command::new(tool);
+        command.args(["--binary", "--username=user", &format!("--password={password}"), &servers, argument]);
+        let output = command.output().expect("it can be run");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let value = TemporaryFile::new("a value");
+    assert!(run(&memccp, "secret", value.path()).0);
+    let (found, shown) = run(&memccat, "secret", "file");
+    assert!(found && shown.starts_with("a value"), "{shown:?}");
+    assert!(!run(&memccat, "wrong", "file").0);
 }
 
 #[test]

@@ -63,6 +63,11 @@ impl Server {
         Server::on_tcp(Program::Corecached, flags)
     }
 
+    /// corecached on a free TCP port of the loopback, with these in its environment.
+    pub(crate) fn corecached_tcp_with(environment: &[(&str, &str)], flags: &[&str]) -> Server {
+        Server::on_tcp_port(Program::Corecached, "-1", environment, flags)
+    }
+
     /// `program` on a Unix socket in the server's folder. A socket file that a killed server left behind is in its way,
     /// as after a crash, and must be replaced.
     pub(crate) fn on_unix_socket(program: Program, flags: &[&str]) -> Server {
@@ -85,21 +90,21 @@ impl Server {
     /// `program` on the loopback, on ports the kernel chose (`-p -1`, read back from `MEMCACHED_PORT_FILENAME`).
     /// With a `-l` among the flags, wherever that says.
     pub(crate) fn on_tcp(program: Program, flags: &[&str]) -> Server {
-        Server::on_tcp_port(program, "-1", flags)
+        Server::on_tcp_port(program, "-1", &[], flags)
     }
 
     /// Killed, and started again on its TCP port: to its clients, the same server, which has forgotten everything.
     pub(crate) fn restarted(self) -> Server {
         let (program, flags, port) = (self.program, self.flags.clone(), self.tcp().port().to_string());
         drop(self);
-        Server::on_tcp_port(program, &port, &flags.iter().map(String::as_str).collect::<Vec<_>>())
+        Server::on_tcp_port(program, &port, &[], &flags.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    fn on_tcp_port(program: Program, port: &str, flags: &[&str]) -> Server {
+    fn on_tcp_port(program: Program, port: &str, environment: &[(&str, &str)], flags: &[&str]) -> Server {
         let folder = new_folder();
         let ports = folder.join("ports");
         let mut command = command(program, &folder);
-        command.env("MEMCACHED_PORT_FILENAME", &ports).args(["-p", port]);
+        command.envs(environment.iter().copied()).env("MEMCACHED_PORT_FILENAME", &ports).args(["-p", port]);
         if !flags.contains(&"-l") {
             command.args(["-l", "127.0.0.1"]);
         }
