@@ -9,7 +9,11 @@ pub trait Parse {
 }
 
 /// The parser of one connection.
+///
+/// Its tag is a byte of its own: hidden among the values that a parser's own state does not use, it has to be told from them
+/// for each operation, which is four instructions each.
 #[derive(Clone, Copy, Debug)]
+#[repr(u8)]
 pub enum Parser {
     /// Nothing has come yet: the first byte decides.
     Undecided,
