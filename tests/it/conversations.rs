@@ -49,6 +49,7 @@ topics! {
     meta_arithmetic
     meta_debug_noop
     meta_base64
+    meta_dalli
     meta_stale_win
     meta_errors
     admin
