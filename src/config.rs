@@ -6,8 +6,8 @@
 //!
 //! | what | flags |
 //! |---|---|
-//! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W -S -Y -Z --pin`, `-U 0`, `-N 0`, `-B` |
-//! | refused | `-U` otherwise, `-N` otherwise, `-e`, prefixes of `-l` (`tag`, `proto`), arguments without a flag |
+//! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W -S -Y -Z --pin`, `-U`, `--udp-allow`, `-N 0`, `-B` |
+//! | refused | `-N` otherwise, `-e`, prefixes of `-l` (`tag`, `proto`), arguments without a flag |
 //! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_automove_freeratio no_modern slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes ssl_chain_cert ssl_key ssl_keyformat ssl_verify_mode ssl_ca_cert ssl_ciphers ssl_min_version ssl_session_cache ssl_wbuf_size` |
 //! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges sock_cookie_id=0` |
 //! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items drop_privileges ssl_kernel_tls`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
@@ -22,6 +22,7 @@
 mod tls;
 
 use crate::net::certificates::{KeyFormat, TlsOptions, Verify};
+use crate::net::network::Network;
 use crate::net::tls::TlsLimits;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -64,12 +65,17 @@ const CHUNK_BYTES_LARGEST: u64 = 64 * KILOBYTE;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     // Where it listens.
-    /// What to bind, in order, without repeats. Never empty. `-p`, `-l`, `-s`, `-a` together; default: loopback, 11211.
+    /// What to bind, in order, without repeats. Empty only with UDP alone. `-p`, `-l`, `-s`, `-a` together; default: loopback, 11211.
     pub listen: Vec<Listen>,
     /// `-p` as given, for `stats settings`: 1–65535, 0 no TCP, -1 ephemeral. Default 11211.
     pub tcp_port: i32,
-    /// `-U`: UDP port. 0, off, until UDP is built.
-    pub udp_port: u16,
+    /// `-U` as given: 1–65535, 0 no UDP, -1 ephemeral. Default 0.
+    pub udp_port: i32,
+    /// What to bind for UDP, from `-U` and `-l`. Default nothing.
+    pub udp_listen: Vec<Listen>,
+    /// `--udp-allow`: who may be sent replies over UDP that are larger than their request; loopback always may. The
+    /// address of a datagram can be forged, and then it is somebody else who is sent the reply. Default nobody.
+    pub udp_allow: Vec<Network>,
     /// `-l` as given, repeats joined by commas, for `stats settings` (`inter`). Default none.
     pub interface: Option<String>,
     /// Environment `MEMCACHED_PORT_FILENAME`: file to write the bound ports to (`TCP INET: n`, `TCP INET6: n`), by way of
@@ -208,6 +214,12 @@ pub struct Config {
     pub poll_events_len: usize,
     /// Connections accepted in one turn. Default 64.
     pub accepts_per_turn: usize,
+    /// Datagrams taken from one UDP socket in one turn. Default 64.
+    pub datagrams_per_turn: usize,
+    /// UDP requests of one worker that wait for other workers; further ones wait in the socket. Default 1024.
+    pub udp_requests_max: usize,
+    /// Replies to one UDP request, in bytes of datagrams. Default 4 MiB.
+    pub udp_reply_max: usize,
     /// Chunks that one step of housekeeping looks at; a worker takes a step for each of its shards in a turn. Default 64.
     pub housekeeping_items_per_turn: u32,
     /// Items that a dump or a crawl looks at in one go. Default 512.
@@ -410,6 +422,8 @@ impl Config {
             listen: Vec::new(),
             tcp_port: 11211,
             udp_port: 0,
+            udp_listen: Vec::new(),
+            udp_allow: Vec::new(),
             interface: None,
             port_file: surroundings.port_file.clone(),
             listen_backlog: 1024,
@@ -476,6 +490,9 @@ impl Config {
             mailbox_batch_bytes: 256 << 10,
             poll_events_len: 1024,
             accepts_per_turn: 64,
+            datagrams_per_turn: 64,
+            udp_requests_max: 1024,
+            udp_reply_max: 4 << 20,
             housekeeping_items_per_turn: 64,
             walk_items_per_turn: 512,
             walk_bytes_per_turn: 32 << 10,
@@ -691,7 +708,19 @@ const FLAGS: &[(&str, &[Flag])] = &[
                 One("name"),
                 "ascii, binary, or auto: as the first byte of a connection says (default: auto)",
             ),
-            Flag('U', "udp-port", One("port"), "UDP port; 0, off, is all that is built (default: 0)"),
+            Flag(
+                'U',
+                "udp-port",
+                One("port"),
+                "UDP port; -1: any free one, 0: no UDP; sets -p unless that is given (default: 0)",
+            ),
+            Flag(
+                '\0',
+                "udp-allow",
+                Many("networks"),
+                "Who gets replies over UDP that are larger than the request, as 10.0.0.0/8,fd00::/8; others are told ERROR \
+                 (default: loopback only; not in memcached)",
+            ),
         ],
     ),
     (
@@ -904,9 +933,6 @@ impl Flags {
 fn refuse_what_is_not_built(flags: &Flags) -> Result<(), Exit> {
     if flags.text("napi-ids").is_some_and(|count| count != "0") {
         return Err(Exit::usage("-N: workers by NAPI id are not built yet; only 0 (off) is accepted"));
-    }
-    if flags.text("udp-port").is_some_and(|port| port != "0") {
-        return Err(Exit::usage("-U: UDP is not built yet; only 0 (off) is accepted"));
     }
     Ok(())
 }
@@ -1344,12 +1370,23 @@ fn slab_sizes(config: &mut Config) -> Result<(), Exit> {
 /// `-p`, `-l`, `-s` and `-a` become what is bound. As in memcached, a unix socket is instead of TCP, and `-p 0` turns
 /// TCP off whatever `-l` says.
 fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
-    let port = flags.text("port");
-    if let Some(text) = &port {
-        config.tcp_port = match text.parse() {
-            Ok(port @ -1..=65535) => port,
-            _ => return Err(Exit::usage(format!("ERROR: Invalid port number {text}."))),
-        };
+    let port_number = |text: &String| match text.parse() {
+        Ok(port @ -1..=65535) => Ok(port),
+        _ => Err(Exit::usage(format!("ERROR: Invalid port number {text}."))),
+    };
+    let (port, udp_port) = (flags.text("port"), flags.text("udp-port"));
+    config.udp_port = udp_port.as_ref().map_or(Ok(0), port_number)?;
+    match &port {
+        Some(text) => config.tcp_port = port_number(text)?,
+        // As in memcached: the port of both, if it is the only one that is given.
+        None if config.udp_port != 0 => config.tcp_port = config.udp_port,
+        None => {}
+    }
+    for network in flags.texts("udp-allow").iter().flat_map(|list| list.split(',')).filter(|it| !it.is_empty()) {
+        let network = network.parse().map_err(|()| {
+            Exit::usage(format!("--udp-allow takes addresses and networks, as 10.0.0.0/8: \"{network}\""))
+        })?;
+        config.udp_allow.push(network);
     }
     let mask = match flags.text("unix-mask") {
         None => 0o700,
@@ -1370,32 +1407,54 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
         if config.interface.is_some() || port.is_some_and(|port| port != "0") {
             config.warnings.push("-s: the unix socket is instead of TCP, so -l and -p are not used".into());
         }
+        if config.udp_port != 0 {
+            config.warnings.push("-s: the unix socket is instead of UDP too, so -U is not used".into());
+            config.udp_port = 0;
+        }
         if config.port_per_core {
             return Err(Exit::usage("--port-per-core needs ports: there are none with a unix socket"));
         }
         config.listen.push(Listen::Unix { path, mask });
         return Ok(());
     }
-    if config.tcp_port == 0 {
-        return Err(Exit::usage("-p 0 turns TCP off, and without -s there is nothing to listen on"));
+    if config.tcp_port == 0 && config.udp_port == 0 {
+        return Err(Exit::usage("-p 0 turns TCP off, and without -s or -U there is nothing to listen on"));
     }
-    let port = config.tcp_port.try_into().unwrap_or(0); // -1: ephemeral, which the system calls 0
-    let Some(interfaces) = &config.interface else {
-        config.listen.push(Listen::Loopback { port });
-        return Ok(());
-    };
+    if config.tcp_port != 0 {
+        let mut listen_tls = Vec::new();
+        config.listen = addresses(config, config.tcp_port, |listen, verify| {
+            listen_tls.extend(verify.map(|verify| (listen.clone(), verify)));
+        })?;
+        config.listen_tls = listen_tls;
+    }
+    if config.udp_port != 0 {
+        config.udp_listen = addresses(config, config.udp_port, |_, _| {})?;
+    }
+    Ok(())
+}
+
+/// What `-l` names, for one kind of port; loopback without it. A port of an entry is for TCP and UDP. What an entry says
+/// of TLS is handed to `note`, with the entry.
+fn addresses(
+    config: &Config,
+    port: i32,
+    mut note: impl FnMut(&Listen, Option<Option<Verify>>),
+) -> Result<Vec<Listen>, Exit> {
+    let port = port.try_into().unwrap_or(0); // -1: ephemeral, which the system calls 0
+    let Some(interfaces) = &config.interface else { return Ok(vec![Listen::Loopback { port }]) };
+    let mut listens = Vec::new();
     for entry in interfaces.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty()) {
         let (entry, verify) = tls::prefix(entry, config)?;
         let listen = interface(entry, port)?;
-        if !config.listen.contains(&listen) {
-            config.listen_tls.extend(verify.map(|verify| (listen.clone(), verify)));
-            config.listen.push(listen);
+        if !listens.contains(&listen) {
+            note(&listen, verify);
+            listens.push(listen);
         }
     }
-    if config.listen.is_empty() {
+    if listens.is_empty() {
         return Err(Exit::usage("-l needs an address to listen on"));
     }
-    Ok(())
+    Ok(listens)
 }
 
 /// One entry of `-l`: `host`, `host:port`, `[v6]`, `[v6]:port`, a bare IPv6 address, or `*` as the host.
@@ -1647,6 +1706,31 @@ mod tests {
             |config| config.warnings.len(),
             &[("-s /tmp/s", 0), ("-s /tmp/s -p 0", 0), ("-s /tmp/s -p 1", 1), ("-s /tmp/s -l a", 1)],
         );
+        check(
+            |config| config.udp_listen.clone(),
+            &[
+                ("", vec![]),
+                ("-U 0", vec![]),
+                ("-U 5", vec![Listen::Loopback { port: 5 }]),
+                ("-U -1 -p 6", vec![Listen::Loopback { port: 0 }]),
+                (
+                    "-U 5 -p 0 -l 10.0.0.1,10.0.0.2:7,*",
+                    vec![host("10.0.0.1", 5), host("10.0.0.2", 7), Listen::Any { port: 5 }],
+                ),
+                ("-U 5 -s /tmp/s", vec![]),
+            ],
+        );
+        check(
+            |config| (config.tcp_port, config.udp_port, config.listen.len()),
+            &[("-U 5", (5, 5, 1)), ("-U -1", (-1, -1, 1)), ("-U 5 -p 6", (6, 5, 1)), ("-U 5 -p 0", (0, 5, 0))],
+        );
+        check(
+            |config| config.udp_allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+            &[
+                ("", "".to_owned()),
+                ("--udp-allow 10.0.0.0/8,::1 --udp-allow 192.0.2.1", "10.0.0.0/8 ::1/128 192.0.2.1/32".to_owned()),
+            ],
+        );
         check(|config| config.tcp_port, &[("", 11211), ("-p -1", -1), ("-p 0 -s /tmp/s", 0), ("-p65535", 65535)]);
         check(|config| config.interface.clone(), &[("", None), ("-l a,b -l c", Some("a,b,c".into()))]);
         check_refused(&[
@@ -1654,7 +1738,11 @@ mod tests {
             ("-p -2", 64, "ERROR: Invalid port number -2."),
             ("-p abc", 64, "ERROR: Invalid port number abc."),
             ("-p -t", 64, "ERROR: Invalid port number -t."),
-            ("-p 0", 64, "-p 0 turns TCP off, and without -s there is nothing to listen on"),
+            ("-p 0", 64, "-p 0 turns TCP off, and without -s or -U there is nothing to listen on"),
+            ("-U 70000", 64, "ERROR: Invalid port number 70000."),
+            ("-U x", 64, "ERROR: Invalid port number x."),
+            ("-U 1 -l ,,", 64, "-l needs an address"),
+            ("--udp-allow 10.0.0.0/33", 64, "--udp-allow takes addresses and networks, as 10.0.0.0/8: \"10.0.0.0/33\""),
             ("-p 0 -l 127.0.0.1:5", 64, "-p 0 turns TCP off"),
             ("-l ''", 64, "-l needs an address"),
             ("-l ,,", 64, "-l needs an address"),
@@ -1913,8 +2001,6 @@ mod tests {
     fn what_is_not_built_is_refused() {
         check_refused(&[
             ("-N 4", 64, "-N: workers by NAPI id are not built yet"),
-            ("-U 11211", 64, "-U: UDP is not built yet"),
-            ("-U -1", 64, "-U: UDP is not built yet"),
             ("-o no_hashexpand", 64, "-o no_hashexpand: "),
             ("-o sock_cookie_id=5", 64, "-o sock_cookie_id=5: "),
             ("-o sock_cookie_id", 64, "-o sock_cookie_id: "),

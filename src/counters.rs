@@ -53,6 +53,15 @@ pub struct WorkerCounters {
     pub ssl_handshake_errors: Counter,
     /// TLS connections that failed after their handshake.
     pub ssl_proto_errors: Counter,
+    /// Requests over UDP.
+    pub udp_requests: Counter,
+    /// Datagrams that were no whole request, or that no client can have sent.
+    pub udp_malformed: Counter,
+    /// Replies over UDP that were withheld: larger than the request, and their receiver is not allowed more; or larger
+    /// than any may be.
+    pub udp_replies_withheld: Counter,
+    /// Datagrams of replies that could not be sent: the network was busy for too long.
+    pub udp_datagrams_dropped: Counter,
     /// Bytes held by the read buffer, by unparsed input and by unsent replies of its connections.
     pub buffer_bytes: Counter,
 }

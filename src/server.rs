@@ -14,6 +14,7 @@ use crate::hash::KeyHasher;
 use crate::net::certificates::{Certificates, Verify};
 use crate::net::listener::Listener;
 use crate::net::stream::Stream;
+use crate::net::udp::UdpSocket;
 use crate::process::{self, PidFile, Supervisor, failure};
 use crate::protocol::Limits;
 use crate::restart::{self, MemoryFile};
@@ -74,19 +75,23 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     // While it may still read what only root may.
     let certificates = config.tls_enabled.then(|| Certificates::load(&config.tls)).transpose();
     let certificates = certificates.map_err(|line| Exit::failure(EXIT_USAGE, line))?;
-    let listeners = match inherited(&config)? {
-        Some(listeners) => listeners,
-        None => bind(&config)?,
+    let (listeners, gates) = match inherited(&config)? {
+        Some(sockets) => sockets,
+        None => (bind(&config)?, bind_udp(&config)?),
     };
     if let Some(path) = &config.port_file {
         let ports = listeners.iter().filter_map(|(listener, ..)| Some(("TCP", listener.tcp_address()?)));
+        // Those of other workers have the same port, unless each has its own.
+        let some = if config.port_per_core { gates.len() } else { 1 };
+        let udp_ports = gates.iter().take(some).flatten().filter_map(|socket| Some(("UDP", socket.address().ok()?)));
+        let ports = ports.chain(udp_ports);
         process::write_port_file(path, ports).map_err(|error| failure(&format!("{}", path.display()), error))?;
     }
     let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
     process::daemonize(&config)?;
     process::drop_privileges(&config)?;
     let _pid_file = config.pid_file.as_deref().and_then(PidFile::write);
-    serve(&config, auth.as_ref(), listeners, certificates, signals)
+    serve(&config, auth.as_ref(), listeners, gates, certificates, signals)
 }
 
 /// The users of `-Y` or `-S`, if there is one of these.
@@ -116,29 +121,39 @@ fn read_users(config: &Config) -> Result<Option<Users>, String> {
     Ok(Some(users))
 }
 
-/// The sockets that systemd has bound (sd_listen_fds(3)), instead of those of the command line.
-fn inherited(config: &Config) -> Result<Option<Vec<Entrance>>, Exit> {
+/// The sockets that systemd has bound (sd_listen_fds(3)), instead of those of the command line. One for UDP goes to the
+/// first worker: there is but one of it.
+fn inherited(config: &Config) -> Result<Option<(Vec<Entrance>, Gates)>, Exit> {
     let mut sockets = ListenFd::from_env();
+    if sockets.len() == 0 {
+        return Ok(None);
+    }
     let mut listeners = Vec::new();
+    let mut gates: Gates = (0..config.threads).map(|_| Vec::new()).collect();
     for at in 0..sockets.len() {
         let unusable = |error| failure("a socket that was handed over is of no use", error);
-        let listener = match sockets.take_tcp_listener(at) {
-            Ok(Some(listener)) => Listener::of_tcp(listener),
-            _ => match sockets.take_unix_listener(at).map_err(unusable)? {
-                Some(listener) => Listener::of_unix(listener),
-                None => continue,
-            },
+        let listener = if let Ok(Some(listener)) = sockets.take_tcp_listener(at) {
+            Listener::of_tcp(listener)
+        } else if let Ok(Some(socket)) = sockets.take_udp_socket(at) {
+            gates[0].push(UdpSocket::of(socket).map_err(unusable)?);
+            continue;
+        } else {
+            let listener = sockets.take_unix_listener(at).map_err(unusable)?;
+            Listener::of_unix(listener.expect("each is taken once"))
         };
         let listener = listener.map_err(unusable)?;
         let verify = listener.tcp_address().and_then(|_| config.tls_enabled.then_some(config.tls.verify));
         listeners.push((listener, None, verify));
     }
-    Ok(Some(listeners).filter(|listeners| !listeners.is_empty()))
+    Ok(Some((listeners, gates)))
 }
 
 /// A listening socket, the worker that all its connections go to (`--port-per-core`), if there is such a one, and what
 /// TLS wants of its clients, if they come by TLS.
 type Entrance = (Listener, Option<usize>, Option<Verify>);
+
+/// The sockets for UDP of each worker.
+type Gates = Vec<Vec<UdpSocket>>;
 
 fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
     let mut listeners = Vec::new();
@@ -174,6 +189,43 @@ fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
         }
     }
     Ok(listeners)
+}
+
+/// Every worker has a socket of its own at the same port, among which the kernel divides the clients: with one for all, a
+/// datagram wakes every worker, and all but one in vain. With `--port-per-core` the ports are different ones.
+fn bind_udp(config: &Config) -> Result<Gates, Exit> {
+    let mut gates: Gates = (0..config.threads).map(|_| Vec::new()).collect();
+    for listen in &config.udp_listen {
+        let failed = |error| failure(&format!("failed to listen on UDP {listen}"), error);
+        let both_needed = matches!(listen, Listen::Host { .. });
+        let (mut bound, mut refused) = (0, None);
+        for mut address in listen.resolve().map_err(failed)? {
+            // Alone first: a port that another server has is not to be shared with it.
+            match UdpSocket::bind(address, false).and_then(|alone| alone.address()) {
+                Ok(found) => address = found,
+                Err(error) if both_needed || error.kind() == ErrorKind::AddrInUse => return Err(failed(error)),
+                Err(error) => {
+                    refused = Some(error);
+                    continue;
+                }
+            }
+            for (number, own) in gates.iter_mut().enumerate() {
+                let mut address = address;
+                if config.port_per_core {
+                    let port = address.port().checked_add(number as u16);
+                    address
+                        .set_port(port.ok_or_else(|| failed(io::Error::other("there are not enough ports above it")))?);
+                }
+                let shared = config.threads > 1 && !config.port_per_core;
+                own.push(UdpSocket::bind(address, shared).map_err(failed)?);
+            }
+            bound += 1;
+        }
+        if bound == 0 {
+            return Err(failed(refused.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into())));
+        }
+    }
+    Ok(gates)
 }
 
 /// How many shards there are for so many workers.
@@ -231,6 +283,7 @@ fn serve(
     config: &Config,
     auth: Option<&Auth>,
     listeners: Vec<Entrance>,
+    gates: Gates,
     certificates: Option<Certificates>,
     signals: Signals,
 ) -> Result<(), Exit> {
@@ -295,7 +348,13 @@ fn serve(
         refresh: &refresh,
     };
     let cores = if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
-    let made: io::Result<Vec<Worker<'_>>> = (0..config.threads).map(|number| Worker::new(options(number))).collect();
+    let udp_sockets: usize = gates.iter().map(Vec::len).sum();
+    let make = |(number, gates)| {
+        let mut worker = Worker::new(options(number))?;
+        worker.take_gates(gates)?;
+        Ok(worker)
+    };
+    let made: io::Result<Vec<Worker<'_>>> = gates.into_iter().enumerate().map(make).collect();
     let made = made.map_err(|error| failure("failed to start a worker", error))?;
     log::info!("{shards} shards, {} workers, {} pages", config.threads, budget.limit());
     let graceful = thread::scope(|scope| {
@@ -331,6 +390,7 @@ fn serve(
             clock: &clock,
             refreshes: &refreshes,
             listeners,
+            udp_sockets,
             certificates,
             poll,
         };
@@ -425,6 +485,7 @@ struct Acceptor<'a> {
     /// `refresh_certs` of connections.
     refreshes: &'a SegQueue<Arc<Control>>,
     listeners: Vec<Entrance>,
+    udp_sockets: usize,
     /// There with TLS.
     certificates: Option<Certificates>,
     poll: Poll,
@@ -438,10 +499,11 @@ impl Acceptor<'_> {
             self.poll.registry().register(listener, Token(at), Interest::READABLE)?;
             log::info!("listening on {listener}");
         }
-        self.server.listeners.set(self.listeners.len() as u64);
         self.server.certificates_read.set(u64::from(self.clock.now().0));
-        // As memcached counts.
-        self.server.total_connections.add(self.listeners.len() as u64);
+        // As memcached counts: each socket of each worker.
+        let sockets = (self.listeners.len() + self.udp_sockets) as u64;
+        self.server.listeners.set(sockets);
+        self.server.total_connections.add(sockets);
         let mut events = Events::with_capacity(64);
         // Listeners that may have more to accept.
         let mut ready: Vec<usize> = Vec::new();

@@ -360,6 +360,7 @@ pub(super) fn stats(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan 
         _ if means(word, "detail") => detail(rest, environment),
         _ if means(word, "settings") => Plan::Say(stats::settings(environment)),
         _ if means(word, "cachedump") => cachedump(rest, environment.config),
+        b"udp" => Plan::Say(stats::udp(environment)),
         _ if means(word, "conns") => Plan::Ask(Question::Connections, Report::Lines),
         _ => say(ERROR),
     }
@@ -378,6 +379,10 @@ fn reset_counters(environment: &Environment<'_>) {
             counter.set(0);
         }
         for counter in [&worker.ssl_new_sessions, &worker.ssl_handshake_errors, &worker.ssl_proto_errors] {
+            counter.set(0);
+        }
+        let WorkerCounters { udp_requests, udp_malformed, udp_replies_withheld, udp_datagrams_dropped, .. } = worker;
+        for counter in [udp_requests, udp_malformed, udp_replies_withheld, udp_datagrams_dropped] {
             counter.set(0);
         }
     }

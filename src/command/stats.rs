@@ -7,7 +7,7 @@
 use super::admin::{Answer, AtomicF64, Environment};
 use super::detail::PrefixCounts;
 use crate::config::{Config, Listen, MEMCACHED_VERSION};
-use crate::counters::WorkerCounters;
+use crate::counters::{Counter, WorkerCounters};
 use crate::net::certificates::KeyFormat;
 use crate::store::lru::Segment;
 use crate::store::rebalance::Busy;
@@ -241,6 +241,19 @@ fn micros(time: TimeVal) -> String {
     format!("{}.{:06}", time.tv_sec(), time.tv_usec())
 }
 
+/// `stats udp`, which memcached has not.
+pub(super) fn udp(environment: &Environment<'_>) -> Vec<u8> {
+    let sum = |count: fn(&WorkerCounters) -> &Counter| {
+        environment.workers.iter().map(|worker| count(worker).get()).sum::<u64>()
+    };
+    let mut stats = Stats::default();
+    stats.put("udp_requests", sum(|worker| &worker.udp_requests));
+    stats.put("udp_malformed", sum(|worker| &worker.udp_malformed));
+    stats.put("udp_replies_withheld", sum(|worker| &worker.udp_replies_withheld));
+    stats.put("udp_datagrams_dropped", sum(|worker| &worker.udp_datagrams_dropped));
+    stats.end()
+}
+
 /// `stats settings`
 pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     let Environment { config, settings, budget, .. } = *environment;
@@ -271,8 +284,7 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     stats.put("growth_factor", hundredths(config.growth_factor));
     stats.put("chunk_size", config.chunk_size_min);
     stats.put("num_threads", config.threads);
-    // There is no UDP.
-    stats.put("num_threads_per_udp", 0);
+    stats.put("num_threads_per_udp", config.threads);
     stats.put("stat_key_prefix", char::from(config.prefix_delimiter));
     stats.put("detail_enabled", on(&settings.detail_enabled));
     stats.put("reqs_per_event", config.requests_per_event);

@@ -1,7 +1,9 @@
 //! Sockets: bytes in, bytes out. Knows neither words nor items.
 
 pub mod listener;
+pub mod network;
 pub mod stream;
+pub mod udp;
 
 pub mod certificates;
 pub mod tls;

@@ -1,6 +1,8 @@
-//! A connected socket of either kind, non-blocking; maybe under TLS.
+//! A connected socket of either kind, non-blocking, maybe under TLS; or a request of UDP, which to a worker
+//! is one whose other side has sent all it will.
 
 use super::tls::{TlsLimits, TlsStream};
+use super::udp;
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -21,6 +23,8 @@ pub enum Stream {
     Unix(UnixStream),
     /// TCP under TLS.
     Tls(Box<TlsStream>),
+    /// One request of UDP: nothing more comes, and what is written is collected.
+    Datagram(Box<udp::Exchange>),
 }
 
 impl Stream {
@@ -31,7 +35,7 @@ impl Stream {
     pub fn secure(self, config: Arc<ServerConfig>, limits: TlsLimits) -> io::Result<Stream> {
         match self {
             Stream::Tcp(socket) => Ok(Stream::Tls(Box::new(TlsStream::new(socket, config, limits)?))),
-            stream @ (Stream::Unix(_) | Stream::Tls(_)) => Ok(stream),
+            stream @ (Stream::Unix(_) | Stream::Tls(_) | Stream::Datagram(_)) => Ok(stream),
         }
     }
 
@@ -45,6 +49,7 @@ impl Stream {
             Stream::Tcp(stream) => receive(stream, buffer),
             Stream::Unix(stream) => receive(stream, buffer),
             Stream::Tls(stream) => stream.read(buffer),
+            Stream::Datagram(_) => Ok(0),
         }
     }
 
@@ -52,7 +57,7 @@ impl Stream {
     #[inline]
     pub fn has_ended(&self) -> bool {
         match self {
-            Stream::Tcp(_) | Stream::Unix(_) => false,
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Datagram(_) => false,
             Stream::Tls(stream) => stream.has_ended(),
         }
     }
@@ -66,6 +71,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.read_vectored(buffers),
             Stream::Unix(stream) => stream.read_vectored(buffers),
             Stream::Tls(stream) => stream.read_vectored(buffers),
+            Stream::Datagram(_) => Ok(0),
         }
     }
 
@@ -79,6 +85,7 @@ impl Stream {
             Stream::Tcp(stream) => Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?),
             Stream::Unix(stream) => Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?),
             Stream::Tls(stream) => stream.write(bytes),
+            Stream::Datagram(exchange) => exchange.write(&[IoSlice::new(bytes)]),
         }
     }
 
@@ -91,6 +98,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.write_vectored(buffers),
             Stream::Unix(stream) => stream.write_vectored(buffers),
             Stream::Tls(stream) => stream.write_vectored(buffers),
+            Stream::Datagram(exchange) => exchange.write(buffers),
         }
     }
 
@@ -100,6 +108,7 @@ impl Stream {
             Stream::Tcp(stream) => stream.as_raw_fd(),
             Stream::Unix(stream) => stream.as_raw_fd(),
             Stream::Tls(stream) => stream.socket().as_raw_fd(),
+            Stream::Datagram(exchange) => exchange.socket.1,
         }
     }
 
@@ -108,7 +117,7 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => SockRef::from(stream).cpu_affinity().ok(),
             Stream::Tls(stream) => SockRef::from(stream.socket()).cpu_affinity().ok(),
-            Stream::Unix(_) => None,
+            Stream::Unix(_) | Stream::Datagram(_) => None,
         }
     }
 
@@ -118,6 +127,7 @@ impl Stream {
             Stream::Tcp(stream) => address_or_unknown(stream.peer_addr()),
             Stream::Unix(_) => "unix:unknown".to_owned(),
             Stream::Tls(stream) => address_or_unknown(stream.socket().peer_addr()),
+            Stream::Datagram(exchange) => udp::format_address(exchange.peer),
         }
     }
 
@@ -131,6 +141,8 @@ impl Stream {
                 let path = address.as_ref().and_then(|address| address.as_pathname());
                 path.map_or_else(|| "unix:unknown".to_owned(), |path| format!("unix:{}", path.display()))
             }
+            // That of the socket, which knows it.
+            Stream::Datagram(_) => "udp:unknown".to_owned(),
         }
     }
 }
@@ -159,6 +171,7 @@ impl Source for Stream {
             Stream::Tcp(stream) => stream.register(registry, token, interests),
             Stream::Unix(stream) => stream.register(registry, token, interests),
             Stream::Tls(stream) => stream.socket_mut().register(registry, token, interests),
+            Stream::Datagram(_) => Ok(()),
         }
     }
 
@@ -167,6 +180,7 @@ impl Source for Stream {
             Stream::Tcp(stream) => stream.reregister(registry, token, interests),
             Stream::Unix(stream) => stream.reregister(registry, token, interests),
             Stream::Tls(stream) => stream.socket_mut().reregister(registry, token, interests),
+            Stream::Datagram(_) => Ok(()),
         }
     }
 
@@ -175,6 +189,7 @@ impl Source for Stream {
             Stream::Tcp(stream) => stream.deregister(registry),
             Stream::Unix(stream) => stream.deregister(registry),
             Stream::Tls(stream) => stream.socket_mut().deregister(registry),
+            Stream::Datagram(_) => Ok(()),
         }
     }
 }

@@ -9,6 +9,7 @@
 pub mod parser;
 
 pub mod login;
+pub mod message;
 pub mod meta;
 pub mod text;
 pub mod token;

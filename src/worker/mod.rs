@@ -6,6 +6,7 @@
 
 pub mod control;
 mod crawl;
+mod datagram;
 pub mod mailbox;
 mod outbox;
 mod pending;
@@ -13,6 +14,7 @@ pub mod serve;
 
 use crate::clock::{Clock, Now};
 use crate::command::admin::{self, Answer, Environment, Plan, Question};
+use crate::command::walk::WalkKind;
 use crate::command::{self, Pinned, Reply, binary as packets};
 use crate::config::BindingProtocol;
 use crate::hash::KeyHasher;
@@ -24,6 +26,7 @@ use crate::store::item::Items;
 use crate::store::slab::CLASSES_MAX;
 use control::Control;
 use crawl::Crawl;
+use datagram::Gate;
 use mailbox::{Batch, Exchange, Mail, Task};
 use mio::{Events, Interest, Poll, Token, Waker};
 use outbox::Outbox;
@@ -38,6 +41,9 @@ use std::time::{Duration, Instant};
 
 /// The token of the waker; connections have those of their places in the slab.
 const WAKER: Token = Token(usize::MAX);
+
+/// The token of the first UDP socket; the others go down from there.
+const UDP: usize = usize::MAX - 1;
 
 /// Steps of housekeeping that a worker takes in a second, one at the end of a turn: each class of each of its shards is
 /// reached several times.
@@ -86,6 +92,8 @@ struct Connection {
     readable: bool,
     /// The other side sends no more: what is there is to be read to its end.
     hung_up: bool,
+    /// All that the other side has sent was read: what is there is to be served to its end.
+    ended: bool,
     /// It is in the list of those to be served without an event.
     queued: bool,
     /// To be closed once everything is sent.
@@ -131,6 +139,12 @@ pub struct Worker<'a> {
     housekeeping_left: usize,
     /// Steps in a row that found nothing to do.
     housekeeping_idle: usize,
+    /// Where requests over UDP come in.
+    gates: Vec<Gate>,
+    /// One of the gates may have more to receive.
+    gates_ready: bool,
+    /// Requests over UDP among the connections.
+    datagrams: usize,
     /// The walk that it leads; in a whole server there is at most one.
     crawl: Option<Crawl>,
     /// Steps of TLS handshakes left to take in this turn.
@@ -166,6 +180,9 @@ impl<'a> Worker<'a> {
             stopping: None,
             housekeeping_left: 0,
             housekeeping_idle: 0,
+            gates: Vec::new(),
+            gates_ready: false,
+            datagrams: 0,
             crawl: None,
             handshakes_left: 0,
             options,
@@ -195,6 +212,10 @@ impl<'a> Worker<'a> {
                     if !connection.queued {
                         self.attend(token);
                     }
+                } else if let Some(gate) = self.gates.get_mut(UDP.wrapping_sub(token)) {
+                    gate.readable |= event.is_readable();
+                    gate.writable |= event.is_writable();
+                    self.gates_ready = true;
                 }
             }
             for token in std::mem::take(&mut self.queue) {
@@ -202,6 +223,9 @@ impl<'a> Worker<'a> {
                     connection.queued = false;
                     self.attend(token);
                 }
+            }
+            if self.gates_ready {
+                self.attend_gates();
             }
             self.end_turn();
             if let Some(since) = self.stopping
@@ -237,7 +261,7 @@ impl<'a> Worker<'a> {
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let asleep = self.queue.is_empty() && self.exchange().falls_asleep(self.number());
+        let asleep = self.queue.is_empty() && !self.gates_ready && self.exchange().falls_asleep(self.number());
         let timeout = match (asleep, self.stopping, self.housekeeping_left) {
             (false, ..) => Duration::ZERO,
             (_, Some(_), _) => Duration::from_millis(10),
@@ -355,6 +379,7 @@ impl<'a> Worker<'a> {
             input: Vec::new(),
             readable: true,
             hung_up: false,
+            ended: false,
             queued: false,
             closing: false,
             broken: false,
@@ -388,7 +413,13 @@ impl<'a> Worker<'a> {
 
     /// Does for a connection what can be done now.
     fn attend(&mut self, token: usize) {
-        match self.attend_inner(token) {
+        let attended = self.attend_inner(token);
+        self.finish_attending(token, attended);
+    }
+
+    /// Closes a connection if nothing is left to be done for it.
+    fn finish_attending(&mut self, token: usize, attended: io::Result<()>) {
+        match attended {
             Ok(()) => {}
             Err(error) => {
                 log::debug!("<{} connection lost: {error}", self.connections[token].stream.fd());
@@ -444,6 +475,8 @@ impl<'a> Worker<'a> {
             filled += self.fill(token)?;
         }
         if filled == 0 && !self.connections[token].talk.has_received() {
+            let connection = &mut self.connections[token];
+            connection.closing |= connection.ended;
             return Ok(());
         }
         self.serve_input(token, filled)
@@ -538,7 +571,7 @@ impl<'a> Worker<'a> {
         match result {
             Ok(0) => {
                 connection.readable = false;
-                connection.closing = true;
+                connection.ended = true;
                 Ok(0)
             }
             Ok(count) => {
@@ -590,6 +623,13 @@ impl<'a> Worker<'a> {
                     break;
                 }
                 Served::Drained => {
+                    if connection.ended {
+                        // Half a command is left at most.
+                        connection.closing = true;
+                        if let Stream::Datagram(exchange) = &mut connection.stream {
+                            exchange.drained = true;
+                        }
+                    }
                     if connection.readable {
                         self.queue_up(token);
                     }
@@ -673,6 +713,10 @@ impl<'a> Worker<'a> {
                 self.connections[token].talk.set_access(access);
                 self.reply.out.put(&text);
             }
+            Plan::Walk(walk) if walk.kind != WalkKind::Crawl && self.is_datagram(token) => {
+                // More than fits, for longer than it lasts. memcached says nothing at all.
+                self.reply.out.put(b"CLIENT_ERROR not over UDP\r\n");
+            }
             Plan::Walk(walk) => self.begin_walk(token, walk),
             Plan::Stop { graceful } => {
                 self.connections[token].closing = true;
@@ -753,8 +797,16 @@ impl<'a> Worker<'a> {
         if connection.talk.is_dumping() {
             self.abandon_walk(token);
         }
+        let in_words = !matches!(connection.talk.parser(), Parser::Binary(_));
+        let cut_short = connection.talk.room().is_some() || memchr::memchr(b'\n', &connection.input).is_some();
         self.serve.end(connection.talk);
-        self.counters().closed_connections.add(1);
+        match connection.stream {
+            Stream::Tcp(_) | Stream::Unix(_) | Stream::Tls(_) => self.counters().closed_connections.add(1),
+            Stream::Datagram(mut exchange) => {
+                self.datagrams -= 1;
+                self.send_datagrams(&mut exchange, in_words, cut_short);
+            }
+        }
     }
 
     /// The lines of `stats conns` about its connections.
@@ -769,7 +821,14 @@ impl<'a> Worker<'a> {
             );
             written.expect("writing to memory cannot fail");
         }
+        for gate in &self.gates {
+            gate.describe(self.now, &mut lines);
+        }
         for (_, connection) in &self.connections {
+            if matches!(connection.stream, Stream::Datagram(_)) {
+                // The gate stands for it.
+                continue;
+            }
             let fd = connection.stream.fd();
             let state = if connection.outbox.is_empty() { connection.talk.state_name() } else { "conn_mwrite" };
             let idle = self.now.0.saturating_sub(connection.active.0);

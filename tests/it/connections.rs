@@ -255,3 +255,22 @@ fn nobody_is_heard_who_was_refused() {
     served.send("get a\r\n");
     served.expect("END\r\n");
 }
+
+#[test]
+fn who_has_sent_all_is_answered_to_the_end() {
+    // Replies that come from elsewhere, and turns that end before the input does, are no end of it.
+    for workers in ["1", "3"] {
+        let server = Server::corecached(&["-t", workers, "-R", "1"]);
+        let mut other = server.client();
+        assert_eq!(other.ask("mn"), "MN");
+        for requests in ["version\r\nverbosity 0\r\nflush_all\r\n".repeat(20), "mn\r\n".repeat(10_000)] {
+            let mut client = server.client();
+            client.send(format!("{requests}mg nothing\r\n"));
+            client.finish_sending();
+            let replies = client.rest().expect("it closes");
+            let lines = requests.lines().count() + 1;
+            assert_eq!(replies.split(|&byte| byte == b'\n').count() - 1, lines, "to {:?}…", &requests[..20]);
+            assert!(replies.ends_with(b"\r\nEN\r\n"));
+        }
+    }
+}

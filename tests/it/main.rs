@@ -32,3 +32,4 @@ mod rude_packets;
 mod signals;
 mod statistics;
 mod tls;
+mod udp;

@@ -172,6 +172,7 @@ fn mistakes_end_it_with_memcacheds_codes_and_words() {
         (&["-f", "1"], 1, "Factor must be greater than 1"),
         (&["-o", "nosuch"], 1, "Illegal suboption \"nosuch\""),
         (&["-p", "70000"], 64, "ERROR: Invalid port number 70000."),
+        (&["-U", "70000"], 64, "ERROR: Invalid port number 70000."),
         (&["-B", "x"], 64, "Invalid value for binding protocol: x"),
         (&["-l", "127.0.0.1", "-p", &port], 71, ""),
         (&["-c", "1000000000"], 71, "failed to set rlimit for open files."),
@@ -226,18 +227,24 @@ fn test_suites_that_start_a_memcached_are_served() {
 
 #[test]
 fn the_port_file_has_memcacheds_lines() {
-    let lines = |program: &Path| {
+    let lines = |program: &Path, more: &[&str]| {
         let mut scene = Scene::new();
-        scene.start(program, &["-u", "root", "-p", "-1", "-l", "127.0.0.1,::1"]);
+        scene.start(program, &[&["-u", "root", "-p", "-1", "-t", "2"], more].concat());
         let text = fs::read_to_string(scene.file("ports")).expect("it was written");
         text.lines().map(|line| line.trim_end_matches(|it: char| it.is_ascii_digit()).to_owned()).collect::<Vec<_>>()
     };
     if TcpListener::bind(("::1", 0)).is_err() {
         return peers::say_skipped("there is no IPv6 here");
     }
-    assert_eq!(lines(Path::new(CORECACHED)), ["TCP INET: ", "TCP INET6: "]);
-    if peers::has_memcached() {
-        assert_eq!(lines(Path::new("memcached")), ["TCP INET: ", "TCP INET6: "]);
+    for (more, wanted) in [
+        (&["-l", "127.0.0.1,::1"][..], &["TCP INET: ", "TCP INET6: "][..]),
+        (&["-l", "127.0.0.1", "-U", "-1"], &["TCP INET: ", "UDP INET: "]),
+        (&["-l", "127.0.0.1,::1", "-U", "-1"], &["TCP INET: ", "TCP INET6: ", "UDP INET: ", "UDP INET6: "]),
+    ] {
+        assert_eq!(lines(Path::new(CORECACHED), more), wanted);
+        if peers::has_memcached() {
+            assert_eq!(lines(Path::new("memcached"), more), wanted);
+        }
     }
 }
 

@@ -161,6 +161,18 @@ impl Server {
         tcp.expect("the server was started on TCP")
     }
 
+    /// The UDP ports of IPv4, in the order of its addresses.
+    pub(crate) fn udp_ports(&self) -> Vec<u16> {
+        let written = fs::read_to_string(self.folder.join("ports")).expect("the server was started on TCP");
+        let ports = written.lines().filter_map(|line| line.strip_prefix("UDP INET: "));
+        ports.map(|port| port.parse().expect("a port")).collect()
+    }
+
+    /// The first UDP address, on the loopback.
+    pub(crate) fn udp(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.udp_ports()[0]).into()
+    }
+
     /// The path of the Unix socket.
     pub(crate) fn socket(&self) -> &Path {
         match &self.addresses[0] {
