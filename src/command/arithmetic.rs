@@ -1,15 +1,20 @@
 //! Arithmetic on values that are decimal numbers: incr, decr, ma.
 
-use super::{Reply, Shard, echo, key_state, say, tokens};
+use super::{Reply, Shard, echo, say, tokens};
 use crate::clock::{Clock, NEVER};
-use crate::protocol::Operation;
 use crate::protocol::token::strto_u64;
+use crate::protocol::{Limits, Operation};
 use crate::store::arena::ItemId;
+use crate::store::item::{FETCHED, KEY_BINARY, STALE, WON};
 use crate::store::{Entry, OutOfMemory};
+use std::borrow::Cow;
 
 const NON_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
 
-/// Digits of 2^64, with one to spare for padding.
+/// Largest chunk of memcached (`-o slab_chunk_max`, its default): what is larger is in several.
+const CHUNK_MAX: u32 = 512 * 1024;
+
+/// Digits of the largest number.
 const DIGITS_MAX: usize = 20;
 
 pub(super) enum Outcome {
@@ -24,6 +29,10 @@ pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8],
         say(operation, reply, b"NOT_FOUND\r\n");
         return;
     };
+    if is_no_number(shard, operation, entry.id) {
+        say(operation, reply, NON_NUMERIC);
+        return;
+    }
     match change(shard, operation, entry, up) {
         Outcome::Changed(_, number) if !operation.quiet => {
             reply.out.put_u64(number);
@@ -48,10 +57,9 @@ pub(super) fn count_miss(shard: &mut Shard, up: bool) {
 pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up: bool) -> Outcome {
     let store = &mut shard.store;
     let item = store.item(entry.id);
-    let old_len = item.value_len();
-    let Some(number) = (!item.is_large()).then(|| number(item.value())).flatten() else {
-        return Outcome::NonNumeric;
-    };
+    let (old_len, large) = (item.value_len(), item.is_large());
+    let text = if large { store.items().bytes(&store.items().value_cursor(entry.id)) } else { item.value() };
+    let Some(number) = number(text) else { return Outcome::NonNumeric };
     let number = if up {
         store.counters_of(entry.id).incr_hits += 1;
         number.wrapping_add(operation.delta)
@@ -61,22 +69,29 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
     };
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(number).as_bytes();
-    let mut value = [b' '; DIGITS_MAX + 4];
-    value[..digits.len()].copy_from_slice(digits);
     let item = store.item(entry.id);
-    let value_len = digits.len().max(old_len);
-    let id = if value_len == old_len {
-        item.set_value(&value[..value_len]);
-        store.bump(entry.id);
+    let id = if digits.len() <= old_len && !large {
+        if old_len <= DIGITS_MAX {
+            let mut value = [b' '; DIGITS_MAX];
+            value[..digits.len()].copy_from_slice(digits);
+            item.set_value(&value[..old_len]);
+        } else {
+            item.set_value(&padded(digits, old_len));
+        }
+        store.refresh(entry.id);
         entry.id
     } else {
         let mut key = [0; 250];
         let key = &mut key[..item.key().len()];
         key.copy_from_slice(item.key());
         let (flags, deadline, state) = (item.client_flags(), item.exptime(), item.state());
-        match store.put(operation.hash, key, flags, deadline, &value[..value_len], Some(entry.id)) {
+        let longer = digits.len() > old_len;
+        let value = if longer { Cow::Borrowed(digits) } else { Cow::Owned(padded(digits, old_len)) };
+        match store.put(operation.hash, key, flags, deadline, &value, Some(entry.id)) {
+            // For memcached, it is a new item if it is longer.
+            Ok(id) if longer => id,
             Ok(id) => {
-                store.item(id).change_state(state & super::set::LASTING_STATE, 0);
+                store.item(id).change_state(state & (KEY_BINARY | FETCHED | STALE | WON), 0);
                 id
             }
             Err(OutOfMemory) => return Outcome::OutOfMemory,
@@ -87,9 +102,25 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
     Outcome::Changed(id, number)
 }
 
-/// The number that a value is, after memcached's rule: at most 20 bytes, digits up to the end or a space.
+/// Whether memcached does not look for a number in an item: its value is empty, or in more than one of its chunks.
+pub(super) fn is_no_number(shard: &Shard, operation: &Operation, id: ItemId) -> bool {
+    let item = shard.store.item(id);
+    let key_len = operation.key.len as usize;
+    let chunked = Limits { item_size_max: CHUNK_MAX, ..shard.limits };
+    item.value_len() == 0 || chunked.too_large(key_len, item.client_flags(), item.value_len())
+}
+
+/// A number that stands in a text longer than any number.
+#[cold]
+fn padded(digits: &[u8], len: usize) -> Vec<u8> {
+    let mut value = digits.to_vec();
+    value.resize(len, b' ');
+    value
+}
+
+/// The number at the start of a value, after memcached's rule, which is C's: a blank, a NUL or the end stands behind it.
 fn number(value: &[u8]) -> Option<u64> {
-    if value.len() > DIGITS_MAX { None } else { strto_u64(value) }
+    strto_u64(value.split(|&byte| byte == 0).next().unwrap_or_default())
 }
 
 pub(super) fn meta_arithmetic(
@@ -102,15 +133,17 @@ pub(super) fn meta_arithmetic(
     let up = !matches!(operation.mode, b'D' | b'd' | b'-');
     let key = operation.key.of(input);
     let outcome = match shard.store.find(operation.hash, key) {
-        Ok(entry) if operation.has(b'C') && shard.store.item(entry.id).cas() != operation.cas => {
+        Ok(entry) if is_no_number(shard, operation, entry.id) => Outcome::NonNumeric,
+        // Here alone, a C0 compares nothing.
+        Ok(entry) if operation.cas != 0 && shard.store.item(entry.id).cas() != operation.cas => {
             put_status(operation, input, b"EX", reply);
             return;
         }
         Ok(entry) => change(shard, operation, entry, up),
         Err(_) if operation.has(b'N') => {
-            match create(shard, operation, key, clock) {
+            match create(shard, operation, key, NEVER) {
                 Ok(id) => {
-                    put_result(shard, operation, input, clock, id, operation.initial, reply);
+                    put_result(shard, operation, input, clock, (id, true), operation.initial, reply);
                 }
                 Err(OutOfMemory) => reply.out.put(b"SERVER_ERROR Out of memory allocating new item\r\n"),
             }
@@ -124,7 +157,7 @@ pub(super) fn meta_arithmetic(
     };
     match outcome {
         Outcome::Changed(id, number) => {
-            put_result(shard, operation, input, clock, id, number, reply);
+            put_result(shard, operation, input, clock, (id, false), number, reply);
         }
         Outcome::NonNumeric => reply.out.put(NON_NUMERIC),
         Outcome::OutOfMemory => reply.out.put(b"SERVER_ERROR out of memory\r\n"),
@@ -136,26 +169,24 @@ pub(super) fn create(
     shard: &mut Shard,
     operation: &Operation,
     key: &[u8],
-    clock: &Clock,
+    deadline: u32,
 ) -> Result<ItemId, OutOfMemory> {
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(operation.initial).as_bytes();
-    let deadline = clock.deadline(operation.vivify, shard.store.now());
     let id = shard.store.put(operation.hash, key, 0, deadline, digits, None)?;
     let cas = if operation.has(b'E') { operation.new_cas } else { shard.store.next_cas() };
-    let item = shard.store.item(id);
-    item.set_cas(cas);
-    item.change_state(key_state(operation), 0);
+    shard.store.item(id).set_cas(cas);
     Ok(id)
 }
 
-/// The reply to a change: the number with `v`, and the flags in the order asked for, `T` taking effect among them.
+/// The reply to a change: the number with `v`, and the flags in the order asked for, `T` taking effect among them, and
+/// so does `N` if the item was `created`.
 fn put_result(
     shard: &mut Shard,
     operation: &Operation,
     input: &[u8],
     clock: &Clock,
-    id: ItemId,
+    (id, created): (ItemId, bool),
     number: u64,
     reply: &mut Reply,
 ) {
@@ -174,6 +205,10 @@ fn put_result(
                 let deadline = clock.deadline(operation.exptime, shard.store.now());
                 shard.store.set_deadline(id, deadline);
             }
+            b'N' if created => {
+                let deadline = clock.deadline(operation.vivify, shard.store.now());
+                shard.store.set_deadline(id, deadline);
+            }
             b'c' => {
                 reply.out.put(b" c");
                 reply.out.put_u64(shard.store.item(id).cas());
@@ -182,7 +217,7 @@ fn put_result(
                 NEVER => reply.out.put(b" t-1"),
                 deadline => {
                     reply.out.put(b" t");
-                    reply.out.put_i64(i64::from(deadline) - i64::from(shard.store.now().0));
+                    reply.out.put_u64(u64::from(deadline.wrapping_sub(shard.store.now().0)));
                 }
             },
             _ => echo(token, operation.key.of(input), operation.has(b'b'), reply),
@@ -221,7 +256,11 @@ mod tests {
             (b"", None),
             (b"-1", None),
             (b"1x", None),
-            (b"000000000000000000001", None),
+            (b"000000000000000000001", Some(1)),
+            (b"7 1234567890123456789012", Some(7)),
+            (b"1234567890123456789012 7", None),
+            (b"5\0x", Some(5)),
+            (b"\x005", None),
         ] {
             assert_eq!(number(value), expected, "{value:?}");
         }

@@ -168,6 +168,10 @@ pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8],
     let up = matches!(operation.mode, opcode::INCREMENT | opcode::INCREMENTQ);
     let key = operation.key.of(input);
     let (id, number) = match shard.store.find(operation.hash, key) {
+        Ok(entry) if arithmetic::is_no_number(shard, operation, entry.id) => {
+            packet::failure(&mut reply.out, head, Status::NON_NUMERIC);
+            return;
+        }
         Ok(entry) if operation.has(b'C') && shard.store.item(entry.id).cas() != operation.cas => {
             packet::failure(&mut reply.out, head, Status::EXISTS);
             return;
@@ -184,14 +188,17 @@ pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8],
                 return;
             }
         },
-        Err(_) if operation.has(b'N') => match arithmetic::create(shard, operation, key, clock) {
-            Ok(id) => (id, operation.initial),
-            Err(OutOfMemory) => {
-                let text = b"Out of memory allocating new item";
-                packet::message(&mut reply.out, head, Status::OUT_OF_MEMORY, text);
-                return;
+        Err(_) if operation.has(b'N') => {
+            let deadline = clock.deadline(operation.vivify, shard.store.now());
+            match arithmetic::create(shard, operation, key, deadline) {
+                Ok(id) => (id, operation.initial),
+                Err(OutOfMemory) => {
+                    let text = b"Out of memory allocating new item";
+                    packet::message(&mut reply.out, head, Status::OUT_OF_MEMORY, text);
+                    return;
+                }
             }
-        },
+        }
         Err(_) => {
             arithmetic::count_miss(shard, up);
             packet::failure(&mut reply.out, head, Status::NOT_FOUND);

@@ -3,7 +3,7 @@
 use super::{Reply, Shard, echo, say, tokens};
 use crate::clock::{Clock, NEVER};
 use crate::protocol::Operation;
-use crate::store::item::{KEY_BINARY, STALE, WON};
+use crate::store::item::{STALE, WON};
 
 pub(super) fn delete(shard: &mut Shard, operation: &Operation, input: &[u8], reply: &mut Reply) {
     let key = operation.key.of(input);
@@ -30,14 +30,13 @@ pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8]
     }
     let Ok(entry) = shard.store.find(operation.hash, key) else {
         shard.store.counters.delete_misses += 1;
-        put_status(operation, input, key, false, b"NF", reply);
+        put_status(operation, input, key, b"NF", reply);
         return;
     };
     let item = shard.store.item(entry.id);
-    let binary = item.state() & KEY_BINARY != 0;
     if operation.has(b'C') && item.cas() != operation.cas {
         shard.store.counters.delete_misses += 1;
-        put_status(operation, input, key, binary, b"EX", reply);
+        put_status(operation, input, key, b"EX", reply);
         return;
     }
     if operation.has(b'I') || operation.has(b'x') {
@@ -79,14 +78,14 @@ pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8]
         shard.store.remove(entry);
     }
     if !operation.quiet {
-        put_status(operation, input, key, binary, b"HD", reply);
+        put_status(operation, input, key, b"HD", reply);
     }
 }
 
-fn put_status(operation: &Operation, input: &[u8], key: &[u8], binary: bool, status: &[u8], reply: &mut Reply) {
+fn put_status(operation: &Operation, input: &[u8], key: &[u8], status: &[u8], reply: &mut Reply) {
     reply.out.put(status);
     for token in tokens(operation, input) {
-        echo(token, key, binary || operation.has(b'b'), reply);
+        echo(token, key, operation.has(b'b'), reply);
     }
     reply.out.put(b"\r\n");
 }

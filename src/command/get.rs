@@ -128,7 +128,7 @@ pub(super) fn meta_get(
     }
     match found {
         Ok(id) => meta_hit(shard, operation, input, clock, id, false, reply),
-        Err(_) => match vivify(shard, operation, key, clock) {
+        Err(_) => match vivify(shard, operation, key) {
             // As in memcached, an item that was created counts as a hit.
             Some(Ok(id)) => meta_hit(shard, operation, input, clock, id, true, reply),
             Some(Err(())) => reply.out.put(b"SERVER_ERROR out of memory\r\n"),
@@ -140,13 +140,12 @@ pub(super) fn meta_get(
     }
 }
 
-/// `N`: an empty item in place of the missing one.
-fn vivify(shard: &mut Shard, operation: &Operation, key: &[u8], clock: &Clock) -> Option<Result<ItemId, ()>> {
+/// `N`: an empty item in place of the missing one. It lasts until its `N` is met among the flags.
+fn vivify(shard: &mut Shard, operation: &Operation, key: &[u8]) -> Option<Result<ItemId, ()>> {
     if !operation.has(b'N') {
         return None;
     }
-    let deadline = clock.deadline(operation.vivify, shard.store.now());
-    let Ok(id) = shard.store.put(operation.hash, key, 0, deadline, b"", None) else {
+    let Ok(id) = shard.store.put(operation.hash, key, 0, NEVER, b"", None) else {
         return Some(Err(()));
     };
     let cas = if operation.has(b'E') { operation.new_cas } else { shard.store.next_cas() };
@@ -193,11 +192,16 @@ fn meta_hit(
                 let deadline = clock.deadline(operation.exptime, shard.store.now());
                 shard.store.set_deadline(id, deadline);
             }
-            b'R' => won |= state & WON == 0 && !created && expires_within(shard, id, operation.recache),
+            b'N' if created => {
+                let deadline = clock.deadline(operation.vivify, shard.store.now());
+                shard.store.set_deadline(id, deadline);
+            }
+            b'R' => won |= state & WON == 0 && !created && expires_before(shard, id, operation.recache, clock),
             b's' => put_flag(reply, b" s", item.value_len() as i64),
             b't' => match item.exptime() {
                 NEVER => reply.out.put(b" t-1"),
-                deadline => put_flag(reply, b" t", i64::from(deadline) - i64::from(shard.store.now().0)),
+                // Of what a `T` has ended, as for memcached: a number that no time left can be.
+                deadline => put_flag(reply, b" t", i64::from(deadline.wrapping_sub(shard.store.now().0))),
             },
             b'c' => {
                 reply.out.put(b" c");
@@ -228,7 +232,7 @@ fn meta_hit(
     } else {
         shard.store.count_hit(id);
     }
-    if !created && !operation.has(b'u') {
+    if !operation.has(b'u') {
         shard.store.bump(id);
     }
     if with_value {
@@ -241,9 +245,10 @@ fn put_flag(reply: &mut Reply, name: &[u8], number: i64) {
     reply.out.put_i64(number);
 }
 
-fn expires_within(shard: &Shard, id: ItemId, seconds: i32) -> bool {
+/// Whether an item expires before a moment that is given as any exptime: relative, or as Unix time.
+fn expires_before(shard: &Shard, id: ItemId, exptime: i32, clock: &Clock) -> bool {
     let deadline = shard.store.item(id).exptime();
-    deadline != NEVER && i64::from(deadline) - i64::from(shard.store.now().0) < i64::from(seconds)
+    deadline != NEVER && exptime != 0 && deadline < clock.deadline(exptime, shard.store.now())
 }
 
 pub(super) fn meta_debug(shard: &mut Shard, operation: &Operation, input: &[u8], reply: &mut Reply) {

@@ -5,11 +5,8 @@ use super::{Reply, Shard, binary, echo, key_state, say, tokens};
 use crate::clock::{Clock, NEVER};
 use crate::protocol::{Operation, Verb};
 use crate::store::arena::ItemId;
-use crate::store::item::{KEY_BINARY, STALE, WON};
+use crate::store::item::{STALE, WON};
 use crate::store::{Absent, OutOfMemory};
-
-/// What of an item's state outlives a change of its value.
-pub(super) const LASTING_STATE: u8 = KEY_BINARY;
 
 /// Where the value of a storage command is.
 #[derive(Clone, Copy, Debug)]
@@ -188,7 +185,7 @@ fn decide(
                 let item = shard.store.item(old);
                 if item.cas() == compare && shard.store.options().cas {
                     shard.store.counters_of(old).cas_hits += u64::from(counts);
-                } else if change.invalidate && compare < item.cas() {
+                } else if change.invalidate && compare != 0 && compare < item.cas() {
                     change.deadline = item.exptime();
                     change.state |= STALE | item.state() & WON;
                 } else {
@@ -196,17 +193,18 @@ fn decide(
                     return Outcome::Exists;
                 }
             }
-            Err(_) if counts && change.vivify.is_none() => {
+            Err(_) if counts => {
                 shard.store.counters.cas_misses += 1;
                 return Outcome::NotFound;
             }
+            // Where there is nothing to compare with, append and prepend fail, or create, as without it.
             Err(_) => {}
         }
     }
     match (change.mode, old) {
         (Mode::Add, Ok(old)) => {
             // As memcached: a failed add counts as use of what is there.
-            shard.store.bump(old);
+            shard.store.refresh(old);
             Outcome::NotStored
         }
         (Mode::Replace, Err(_)) => Outcome::NotStored,
@@ -269,7 +267,7 @@ fn extend(
 ) -> Outcome {
     let store = &shard.store;
     let item = store.item(old);
-    let (flags, deadline, state) = (item.client_flags(), item.exptime(), item.state() & LASTING_STATE);
+    let (flags, deadline) = (item.client_flags(), item.exptime());
     let old_len = item.value_len();
     let added = match value {
         Value::Bytes(bytes) => bytes.len(),
@@ -299,7 +297,8 @@ fn extend(
     }
     store.unpin(old);
     match allocated {
-        Ok(id) => finish(shard, id, &Change { state: state | change.state, ..*change }),
+        // As in memcached, what is longer now is a new item: neither stale nor of a binary key.
+        Ok(id) => finish(shard, id, &Change { state: 0, ..*change }),
         Err(OutOfMemory) => Outcome::OutOfMemory,
     }
 }
@@ -379,8 +378,13 @@ fn meta_set_value(
     let now = shard.store.now();
     let change = Change {
         mode,
-        compare: (operation.has(b'C') && mode != Mode::Add).then_some(operation.cas),
-        invalidate: operation.has(b'I'),
+        compare: match mode {
+            Mode::Add => None,
+            // Nothing has the number 0: here it compares nothing, elsewhere it fails.
+            Mode::Append | Mode::Prepend if operation.cas == 0 => None,
+            _ => operation.has(b'C').then_some(operation.cas),
+        },
+        invalidate: operation.has(b'I') && !matches!(mode, Mode::Append | Mode::Prepend),
         deadline: if operation.has(b'T') { clock.deadline(operation.exptime, now) } else { NEVER },
         vivify: operation.has(b'N').then(|| clock.deadline(operation.vivify, now)),
         new_cas: operation.has(b'E').then_some(operation.new_cas),

@@ -370,6 +370,12 @@ impl Store {
         }
     }
 
+    /// Marks an item as accessed, but not as fetched: a change, or an attempt at one (memcached's `do_item_update`).
+    #[inline]
+    pub fn refresh(&mut self, id: ItemId) {
+        self.items.at(id).set_last_access(self.stamp);
+    }
+
     /// Seconds since an item was last accessed.
     pub fn idle_seconds(&self, id: ItemId) -> u32 {
         self.now.saturating_sub(self.items.at(id).last_access())
