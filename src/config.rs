@@ -8,9 +8,9 @@
 //! |---|---|
 //! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W -S -Y -Z --pin`, `-U`, `--udp-allow`, `-N 0`, `-B` |
 //! | refused | `-N` otherwise, `-e`, prefixes of `-l` (`tag`, `proto`), arguments without a flag |
-//! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_automove_freeratio no_modern slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl idle_timeout track_sizes ssl_chain_cert ssl_key ssl_keyformat ssl_verify_mode ssl_ca_cert ssl_ciphers ssl_min_version ssl_session_cache ssl_wbuf_size` |
+//! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_automove_freeratio no_modern slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl watcher_logbuf_size worker_logbuf_size idle_timeout track_sizes ssl_chain_cert ssl_key ssl_keyformat ssl_verify_mode ssl_ca_cert ssl_ciphers ssl_min_version ssl_session_cache ssl_wbuf_size` |
 //! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges sock_cookie_id=0` |
-//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time watcher_logbuf_size worker_logbuf_size read_buf_mem_limit resp_obj_mem_limit no_chunked_items drop_privileges ssl_kernel_tls`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
+//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time read_buf_mem_limit resp_obj_mem_limit no_chunked_items drop_privileges ssl_kernel_tls`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
 //! | `-o`, refused | `no_hashexpand sock_cookie_id ext_* proxy_*` and unknown words |
 //!
 //! Wanted differences from memcached: it listens on loopback unless `-l` says otherwise; `-t` is the number of usable
@@ -226,6 +226,10 @@ pub struct Config {
     pub walk_items_per_turn: usize,
     /// Bytes of a dump that are made in one go, and wait until the client has taken them. Default 32 KiB.
     pub walk_bytes_per_turn: usize,
+    /// Connections that may `watch` at the same time. Default 20, memcached's.
+    pub watchers_max: usize,
+    /// Evictions by one operation that are told to those who watch. Default 1024.
+    pub evictions_noted_max: usize,
     /// Prefixes that `stats detail` keeps counters for. Default 65,536.
     pub prefixes_max: usize,
 
@@ -236,7 +240,7 @@ pub struct Config {
     pub flush_enabled: bool,
     /// `-X` clears it: `stats cachedump`, `stats detail` and the `lru_crawler` dumps are allowed. Default true.
     pub dump_enabled: bool,
-    /// `-W` clears it: `watch` is allowed. Default true; there is no `watch` yet.
+    /// `-W` clears it: `watch` is allowed. Default true.
     pub watch_enabled: bool,
     /// `-D`: the byte that ends a key's prefix, for `stats detail`. Default `:`.
     pub prefix_delimiter: u8,
@@ -260,9 +264,9 @@ pub struct Config {
     pub verbosity: u8,
 
     // What memcached shows in `stats settings` and nothing here reads.
-    /// `-o watcher_logbuf_size`, in bytes. Default 256 KiB.
+    /// `-o watcher_logbuf_size`: lines that wait for one watcher, in bytes. Default 256 KiB.
     pub watcher_logbuf_bytes: u64,
-    /// `-o worker_logbuf_size`, in bytes. Default 64 KiB.
+    /// `-o worker_logbuf_size`: lines that a worker writes in one turn for watchers, in bytes. Default 64 KiB.
     pub worker_logbuf_bytes: u64,
 
     /// One line each, for the server to log once it can: what was accepted although it changes nothing, or is unwise.
@@ -496,6 +500,8 @@ impl Config {
             housekeeping_items_per_turn: 64,
             walk_items_per_turn: 512,
             walk_bytes_per_turn: 32 << 10,
+            watchers_max: 20,
+            evictions_noted_max: 1024,
             prefixes_max: 65_536,
             shutdown_enabled: false,
             flush_enabled: true,
@@ -792,7 +798,7 @@ const FLAGS: &[(&str, &[Flag])] = &[
                  lines of user:password",
             ),
             Flag('X', "disable-dumping", Nothing, "Refuse stats cachedump, stats detail and lru_crawler dumps"),
-            Flag('W', "disable-watch", Nothing, "Refuse watch (there is none yet)"),
+            Flag('W', "disable-watch", Nothing, "Refuse watch"),
             Flag(
                 'D',
                 "(delimiter)",
@@ -854,6 +860,8 @@ Words of -o, with no_ before those marked (*) to turn them off:
   lru_crawler (*)              look for expired items in the background (default: on)
   lru_crawler_sleep=<us>       pause of `lru_crawler crawl` after every 512 items (default: 100)
   lru_crawler_tocrawl=<count>  items of a class that it looks at, 0: all (default: 0)
+  watcher_logbuf_size=<kilobytes>  lines that may wait for one watcher (default: 256)
+  worker_logbuf_size=<kilobytes>   lines of a worker's turn for watchers (default: 64)
   idle_timeout=<s>             close connections silent for so many seconds, 0: never (default: 0)
   maxconns_fast (*)            refuse connections above -c at once, not let them wait (default: on)
   ssl_chain_cert=<file>        certificate of the server and its chain, PEM; read again at refresh_certs or HUP
@@ -867,8 +875,8 @@ Words of -o, with no_ before those marked (*) to turn them off:
   ssl_wbuf_size=<kilobytes>    sealed at once before it is sent, 1 to 1024 (default: 64)
 Accepted, without effect here:
   hash_algorithm=<name>        jenkins, murmur3 or xxh3; the hash here is our own, keyed
-  tail_repair_time=<s>, watcher_logbuf_size=<kilobytes>, worker_logbuf_size=<kilobytes>,
-  read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, modern, inline_ascii_resp (*), drop_privileges (*),
+  tail_repair_time=<s>, read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, modern,
+  inline_ascii_resp (*), drop_privileges (*),
   relaxed_privileges, sock_cookie_id=0, ssl_kernel_tls
 Refused:
   no_hashexpand, sock_cookie_id, ext_*, proxy_*
@@ -1208,7 +1216,6 @@ fn setting(option: &Suboption<'_>, config: &mut Config, chunk_max: &mut ChunkMax
                 &mut config.worker_logbuf_bytes
             };
             *logbuf = bytes;
-            config.warnings.push(format!("-o {}: there is no watch yet, so nothing uses it", option.word));
         }
         "read_buf_mem_limit" => {
             let otherwise = "could not parse argument to read_buf_mem_limit";
@@ -1924,7 +1931,7 @@ mod tests {
                 ("-o hash_algorithm=xxh3", 1),
                 ("-o hash_algorithm=jenkins,tail_repair_time=10", 2),
                 ("-o resp_obj_mem_limit", 1),
-                ("-o resp_obj_mem_limit=5,watcher_logbuf_size=1,worker_logbuf_size=1", 3),
+                ("-o resp_obj_mem_limit=5,watcher_logbuf_size=1,worker_logbuf_size=1", 1),
                 ("-o no_chunked_items", 1),
                 ("-o slab_chunk_max=512", 1),
                 ("-o slab_chunk_max=64", 0),

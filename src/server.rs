@@ -261,6 +261,7 @@ fn store_options(config: &Config, shards: usize) -> StoreOptions {
         automove_window: config.slab_automove_window_seconds,
         automove_free_ratio: config.slab_automove_free_ratio,
         temporary_ttl: config.temporary_ttl_seconds,
+        evictions_noted_max: config.evictions_noted_max,
     }
 }
 

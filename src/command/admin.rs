@@ -5,13 +5,14 @@
 //! 1.6.45's, and so is how a line is read: a sub-command may be cut short (`stats s`), what follows the last argument is
 //! ignored, and `noreply` at the end silences all commands but `stats`, `watch`, `version` and `quit`.
 //!
-//! Wanted differences from memcached: `watch` is not there yet.
+//! Wanted differences from memcached: those of `watch`, see `watch.rs`.
 
 use super::Shard;
 use super::binary;
 use super::detail::{PrefixCounts, Prefixes};
 use super::stats;
 use super::walk::{Classes, Walk, WalkKind, WalkLimits};
+use super::watch::{Categories, Watchers};
 use crate::auth::Auth;
 use crate::clock::{Clock, NEVER, Now};
 use crate::config::{Config, MEMCACHED_VERSION};
@@ -159,6 +160,8 @@ pub enum Plan {
     Walk(Box<Walk>),
     /// The client has shown who it is, or failed to: what it may do from now on, and the reply.
     Access(Access, Vec<u8>),
+    /// Tell the connection what happens, of these categories; none: the words are no categories.
+    Watch(Option<Categories>),
     /// Stop the server.
     Stop {
         /// `shutdown graceful`
@@ -195,6 +198,8 @@ pub struct Settings {
     pub lru_crawler_starts: AtomicU64,
     /// A [`Walk`] is under way: there is never another one.
     pub lru_crawler_running: AtomicBool,
+    /// Who watches.
+    pub watchers: Watchers,
     /// `lru tune`, in percent.
     pub hot_percent: AtomicU32,
     /// `lru tune`, in percent.
@@ -226,6 +231,7 @@ impl Settings {
             lru_crawler_tocrawl: AtomicU32::new(config.lru_crawler_tocrawl),
             lru_crawler_starts: AtomicU64::new(0),
             lru_crawler_running: AtomicBool::new(false),
+            watchers: Watchers::new(config.watchers_max),
             hot_percent: AtomicU32::new(config.hot_lru_percent),
             warm_percent: AtomicU32::new(config.warm_lru_percent),
             hot_max_factor: AtomicF64::new(config.hot_max_factor),
@@ -317,7 +323,8 @@ pub fn plan(line: &[u8], environment: &Environment<'_>) -> Plan {
         b"version" => return Plan::Say(format!("VERSION {MEMCACHED_VERSION}\r\n").into_bytes()),
         b"quit" => return Plan::Quit,
         b"stats" => return stats(arguments, environment),
-        b"watch" => return say(b"CLIENT_ERROR watch commands not allowed\r\n"),
+        b"watch" if !environment.config.watch_enabled => return say(b"CLIENT_ERROR watch commands not allowed\r\n"),
+        b"watch" => return Plan::Watch(Categories::named(arguments)),
         b"refresh_certs" => return refresh_certificates(tokens.noreply(), environment.config),
         b"flush_all" => flush_all(arguments, environment),
         b"verbosity" => verbosity(arguments, environment.settings),
@@ -387,6 +394,7 @@ fn reset_counters(environment: &Environment<'_>) {
         }
     }
     environment.settings.lru_crawler_starts.store(0, Ordering::Relaxed);
+    environment.settings.watchers.reset_counters();
 }
 
 fn detail(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
@@ -893,6 +901,7 @@ pub(super) mod tests {
                 Plan::Say(text) => text,
                 Plan::Quit => b"<quit>\r\n".to_vec(),
                 Plan::Access(..) => unreachable!("no line gives access"),
+                Plan::Watch(categories) => format!("<watch: {categories:?}>\r\n").into_bytes(),
                 Plan::Walk(mut walk) => {
                     let mut reply = Reply::default();
                     while let Some(shard) = self.shards.get_mut(walk.shard) {

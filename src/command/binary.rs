@@ -260,7 +260,7 @@ fn stat(head: Head, key: &[u8], environment: &Environment<'_>) -> Plan {
     let ask = |words: &[&[u8]], report| match admin::stats(words, environment) {
         Plan::Ask(question, _) => Plan::Ask(question, Report::Packets(head, report)),
         Plan::Say(text) => Plan::Say(packets(head, report, &text)),
-        plan @ (Plan::Quit | Plan::Walk(_) | Plan::Access(..) | Plan::Stop { .. }) => plan,
+        plan @ (Plan::Quit | Plan::Walk(_) | Plan::Watch(_) | Plan::Access(..) | Plan::Stop { .. }) => plan,
     };
     match key {
         b"" => ask(&[], &Report::General),

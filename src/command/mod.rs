@@ -13,6 +13,7 @@ pub mod login;
 pub mod set;
 pub mod stats;
 pub mod walk;
+pub mod watch;
 
 use crate::clock::Clock;
 use crate::protocol::encode::Output;

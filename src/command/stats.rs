@@ -1,8 +1,7 @@
 //! What `stats` and its sub-commands show: memcached's names, in memcached's order, with true values.
 //!
 //! Tools count these names and parse the values (the exporter's `rusage_*`, collectd's buffer of 4096 bytes), so there is
-//! not one more and not one less. What memcached counts and we have nothing of stays 0: its response objects, its log of
-//! watchers.
+//! not one more and not one less. What memcached counts and we have nothing of stays 0: its response objects.
 
 use super::admin::{Answer, AtomicF64, Environment};
 use super::detail::PrefixCounts;
@@ -195,11 +194,12 @@ pub(super) fn general(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec
         stats.put("lru_maintainer_juggles", counters.juggles);
     }
     stats.put("malloc_fails", 0);
-    stats.put("log_worker_dropped", 0);
-    stats.put("log_worker_written", 0);
-    stats.put("log_watcher_skipped", 0);
-    stats.put("log_watcher_sent", 0);
-    stats.put("log_watchers", 0);
+    let watchers = &settings.watchers;
+    stats.put("log_worker_dropped", watchers.worker_dropped.load(Ordering::Relaxed));
+    stats.put("log_worker_written", watchers.worker_written.load(Ordering::Relaxed));
+    stats.put("log_watcher_skipped", watchers.watcher_skipped.load(Ordering::Relaxed));
+    stats.put("log_watcher_sent", watchers.watcher_sent.load(Ordering::Relaxed));
+    stats.put("log_watchers", watchers.count());
     if config.tls_enabled {
         if config.tls.sessions_max > 0 {
             stats.put("ssl_new_sessions", worker_sum(|worker| worker.ssl_new_sessions.get()));

@@ -121,6 +121,20 @@ impl Stream {
         }
     }
 
+    /// Address of the other side of a TCP connection, as long as the system knows it.
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        match self {
+            Stream::Tcp(stream) => stream.peer_addr().ok(),
+            Stream::Tls(stream) => stream.socket().peer_addr().ok(),
+            Stream::Unix(_) | Stream::Datagram(_) => None,
+        }
+    }
+
+    /// Whether it is a Unix socket.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Stream::Unix(_))
+    }
+
     /// Address of the other side, as `stats conns` shows it: `tcp:…`, `tcp6:[…]:…` or `unix:…`.
     pub fn peer(&self) -> String {
         match self {

@@ -90,6 +90,8 @@ pub struct StoreOptions {
     pub automove_free_ratio: f64,
     /// Items that live at most this many seconds go to TEMP.
     pub temporary_ttl: Option<u32>,
+    /// Evictions noted at most by one operation that is watched.
+    pub evictions_noted_max: usize,
 }
 
 impl Default for StoreOptions {
@@ -111,6 +113,7 @@ impl Default for StoreOptions {
             automove_window: 10,
             automove_free_ratio: 0.0,
             temporary_ttl: None,
+            evictions_noted_max: 1024,
         }
     }
 }
@@ -132,6 +135,23 @@ pub enum Absent {
     Expired,
     /// It was stored before the last flush.
     Flushed,
+}
+
+/// A live item that made room for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    /// Its key.
+    pub key: Box<[u8]>,
+    /// It was fetched since it was stored.
+    pub fetched: bool,
+    /// Seconds it would have lived on; none: for ever.
+    pub ttl: Option<u32>,
+    /// Seconds since it was last accessed.
+    pub idle_seconds: u32,
+    /// Its class.
+    pub class: ClassId,
+    /// Bytes of its value.
+    pub value_len: usize,
 }
 
 /// No memory for an item: nothing may be evicted (`-M`), or what there is is in use.
@@ -169,6 +189,11 @@ pub struct Store {
     class_counters: Vec<ClassCounters>,
     /// Seconds since the last access of the item evicted last, by class.
     evicted_age: Vec<u32>,
+    /// Evictions are noted.
+    notes: bool,
+    noted: Vec<Evicted>,
+    /// Evictions that there was no room to note.
+    unnoted: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -214,6 +239,9 @@ impl Store {
             automover: Automover::new(sizes.len()),
             bytes: 0,
             counters: Counters::default(),
+            notes: false,
+            noted: Vec::new(),
+            unnoted: 0,
         })
     }
 
@@ -317,6 +345,15 @@ impl Store {
         }
     }
 
+    /// As `find`, without any effect.
+    pub fn peek(&self, hash: u64, key: &[u8]) -> Result<ItemId, Absent> {
+        let items = &self.items;
+        let Some((id, _)) = self.index.find(hash, |id| same(items.at(id).key(), key)) else {
+            return Err(Absent::Unknown);
+        };
+        self.death(&items.at(id)).map_or(Ok(id), Err)
+    }
+
     /// Why an item is dead, if it is.
     #[inline]
     fn death(&self, item: &Item<'_>) -> Option<Absent> {
@@ -414,6 +451,12 @@ impl Store {
         let size = self.items.size(key_len, client_flags, value_len);
         let class = self.slabs.class_for(size).unwrap_or_else(|| self.slabs.large());
         self.class_counters[class.index()].cmd_set += 1;
+    }
+
+    /// The class that an item of this key, flags and value length belongs to.
+    pub fn class_for(&self, key_len: usize, client_flags: u32, value_len: usize) -> ClassId {
+        let size = self.items.size(key_len, client_flags, value_len);
+        self.slabs.class_for(size).unwrap_or_else(|| self.slabs.large())
     }
 
     /// Room for an item, with its header and key written: floating, until [`Store::link`] or [`Store::abandon`].
@@ -768,8 +811,38 @@ impl Store {
             counters.evicted_unfetched += u64::from(unfetched);
             counters.evicted_active += u64::from(item.state() & ACTIVE != 0);
             self.evicted_age[class.index()] = self.now.saturating_sub(item.last_access());
+            if self.notes {
+                self.note_eviction(id, class);
+            }
         }
         self.remove_by_id(id);
+    }
+
+    /// From now on evictions are noted, or not any more.
+    pub fn note_evictions(&mut self, notes: bool) {
+        self.notes = notes;
+    }
+
+    /// The evictions that were noted since this was last asked, and how many more there were.
+    pub fn take_noted(&mut self) -> (Vec<Evicted>, u64) {
+        (std::mem::take(&mut self.noted), std::mem::take(&mut self.unnoted))
+    }
+
+    #[cold]
+    fn note_eviction(&mut self, id: ItemId, class: ClassId) {
+        if self.noted.len() >= self.options.evictions_noted_max {
+            self.unnoted += 1;
+            return;
+        }
+        let item = self.items.at(id);
+        self.noted.push(Evicted {
+            key: item.key().into(),
+            fetched: item.state() & FETCHED != 0,
+            ttl: (item.exptime() != NEVER).then(|| item.exptime() - self.now),
+            idle_seconds: self.idle_seconds(id),
+            class,
+            value_len: item.value_len(),
+        });
     }
 
     /// Moves an item to the head of a segment.

@@ -9,6 +9,7 @@ use super::outbox::Outbox;
 use super::serve::Talk;
 use super::{Connection, UDP, Worker};
 use crate::clock::Now;
+use crate::command::watch::CloseReason;
 use crate::net::stream::Stream;
 use crate::net::udp::{self, DATAGRAM_MAX, HEADER_LEN, UdpSocket};
 use crate::protocol::message;
@@ -167,9 +168,11 @@ impl Worker<'_> {
         self.generation += 1;
         let entry = self.connections.vacant_entry();
         let token = entry.key();
+        let mut talk = Talk::new(token, self.generation, parser);
+        talk.fd = exchange.socket.1;
         entry.insert(Connection {
             stream: Stream::Datagram(Box::new(exchange)),
-            talk: Talk::new(token, self.generation, parser),
+            talk,
             outbox: Outbox::default(),
             input: Vec::new(),
             readable: false,
@@ -178,6 +181,7 @@ impl Worker<'_> {
             queued: false,
             closing: false,
             broken: false,
+            close_reason: CloseReason::default(),
             may_idle_out: false,
             active: now,
         });

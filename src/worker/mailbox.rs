@@ -45,6 +45,8 @@ pub struct Origin {
     pub generation: u64,
     /// Its gap in the replies.
     pub slot: usize,
+    /// Its descriptor, for those who watch.
+    pub fd: i32,
 }
 
 /// Something to be done on a shard.
@@ -132,6 +134,8 @@ pub enum Mail {
     Control(Arc<Control>),
     /// A question of one of its connections has been answered by all.
     Answered(Arc<Control>),
+    /// There is something to tell to a connection that watches: its token, and its generation.
+    Watched(usize, u64),
     /// Finish.
     Stop,
 }
@@ -232,7 +236,7 @@ impl Exchange {
 
     /// Puts something into a worker's mail, and wakes it if it sleeps.
     ///
-    /// The queue has no limit of its own: batches, connections and questions each have one.
+    /// The queue has no limit of its own: batches, connections, questions and watchers each have one.
     pub fn mail(&self, worker: usize, mail: Mail) {
         let desk = &self.desks[worker];
         desk.mail.push(mail);

@@ -11,10 +11,12 @@ pub mod mailbox;
 mod outbox;
 mod pending;
 pub mod serve;
+mod watch;
 
 use crate::clock::{Clock, Now};
 use crate::command::admin::{self, Answer, Environment, Plan, Question};
 use crate::command::walk::WalkKind;
+use crate::command::watch::CloseReason;
 use crate::command::{self, Pinned, Reply, binary as packets};
 use crate::config::BindingProtocol;
 use crate::hash::KeyHasher;
@@ -100,6 +102,8 @@ struct Connection {
     closing: bool,
     /// The other side has closed, or the connection is broken: nothing can be sent.
     broken: bool,
+    /// Why it closes, if it does.
+    close_reason: CloseReason,
     /// Closed by `idle_timeout`, if there is one: TCP only.
     may_idle_out: bool,
     /// When it was last served.
@@ -279,6 +283,7 @@ impl<'a> Worker<'a> {
     }
 
     fn begin_turn(&mut self) {
+        self.look_for_watchers();
         let now = self.clock().now();
         if now != self.now {
             self.now = now;
@@ -309,6 +314,7 @@ impl<'a> Worker<'a> {
                 self.connections.iter().filter(|(_, connection)| idle(connection)).map(|(token, _)| token).collect();
             for token in tokens {
                 self.counters().idle_kicks.add(1);
+                self.connections[token].close_reason = CloseReason::IdleTimeout;
                 self.close(token);
             }
         }
@@ -336,6 +342,7 @@ impl<'a> Worker<'a> {
         while let Some(batch) = self.serve.next_done() {
             self.deliver(batch);
         }
+        self.tell_watchers();
     }
 
     fn open_mail(&mut self, mail: Mail) {
@@ -347,11 +354,13 @@ impl<'a> Worker<'a> {
                 control.answer(self.exchange(), Answer::Lines(lines));
             }
             Mail::Answered(control) => self.report(&control),
+            Mail::Watched(token, generation) => self.wake_watcher(token, generation),
             Mail::Stop => {
                 self.stopping = Some(Instant::now());
                 let tokens: Vec<usize> = self.connections.iter().map(|(token, _)| token).collect();
                 for token in tokens {
                     self.connections[token].closing = true;
+                    self.connections[token].close_reason = CloseReason::Shutdown;
                     self.queue_up(token);
                 }
             }
@@ -372,9 +381,14 @@ impl<'a> Worker<'a> {
         log::debug!("<{} new connection", stream.fd());
         self.generation += 1;
         let may_idle_out = !matches!(stream, Stream::Unix(_));
+        let mut talk = Talk::new(token, self.generation, parser);
+        talk.fd = stream.fd();
+        if let Some(log) = self.serve.log() {
+            log.connection_new(stream.peer_address(), stream.is_local(), stream.fd());
+        }
         entry.insert(Connection {
             stream,
-            talk: Talk::new(token, self.generation, parser),
+            talk,
             outbox: Outbox::default(),
             input: Vec::new(),
             readable: true,
@@ -383,6 +397,7 @@ impl<'a> Worker<'a> {
             queued: false,
             closing: false,
             broken: false,
+            close_reason: CloseReason::default(),
             may_idle_out,
             active: self.now,
         });
@@ -449,6 +464,9 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
             connection.outbox.shrink();
+        }
+        if connection.talk.watcher().is_some() {
+            return self.attend_watcher(token);
         }
         if connection.talk.is_dumping() {
             if connection.closing {
@@ -708,7 +726,10 @@ impl<'a> Worker<'a> {
         }
         match plan {
             Plan::Say(text) => self.reply.out.put(&text),
-            Plan::Quit => self.connections[token].closing = true,
+            Plan::Quit => {
+                self.connections[token].closing = true;
+                self.connections[token].close_reason = CloseReason::Normal;
+            }
             Plan::Access(access, text) => {
                 self.connections[token].talk.set_access(access);
                 self.reply.out.put(&text);
@@ -718,8 +739,11 @@ impl<'a> Worker<'a> {
                 self.reply.out.put(b"CLIENT_ERROR not over UDP\r\n");
             }
             Plan::Walk(walk) => self.begin_walk(token, walk),
+            Plan::Watch(_) if self.is_datagram(token) => self.reply.out.put(b"CLIENT_ERROR not over UDP\r\n"),
+            Plan::Watch(categories) => self.begin_watching(token, categories),
             Plan::Stop { graceful } => {
                 self.connections[token].closing = true;
+                self.connections[token].close_reason = CloseReason::Shutdown;
                 (self.options.stop)(graceful);
             }
             Plan::Ask(question, report) => {
@@ -797,6 +821,15 @@ impl<'a> Worker<'a> {
         if connection.talk.is_dumping() {
             self.abandon_walk(token);
         }
+        if let Some(watcher) = connection.talk.watcher() {
+            self.environment().settings.watchers.remove(watcher);
+        }
+        if let Some(log) = self.serve.log()
+            && !matches!(connection.stream, Stream::Datagram(_))
+        {
+            let stream = &connection.stream;
+            log.connection_close(stream.peer_address(), stream.is_local(), connection.close_reason, stream.fd());
+        }
         let in_words = !matches!(connection.talk.parser(), Parser::Binary(_));
         let cut_short = connection.talk.room().is_some() || memchr::memchr(b'\n', &connection.input).is_some();
         self.serve.end(connection.talk);
@@ -830,7 +863,9 @@ impl<'a> Worker<'a> {
                 continue;
             }
             let fd = connection.stream.fd();
-            let state = if connection.outbox.is_empty() { connection.talk.state_name() } else { "conn_mwrite" };
+            let listens = !connection.talk.is_dumping() && connection.talk.watcher().is_none();
+            let writes = listens && !connection.outbox.is_empty();
+            let state = if writes { "conn_mwrite" } else { connection.talk.state_name() };
             let idle = self.now.0.saturating_sub(connection.active.0);
             let written = write!(
                 lines,

@@ -8,6 +8,7 @@ use super::mailbox::{Batch, Exchange, Lease, Origin, Task};
 use super::pending::Pending;
 use crate::clock::{Clock, Now};
 use crate::command::walk::Walk;
+use crate::command::watch::{self, Categories, Log, Watcher, Watchers};
 use crate::command::{self, Pinned, Reply, Shard, admin, set};
 use crate::hash::{self, KeyHasher};
 use crate::protocol::parser::{Parse, Parser};
@@ -64,6 +65,8 @@ pub struct Talk {
     pub token: usize,
     /// See [`Origin`].
     pub generation: u64,
+    /// Its descriptor, for those who watch.
+    pub fd: i32,
     parser: Parser,
     /// Replies that wait for those before them.
     pub pending: Pending,
@@ -81,6 +84,8 @@ enum State {
     Asking,
     /// A dump is under way.
     Dumping,
+    /// It is told what happens.
+    Watching(Arc<Watcher>),
 }
 
 /// A storage command whose value is received in place.
@@ -97,7 +102,7 @@ struct Receiving {
 impl Talk {
     /// A new connection, with the parser that it begins with.
     pub fn new(token: usize, generation: u64, parser: Parser) -> Talk {
-        Talk { token, generation, parser, pending: Pending::default(), state: State::Parsing }
+        Talk { token, generation, fd: -1, parser, pending: Pending::default(), state: State::Parsing }
     }
 
     /// What makes operations of what it says.
@@ -129,7 +134,7 @@ impl Talk {
             State::Reserving(_) | State::Receiving(_) => "conn_nread",
             // The question is its command.
             State::Asking => "conn_parse_cmd",
-            State::Dumping => "conn_watch",
+            State::Dumping | State::Watching(_) => "conn_watch",
         }
     }
 
@@ -147,6 +152,20 @@ impl Talk {
     #[inline]
     pub fn is_dumping(&self) -> bool {
         matches!(self.state, State::Dumping)
+    }
+
+    /// From now on it is told what happens, and nothing is parsed any more.
+    pub fn watches(&mut self, watcher: Arc<Watcher>) {
+        self.state = State::Watching(watcher);
+    }
+
+    /// What it watches, if it does.
+    #[inline]
+    pub fn watcher(&self) -> Option<&Arc<Watcher>> {
+        match &self.state {
+            State::Watching(watcher) => Some(watcher),
+            _ => None,
+        }
     }
 
     /// The question was answered, or the dump is over.
@@ -210,6 +229,8 @@ pub struct Serve<'a> {
     /// Batches of this worker that are done.
     done: Vec<Box<Batch>>,
     spare: Vec<Box<Batch>>,
+    /// What there is to tell to those who watch; none while nobody does.
+    log: Option<Box<Log<'a>>>,
 }
 
 /// How a group came to its end.
@@ -251,6 +272,7 @@ impl<'a> Serve<'a> {
             hints: vec![None; limits.group_len],
             done: Vec::new(),
             spare: Vec::new(),
+            log: None,
         }
     }
 
@@ -262,6 +284,20 @@ impl<'a> Serve<'a> {
                 lease.store.set_now(now);
             }
         }
+    }
+
+    /// What is watched from now on, in a turn of this time (microseconds since 1970), with a log of so many bytes.
+    pub fn watch(&mut self, watchers: &'a Watchers, watched: Categories, micros: u128, bytes_max: usize) {
+        if watched.is_empty() {
+            self.log = None;
+        } else {
+            self.log.get_or_insert_with(|| Box::new(Log::new(watchers, bytes_max))).begin(watched, micros);
+        }
+    }
+
+    /// What there is to tell to those who watch; none while nobody does.
+    pub fn log(&mut self) -> Option<&mut Log<'a>> {
+        self.log.as_deref_mut()
     }
 
     /// Serves a connection from its input, beginning at `*at`; replies go to `output`. What lies before `*at` afterwards
@@ -291,7 +327,7 @@ impl<'a> Serve<'a> {
         loop {
             match talk.state {
                 State::Parsing => {}
-                State::Reserving(_) | State::Asking | State::Dumping => return Served::Waiting,
+                State::Reserving(_) | State::Asking | State::Dumping | State::Watching(_) => return Served::Waiting,
                 State::Receiving(_) => {
                     if !self.receive(talk, input, at, output) {
                         return if talk.pending.is_waiting() { Served::Waiting } else { Served::Drained };
@@ -311,7 +347,11 @@ impl<'a> Serve<'a> {
                     None => return Served::Drained,
                 },
             };
-            self.execute_group(talk, count, input, output);
+            if self.log.is_none() {
+                self.execute_group::<false>(talk, count, input, output);
+            } else {
+                self.execute_watched_group(talk, count, input, output);
+            }
             requests += count;
             match end {
                 End::Full if output.len() > self.limits.output_max => return Served::Full,
@@ -389,8 +429,15 @@ impl<'a> Serve<'a> {
         self.parse_group(parser, input, at)
     }
 
+    /// Not part of the code that is for speed.
+    #[cold]
+    #[inline(never)]
+    fn execute_watched_group(&mut self, talk: &mut Talk, count: usize, input: &[u8], output: &mut Reply) {
+        self.execute_group::<true>(talk, count, input, output);
+    }
+
     #[inline]
-    fn execute_group(&mut self, talk: &mut Talk, count: usize, input: &[u8], output: &mut Reply) {
+    fn execute_group<const WATCHED: bool>(&mut self, talk: &mut Talk, count: usize, input: &[u8], output: &mut Reply) {
         for &shard in &self.leased {
             if let Some(lease) = &mut self.sides[shard].lease {
                 lease.store.begin_group();
@@ -411,12 +458,22 @@ impl<'a> Serve<'a> {
             let shard = self.shard_of(operation.hash);
             match &mut self.sides[shard].lease {
                 Some(lease) => {
+                    if WATCHED && let Some(log) = &mut self.log {
+                        let sink = talk.pending.sink(output);
+                        watch::execute(log, talk.fd, lease, operation, input, self.clock, sink);
+                        continue;
+                    }
                     let hint = self.hints[at];
                     command::execute(lease, operation, hint, input, self.clock, talk.pending.sink(output));
                 }
                 None => {
                     let operation = *operation;
-                    let origin = Origin { token: talk.token, generation: talk.generation, slot: talk.pending.gap() };
+                    let origin = Origin {
+                        token: talk.token,
+                        generation: talk.generation,
+                        slot: talk.pending.gap(),
+                        fd: talk.fd,
+                    };
                     let batch = self.open(shard);
                     let operation = batch.adopt(&operation, input);
                     batch.tasks.push((Task::Execute(operation), Some(origin)));
@@ -455,7 +512,8 @@ impl<'a> Serve<'a> {
             Some(mut lease) => {
                 lease.store.set_now(self.now);
                 if let Some(mut batch) = side.open.take() {
-                    run(&mut lease, &mut batch, self.exchange, self.clock, self.now, self.limits.group_len);
+                    let log = self.log.as_deref_mut();
+                    run(&mut lease, &mut batch, self.exchange, self.clock, self.now, self.limits.group_len, log);
                     self.done.push(batch);
                 }
                 side.lease = Some(lease);
@@ -474,11 +532,14 @@ impl<'a> Serve<'a> {
             return;
         }
         let (exchange, clock, now, group_len) = (self.exchange, self.clock, self.now, self.limits.group_len);
+        let log = &mut self.log;
         while let Some(shard) = self.leased.pop() {
             let side = &mut self.sides[shard];
             side.refused = false;
             if let Some(lease) = side.lease.take() {
-                exchange.give_back(lease, |shard, batch| run(shard, batch, exchange, clock, now, group_len));
+                exchange.give_back(lease, |shard, batch| {
+                    run(shard, batch, exchange, clock, now, group_len, log.as_deref_mut());
+                });
             }
         }
     }
@@ -532,7 +593,8 @@ impl<'a> Serve<'a> {
     fn run_open(&mut self, shard: usize) {
         let side = &mut self.sides[shard];
         if let (Some(lease), Some(mut batch)) = (&mut side.lease, side.open.take()) {
-            run(lease, &mut batch, self.exchange, self.clock, self.now, self.limits.group_len);
+            let log = self.log.as_deref_mut();
+            run(lease, &mut batch, self.exchange, self.clock, self.now, self.limits.group_len, log);
             self.done.push(batch);
         }
     }
@@ -551,7 +613,10 @@ impl<'a> Serve<'a> {
             if let Some(batch) = self.sides[shard].open.take() {
                 self.sides[shard].posted = true;
                 let (exchange, clock, now, group_len) = (self.exchange, self.clock, self.now, self.limits.group_len);
-                exchange.post(batch, |shard, batch| run(shard, batch, exchange, clock, now, group_len));
+                let log = &mut self.log;
+                exchange.post(batch, |shard, batch| {
+                    run(shard, batch, exchange, clock, now, group_len, log.as_deref_mut());
+                });
             }
         }
         self.give_back();
@@ -580,8 +645,13 @@ impl<'a> Serve<'a> {
     pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
         let mut busy = false;
         for shard in (self.worker..self.sides.len()).step_by(self.exchange.workers()) {
-            if let Some(lease) = self.lease(shard) {
-                busy |= lease.store.housekeep(steps, crawler_on);
+            if self.lease(shard).is_some()
+                && let Some(lease) = &mut self.sides[shard].lease
+            {
+                busy |= match &mut self.log {
+                    None => lease.store.housekeep(steps, crawler_on),
+                    Some(log) => log.observe(lease, |shard| shard.store.housekeep(steps, crawler_on)),
+                };
             }
         }
         self.give_back();
@@ -595,8 +665,14 @@ impl<'a> Serve<'a> {
         let mut keep = Batch::new(0, 0);
         let kept = keep.adopt(&operation, input);
         let mut receiving = Box::new(Receiving { operation: kept, bytes: keep.bytes, shard, place: None });
-        if let Some(lease) = self.lease(shard) {
-            match set::reserve(lease, &operation, input) {
+        if self.lease(shard).is_some()
+            && let Some(lease) = &mut self.sides[shard].lease
+        {
+            let reserved = match &mut self.log {
+                None => set::reserve(lease, &operation, input),
+                Some(log) => watch::reserve(log, talk.fd, lease, &operation, input),
+            };
+            match reserved {
                 Ok(id) => {
                     receiving.place = Some((id, lease.store.items().value_cursor(id)));
                     talk.state = State::Receiving(receiving);
@@ -608,7 +684,7 @@ impl<'a> Serve<'a> {
             }
             return;
         }
-        let origin = Origin { token: talk.token, generation: talk.generation, slot: talk.pending.gap() };
+        let origin = Origin { token: talk.token, generation: talk.generation, slot: talk.pending.gap(), fd: talk.fd };
         let batch = self.open(shard);
         let operation = batch.adopt(&operation, input);
         batch.tasks.push((Task::Reserve(operation), Some(origin)));
@@ -688,10 +764,16 @@ impl<'a> Serve<'a> {
             return true;
         }
         let clock = self.clock;
-        match self.lease(shard) {
-            Some(lease) => set::commit(lease, &operation, &bytes, id, clock, talk.pending.sink(output)),
-            None => {
-                let origin = Origin { token: talk.token, generation: talk.generation, slot: talk.pending.gap() };
+        self.lease(shard);
+        match (&mut self.sides[shard].lease, &mut self.log) {
+            (Some(lease), None) => set::commit(lease, &operation, &bytes, id, clock, talk.pending.sink(output)),
+            (Some(lease), Some(log)) => {
+                let sink = talk.pending.sink(output);
+                watch::commit(log, talk.fd, lease, &operation, &bytes, id, clock, sink);
+            }
+            (None, _) => {
+                let origin =
+                    Origin { token: talk.token, generation: talk.generation, slot: talk.pending.gap(), fd: talk.fd };
                 let batch = self.open(shard);
                 let operation = batch.adopt(&operation, &bytes);
                 batch.tasks.push((Task::Commit(operation, id), Some(origin)));
@@ -708,8 +790,31 @@ fn reserved(reply: &[u8]) -> Option<ItemId> {
 }
 
 /// Runs a batch on its shard.
-fn run(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock, now: Now, group_len: usize) {
+fn run(
+    shard: &mut Shard,
+    batch: &mut Batch,
+    exchange: &Exchange,
+    clock: &Clock,
+    now: Now,
+    group_len: usize,
+    log: Option<&mut Log<'_>>,
+) {
     shard.store.set_now(now);
+    match log {
+        None => run_tasks::<false>(shard, batch, exchange, clock, group_len, None),
+        log => run_tasks::<true>(shard, batch, exchange, clock, group_len, log),
+    }
+}
+
+/// `WATCHED` exactly if there is a log.
+fn run_tasks<const WATCHED: bool>(
+    shard: &mut Shard,
+    batch: &mut Batch,
+    exchange: &Exchange,
+    clock: &Clock,
+    group_len: usize,
+    mut log: Option<&mut Log<'_>>,
+) {
     let Batch { tasks, bytes, reply, ends, .. } = batch;
     for group in tasks.chunks_mut(group_len) {
         for (task, _) in &*group {
@@ -725,27 +830,51 @@ fn run(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock,
         group.iter().take(PREFETCH_AHEAD).for_each(|ahead| prefetch_item(shard, Some(ahead)));
         for at in 0..group.len() {
             prefetch_item(shard, group.get(at + PREFETCH_AHEAD));
-            let (task, _) = &mut group[at];
-            match task {
-                Task::Execute(operation) => command::execute(shard, operation, None, bytes, clock, reply),
-                Task::Commit(operation, id) => set::commit(shard, operation, bytes, *id, clock, reply),
-                Task::Reserve(operation) => match set::reserve(shard, operation, bytes) {
-                    Ok(id) => reply.out.put(&id.bits().to_le_bytes()),
-                    Err(OutOfMemory) => {
-                        reply.out.put(&[0; 4]);
-                        set::refuse(operation, reply);
+            let (task, origin) = &mut group[at];
+            if WATCHED && let Some(log) = &mut log {
+                let fd = origin.map_or(-1, |origin| origin.fd);
+                match task {
+                    Task::Execute(operation) => watch::execute(log, fd, shard, operation, bytes, clock, reply),
+                    Task::Commit(operation, id) => {
+                        watch::commit(log, fd, shard, operation, bytes, *id, clock, reply);
                     }
-                },
-                Task::Abandon(id) => shard.store.abandon(*id),
-                Task::Unpin(id) => shard.store.unpin(*id),
-                Task::Walk(walk) => {
-                    if let Some(walk) = walk {
-                        walk.step(shard, clock, reply);
+                    Task::Reserve(operation) => {
+                        put_reserved(watch::reserve(log, fd, shard, operation, bytes), operation, reply);
                     }
+                    task => log.observe(shard, |shard| run_task(shard, task, bytes, exchange, clock, reply)),
                 }
-                Task::Control(control) => control.answer(exchange, admin::answer(shard, &control.question, clock)),
+            } else {
+                run_task(shard, task, bytes, exchange, clock, reply);
             }
             ends.push(reply.out.len());
+        }
+    }
+}
+
+#[inline]
+fn run_task(shard: &mut Shard, task: &mut Task, bytes: &[u8], exchange: &Exchange, clock: &Clock, reply: &mut Reply) {
+    match task {
+        Task::Execute(operation) => command::execute(shard, operation, None, bytes, clock, reply),
+        Task::Commit(operation, id) => set::commit(shard, operation, bytes, *id, clock, reply),
+        Task::Reserve(operation) => put_reserved(set::reserve(shard, operation, bytes), operation, reply),
+        Task::Abandon(id) => shard.store.abandon(*id),
+        Task::Unpin(id) => shard.store.unpin(*id),
+        Task::Walk(walk) => {
+            if let Some(walk) = walk {
+                walk.step(shard, clock, reply);
+            }
+        }
+        Task::Control(control) => control.answer(exchange, admin::answer(shard, &control.question, clock)),
+    }
+}
+
+/// What [`reserved`] reads.
+fn put_reserved(reserved: Result<ItemId, OutOfMemory>, operation: &Operation, reply: &mut Reply) {
+    match reserved {
+        Ok(id) => reply.out.put(&id.bits().to_le_bytes()),
+        Err(OutOfMemory) => {
+            reply.out.put(&[0; 4]);
+            set::refuse(operation, reply);
         }
     }
 }

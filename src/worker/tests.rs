@@ -394,7 +394,7 @@ fn simulate(seed: u64, workers: usize, shards: usize) {
                 outsiders.extend(exchange.try_lease(random.below(shards)));
             } else if !outsiders.is_empty() {
                 let lease = outsiders.swap_remove(random.below(outsiders.len()));
-                exchange.give_back(lease, |shard, batch| run(shard, batch, exchange, clock, clock.now(), 8));
+                exchange.give_back(lease, |shard, batch| run(shard, batch, exchange, clock, clock.now(), 8, None));
             }
         }
         let worker = random.below(workers);

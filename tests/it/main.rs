@@ -33,3 +33,4 @@ mod signals;
 mod statistics;
 mod tls;
 mod udp;
+mod watch;
