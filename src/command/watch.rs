@@ -271,10 +271,10 @@ pub struct Log<'a> {
 /// Why a connection closes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The other side closed it, or it is broken.
+    /// It is broken, or was a watcher's.
     #[default]
     Error,
-    /// `quit`
+    /// `quit`, or the other side closed it.
     Normal,
     /// `idle_timeout`
     IdleTimeout,

@@ -590,6 +590,9 @@ impl<'a> Worker<'a> {
             Ok(0) => {
                 connection.readable = false;
                 connection.ended = true;
+                if connection.talk.watcher().is_none() {
+                    connection.close_reason = CloseReason::Normal;
+                }
                 Ok(0)
             }
             Ok(count) => {

@@ -81,7 +81,9 @@ impl Worker<'_> {
         connection.input = Vec::new();
         if connection.readable && !connection.closing {
             self.fill(token)?;
-            if self.connections[token].readable {
+            let connection = &mut self.connections[token];
+            connection.closing |= connection.ended;
+            if connection.readable {
                 self.queue_up(token);
             }
         }
