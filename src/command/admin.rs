@@ -960,8 +960,6 @@ pub(super) mod tests {
             verbosity foo bar my => BCLF
             verbosity -1 => BCLF
             verbosity 0 => OK
-            watch => CLIENT_ERROR watch commands not allowed
-            watch fetchers noreply => CLIENT_ERROR watch commands not allowed
             refresh_certs => Error TLS not enabled
             misbehave => ERROR
             nonsense noreply =>
@@ -1119,6 +1117,15 @@ pub(super) mod tests {
         assert_eq!(options.temporary_ttl, Some(44));
         cache.ask("lru temp_ttl -1");
         assert_eq!(cache.shard(1).store.options().temporary_ttl, None);
+    }
+
+    #[test]
+    fn watching() {
+        check("", "watch bogus => <watch: None>\n watch noreply => <watch: None>");
+        check(
+            "-W",
+            "watch => CLIENT_ERROR watch commands not allowed\n watch x => CLIENT_ERROR watch commands not allowed",
+        );
     }
 
     #[test]
