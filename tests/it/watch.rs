@@ -311,6 +311,9 @@ fn check_connections(program: Program) {
         assert_eq!(close, new.replace("conn_new", "conn_close") + " reason=normal");
     }
     let server = Server::on_unix_socket(program, &["-t", "2"]);
+    // Whoever tried whether the server accepts has gone before anybody watches.
+    let mut early = server.client();
+    while early.stat("curr_connections") > 1 {}
     let mut watcher = crate::watch::watcher(&server, "connevents");
     let mut client = server.client();
     assert!(client.ask("version").starts_with("VERSION"));
