@@ -1,6 +1,7 @@
 //! `-Z`, the words of `-o` that begin with `ssl_`, and the prefixes of `-l` that go with them.
 
-use super::{Config, EXIT_SYSTEM, Exit, KILOBYTE, Listen, Suboption};
+use super::options::Suboption;
+use super::{Config, EXIT_SYSTEM, Exit, KILOBYTE, Listen};
 use crate::net::certificates::{KeyFormat, Verify};
 use std::path::PathBuf;
 

@@ -1,0 +1,572 @@
+use super::*;
+use std::fmt::Debug;
+
+const HERE: Surroundings = Surroundings { cpus: 3, is_root: false, port_file: None, sasl_password_file: None };
+
+/// A command line in words; `''` is an empty word.
+fn line(words: &str) -> Result<Config, Exit> {
+    let words = std::iter::once("corecached").chain(words.split_ascii_whitespace());
+    parse(words.map(|word| if word == "''" { "" } else { word }.into()).collect(), &HERE)
+}
+
+fn good(words: &str) -> Config {
+    line(words).unwrap_or_else(|exit| panic!("{words}: {exit}"))
+}
+
+/// Each line parses, and the field is what is given beside it.
+fn check<T: PartialEq + Debug>(field: impl Fn(&Config) -> T, lines: &[(&str, T)]) {
+    for (words, expected) in lines {
+        assert_eq!(field(&good(words)), *expected, "{words}");
+    }
+}
+
+/// Each line is refused with this code, in one line on standard error that begins like this.
+fn check_refused(lines: &[(&str, u8, &str)]) {
+    for (words, code, text) in lines {
+        match line(words) {
+            Ok(_) => panic!("{words}: accepted"),
+            Err(exit) => {
+                assert!(exit.text.starts_with(text), "{words}: {exit}");
+                assert_eq!(exit.code, *code, "{words}: {exit}");
+                assert!(!exit.to_stdout && !exit.text.contains('\n'), "{words}: {exit}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_command_line_is_the_default() {
+    let config = Config::default();
+    assert_eq!(config, Config::parse_from([]).expect("an empty command line is valid"));
+    assert_eq!(config.listen, [Listen::Loopback { port: 11211 }]);
+    assert_eq!(Config { listen: Vec::new(), ..good("") }, Config::base(&HERE));
+    assert_eq!(good("").warnings, [""; 0]);
+}
+
+#[test]
+fn the_readme_line_starts_as_root() {
+    let words = ["corecached", "-p", "21211", "-t", "2", "-m", "256"].map(OsString::from);
+    let config = parse(words.into(), &Surroundings { is_root: true, ..HERE }).expect("valid");
+    assert_eq!((config.tcp_port, config.threads, config.memory_limit_bytes), (21211, 2, 256 << 20));
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].contains("-u <user>"), "{:?}", config.warnings);
+    let words = ["corecached", "-u", "root"].map(OsString::from);
+    assert_eq!(parse(words.into(), &Surroundings { is_root: true, ..HERE }).expect("valid").warnings, [""; 0]);
+}
+
+#[test]
+fn numbers_with_their_units() {
+    check(|config| config.memory_limit_bytes, &[("", 64 << 20), ("-m256", 256 << 20), ("-m 2", 2 << 20)]);
+    check(|config| config.threads, &[("", 3), ("-t 2", 2), ("-t2 -t 5", 5), ("--threads=7", 7), ("--thr 4", 4)]);
+    check(|config| config.connections_max, &[("", 1024), ("-c 10", 10), ("--conn-limit=100000", 100_000)]);
+    check(|config| config.requests_per_event, &[("", 20), ("-R 1", 1)]);
+    check(|config| config.listen_backlog, &[("", 1024), ("-b 8192", 8192), ("-b 0", 0), ("-b -1", -1)]);
+    check(|config| config.growth_factor, &[("", 1.25), ("-f 1.07", 1.07), ("-f2", 2.0)]);
+    check(|config| config.chunk_size_min, &[("", 48), ("-n 5", 5)]);
+    check(
+        |config| config.item_size_max,
+        &[
+            ("", 1 << 20),
+            ("-I 2m", 2 << 20),
+            ("-I 2M", 2 << 20),
+            ("-I 1024K", 1 << 20),
+            ("-I 2097152", 2 << 20),
+            ("-I 1024m -m 4096", 1 << 30),
+            ("-I 1k -o slab_chunk_max=1", 1024),
+            ("-I 512k -o slab_chunk_max=524288", 512 << 10),
+        ],
+    );
+    check(
+        |config| config.verbosity,
+        &[
+            ("", 0),
+            ("-v", 1),
+            ("-vv", 2),
+            ("-vvv", 3),
+            ("-vv -v", 3),
+            ("--verbose", 1),
+            ("--verbose=2", 2),
+            ("-v --verbose", 2),
+            ("--verbose=0", 0),
+            ("-vt2", 1),
+        ],
+    );
+}
+
+#[test]
+fn numbers_out_of_range_are_refused_in_memcacheds_words() {
+    check_refused(&[
+        ("-t 0", 1, "Number of threads must be greater than 0"),
+        ("-t -1", 1, "Number of threads must be greater than 0"),
+        ("-t abc", 1, "Number of threads must be greater than 0"),
+        ("-t 2x", 1, "Number of threads must be greater than 0: \"2x\" is not a number"),
+        ("-t 1025", 1, "Number of threads must be greater than 0 and at most 1024"),
+        ("-c 0", 1, "Maximum connections must be greater than 0"),
+        ("-c -1", 1, "Maximum connections must be greater than 0"),
+        ("-R 0", 1, "Number of requests per event must be greater than 0"),
+        ("-n 0", 1, "Chunk size must be greater than 0"),
+        ("-n -5", 1, "Chunk size must be greater than 0"),
+        ("-f 1", 1, "Factor must be greater than 1"),
+        ("-f 0.5", 1, "Factor must be greater than 1"),
+        ("-f nan", 1, "Factor must be greater than 1"),
+        ("-f inf", 1, "Factor must be greater than 1"),
+        ("-f abc", 1, "Factor must be greater than 1"),
+        ("-m 0", 64, "Cannot set item size limit higher than 1/2 of memory max."),
+        ("-m 1", 64, "Cannot set item size limit higher than 1/2 of memory max."),
+        ("-m 10g", 64, "-m takes a number of megabytes without a unit: \"10g\" is not a number"),
+        ("-m -1", 64, "-m takes a number of megabytes"),
+        ("-m 99999999999", 64, "-m takes a number of megabytes"),
+        ("-I 1023", 64, "Item max size cannot be less than 1024 bytes."),
+        ("-I 0", 64, "Item max size cannot be less than 1024 bytes."),
+        ("-I 0k", 64, "Item max size cannot be less than 1024 bytes."),
+        ("-I -1", 64, "Item max size cannot be less than 1024 bytes."),
+        ("-I 1g", 64, "Item max size cannot be less than 1024 bytes.: \"1g\" is not a number"),
+        ("-I ''", 64, "Item max size cannot be less than 1024 bytes."),
+        ("-I 1025m -m 4096", 64, "Cannot set item size limit higher than a gigabyte."),
+        ("-I 1024m -m 1024", 64, "Cannot set item size limit higher than 1/2 of memory max."),
+        ("-I 1024", 64, "slab_chunk_max (bytes: 524288) cannot be larger than -I (item_size_max 1024)"),
+        ("-I 1500k", 64, "-I (item_size_max: 1536000) must be evenly divisible by slab_chunk_max (bytes: 524288)"),
+        ("-b abc", 64, "-b takes a number"),
+        ("--verbose=abc", 64, "--verbose takes a level"),
+    ]);
+}
+
+#[test]
+fn switches_and_texts() {
+    check(|config| config.evictions, &[("", true), ("-M", false), ("-M -M", false)]);
+    check(|config| config.cas_enabled, &[("", true), ("-C", false)]);
+    check(|config| config.large_pages, &[("", false), ("-L", true)]);
+    check(|config| config.lock_memory, &[("", false), ("-k", true)]);
+    check(|config| config.pin, &[("", false), ("--pin", true)]);
+    check(|config| config.port_per_core, &[("", false), ("-t 4 -p 11300 --port-per-core", true)]);
+    check(|config| config.shutdown_enabled, &[("", false), ("-A", true)]);
+    check(|config| config.flush_enabled, &[("", true), ("-F", false)]);
+    check(|config| config.dump_enabled, &[("", true), ("-X", false)]);
+    check(|config| config.watch_enabled, &[("", true), ("-W", false)]);
+    check(|config| config.daemonize, &[("", false), ("-d", true), ("-dMC", true)]);
+    check(|config| config.core_dumps, &[("", false), ("-r", true)]);
+    check(|config| config.user.clone(), &[("", None), ("-u nobody", Some("nobody".into()))]);
+    check(|config| config.memory_file.clone(), &[("", None), ("-e /mnt/image", Some("/mnt/image".into()))]);
+    check(|config| config.pid_file.clone(), &[("", None), ("-P /run/x.pid", Some("/run/x.pid".into()))]);
+    check(
+        |config| config.protocol,
+        &[
+            ("", BindingProtocol::Auto),
+            ("-B auto", BindingProtocol::Auto),
+            ("--protocol=ascii", BindingProtocol::Ascii),
+            ("-B binary", BindingProtocol::Binary),
+        ],
+    );
+    check(
+        |config| (config.prefix_delimiter, config.detail_enabled),
+        &[("", (b':', false)), ("-D :", (b':', true)), ("-D -", (b'-', true)), ("-D/", (b'/', true))],
+    );
+    check(|config| config.udp_port, &[("", 0), ("-U 0", 0), ("-U0 -N 0", 0)]);
+    check_refused(&[
+        ("-B foo", 64, "Invalid value for binding protocol: foo -- should be one of auto, binary, or ascii"),
+        ("-D ''", 1, "No delimiter specified"),
+        ("-D ab", 64, "-D takes a single character"),
+    ]);
+}
+
+#[test]
+fn long_forms_are_memcacheds() {
+    let config = good(
+        "--port=1 --unix-mask=770 --enable-shutdown --listen=::1 --daemon --enable-coredumps --user=u \
+         --memory-limit=128 --disable-evictions --conn-limit=9 --lock-memory --pidfile=p --slab-growth-factor=1.5 \
+         --slab-min-size=32 --enable-largepages --threads=1 --max-reqs-per-event=7 --disable-cas \
+         --listen-backlog=3 --protocol=auto --max-item-size=4m --disable-flush-all --disable-dumping \
+         --disable-watch --udp-port=0 --napi-ids=0 --extended=modern,idle_timeout=5",
+    );
+    assert_eq!(config.listen, [Listen::Host { host: "::1".into(), port: 1 }]);
+    assert_eq!((config.connections_max, config.requests_per_event, config.idle_timeout_seconds), (9, 7, 5));
+}
+
+#[test]
+fn where_it_listens() {
+    let host = |host: &str, port| Listen::Host { host: host.into(), port };
+    let unix = |mask| vec![Listen::Unix { path: "/tmp/s".into(), mask }];
+    check(
+        |config| config.listen.clone(),
+        &[
+            ("-p 1", vec![Listen::Loopback { port: 1 }]),
+            ("-p -1", vec![Listen::Loopback { port: 0 }]),
+            ("-l *", vec![Listen::Any { port: 11211 }]),
+            ("-l *:5 -p 1", vec![Listen::Any { port: 5 }]),
+            ("-l 127.0.0.1 -p 1", vec![host("127.0.0.1", 1)]),
+            ("-l 127.0.0.1 -p -1", vec![host("127.0.0.1", 0)]),
+            ("-l 127.0.0.1:0", vec![host("127.0.0.1", 0)]),
+            ("-l 127.0.0.1:-1", vec![host("127.0.0.1", 0)]),
+            ("-l ::1", vec![host("::1", 11211)]),
+            ("-l [::1]", vec![host("::1", 11211)]),
+            ("-l [::1]:7,localhost:8;a", vec![host("::1", 7), host("localhost", 8), host("a", 11211)]),
+            ("-l a -l b:1 -l a", vec![host("a", 11211), host("b", 1)]),
+            // memcached looks for repeats by substring, and would lose the second.
+            ("-l 10.0.0.11 -l 10.0.0.1", vec![host("10.0.0.11", 11211), host("10.0.0.1", 11211)]),
+            ("-l ,a,", vec![host("a", 11211)]),
+            ("-s /tmp/s", unix(0o700)),
+            ("-s /tmp/s -a 777", unix(0o777)),
+            ("-s /tmp/s -a 0660 -p 0", unix(0o660)),
+            ("-s /tmp/s -l a -p 4", unix(0o700)),
+        ],
+    );
+    check(
+        |config| config.warnings.len(),
+        &[("-s /tmp/s", 0), ("-s /tmp/s -p 0", 0), ("-s /tmp/s -p 1", 1), ("-s /tmp/s -l a", 1)],
+    );
+    check(
+        |config| config.udp_listen.clone(),
+        &[
+            ("", vec![]),
+            ("-U 0", vec![]),
+            ("-U 5", vec![Listen::Loopback { port: 5 }]),
+            ("-U -1 -p 6", vec![Listen::Loopback { port: 0 }]),
+            (
+                "-U 5 -p 0 -l 10.0.0.1,10.0.0.2:7,*",
+                vec![host("10.0.0.1", 5), host("10.0.0.2", 7), Listen::Any { port: 5 }],
+            ),
+            ("-U 5 -s /tmp/s", vec![]),
+        ],
+    );
+    check(
+        |config| (config.tcp_port, config.udp_port, config.listen.len()),
+        &[("-U 5", (5, 5, 1)), ("-U -1", (-1, -1, 1)), ("-U 5 -p 6", (6, 5, 1)), ("-U 5 -p 0", (0, 5, 0))],
+    );
+    check(
+        |config| config.udp_allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        &[
+            ("", "".to_owned()),
+            ("--udp-allow 10.0.0.0/8,::1 --udp-allow 192.0.2.1", "10.0.0.0/8 ::1/128 192.0.2.1/32".to_owned()),
+        ],
+    );
+    check(|config| config.tcp_port, &[("", 11211), ("-p -1", -1), ("-p 0 -s /tmp/s", 0), ("-p65535", 65535)]);
+    check(|config| config.interface.clone(), &[("", None), ("-l a,b -l c", Some("a,b,c".into()))]);
+    check_refused(&[
+        ("-p 70000", 64, "ERROR: Invalid port number 70000."),
+        ("-p -2", 64, "ERROR: Invalid port number -2."),
+        ("-p abc", 64, "ERROR: Invalid port number abc."),
+        ("-p -t", 64, "ERROR: Invalid port number -t."),
+        ("-p 0", 64, "-p 0 turns TCP off, and without -s or -U there is nothing to listen on"),
+        ("-U 70000", 64, "ERROR: Invalid port number 70000."),
+        ("-U x", 64, "ERROR: Invalid port number x."),
+        ("-U 1 -l ,,", 64, "-l needs an address"),
+        ("--udp-allow 10.0.0.0/33", 64, "--udp-allow takes addresses and networks, as 10.0.0.0/8: \"10.0.0.0/33\""),
+        ("-p 0 -l 127.0.0.1:5", 64, "-p 0 turns TCP off"),
+        ("-l ''", 64, "-l needs an address"),
+        ("-l ,,", 64, "-l needs an address"),
+        ("-l 127.0.0.1:", 71, "Invalid port number: \"\""),
+        ("-l 127.0.0.1:abc", 71, "Invalid port number: \"abc\""),
+        ("-l 127.0.0.1:99999", 71, "Invalid port number: \"99999\""),
+        ("-l [::1", 71, "Invalid IPV6 address: \"[::1\""),
+        ("-l [::1]x", 71, "Invalid IPV6 address: \"[::1]x\""),
+        ("-l :5", 71, "Invalid address: \":5\""),
+        ("-l []:5", 71, "Invalid address: \"[]:5\""),
+        ("-l notls:127.0.0.1", 71, "'notls' option is valid only when SSL is enabled"),
+        ("-l mtls:127.0.0.1:5", 71, "'mtls' option is valid only when SSL is enabled"),
+        ("-l proto[ascii]:127.0.0.1", 64, "-l proto"),
+        ("-l tag_a_127.0.0.1", 64, "-l tag_a"),
+        ("-a 999", 64, "-a takes permissions in octal"),
+        ("-a 7777", 64, "-a takes permissions in octal"),
+        ("-s ''", 64, "-s needs the path"),
+    ]);
+}
+
+#[test]
+fn addresses_to_bind() {
+    let text = |listen: Listen| {
+        let addresses = listen.resolve().expect("no name to look up");
+        addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(text(Listen::Loopback { port: 1 }), "127.0.0.1:1 [::1]:1");
+    assert_eq!(text(Listen::Any { port: 1 }), "0.0.0.0:1 [::]:1");
+    assert_eq!(text(Listen::Host { host: "10.0.0.1".into(), port: 1 }), "10.0.0.1:1");
+    assert_eq!(text(Listen::Host { host: "::1".into(), port: 1 }), "[::1]:1");
+    assert_eq!(text(Listen::Unix { path: "/tmp/s".into(), mask: 0o700 }), "");
+    assert_eq!(Listen::Host { host: "::1".into(), port: 1 }.to_string(), "[::1]:1");
+}
+
+#[test]
+fn extended_options() {
+    check(|config| config.slab_reassign, &[("", true), ("-o no_slab_reassign", false), ("-o slab_reassign=1", true)]);
+    check(
+        |config| config.slab_automove,
+        &[("", 1), ("-o slab_automove=2", 2), ("-o slab_automove", 1), ("-o no_slab_automove", 0)],
+    );
+    check(|config| config.slab_automove_ratio, &[("", 0.8), ("-o slab_automove_ratio=1", 1.0)]);
+    check(|config| config.slab_automove_free_ratio, &[("", 0.0), ("-o slab_automove_freeratio=0.1", 0.1)]);
+    check(
+        |config| (config.slab_reassign, config.slab_automove, config.lru_crawler),
+        &[("-o modern", (true, 1, true)), ("-o no_modern", (false, 0, false))],
+    );
+    check(
+        |config| (config.lru_maintainer, config.maxconns_fast),
+        &[("-o modern", (true, true)), ("-o no_modern", (false, false))],
+    );
+    check(|config| config.slab_automove_window_seconds, &[("", 10), ("-o slab_automove_window=3", 3)]);
+    check(|config| config.hash_power, &[("", None), ("-o hashpower=12", Some(12)), ("-o hashpower=32", Some(32))]);
+    check(
+        |config| config.slab_chunk_max_bytes,
+        &[
+            ("", 512 << 10),
+            ("-o slab_chunk_max=16384", 16 << 10),
+            ("-o slab_chunk_max=16", 16 << 10),
+            ("-o slab_chunk_max=1024", 1 << 20),
+            ("-o no_chunked_items", 1 << 20),
+            ("-I 2m -o no_chunked_items", 512 << 10),
+        ],
+    );
+    check(
+        |config| config.slab_sizes.clone(),
+        &[
+            ("", None),
+            ("-o slab_sizes=100-200-300", Some(vec![100, 200, 300])),
+            ("-o slab_sizes=48", Some(vec![48])),
+            ("-n 20 -o slab_sizes=40-60", Some(vec![40, 60])),
+        ],
+    );
+    check(|config| config.lru_crawler, &[("", true), ("-o no_lru_crawler", false)]);
+    check(|config| config.lru_crawler_sleep_micros, &[("", 100), ("-o lru_crawler_sleep=1000000", 1_000_000)]);
+    check(|config| config.lru_crawler_tocrawl, &[("", 0), ("-o lru_crawler_tocrawl=5", 5)]);
+    check(|config| config.maxconns_fast, &[("", true), ("-o no_maxconns_fast", false)]);
+    check(|config| config.lru_maintainer, &[("", true), ("-o no_lru_maintainer", false)]);
+    check(
+        |config| (config.hot_lru_percent, config.warm_lru_percent),
+        &[("", (20, 40)), ("-o hot_lru_pct=40", (40, 40)), ("-o hot_lru_pct=1,warm_lru_pct=79", (1, 79))],
+    );
+    check(|config| config.hot_max_factor, &[("", 0.2), ("-o hot_max_factor=5", 5.0)]);
+    check(|config| config.warm_max_factor, &[("", 2.0), ("-o warm_max_factor=0.5", 0.5)]);
+    check(|config| config.temporary_ttl_seconds, &[("", None), ("-o temporary_ttl=0", Some(0))]);
+    check(|config| config.idle_timeout_seconds, &[("", 0), ("-o idle_timeout=10", 10)]);
+    check(|config| config.watcher_logbuf_bytes, &[("", 256 << 10), ("-o watcher_logbuf_size=1", 1024)]);
+    check(|config| config.worker_logbuf_bytes, &[("", 64 << 10), ("-o worker_logbuf_size=2", 2048)]);
+    check(|config| config.read_buffers_limit_bytes, &[("", 0), ("-o read_buf_mem_limit=1", 1 << 20)]);
+    check(|config| config.track_sizes, &[("", false), ("-o track_sizes", true)]);
+    check(|config| config.tail_repair_time_seconds, &[("", 0), ("-o tail_repair_time=10", 10)]);
+    check(
+        |config| (config.idle_timeout_seconds, config.lru_crawler, config.hash_power),
+        &[("-o idle_timeout=3,no_lru_crawler -o hashpower=20,", (3, false, Some(20)))],
+    );
+}
+
+#[test]
+fn tls() {
+    let all = "-o ssl_chain_cert=c,ssl_key=k,ssl_ca_cert=a,ssl_verify_mode=2";
+    let file = |name: &str| Some(PathBuf::from(name));
+    check(
+        |config| config.tls_enabled,
+        &[("", false), ("-Z -o ssl_chain_cert=c", true), ("-o ssl_chain_cert=c", false)],
+    );
+    check(
+        |config| (config.tls.chain.clone(), config.tls.key.clone(), config.tls.authorities.clone()),
+        &[("", (None, None, None)), (all, (file("c"), file("k"), file("a")))],
+    );
+    check(
+        |config| (config.tls.verify, config.tls_verify_bits),
+        &[
+            ("", (Verify::None, 0)),
+            ("-o ssl_verify_mode=0", (Verify::None, 0)),
+            ("-o ssl_verify_mode=1", (Verify::Request, 1)),
+            ("-o ssl_verify_mode=2", (Verify::Require, 3)),
+            ("-o ssl_verify_mode=3", (Verify::Require, 7)),
+        ],
+    );
+    check(
+        |config| (config.tls.only_1_3, config.warnings.len()),
+        &[("", (false, 0)), ("-o ssl_min_version=0", (false, 1)), ("-o ssl_min_version=3", (true, 0))],
+    );
+    check(
+        |config| config.tls.key_format,
+        &[
+            ("-o ssl_keyformat=1", KeyFormat::Pem),
+            ("-o ssl_keyformat=PEM", KeyFormat::Pem),
+            ("-o ssl_keyformat=2", KeyFormat::Der),
+        ],
+    );
+    check(|config| config.tls_limits.seal_max, &[("", 64 << 10), ("-o ssl_wbuf_size=16", 16 << 10)]);
+    check(|config| config.tls.sessions_max > 0, &[("", false), ("-o ssl_session_cache", true)]);
+    check(|config| config.tls.ciphers.clone(), &[("-o ssl_ciphers=HIGH:!aNULL", Some("HIGH:!aNULL".into()))]);
+    check(|config| config.warnings.len(), &[(all, 1), ("-o ssl_kernel_tls", 1), ("-o ssl_session_cache", 0)]);
+    let mixed = format!("-Z {all} -l a:1,notls:b:2,btls:c,mtls:[::1]:3;mtls:*");
+    let verify = |config: &Config| config.listen.iter().map(|listen| config.verify(listen)).collect::<Vec<_>>();
+    check(
+        verify,
+        &[
+            (
+                &mixed,
+                vec![Some(Verify::Require), None, Some(Verify::None), Some(Verify::Require), Some(Verify::Require)],
+            ),
+            ("-Z -o ssl_chain_cert=c", vec![Some(Verify::None)]),
+            ("-Z -o ssl_chain_cert=c -s /tmp/s", vec![None]),
+            ("", vec![None]),
+        ],
+    );
+    check_refused(&[
+        ("-Z", 64, "Error loading the certificate chain: "),
+        ("-Z -o ssl_chain_cert=c,ssl_verify_mode=1", 64, "certificates of clients cannot be verified"),
+        ("-Z -o ssl_chain_cert=c -l mtls:a", 64, "certificates of clients cannot be verified"),
+        ("-o ssl_chain_cert", 1, "Missing ssl_chain_cert argument"),
+        ("-o ssl_verify_mode", 1, "Missing ssl_verify_mode argument"),
+        ("-o ssl_verify_mode=4", 1, "Invalid ssl_verify_mode. Use help to see valid options."),
+        ("-o ssl_verify_mode=x", 1, "could not parse argument to ssl_verify_mode"),
+        ("-o ssl_min_version=4", 1, "Invalid ssl_min_version. Use help to see valid options."),
+        ("-o ssl_keyformat=x", 1, "could not parse argument to ssl_keyformat"),
+        ("-o ssl_keyformat=ENGINE", 64, "-o ssl_keyformat=ENGINE: there are no engines"),
+        ("-o ssl_wbuf_size=x", 1, "could not parse argument to ssl_wbuf_size"),
+        ("-o ssl_wbuf_size=0", 1, "could not parse argument to ssl_wbuf_size"),
+        ("-o ssl_nosuch=1", 1, "Illegal suboption \"ssl_nosuch=1\""),
+    ]);
+}
+
+#[test]
+fn what_changes_nothing_is_accepted_with_a_warning_or_was_nothing_in_memcached_either() {
+    check(
+        |config| config.warnings.len(),
+        &[
+            ("-o modern,inline_ascii_resp,no_inline_ascii_resp,maxconns_fast", 0),
+            ("-o no_drop_privileges,relaxed_privileges,sock_cookie_id=0", 0),
+            ("-o ''", 0),
+            ("-o drop_privileges", 1),
+            ("-o hash_algorithm=xxh3", 1),
+            ("-o hash_algorithm=jenkins,tail_repair_time=10", 2),
+            ("-o resp_obj_mem_limit", 1),
+            ("-o resp_obj_mem_limit=5,watcher_logbuf_size=1,worker_logbuf_size=1", 1),
+            ("-o no_chunked_items", 1),
+            ("-o slab_chunk_max=512", 1),
+            ("-o slab_chunk_max=64", 0),
+            ("-o slab_sizes=100-65537", 1),
+            ("-o slab_sizes=100-65536", 0),
+            ("-t 64", 0),
+            ("-t 65", 1),
+        ],
+    );
+}
+
+#[test]
+fn extended_options_are_refused_in_memcacheds_words() {
+    check_refused(&[
+        ("-o foo", 1, "Illegal suboption \"foo\""),
+        ("-o foo=1", 1, "Illegal suboption \"foo=1\""),
+        ("-o ,", 1, "Illegal suboption \"\""),
+        ("-o modern,,modern", 1, "Illegal suboption \"\""),
+        ("-o modern -o foo", 1, "Illegal suboption \"foo\""),
+        ("-o lru_crawler=0", 1, "lru_crawler takes no value"),
+        ("-o hashpower", 1, "Missing numeric argument for hashpower"),
+        ("-o hashpower=11", 1, "Initial hashtable multiplier of 11 is too low"),
+        ("-o hashpower=33", 1, "Initial hashtable multiplier of 33 is too high"),
+        ("-o hash_algorithm", 1, "Missing hash_algorithm argument"),
+        ("-o hash_algorithm=foo", 1, "Unknown hash_algorithm option (jenkins, murmur3, xxh3)"),
+        ("-o slab_automove=3", 1, "slab_automove must be between 0 and 2"),
+        ("-o slab_automove=-1", 1, "slab_automove must be between 0 and 2"),
+        ("-o slab_automove_ratio", 1, "Missing slab_automove_ratio argument"),
+        ("-o slab_automove_ratio=0", 1, "slab_automove_ratio must be > 0 and < 1"),
+        ("-o slab_automove_ratio=1.1", 1, "slab_automove_ratio must be > 0 and < 1"),
+        ("-o slab_automove_freeratio=1", 1, "slab_automove_freeratio must be > 0 and < 1"),
+        ("-o slab_automove_window=2", 1, "slab_automove_window must be > 2"),
+        ("-o slab_automove_window=1801", 1, "slab_automove_window must be > 2 and at most 1800"),
+        ("-o slab_chunk_max", 1, "Missing slab_chunk_max argument"),
+        ("-o slab_chunk_max=abc", 1, "could not parse argument to slab_chunk_max"),
+        ("-o slab_chunk_max=0", 1, "could not parse argument to slab_chunk_max"),
+        ("-o slab_chunk_max=300", 64, "-I (item_size_max: 1048576) must be evenly divisible by slab_chunk_max"),
+        ("-I 4m -o slab_chunk_max=2097152", 64, "slab_chunk_max (bytes: 2097152) must divide evenly into 1048576"),
+        ("-o slab_sizes", 1, "Missing slab_sizes argument"),
+        ("-o slab_sizes=", 64, "slab_sizes needs sizes"),
+        ("-o slab_sizes=300-200", 64, "slab size 200 cannot be lower than or equal to a previous class size"),
+        ("-o slab_sizes=100-108", 64, "slab size 108 must be at least 8 bytes larger than previous class"),
+        ("-o slab_sizes=47-200", 64, "slab size 47 is out of valid range"),
+        ("-o slab_sizes=100-524289", 64, "slab size 524289 is out of valid range"),
+        ("-o slab_sizes=100-abc", 64, "slab size abc is out of valid range"),
+        ("-o lru_crawler_sleep", 1, "Missing lru_crawler_sleep value"),
+        ("-o lru_crawler_sleep=1000001", 1, "LRU crawler sleep must be between 0 and 1 second"),
+        ("-o lru_crawler_tocrawl", 1, "Missing lru_crawler_tocrawl value"),
+        ("-o lru_crawler_tocrawl=-1", 1, "lru_crawler_tocrawl takes a numeric 32bit value"),
+        ("-o hot_lru_pct=0", 1, "hot_lru_pct must be > 1 and < 80"),
+        ("-o hot_lru_pct=80", 1, "hot_lru_pct must be > 1 and < 80"),
+        ("-o hot_lru_pct=41", 64, "hot_lru_pct + warm_lru_pct cannot be more than 80% combined"),
+        ("-o warm_lru_pct=61", 64, "hot_lru_pct + warm_lru_pct cannot be more than 80% combined"),
+        ("-o hot_max_factor=0", 1, "hot_max_factor must be > 0"),
+        ("-o warm_max_factor=-1", 1, "warm_max_factor must be > 0"),
+        ("-o temporary_ttl", 1, "Missing temporary_ttl argument"),
+        ("-o temporary_ttl=-1", 1, "temporary_ttl takes a number of seconds"),
+        ("-o idle_timeout", 1, "Missing numeric argument for idle_timeout"),
+        ("-o idle_timeout=-1", 1, "idle_timeout takes a number of seconds"),
+        ("-o watcher_logbuf_size=abc", 1, "could not parse argument to watcher_logbuf_size"),
+        ("-o worker_logbuf_size", 1, "Missing worker_logbuf_size argument"),
+        ("-o read_buf_mem_limit=-1", 1, "could not parse argument to read_buf_mem_limit"),
+        ("-o tail_repair_time=9", 1, "Cannot set tail_repair_time to less than 10 seconds"),
+    ]);
+    let sizes = |count: usize| {
+        let sizes: Vec<String> = (0..count).map(|index| (104 + 16 * index).to_string()).collect();
+        format!("-o slab_sizes={}", sizes.join("-"))
+    };
+    assert_eq!(good(&sizes(62)).slab_sizes.map(|sizes| sizes.len()), Some(62));
+    check_refused(&[(&sizes(63), 64, "too many slab classes specified")]);
+}
+
+#[test]
+fn what_is_not_built_is_refused() {
+    check_refused(&[
+        ("-N 4", 64, "-N: workers by NAPI id are not built yet"),
+        ("-o no_hashexpand", 64, "-o no_hashexpand: "),
+        ("-o sock_cookie_id=5", 64, "-o sock_cookie_id=5: "),
+        ("-o sock_cookie_id", 64, "-o sock_cookie_id: "),
+        ("-o ext_path=/mnt/x:1G", 64, "-o ext_path=/mnt/x:1G: there is no disk tier"),
+        ("-o proxy_config=x", 64, "-o proxy_config=x: there is no proxy"),
+    ]);
+}
+
+#[test]
+fn unknown_flags_are_refused_as_getopt_and_memcached_do() {
+    let unknown = [
+        ("-Q", "invalid option -- 'Q'"),
+        ("-v2", "invalid option -- '2'"),
+        ("-M=3", "invalid option -- '='"),
+        ("--nosuch", "unrecognized option '--nosuch'"),
+        ("-p", "option requires an argument -- 'p'"),
+        ("-vp", "option requires an argument -- 'p'"),
+        ("--port", "option '--port' requires an argument"),
+    ];
+    for (words, what) in unknown {
+        let exit = line(words).expect_err(words);
+        assert_eq!(exit.text, format!("corecached: {what}\nIllegal argument \"?\""));
+        assert!(exit.code == 1 && !exit.to_stdout, "{words}");
+    }
+    check_refused(&[("extra", 64, "unexpected argument 'extra'")]);
+}
+
+#[test]
+fn help_and_version_begin_as_the_name_says() {
+    let first = |words: &str| {
+        let exit = parse(words.split(' ').map(OsString::from).collect(), &HERE).expect_err("asked for information");
+        assert!(exit.to_stdout && exit.code == 0, "{words}");
+        exit.text.lines().next().expect("not empty").to_owned()
+    };
+    let ours = format!("corecached {} (memcached 1.6.45 protocol)", env!("CARGO_PKG_VERSION"));
+    for flag in ["-h", "--help", "-V", "--version", "-i", "--license", "-t 0 -h"] {
+        assert_eq!(first(&format!("/usr/bin/memcached {flag}")), "memcached 1.6.45");
+        assert_eq!(first(&format!("target/release/corecached {flag}")), ours);
+    }
+}
+
+#[test]
+fn the_help_names_every_flag_and_every_word() {
+    let help = help();
+    for letter in "psaAlrdumMckvhiVPfnLDtRCbIFXWUBSYZeNo".chars() {
+        assert!(help.contains(&format!("  -{letter}")), "-{letter}");
+    }
+    // The words of the table at the top of config.rs.
+    let source = include_str!("../config.rs");
+    let rows = source.lines().filter(|line| line.starts_with("//! | `-o`"));
+    let words = rows.flat_map(|row| row.split('`').skip(3).step_by(2)).flat_map(str::split_ascii_whitespace);
+    let mut count = 0;
+    for word in words {
+        let switched_on = word.strip_prefix("no_").is_some_and(|word| help.contains(word));
+        assert!(help.contains(word) || switched_on, "{word}");
+        count += 1;
+    }
+    assert!(count > 45, "{count}");
+}
+
+#[test]
+fn clap_finds_no_fault_with_the_flags() {
+    command().debug_assert();
+}
