@@ -19,6 +19,7 @@ mod authentication;
 mod clients;
 mod connections;
 mod conversations;
+mod differential;
 mod dumps;
 mod limits;
 mod memccapable;

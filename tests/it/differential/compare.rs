@@ -1,0 +1,209 @@
+//! One reply against what it must be: byte for byte, but for CAS values, which each server makes up for itself, and for
+//! times, in which a second may pass.
+
+use std::collections::BTreeMap;
+
+use super::differences;
+use super::frame::Request;
+
+/// Seconds by which clocks of two servers, started one after the other, may disagree.
+const SECONDS_APART_MAX: i64 = 4;
+
+/// The same for the last access, which memcached may note once a minute only.
+const IDLE_SECONDS_APART_MAX: i64 = 60 + SECONDS_APART_MAX;
+
+/// The CAS values that both servers gave to the same states of keys.
+#[derive(Debug, Default)]
+pub(super) struct CasPairs {
+    by_key: BTreeMap<Vec<u8>, Vec<(u64, u64)>>,
+}
+
+impl CasPairs {
+    /// The last ones that were seen of a key: ours and theirs.
+    pub(super) fn last(&self, key: &[u8]) -> Option<(u64, u64)> {
+        self.by_key.get(key).and_then(|pairs| pairs.last().copied())
+    }
+
+    /// Notes that our value stands for theirs, unless one of them is known to stand for another.
+    fn agree(&mut self, key: &[u8], ours: u64, theirs: u64) -> bool {
+        if ours == 0 || theirs == 0 {
+            return ours == theirs;
+        }
+        let pairs = self.by_key.entry(key.to_vec()).or_default();
+        if let Some(known) = pairs.iter().position(|pair| pair.0 == ours || pair.1 == theirs) {
+            let agree = pairs[known] == (ours, theirs);
+            let last = pairs.remove(known);
+            pairs.push(last);
+            return agree;
+        }
+        pairs.push((ours, theirs));
+        true
+    }
+}
+
+/// Length of our reply at the start of `ours` if it is what `theirs` demands.
+pub(super) fn matching(request: &Request, theirs: &[u8], ours: &[u8], pairs: &mut CasPairs) -> Option<usize> {
+    let words = request.words();
+    let key = words.get(1).copied().unwrap_or_default();
+    match request.command() {
+        "gets" | "gats" => values(theirs, ours, pairs),
+        "mg" | "ms" | "md" | "ma" => meta(request, key, theirs, ours, pairs),
+        "me" => meta_debug(request, key, theirs, ours, pairs),
+        "stats" if theirs.starts_with(b"STAT ") => names(request, theirs, ours),
+        _ => ours.starts_with(theirs).then_some(theirs.len()),
+    }
+}
+
+/// The first line of both, without `\r\n`, and the rest of both.
+type Lines<'a> = ((&'a [u8], &'a [u8]), (&'a [u8], &'a [u8]));
+
+fn first_lines<'a>(theirs: &'a [u8], ours: &'a [u8]) -> Option<Lines<'a>> {
+    let split = |bytes: &'a [u8]| {
+        let end = bytes.windows(2).position(|pair| pair == b"\r\n")?;
+        Some((&bytes[..end], &bytes[end + 2..]))
+    };
+    Some((split(theirs)?, split(ours)?))
+}
+
+fn number(word: &[u8]) -> Option<u64> {
+    str::from_utf8(word).ok()?.parse().ok()
+}
+
+/// `VALUE <key> <flags> <bytes> <cas>`, any number of them, and what follows.
+fn values(theirs: &[u8], ours: &[u8], pairs: &mut CasPairs) -> Option<usize> {
+    let (mut their_rest, mut our_rest) = (theirs, ours);
+    while their_rest.starts_with(b"VALUE ") {
+        // A key may hold anything but a space and a newline, so the words are those of the whole line up to `\n`.
+        let line = |bytes: &[u8]| bytes.iter().position(|&byte| byte == b'\n').map(|end| end + 1);
+        let (their_line, our_line) = (&their_rest[..line(their_rest)?], &our_rest[..line(our_rest)?]);
+        let split = |line: &[u8]| line.iter().rposition(|&byte| byte == b' ').unwrap_or_default();
+        let (their_head, their_cas) = their_line.split_at(split(their_line));
+        let (our_head, our_cas) = our_line.split_at(split(our_line));
+        let cas = |word: &[u8]| number(word.strip_prefix(b" ")?.strip_suffix(b"\r\n")?);
+        let mut words = their_head.split(|&byte| byte == b' ').skip(1);
+        let key = words.next()?;
+        let len = number(words.last()?)? as usize + 2;
+        if their_head != our_head || !pairs.agree(key, cas(our_cas)?, cas(their_cas)?) {
+            return None;
+        }
+        their_rest = &their_rest[their_line.len()..];
+        our_rest = &our_rest[our_line.len()..];
+        if their_rest.get(..len)? != our_rest.get(..len)? {
+            return None;
+        }
+        (their_rest, our_rest) = (&their_rest[len..], &our_rest[len..]);
+    }
+    our_rest.starts_with(their_rest).then(|| ours.len() - our_rest.len() + their_rest.len())
+}
+
+fn meta(request: &Request, key: &[u8], theirs: &[u8], ours: &[u8], pairs: &mut CasPairs) -> Option<usize> {
+    if theirs.is_empty() {
+        return Some(0);
+    }
+    // What is sent in base64 is another key.
+    let key = &if request.flag(b'b').is_some() { [b"b ", key].concat() } else { key.to_vec() }[..];
+    if theirs.windows(6).take(20).any(|bytes| bytes == b"_ERROR") {
+        return ours.starts_with(theirs).then_some(theirs.len());
+    }
+    let ((their_line, their_rest), (our_line, our_rest)) = first_lines(theirs, ours)?;
+    let their_words: Vec<&[u8]> = their_line.split(|&byte| byte == b' ').collect();
+    let our_words: Vec<&[u8]> = our_line.split(|&byte| byte == b' ').collect();
+    if their_words.len() != our_words.len() {
+        return None;
+    }
+    for (index, (&their_word, &our_word)) in their_words.iter().zip(&our_words).enumerate() {
+        let asked = |letter| request.flag(letter).is_some();
+        let equal = match (index, their_word, our_word) {
+            (1.., [b'c', their_cas @ ..], [b'c', our_cas @ ..]) if asked(b'c') => {
+                let (ours, theirs) = (number(our_cas)?, number(their_cas)?);
+                // What was given explicitly is what comes back.
+                let explicit =
+                    request.flag(b'E').and_then(|flag| number(&flag[1..])).filter(|_| changed(request, ours));
+                explicit.is_none_or(|explicit| explicit == ours) && pairs.agree(key, ours, theirs)
+            }
+            (1.., [b't', their_time @ ..], [b't', our_time @ ..]) if asked(b't') => {
+                close(their_time, our_time, SECONDS_APART_MAX)
+            }
+            (1.., [b'l', their_time @ ..], [b'l', our_time @ ..]) if asked(b'l') => {
+                close(their_time, our_time, IDLE_SECONDS_APART_MAX)
+            }
+            _ => their_word == our_word,
+        };
+        if !equal {
+            return None;
+        }
+    }
+    let done = ours.len() - our_rest.len();
+    our_rest.starts_with(their_rest).then_some(done + their_rest.len())
+}
+
+/// Whether a CAS that came back is that of a change: `mg` only creates, and failures show 0.
+fn changed(request: &Request, cas: u64) -> bool {
+    matches!(request.command(), "ms" | "ma") && cas != 0
+}
+
+/// Two times of which one may be a little later; -1 is never. What is over shows as almost 2^32, and how long it has
+/// been over is up to each server.
+fn close(theirs: &[u8], ours: &[u8], apart: i64) -> bool {
+    const OVER: i64 = 1 << 31;
+    let time = |word: &[u8]| str::from_utf8(word).ok()?.parse::<i64>().ok();
+    match (time(theirs), time(ours)) {
+        (Some(theirs), Some(ours)) if theirs >= OVER && ours >= OVER => theirs < OVER * 2 && ours < OVER * 2,
+        (Some(theirs), Some(ours)) if theirs >= 0 && ours >= 0 => (theirs - ours).abs() <= apart,
+        _ => theirs == ours,
+    }
+}
+
+/// `ME <key> exp= la= cas= fetch= cls= size=`
+fn meta_debug(request: &Request, key: &[u8], theirs: &[u8], ours: &[u8], pairs: &mut CasPairs) -> Option<usize> {
+    if !theirs.starts_with(b"ME ") {
+        return ours.starts_with(theirs).then_some(theirs.len());
+    }
+    let ((their_line, their_rest), (our_line, our_rest)) = first_lines(theirs, ours)?;
+    let their_words: Vec<&[u8]> = their_line.split(|&byte| byte == b' ').collect();
+    let our_words: Vec<&[u8]> = our_line.split(|&byte| byte == b' ').collect();
+    if their_words.len() != our_words.len() || !their_rest.is_empty() {
+        return None;
+    }
+    let key = &if request.flag(b'b').is_some() { [b"b ", key].concat() } else { key.to_vec() }[..];
+    for (their_word, our_word) in their_words.iter().zip(&our_words) {
+        let value = |word: &'_ [u8], name: &str| word.strip_prefix(name.as_bytes()).map(<[u8]>::to_vec);
+        let pair = |name| value(their_word, name).zip(value(our_word, name));
+        let equal = if let Some((theirs, ours)) = pair("exp=") {
+            close(&theirs, &ours, SECONDS_APART_MAX)
+        } else if let Some((theirs, ours)) = pair("la=") {
+            close(&theirs, &ours, IDLE_SECONDS_APART_MAX)
+        } else if let Some((theirs, ours)) = pair("cas=") {
+            pairs.agree(key, number(&ours)?, number(&theirs)?)
+        } else if pair("cls=").or_else(|| pair("size=")).is_some() {
+            // Classes and sizes are those of each server's memory.
+            true
+        } else {
+            their_word == our_word
+        };
+        if !equal {
+            return None;
+        }
+    }
+    Some(ours.len() - our_rest.len())
+}
+
+/// `STAT` lines are compared as a set of names, with those that are known to be of one version only left out; names of
+/// classes (`items:3:age`) without their numbers, as each server has classes of its own.
+fn names(request: &Request, theirs: &[u8], ours: &[u8]) -> Option<usize> {
+    let end = ours.windows(5).position(|bytes| bytes == b"END\r\n")? + 5;
+    let words = request.words();
+    let of_classes = matches!(words.get(1), Some(&(b"items" | b"slabs")));
+    if of_classes {
+        // There may be none, or none of those that one server had to use.
+        return Some(end);
+    }
+    let names = |text: &[u8]| -> Vec<String> {
+        let lines = String::from_utf8_lossy(text);
+        let names = lines.lines().map(|line| line.split(' ').nth(1).unwrap_or(line).to_owned());
+        names
+            .filter(|name| !differences::NAMES.iter().any(|(names, _)| names.split(' ').any(|other| other == name)))
+            .collect()
+    };
+    (names(theirs) == names(&ours[..end])).then_some(end)
+}

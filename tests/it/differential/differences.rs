@@ -1,0 +1,425 @@
+//! What memcached 1.6.18 is known to answer otherwise than 1.6.45, whose rules corecached follows. A row says which
+//! requests it is about, as narrowly as can be, and how to learn from 1.6.18 what 1.6.45 would answer: by asking it
+//! something else, by asking it more, or, where the reply does not depend on what is stored, not at all. So a row
+//! excuses nothing: it says what must come instead. A row that is never of use fails the long run.
+
+use super::frame::{self, KEY_MAX, Request, WORDS_MAX};
+
+/// Asks memcached something, for a row that needs to know more.
+pub(super) type Ask<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<u8>;
+
+/// A row of the table.
+pub(super) struct Difference {
+    pub(super) reason: &'static str,
+    pub(super) rule: Rule,
+}
+
+pub(super) enum Rule {
+    /// 1.6.45 says this; 1.6.18 is not asked.
+    Says(fn(&Request) -> Option<&'static str>),
+    /// 1.6.18 is asked this instead. What earlier rows have made of the request is what later ones see.
+    Ask(fn(&Request, Ask<'_>) -> Option<Request>),
+    /// What 1.6.18 replied is put right: given the request as it was, as it was asked, and the reply.
+    Rewrite { applies: fn(&Request) -> bool, rewrite: fn(&Request, &Request, Vec<u8>, Ask<'_>) -> Vec<u8> },
+}
+
+use Rule::{Ask as AskInstead, Rewrite, Says};
+
+const ERROR: &str = "ERROR\r\n";
+const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
+
+/// Names of `stats` and `stats settings` that only one of the two versions has.
+pub(super) const NAMES: &[(&str, &str)] = &[
+    ("slab_reassign_evictions_nomem slab_reassign_busy_nomem", "it has another name since"),
+    ("slab_reassign_last_busy_status client_flags_size", "1.6.18 does not have it yet"),
+    ("ext_item_size ext_item_age ext_low_ttl ext_recache_rate ext_wbuf_size", "Debian's has a disk tier"),
+    ("ext_compact_under ext_drop_under ext_max_sleep ext_max_frag ext_drop_unread", "Debian's has a disk tier"),
+    ("slab_automove_freeratio", "Debian's has a disk tier"),
+    ("ssl_enabled ssl_chain_cert ssl_key ssl_verify_mode ssl_keyformat ssl_ciphers", "Debian's has TLS"),
+    ("ssl_ca_cert ssl_wbuf_size ssl_session_cache ssl_kernel_tls ssl_min_version", "Debian's has TLS"),
+];
+
+/// The table. The first row that says something ends it.
+pub(super) const DIFFERENCES: &[Difference] = &[
+    Difference {
+        reason: "1.6.18 ends a line at a NUL: another byte stands for it",
+        rule: AskInstead(|request, _| {
+            let line: Vec<u8> =
+                request.line().iter().map(|&byte| if byte == 0 { STANDS_FOR_NUL } else { byte }).collect();
+            (line != request.line()).then(|| Request::of(&line, request.rest()))
+        }),
+    },
+    Difference {
+        reason: "1.6.18 says ERROR to a line of less than two bytes",
+        rule: Says(|request| (request.line().len() < 2).then_some(BAD_FORMAT)),
+    },
+    Difference {
+        reason: "1.6.18 takes no offence at spaces before a command on keys",
+        rule: Says(|request| {
+            let words = request.words();
+            let command = str::from_utf8(words.first()?).ok()?;
+            let refused = words_wanted(command) > 0 && command != "verbosity"
+                || matches!(command, "mn" | "me" | "stats" | "version" | "quit" | "watch");
+            (request.line()[0] == b' ' && refused).then_some(if request.noreply() { "" } else { ERROR })
+        }),
+    },
+    Difference {
+        reason: "1.6.18 says ERROR where a mandatory word is missing",
+        rule: Says(|request| (request.words().len() < words_wanted(request.command())).then_some(BAD_FORMAT)),
+    },
+    Difference {
+        reason: "1.6.18 honours noreply, and takes more for a number, where the length is none",
+        rule: Says(|request| {
+            let bad = request.is_storage() && frame::value_len(request.words()[4]).is_none();
+            bad.then_some(BAD_FORMAT)
+        }),
+    },
+    Difference {
+        reason: "1.6.18 reads the value as a command where the rest of the line is wrong",
+        rule: Says(|request| {
+            let words = request.words();
+            let wrong = request.is_storage()
+                && (words[1].len() > KEY_MAX
+                    || !frame::is_unsigned(words[2])
+                    || !frame::is_signed(words[3])
+                    || request.command() == "cas" && !words.get(5).is_some_and(|cas| frame::is_unsigned(cas)));
+            wrong.then_some(if request.noreply() { "" } else { BAD_FORMAT })
+        }),
+    },
+    Difference {
+        reason: "1.6.18 says ERROR to surplus words",
+        rule: AskInstead(|request, _| {
+            let most = match request.command() {
+                "cas" => 7,
+                "set" | "add" | "replace" | "append" | "prepend" => 6,
+                "incr" | "decr" | "touch" => 4,
+                "flush_all" | "verbosity" => 3,
+                _ => return None,
+            };
+            let words = request.words();
+            let all = request.line().split(|&byte| byte == b' ').filter(|word| !word.is_empty()).count();
+            (all > most).then(|| {
+                let mut kept = words[..most - 1].to_vec();
+                kept.extend(request.noreply().then_some(&b"noreply"[..]));
+                Request::of(&kept.join(&b' '), request.rest())
+            })
+        }),
+    },
+    Difference {
+        reason: "1.6.18 takes more for a number in gat",
+        rule: Says(|request| {
+            let is_gat = matches!(request.command(), "gat" | "gats");
+            (is_gat && !is_plain(request.words()[1])).then_some("CLIENT_ERROR invalid exptime argument\r\n")
+        }),
+    },
+    Difference {
+        reason: "1.6.18 has another complaint about a flag that is neither letter nor digit",
+        rule: Says(|request| (request.is_meta() && !request.flags_have_letters()).then_some(BAD_FORMAT)),
+    },
+    Difference {
+        reason: "1.6.18 takes more for the length of ms",
+        rule: Says(|request| {
+            let bad =
+                request.command() == "ms" && request.words().get(2).is_some_and(|len| frame::value_len(len).is_none());
+            bad.then_some(BAD_FORMAT)
+        }),
+    },
+    Difference {
+        reason: "1.6.18 takes one flag less: the last one is left out, as an earlier one is wrong",
+        rule: AskInstead(|request, _| {
+            let words = request.words();
+            let most = request.is_meta() && request.command() != "me" && words.len() == META_WORDS_MAX;
+            most.then(|| Request::of(&words[..META_WORDS_MAX - 1].join(&b' '), request.rest()))
+        }),
+    },
+    Difference {
+        reason: "1.6.18 has fetched and touched what stands before a key that is too long: here, what is refused does nothing",
+        rule: Says(|request| {
+            let keys = match request.command() {
+                "get" | "gets" => 1,
+                "gat" | "gats" => 2,
+                _ => return None,
+            };
+            let mut words = request.line().split(|&byte| byte == b' ').filter(|word| !word.is_empty()).skip(keys);
+            words.any(|key| key.len() > KEY_MAX).then_some(BAD_FORMAT)
+        }),
+    },
+    Difference {
+        reason: "1.6.18 takes more for a number in flush_all",
+        rule: Says(|request| {
+            let words = request.words();
+            let argument = words.get(1).filter(|_| words[0] == b"flush_all")?;
+            let good = is_plain(argument) || *argument == b"noreply" && words.len() == 2;
+            let said = if request.noreply() { "" } else { "CLIENT_ERROR invalid exptime argument\r\n" };
+            (!good).then_some(said)
+        }),
+    },
+    Difference {
+        reason: "1.6.18 has no window and no free ratio for the mover of pages",
+        rule: Says(|request| {
+            matches!(request.line(), b"slabs automove window 20" | b"slabs automove freeratio 0.1").then_some("OK\r\n")
+        }),
+    },
+    Difference {
+        reason: "1.6.18 says ERROR: shutdown",
+        rule: Rewrite {
+            applies: |request| request.words().first() == Some(&&b"shutdown"[..]),
+            rewrite: |_, _, reply, _| {
+                let is_it = reply == b"ERROR: shutdown not enabled\r\n";
+                if is_it { b"SERVER_ERROR: shutdown not enabled\r\n".to_vec() } else { reply }
+            },
+        },
+    },
+    Difference {
+        reason: "1.6.18 has other words for too many flags",
+        rule: Says(|request| {
+            let many = request.is_meta() && request.words().len() > META_WORDS_MAX;
+            match request.command() {
+                "ma" if many => Some("CLIENT_ERROR invalid or duplicate flag\r\n"),
+                "mg" | "ms" | "md" if many && request.words()[1].len() <= KEY_MAX => {
+                    Some("CLIENT_ERROR options flags are too long\r\n")
+                }
+                _ => None,
+            }
+        }),
+    },
+    Difference {
+        reason: "1.6.18 has other words for a key that is too long in ma",
+        rule: Says(|request| {
+            let long = request.command() == "ma" && request.words()[1].len() > KEY_MAX;
+            long.then_some("CLIENT_ERROR invalid or duplicate flag\r\n")
+        }),
+    },
+    Difference {
+        reason: "1.6.18 reads the value as a command where the key of ms is too long",
+        rule: Says(|request| {
+            let long = request.command() == "ms" && request.words()[1].len() > KEY_MAX;
+            (long && !request.rest().is_empty()).then_some(BAD_FORMAT)
+        }),
+    },
+    Difference {
+        reason: "1.6.18 has no E: there it makes up the number itself",
+        rule: AskInstead(|request, _| {
+            replace_flag(request, b'E', |explicit| {
+                if frame::is_unsigned(&explicit[1..]) {
+                    return ignored(request);
+                }
+                // A bad one is as bad as another number that is none.
+                let other = b"CTNR".iter().find(|letter| request.flag(**letter).is_none());
+                vec![*other.unwrap_or(&b'C'), b'x']
+            })
+        }),
+    },
+    Difference {
+        reason: "1.6.18 has no x; but for md it means nothing",
+        rule: AskInstead(|request, _| replace_flag(request, b'x', |_| ignored(request))),
+    },
+    Difference {
+        reason: "since 1.6.18 only the first byte of a mode counts",
+        rule: AskInstead(|request, _| {
+            let mode = request.flag(b'M').filter(|mode| mode.len() != 2)?.to_vec();
+            replace_flag(request, b'M', |_| if mode.len() == 1 { b"M!".to_vec() } else { mode[..2].to_vec() })
+        }),
+    },
+    Difference {
+        reason: "1.6.18 takes a C in mg, and ignores it",
+        rule: AskInstead(|request, ask| {
+            let compare = request.flag(b'C').filter(|_| request.command() == "mg")?.to_vec();
+            let compare = str::from_utf8(&compare[1..]).ok()?.parse::<u64>().ok()?;
+            let found = meta_debug(request, ask);
+            let cas = format!(" cas={compare} ");
+            let withheld = found.windows(cas.len()).any(|bytes| bytes == cas.as_bytes());
+            withheld.then(|| replace_flag(request, b'v', |_| ignored(request))).flatten()
+        }),
+    },
+    Difference {
+        reason: "1.6.18 has the same words for every mistake in md",
+        rule: Rewrite {
+            applies: |request| request.command() == "md",
+            rewrite: |_, asked, reply, ask| {
+                if reply != b"CLIENT_ERROR invalid or duplicate flag\r\n" {
+                    return reply;
+                }
+                ask(&[b"mg", &asked.bytes[2..]].concat())
+            },
+        },
+    },
+    Difference {
+        reason: "1.6.18 has no N in ms: it makes nothing where nothing is",
+        rule: Rewrite {
+            applies: |request| {
+                let mode = request.flag(b'M').map(|mode| mode.get(1).copied());
+                request.command() == "ms"
+                    && request.flag(b'N').is_some()
+                    && matches!(mode, Some(Some(b'A' | b'P' | b'a' | b'p')))
+            },
+            rewrite: |_, asked, reply, ask| {
+                if !reply.starts_with(b"NS") || meta_debug(asked, ask) != b"EN\r\n" {
+                    return reply;
+                }
+                let vivify = asked.flag(b'N').unwrap_or_default()[1..].to_vec();
+                let without = |flag: &&&[u8]| !matches!(flag[0], b'N' | b'M' | b'T');
+                let flags: Vec<&[u8]> = asked.flags().iter().filter(without).copied().collect();
+                let words = asked.words();
+                let line = [&words[..3].join(&b' ')[..], b" ", &flags.join(&b' ')[..], b" T", &vivify[..]].concat();
+                ask(&Request::of(&line, asked.rest()).bytes)
+            },
+        },
+    },
+    Difference {
+        reason: "1.6.18 has no s in ms",
+        rule: Rewrite {
+            applies: |request| request.command() == "ms" && request.flag(b's').is_some(),
+            rewrite: |_, asked, reply, ask| {
+                let is_status = ["HD", "NS", "EX", "NF"].iter().any(|status| reply.starts_with(status.as_bytes()));
+                if !is_status {
+                    return reply;
+                }
+                let base64 = if asked.flag(b'b').is_some() { &b" b"[..] } else { b"" };
+                // Of what was not stored, the size is that of the value that came.
+                let sent = format!("s{}", asked.rest().len() - 2);
+                let longer =
+                    reply.starts_with(b"HD") && matches!(asked.flag(b'M'), Some(b"MA" | b"MP" | b"Ma" | b"Mp"));
+                let found = longer.then(|| ask(&[b"mg ", asked.words()[1], b" s u", base64, b"\r\n"].concat()));
+                let found = found.as_deref().and_then(|found| found.strip_prefix(b"HD ")?.strip_suffix(b"\r\n"));
+                let size = found.unwrap_or(sent.as_bytes());
+                // The words of the reply stand in the order of the flags.
+                let words_of = |flag: &&[u8]| match flag[0] {
+                    b'O' | b'c' => 1,
+                    b'k' if !base64.is_empty() => 2,
+                    b'k' => 1,
+                    _ => 0,
+                };
+                let flags = asked.flags();
+                let before: usize = flags.iter().take_while(|flag| flag[0] != b's').map(words_of).sum();
+                let mut words: Vec<&[u8]> = reply[..reply.len() - 2].split(|&byte| byte == b' ').collect();
+                words.insert(1 + before, size);
+                [&words.join(&b' ')[..], b"\r\n"].concat()
+            },
+        },
+    },
+    Difference {
+        reason: "1.6.18 tells of what ma creates, even with q",
+        rule: Rewrite {
+            applies: |request| {
+                request.command() == "ma" && request.flag(b'N').is_some() && request.flag(b'q').is_some()
+            },
+            rewrite: |_, _, reply, _| {
+                let success = reply.starts_with(b"HD") || reply.starts_with(b"VA ");
+                if success { Vec::new() } else { reply }
+            },
+        },
+    },
+    Difference {
+        reason: "1.6.18 does not ask for one word more before it looks at b in me",
+        rule: AskInstead(|request, _| {
+            let words = request.words();
+            let alone = request.command() == "me" && words.len() == 3 && words[2] == b"b";
+            alone.then(|| Request::of(&words[..2].join(&b' '), b""))
+        }),
+    },
+    Difference {
+        reason: "1.6.18 wants the whole word after stats",
+        rule: AskInstead(|request, _| {
+            let words = request.words();
+            let short = words.get(1).filter(|_| request.command() == "stats")?;
+            let whole = ["reset", "detail", "settings", "cachedump", "conns"].into_iter();
+            let word = whole.map(str::as_bytes).find(|word| word.starts_with(short) && word != short)?;
+            Some(Request::of(&[&[&b"stats"[..], word], &words[2..]].concat().join(&b' '), b""))
+        }),
+    },
+    Difference {
+        reason: "1.6.18 answers an unknown command even with noreply",
+        rule: Rewrite {
+            applies: |request| request.noreply() && words_wanted(request.command()) == 0,
+            rewrite: |request, _, reply, _| {
+                let unknown = reply == ERROR.as_bytes() && !matches!(request.command(), "stats" | "watch");
+                if unknown { Vec::new() } else { reply }
+            },
+        },
+    },
+    Difference {
+        reason: "1.6.18 shows the time left with the wrong sign in me",
+        rule: Rewrite {
+            applies: |request| request.command() == "me",
+            rewrite: |_, _, reply, _| {
+                let at = reply.windows(6).position(|bytes| bytes == b" exp=-").map(|at| at + 5);
+                match at {
+                    Some(at) if !reply[at..].starts_with(b"-1 ") => [&reply[..at], &reply[at + 1..]].concat(),
+                    _ => reply,
+                }
+            },
+        },
+    },
+    Difference {
+        reason: "1.6.18 is not 1.6.45",
+        rule: Rewrite {
+            applies: |request| request.command() == "version",
+            rewrite: |_, _, reply, _| {
+                if reply == b"VERSION 1.6.18\r\n" { b"VERSION 1.6.45\r\n".to_vec() } else { reply }
+            },
+        },
+    },
+    Difference {
+        reason: "1.6.18 ends a line at a NUL: back from the byte that stood for it",
+        rule: Rewrite {
+            applies: |request| request.line().contains(&0),
+            rewrite: |_, _, reply, _| {
+                let back = |byte| if byte == STANDS_FOR_NUL { 0 } else { byte };
+                reply.into_iter().map(back).collect()
+            },
+        },
+    },
+];
+
+/// Words that a meta command may have.
+const META_WORDS_MAX: usize = 20;
+
+/// What stands for a NUL in lines that 1.6.18 is asked; no key and no value has it.
+pub(super) const STANDS_FOR_NUL: u8 = 0x7f;
+
+/// What 1.6.18 knows about the key of a meta command; asking changes nothing.
+fn meta_debug(request: &Request, ask: Ask<'_>) -> Vec<u8> {
+    let base64 = if request.flag(b'b').is_some() { &b" b"[..] } else { b"" };
+    ask(&[b"me ", request.words()[1], base64, b"\r\n"].concat())
+}
+
+/// Words that a command on keys has at least; 0 for others.
+fn words_wanted(command: &str) -> usize {
+    match command {
+        "get" | "gets" | "delete" | "verbosity" | "mg" | "md" | "ma" | "ms" => 2,
+        "gat" | "gats" | "incr" | "decr" | "touch" => 3,
+        "set" | "add" | "replace" | "append" | "prepend" | "cas" => 5,
+        _ => 0,
+    }
+}
+
+/// Whether a word is a number of 32 bits of the plainest form: at most 11 bytes, digits, perhaps a `-`.
+fn is_plain(word: &[u8]) -> bool {
+    let digits = word.strip_prefix(b"-").unwrap_or(word);
+    let plain = word.len() <= 11 && !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    plain && str::from_utf8(word).is_ok_and(|word| word.parse::<i32>().is_ok())
+}
+
+/// A flag that means nothing and is not there yet.
+fn ignored(request: &Request) -> Vec<u8> {
+    let letter = b"PL".iter().find(|letter| request.flag(**letter).is_none());
+    vec![*letter.unwrap_or(&b'P')]
+}
+
+/// The request with another flag in place of each of a letter; `None` if there is none.
+fn replace_flag(request: &Request, letter: u8, other: impl Fn(&[u8]) -> Vec<u8>) -> Option<Request> {
+    if !request.is_meta() || request.flag(letter).is_none() {
+        return None;
+    }
+    let first_flag = request.words().len() - request.flags().len();
+    let all = request.line().split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+    let words: Vec<Vec<u8>> = all
+        .enumerate()
+        .map(|(index, word)| {
+            let is_it = (first_flag..WORDS_MAX).contains(&index) && word[0] == letter;
+            if is_it { other(word) } else { word.to_vec() }
+        })
+        .collect();
+    Some(Request::of(&words.join(&b' '), request.rest()))
+}

@@ -1,0 +1,151 @@
+//! Where a request ends, and what its words are: the rules of 1.6.45 (its reference is `protocol.txt`), written a second
+//! time and dully, so that a request can be put to memcached by itself.
+//!
+//! A server that ends a request elsewhere answers something else to what follows: the framing is compared as well.
+
+/// Longest key.
+pub(super) const KEY_MAX: usize = 250;
+
+/// Words of a line that are looked at.
+pub(super) const WORDS_MAX: usize = 23;
+
+/// One request: a line and, for a storage command, what is taken for its value.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    /// All of it.
+    pub(super) bytes: Vec<u8>,
+    /// Length of the line, with its terminator.
+    line_len: usize,
+}
+
+/// What a request lacks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lacks {
+    /// The end of its line.
+    Newline,
+    /// So many bytes of its value.
+    Value(usize),
+}
+
+impl Request {
+    /// The request at the start of `bytes`, which are not empty.
+    pub(super) fn first_of(bytes: &[u8]) -> Result<Request, Lacks> {
+        let newline = bytes.iter().position(|&byte| byte == b'\n').ok_or(Lacks::Newline)?;
+        let line_len = newline + 1;
+        let mut request = Request { bytes: bytes[..line_len].to_vec(), line_len };
+        let end = line_len + request.announced().map_or(0, |value_len| value_len + 2);
+        if end > bytes.len() {
+            return Err(Lacks::Value(end - bytes.len()));
+        }
+        request.bytes = bytes[..end].to_vec();
+        Ok(request)
+    }
+
+    /// A request of our own making: a line, and all that follows it.
+    pub(super) fn of(line: &[u8], rest: &[u8]) -> Request {
+        let line = [line, b"\r\n"].concat();
+        Request { line_len: line.len(), bytes: [&line, rest].concat() }
+    }
+
+    /// The line without its terminator.
+    pub(super) fn line(&self) -> &[u8] {
+        let line = &self.bytes[..self.line_len - 1];
+        line.strip_suffix(b"\r").unwrap_or(line)
+    }
+
+    /// What follows the line: the value and two bytes more.
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.bytes[self.line_len..]
+    }
+
+    /// The words of the line that are looked at.
+    pub(super) fn words(&self) -> Vec<&[u8]> {
+        self.line().split(|&byte| byte == b' ').filter(|word| !word.is_empty()).take(WORDS_MAX).collect()
+    }
+
+    /// The command: the first word, if nothing stands before it.
+    pub(super) fn command(&self) -> &str {
+        let word = self.line().split(|&byte| byte == b' ').next().unwrap_or_default();
+        str::from_utf8(word).unwrap_or_default()
+    }
+
+    /// Whether the last word is `noreply`.
+    pub(super) fn noreply(&self) -> bool {
+        self.words().last() == Some(&&b"noreply"[..])
+    }
+
+    pub(super) fn is_storage(&self) -> bool {
+        matches!(self.command(), "set" | "add" | "replace" | "append" | "prepend" | "cas")
+    }
+
+    /// `mg`, `ms`, `md`, `ma`, `me`.
+    pub(super) fn is_meta(&self) -> bool {
+        matches!(self.command(), "mg" | "ms" | "md" | "ma" | "me")
+    }
+
+    /// The flags of a meta command.
+    pub(super) fn flags(&self) -> Vec<&[u8]> {
+        let first = if self.command() == "ms" { 3 } else { 2 };
+        self.words().into_iter().skip(first).collect()
+    }
+
+    /// The flag of this letter, letter and argument.
+    pub(super) fn flag(&self, letter: u8) -> Option<&[u8]> {
+        self.flags().into_iter().find(|flag| flag[0] == letter)
+    }
+
+    /// Whether each flag begins with a letter or a digit, or what memcached takes for one.
+    pub(super) fn flags_have_letters(&self) -> bool {
+        self.flags().iter().all(|flag| matches!(flag[0], b'A'..=b'z' | b'0'..=b'9'))
+    }
+
+    /// Length of the value that follows, if one does.
+    fn announced(&self) -> Option<usize> {
+        let words = self.words();
+        match self.command() {
+            "ms" if self.flags_have_letters() => value_len(words.get(2)?),
+            _ if self.is_storage() => value_len(words.get(4)?),
+            _ => None,
+        }
+    }
+}
+
+/// A length of a value: 11 bytes at most, digits, no more than an `i32` takes with the two bytes that end a value.
+pub(super) fn value_len(word: &[u8]) -> Option<usize> {
+    let word = word.strip_prefix(b"-").map_or(word, |digits| if digits == b"0" { digits } else { word });
+    if word.len() > 11 || !word.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value = str::from_utf8(word).ok()?.parse().ok()?;
+    (value <= i32::MAX as usize - 2).then_some(value)
+}
+
+/// A number as C's `strtol` and `strtoul` read it, before they look whether it fits.
+pub(super) fn strto(word: &[u8]) -> Option<i128> {
+    let space = |byte: &u8| matches!(byte, b'\t'..=b'\r');
+    let start = word.iter().position(|byte| !space(byte))?;
+    let (sign, digits) = match &word[start..] {
+        [b'-', digits @ ..] => (-1, digits),
+        [b'+', digits @ ..] => (1, digits),
+        digits => (1, digits),
+    };
+    let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if count == 0 || digits.get(count).is_some_and(|byte| !space(byte)) {
+        return None;
+    }
+    // Of more digits than fit, the first ones tell as much.
+    let magnitude: i128 = str::from_utf8(&digits[..count.min(36)]).ok()?.parse().ok()?;
+    Some(sign * magnitude)
+}
+
+/// Whether memcached takes a word for an unsigned number of 64 bits; for one of 32 it asks for no more.
+pub(super) fn is_unsigned(word: &[u8]) -> bool {
+    let Some(number) = strto(word) else { return false };
+    let wrapped = number.rem_euclid(1 << 64);
+    number.unsigned_abs() < 1 << 64 && !(wrapped > i128::from(i64::MAX) && word.contains(&b'-'))
+}
+
+/// Whether memcached takes a word for a signed number; a time of 32 bits may have 64.
+pub(super) fn is_signed(word: &[u8]) -> bool {
+    strto(word).is_some_and(|number| i64::try_from(number).is_ok())
+}
