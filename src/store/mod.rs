@@ -790,10 +790,11 @@ impl Store {
         }
     }
 
+    /// Asks for the header and the key of an item that is to be moved or removed.
     #[inline]
     fn prefetch_raw(&self, raw: u32) {
         if let Some(id) = ItemId::from_raw(raw) {
-            self.items.arena().prefetch(id, self.slabs.chunk_size(self.items.arena().page(id)));
+            self.items.arena().prefetch(id, 64);
         }
     }
 
