@@ -29,6 +29,8 @@ const NPM_MEMCACHED: Peer = Peer(Language::Node, "memcached");
 const MEMJS: Peer = Peer(Language::Node, "memjs");
 const PHP_MEMCACHED: Peer = Peer(Language::Php, "memcached");
 const DALLI: Peer = Peer(Language::Ruby, "dalli");
+const DALLI_OF_TRIXIE: Peer = Peer(Language::RubyWithGemsOf("trixie"), "dalli");
+const DALLI_OF_FORKY: Peer = Peer(Language::RubyWithGemsOf("forky"), "dalli");
 const CACHE_MEMCACHED: Peer = Peer(Language::Perl, "Cache::Memcached");
 
 /// A test per script and server.
@@ -59,6 +61,8 @@ scripts! {
     meta_memcache_leases_and_recaches: META_MEMCACHE, "meta_memcache_leases.py", 3 servers;
     npm_memcached_speaks_every_command: NPM_MEMCACHED, "memcached_npm.js", 3 servers;
     php_memcached_serves_a_framework: PHP_MEMCACHED, "php_memcached.php", 3 servers, "text";
+    dalli_3_serves_rails: DALLI_OF_TRIXIE, "dalli_protocols.rb", 3 servers, "meta", "3.2.8";
+    dalli_5_serves_rails: DALLI_OF_FORKY, "dalli_protocols.rb", 3 servers, "meta", "5.";
     cache_memcached_serves_perl: CACHE_MEMCACHED, "cache_memcached.pl", 3 servers;
 }
 
@@ -73,6 +77,7 @@ mod binary {
         memjs_speaks_every_command: MEMJS, "memjs_commands.js", 3 servers;
         php_memcached_serves_a_framework: PHP_MEMCACHED, "php_memcached.php", 3 servers, "binary";
         dalli_serves_rails: DALLI, "dalli_rails.rb", 3 servers;
+        dalli_3_serves_rails: DALLI_OF_TRIXIE, "dalli_protocols.rb", 3 servers, "binary", "3.2.8";
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) enum Language {
     Node,
     Php,
     Ruby,
+    /// Ruby with the gems of another Debian release, which `.ci/run` unpacks into `target/ruby/RELEASE`.
+    RubyWithGemsOf(&'static str),
     Perl,
 }
 
@@ -50,6 +52,7 @@ pub(crate) fn interpreter(language: Language, module: &str) -> Option<Command> {
         Language::Node => with_node_modules("node", &["-e", &format!("require('{module}')")]),
         Language::Php => runs("php", &["-r", &format!("exit(extension_loaded('{module}') ? 0 : 1);")]),
         Language::Ruby => runs("ruby", &["-e", &format!("require '{module}'")]),
+        Language::RubyWithGemsOf(release) => with_gems_of(release, &["-e", &format!("require '{module}'")]),
         Language::Perl => runs("perl", &[&format!("-M{module}"), "-e", "1"]),
     };
     if found.is_none() {
@@ -62,6 +65,19 @@ pub(crate) fn interpreter(language: Language, module: &str) -> Option<Command> {
 fn runs(program: &str, arguments: &[&str]) -> Option<Command> {
     let output = Command::new(program).args(arguments).output();
     output.is_ok_and(|output| output.status.success()).then(|| Command::new(program))
+}
+
+/// Ruby with the gems in `target/ruby/RELEASE` before its own, if it succeeds with these arguments.
+fn with_gems_of(release: &str, arguments: &[&str]) -> Option<Command> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/ruby").join(release);
+    let gems = std::fs::read_dir(root.join("usr/share/rubygems-integration/all/gems")).ok()?;
+    let libraries = std::env::join_paths(gems.flatten().map(|gem| gem.path().join("lib"))).ok()?;
+    let output = Command::new("ruby").args(arguments).env("RUBYLIB", &libraries).output();
+    output.is_ok_and(|output| output.status.success()).then(|| {
+        let mut command = Command::new("ruby");
+        command.env("RUBYLIB", libraries);
+        command
+    })
 }
 
 /// `runs`, with the modules of `target/node`, where `.ci/run` puts them, besides those the user has.
