@@ -100,7 +100,8 @@ fn take_one(left: &mut u32) -> bool {
     some
 }
 
-/// `key=<key> exp=<Unix time, -1: never> la=<Unix time> cas= fetch= cls= size= flags=`, ending in a newline alone.
+/// `key=<key> exp=<Unix time, -1: never> la=<Unix time> cas= fetch= cls= size= flags= `, ending in a space and a newline,
+/// as memcached ends it.
 fn put_metadata(store: &Store, id: ItemId, clock: &Clock, out: &mut Output) {
     let item = store.item(id);
     let exptime = if item.exptime() == NEVER { -1 } else { clock.unix(Now(item.exptime())) };
@@ -118,7 +119,7 @@ fn put_metadata(store: &Store, id: ItemId, clock: &Clock, out: &mut Output) {
     out.put_u64(store.size_of(id));
     out.put(b" flags=");
     out.put_u64(u64::from(item.client_flags()));
-    out.put(b"\n");
+    out.put(b" \n");
 }
 
 /// `mg <key>`, or `mg <key in base64> b`.

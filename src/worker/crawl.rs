@@ -42,9 +42,8 @@ impl Worker<'_> {
         let client = is_dump.then_some((token, talk.generation));
         if is_dump {
             talk.dumps();
-        } else {
-            self.reply.out.put(b"OK\r\n");
         }
+        self.reply.out.put(b"OK\r\n");
         self.crawl = Some(Crawl { home: Some(walk), client });
         self.go_on_walking();
     }
