@@ -48,6 +48,11 @@ macro_rules! scripts {
             fn on_memcached() {
                 run(&$peer, $file, Program::Memcached, $servers, &[$($argument),*]);
             }
+
+            #[test]
+            fn on_memcached_1_6_45() {
+                run(&$peer, $file, Program::Newest, $servers, &[$($argument),*]);
+            }
         })*
     };
 }
@@ -93,7 +98,7 @@ fn the_ports_of_one_server_are_servers_to_pylibmc() {
 
 /// Runs a script with the ports of `count` servers for it alone, and then `arguments`.
 fn run(peer: &Peer, file: &str, program: Program, count: usize, arguments: &[&str]) {
-    if program == Program::Memcached && !peers::has_memcached() {
+    if !peers::has(program) {
         return;
     }
     let servers = (0..count).map(|_| Server::on_tcp(program, &["-t", "2"])).collect();

@@ -5,7 +5,7 @@
 //! --- a title                  a new conversation: a fresh server, a fresh connection
 //! @flags -m 8 -F               the server's flags, besides those of the run
 //! @users foo:bar | a:b         the server is given `-Y` and a file of these lines
-//! @only corecached             or memcached: the other one is not asked
+//! @only corecached 1.6.45      of corecached, memcached 1.6.18 and 1.6.45, these are asked, and no other
 //! @feature debug-commands      only where the program is built with this feature
 //! > get a                      send a line and its \r\n; lines in a row leave in one write
 //! >- get a\n                   send just these bytes
@@ -18,8 +18,9 @@
 //! >p get key=a                 send a packet of the binary protocol; its words are those of `packet.rs`
 //! <p get flags=0 val=x cas=<N> expect exactly this packet
 //! <~p stat key=get_hits val=1  pass over `stat` packets until this one
-//! @differs why                 before an exchange in which memcached 1.6.18 answers otherwise:
-//! <m END                       what memcached answers instead of all the `<` of this exchange; also <m- <mn <m~ <mp =m
+//! @differs 1.6.18 has no x     before an exchange in which this memcached answers otherwise: 1.6.18, 1.6.45, or both:
+//! @differs memcached does y    then why, if not what, must be said
+//! <m END                       what it answers instead of all the `<` of this exchange; also <m- <mn <m~ <mp =m
 //! ```
 //!
 //! ` | ` ends a line and begins the next, in what is sent and expected: `> set a 0 0 1 | 5`, `< VALUE a 0 1 | 5 | END`.
@@ -43,7 +44,7 @@ pub(crate) fn check(file: &str, text: &str, program: Program, flags: &[&str]) {
     let conversations = parse(file, text);
     let failures: Vec<String> = conversations
         .iter()
-        .filter(|conversation| conversation.only.is_none_or(|only| only == program))
+        .filter(|conversation| conversation.only.is_empty() || conversation.only.contains(&program))
         .filter(|conversation| conversation.feature.as_deref().is_none_or(feature_is_built))
         .filter_map(|conversation| hold(file, conversation, program, flags).err())
         .collect();
@@ -65,7 +66,8 @@ struct Conversation {
     flags: Vec<String>,
     /// Lines of the file of `-Y`; none: there is no such file.
     users: Option<Vec<String>>,
-    only: Option<Program>,
+    /// Those that are asked; none: all are.
+    only: Vec<Program>,
     feature: Option<String>,
     exchanges: Vec<Exchange>,
 }
@@ -73,10 +75,11 @@ struct Conversation {
 /// Sends in a row, and the expectations in a row that follow them.
 #[derive(Clone, Debug, Default)]
 struct Exchange {
-    differs: bool,
+    /// Those that answer otherwise than corecached.
+    differing: &'static [Program],
     sends: Vec<Send>,
     expected: Vec<Expected>,
-    /// What memcached does instead. Invariant: not empty if and only if `differs`.
+    /// What they do instead. Invariant: empty if and only if `differing` is.
     expected_of_memcached: Vec<Expected>,
 }
 
@@ -137,14 +140,22 @@ fn parse(file: &str, text: &str) -> Vec<Conversation> {
             "@users" => current.users = Some(rest.split(" | ").map(str::to_owned).collect()),
             "@feature" => current.feature = Some(rest.to_owned()),
             "@only" => {
-                current.only = Some(match rest {
+                let programs = rest.split_whitespace().map(|name| match name {
                     "corecached" => Program::Corecached,
-                    "memcached" => Program::Memcached,
+                    "1.6.18" => Program::Memcached,
+                    "1.6.45" => Program::Newest,
                     _ => wrong("no such program"),
                 });
+                current.only = programs.collect();
             }
-            "@differs" if !rest.is_empty() => {
-                current.exchanges.push(Exchange { differs: true, ..Exchange::default() });
+            "@differs" => {
+                let differing: &[Program] = match rest.split_once(' ').map(|(subject, _)| subject) {
+                    Some("1.6.18") => &[Program::Memcached],
+                    Some("1.6.45") => &[Program::Newest],
+                    Some("memcached") => &[Program::Memcached, Program::Newest],
+                    _ => wrong("who differs, and how"),
+                };
+                current.exchanges.push(Exchange { differing, ..Exchange::default() });
             }
             ">" | ">-" | ">p" => {
                 let goes_on = current.exchanges.last().is_some_and(|exchange| exchange.expected.is_empty());
@@ -190,7 +201,7 @@ fn parse(file: &str, text: &str) -> Vec<Conversation> {
         for exchange in &conversation.exchanges {
             let place = exchange.sends.first().map_or(0, |send| send.line);
             let has_other = !exchange.expected_of_memcached.is_empty();
-            assert!(has_other == exchange.differs, "{file}:{place}: `<m` and `@differs` come together");
+            assert!(has_other != exchange.differing.is_empty(), "{file}:{place}: `<m` and `@differs` come together");
             assert!(!exchange.expected.is_empty(), "{file}:{place}: nothing is expected of corecached");
         }
     }
@@ -220,7 +231,7 @@ fn hold(file: &str, conversation: &Conversation, program: Program, flags: &[&str
                 Form::Packet => request.extend(Words::of(&send.text).request(|text| expand(&place, text, &variables))),
             }
         }
-        let differs = program == Program::Memcached && exchange.differs;
+        let differs = exchange.differing.contains(&program);
         let expectations = if differs { &exchange.expected_of_memcached } else { &exchange.expected };
         // Sent beside reading: a server whose replies are not read need not read either. It may also close in the
         // middle of what it is sent; what it has replied still counts.
@@ -502,7 +513,7 @@ fn the_format_understands_itself() {
 
 #[test]
 fn a_conversation_is_read_into_its_parts() {
-    let text = "@flags -m 8\n--- one\n> get a\n>- b\\n\n< END\n@differs a reason\n> c\n< 1\n<m 2\n=m closed\n--- two\n@only corecached\n> x\n= nothing\n";
+    let text = "@flags -m 8\n--- one\n> get a\n>- b\\n\n< END\n@differs 1.6.18 has a reason\n> c\n< 1\n<m 2\n=m closed\n--- two\n@only corecached 1.6.45\n> x\n= nothing\n";
     let conversations = parse("here", text);
     assert_eq!(conversations.len(), 2);
     assert_eq!(conversations[0].flags, ["-m", "8"]);
@@ -510,6 +521,6 @@ fn a_conversation_is_read_into_its_parts() {
     assert_eq!(conversations[0].exchanges[0].sends.len(), 2);
     assert_eq!(conversations[0].exchanges[1].expected.len(), 1);
     assert_eq!(conversations[0].exchanges[1].expected_of_memcached.len(), 2);
-    assert_eq!(conversations[1].only, Some(Program::Corecached));
+    assert_eq!(conversations[1].only, [Program::Corecached, Program::Newest]);
     assert!(matches!(conversations[1].exchanges[0].expected[0].what, What::Nothing));
 }

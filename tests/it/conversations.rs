@@ -1,4 +1,5 @@
-//! Every file of `conversations/`, held with corecached on one worker, on several, and with the real memcached.
+//! Every file of `conversations/`, held with corecached on one worker, on several, and with the real memcached, Debian
+//! 12's and the newest.
 
 use crate::conversation::check;
 use crate::peers;
@@ -25,8 +26,15 @@ macro_rules! topics {
 
             #[test]
             fn on_memcached() {
-                if super::peers::has_memcached() {
+                if super::peers::has(super::Program::Memcached) {
                     super::check(FILE, TEXT, super::Program::Memcached, &["-t", "2"]);
+                }
+            }
+
+            #[test]
+            fn on_memcached_1_6_45() {
+                if super::peers::has(super::Program::Newest) {
+                    super::check(FILE, TEXT, super::Program::Newest, &["-t", "2"]);
                 }
             }
         })*

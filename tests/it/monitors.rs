@@ -189,8 +189,10 @@ fn on_every_server(check: impl Fn(&Server)) {
     for workers in ["1", "3"] {
         check(&lived(Program::Corecached, workers));
     }
-    if peers::has_memcached() {
-        check(&lived(Program::Memcached, "2"));
+    for memcached in [Program::Memcached, Program::Newest] {
+        if peers::has(memcached) {
+            check(&lived(memcached, "2"));
+        }
     }
 }
 
@@ -362,6 +364,10 @@ fn the_words_of_all_tools_are_understood() {
             if line == "END\r\n" {
                 break;
             }
+            // Of all but memcached 1.6.18; the tools pass over it.
+            if line == "OK\r\n" {
+                continue;
+            }
             let fields: Vec<&str> = line.trim_end().split(' ').collect();
             let value = |at: usize, name: &str| fields.get(at).and_then(|field| field.strip_prefix(name));
             assert!(value(0, "key=").is_some_and(|key| !key.is_empty()), "{line:?}");
@@ -409,16 +415,18 @@ fn memcached_tool_shows_and_dumps() {
             let said = run("memcached-tool", &[&address, mode], true).expect("it is installed");
             assert!(said.lines().any(|line| line.trim_start().starts_with(wanted)), "{mode}: {said}");
         }
+        // Of ten lines that the tool reads, the first is an `OK`, but for memcached 1.6.18.
+        let told = if server.client().ask("version") == "VERSION 1.6.18" { 10 } else { 9 };
         let keys = run("memcached-tool", &[&address, "keys", "10"], true).expect("it is installed");
-        assert_eq!(keys.lines().filter(|line| line.starts_with("key=")).count(), 10, "{keys}");
+        assert_eq!(keys.lines().filter(|line| line.starts_with("key=")).count(), told, "{keys}");
 
         // A dump can be sent to a server as it is.
         let dump = run("memcached-tool", &[&address, "dump", "10"], true).expect("it is installed");
         let copy = Server::corecached_tcp(&[]);
         let mut client = copy.client();
         client.send(&dump);
-        (0..10).for_each(|_| client.expect("STORED\r\n"));
-        assert_eq!(client.stat("curr_items"), 10);
+        (0..told).for_each(|_| client.expect("STORED\r\n"));
+        assert_eq!(client.stat("curr_items"), told as u64);
     });
 }
 

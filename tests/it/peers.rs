@@ -3,18 +3,50 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The memcached whose answers are written down in the conversations (`<m`): Debian 12's.
-const ORACLE: &str = "1.6.18";
+use crate::server::Program;
+
+/// The memcached of Debian 12: where it answers otherwise, the conversations say so (`<m`).
+const DEBIAN: &str = "memcached 1.6.18";
+/// The memcached whose rules ours follows.
+const NEWEST: &str = "memcached 1.6.45";
+
+/// Whether this program can be started.
+pub(crate) fn has(program: Program) -> bool {
+    match program {
+        Program::Corecached => true,
+        Program::Memcached => has_memcached(),
+        Program::Newest => newest_memcached().is_some(),
+    }
+}
 
 /// memcached is here, in the version that the conversations speak of.
 pub(crate) fn has_memcached() -> bool {
-    let version = Command::new("memcached").arg("-V").output();
-    let version = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    match version {
-        Ok(version) if version == format!("memcached {ORACLE}") => true,
-        Ok(version) => missing(&format!("the oracle is memcached {ORACLE}, installed is {version}")),
-        Err(_) => missing("memcached is not installed"),
+    match version_of(Path::new("memcached")) {
+        Some(version) if version == DEBIAN => true,
+        Some(version) => missing(&format!("the oracle is {DEBIAN}, installed is {version}")),
+        None => missing("memcached is not installed"),
     }
+}
+
+/// memcached 1.6.45: the program that `$CORECACHED_MEMCACHED` names, or `target/memcached/memcached`, where `.ci/run` puts
+/// it. It is the one peer that nobody can require: Debian keeps it only until there is a newer one, and then a test
+/// that asks for it is left out, also with `CORECACHED_REQUIRE_PEERS=1`. What is there must be that version, though.
+pub(crate) fn newest_memcached() -> Option<PathBuf> {
+    let named = std::env::var_os("CORECACHED_MEMCACHED").map(PathBuf::from);
+    let path = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/memcached/memcached"));
+    if !path.exists() {
+        say_skipped(&format!("{NEWEST}, the newest, is not at {}", path.display()));
+        return None;
+    }
+    let version = version_of(&path);
+    assert!(version.as_deref() == Some(NEWEST), "{} is not {NEWEST} but {version:?}", path.display());
+    Some(path)
+}
+
+/// What it prints with `-V`; none: it does not run.
+fn version_of(memcached: &Path) -> Option<String> {
+    let output = Command::new(memcached).arg("-V").output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// A program of this name, in `PATH` or where Debian puts the programs of administrators.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
+use crate::peers;
 
 /// How long a server may take to accept its first client, or to end when it was told to.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,7 +26,10 @@ pub(crate) const CORECACHED: &str = env!("CARGO_BIN_EXE_corecached");
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
     Corecached,
+    /// The memcached of Debian 12, 1.6.18.
     Memcached,
+    /// memcached 1.6.45, whose rules ours follows.
+    Newest,
 }
 
 /// Where a server listens.
@@ -261,12 +265,13 @@ pub(crate) fn corecached_run(flags: &[&str]) -> (ExitStatus, String) {
 /// The command of a server, its outputs going to a file in its folder.
 fn command(program: Program, folder: &Path) -> Command {
     let mut command = Command::new(match program {
-        Program::Corecached => CORECACHED,
-        Program::Memcached => "memcached",
+        Program::Corecached => PathBuf::from(CORECACHED),
+        Program::Memcached => PathBuf::from("memcached"),
+        Program::Newest => peers::newest_memcached().expect("who starts it has asked whether it is there"),
     });
     let printed = fs::File::create(folder.join("printed")).expect("a file in a folder of ours");
     command.stdin(Stdio::null()).stdout(printed.try_clone().expect("a second handle")).stderr(printed);
-    if program == Program::Memcached && is_root() {
+    if program != Program::Corecached && is_root() {
         command.args(["-u", "root"]); // it refuses to run as root unless asked to
     }
     command
