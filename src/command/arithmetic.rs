@@ -70,7 +70,8 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(number).as_bytes();
     let item = store.item(entry.id);
-    let id = if digits.len() <= old_len && !large {
+    // A value that is on its way to somebody stays as it is.
+    let id = if digits.len() <= old_len && !large && !store.is_pinned(entry.id) {
         if old_len <= DIGITS_MAX {
             let mut value = [b' '; DIGITS_MAX];
             value[..digits.len()].copy_from_slice(digits);
