@@ -19,11 +19,13 @@ pub(super) enum Rule {
     Says(fn(&Request) -> Option<&'static str>),
     /// 1.6.18 is asked this instead. What earlier rows have made of the request is what later ones see.
     Ask(fn(&Request, Ask<'_>) -> Option<Request>),
-    /// What 1.6.18 replied is put right: given the request as it was, as it was asked, and the reply.
-    Rewrite { applies: fn(&Request) -> bool, rewrite: fn(&Request, &Request, Vec<u8>, Ask<'_>) -> Vec<u8> },
+    /// What 1.6.18 replied is put right.
+    Rewrite { applies: fn(&Request) -> bool, rewrite: fn(Vec<u8>) -> Vec<u8> },
+    /// The same, given the request as it was asked, too, and before anything else is asked.
+    Look { applies: fn(&Request) -> bool, rewrite: fn(&Request, Vec<u8>, Ask<'_>) -> Vec<u8> },
 }
 
-use Rule::{Ask as AskInstead, Rewrite, Says};
+use Rule::{Ask as AskInstead, Look, Rewrite, Says};
 
 const ERROR: &str = "ERROR\r\n";
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
@@ -164,7 +166,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         reason: "1.6.18 says ERROR: shutdown",
         rule: Rewrite {
             applies: |request| request.words().first() == Some(&&b"shutdown"[..]),
-            rewrite: |_, _, reply, _| {
+            rewrite: |reply| {
                 let is_it = reply == b"ERROR: shutdown not enabled\r\n";
                 if is_it { b"SERVER_ERROR: shutdown not enabled\r\n".to_vec() } else { reply }
             },
@@ -234,9 +236,9 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         reason: "1.6.18 has the same words for every mistake in md",
-        rule: Rewrite {
+        rule: Look {
             applies: |request| request.command() == "md",
-            rewrite: |_, asked, reply, ask| {
+            rewrite: |asked, reply, ask| {
                 if reply != b"CLIENT_ERROR invalid or duplicate flag\r\n" {
                     return reply;
                 }
@@ -246,14 +248,14 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         reason: "1.6.18 has no N in ms: it makes nothing where nothing is",
-        rule: Rewrite {
+        rule: Look {
             applies: |request| {
                 let mode = request.flag(b'M').map(|mode| mode.get(1).copied());
                 request.command() == "ms"
                     && request.flag(b'N').is_some()
                     && matches!(mode, Some(Some(b'A' | b'P' | b'a' | b'p')))
             },
-            rewrite: |_, asked, reply, ask| {
+            rewrite: |asked, reply, ask| {
                 if !reply.starts_with(b"NS") || meta_debug(asked, ask) != b"EN\r\n" {
                     return reply;
                 }
@@ -268,9 +270,9 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     },
     Difference {
         reason: "1.6.18 has no s in ms",
-        rule: Rewrite {
+        rule: Look {
             applies: |request| request.command() == "ms" && request.flag(b's').is_some(),
-            rewrite: |_, asked, reply, ask| {
+            rewrite: |asked, reply, ask| {
                 let is_status = ["HD", "NS", "EX", "NF"].iter().any(|status| reply.starts_with(status.as_bytes()));
                 if !is_status {
                     return reply;
@@ -304,7 +306,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
             applies: |request| {
                 request.command() == "ma" && request.flag(b'N').is_some() && request.flag(b'q').is_some()
             },
-            rewrite: |_, _, reply, _| {
+            rewrite: |reply| {
                 let success = reply.starts_with(b"HD") || reply.starts_with(b"VA ");
                 if success { Vec::new() } else { reply }
             },
@@ -331,18 +333,18 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     Difference {
         reason: "1.6.18 answers an unknown command even with noreply",
         rule: Rewrite {
-            applies: |request| request.noreply() && words_wanted(request.command()) == 0,
-            rewrite: |request, _, reply, _| {
-                let unknown = reply == ERROR.as_bytes() && !matches!(request.command(), "stats" | "watch");
-                if unknown { Vec::new() } else { reply }
+            applies: |request| {
+                let known = words_wanted(request.command()) > 0 || matches!(request.command(), "stats" | "watch");
+                request.noreply() && !known
             },
+            rewrite: |reply| if reply == ERROR.as_bytes() { Vec::new() } else { reply },
         },
     },
     Difference {
         reason: "1.6.18 shows the time left with the wrong sign in me",
         rule: Rewrite {
             applies: |request| request.command() == "me",
-            rewrite: |_, _, reply, _| {
+            rewrite: |reply| {
                 let at = reply.windows(6).position(|bytes| bytes == b" exp=-").map(|at| at + 5);
                 match at {
                     Some(at) if !reply[at..].starts_with(b"-1 ") => [&reply[..at], &reply[at + 1..]].concat(),
@@ -355,7 +357,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         reason: "1.6.18 is not 1.6.45",
         rule: Rewrite {
             applies: |request| request.command() == "version",
-            rewrite: |_, _, reply, _| {
+            rewrite: |reply| {
                 if reply == b"VERSION 1.6.18\r\n" { b"VERSION 1.6.45\r\n".to_vec() } else { reply }
             },
         },
@@ -364,7 +366,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         reason: "1.6.18 ends a line at a NUL: back from the byte that stood for it",
         rule: Rewrite {
             applies: |request| request.line().contains(&0),
-            rewrite: |_, _, reply, _| {
+            rewrite: |reply| {
                 let back = |byte| if byte == STANDS_FOR_NUL { 0 } else { byte };
                 reply.into_iter().map(back).collect()
             },

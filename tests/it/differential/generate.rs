@@ -3,7 +3,8 @@
 //!
 //! What is not asked, because no two servers, or no two moments, answer it alike:
 //! - times to live of less than two minutes, and moments close to the present: a second may pass in between;
-//! - numbers of 2^63 and more: of those, memcached looks for a `-` as far as there is no NUL, behind the value, too;
+//! - adding to numbers of 2^63 and more: in those, memcached looks for a `-` as far as there is no NUL, behind the value,
+//!   too; so the largest number to begin with is [`LARGEST`], and nothing is added to its digits;
 //! - a `flush_all` now and one later in one conversation: for memcached, the later one undoes the first;
 //! - lines longer than a server waits for, but for lists of keys: whether a newline comes in time is chance.
 //!
@@ -13,10 +14,12 @@
 
 use super::differences::STANDS_FOR_NUL;
 use super::frame::KEY_MAX;
+use super::minimise;
 use super::random::Random;
+use crate::client::shown;
 
-/// What is sent: bursts, and after each of them all replies are awaited.
-pub(super) type Conversation = Vec<Vec<Piece>>;
+/// What is sent.
+pub(super) type Conversation = minimise::Conversation<Piece>;
 
 /// A request, or what is left of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +38,37 @@ pub(super) enum Part {
     Unix(i64),
 }
 
-/// So many commands make a conversation, which has servers of its own.
-pub(super) const COMMANDS: usize = 2_000;
+impl Piece {
+    /// As a person reads it.
+    pub(super) fn shown(&self) -> String {
+        let parts = joined(&self.0);
+        let texts = parts.iter().map(|part| match part {
+            Part::Bytes(bytes) => shown(bytes),
+            Part::Cas { key, offset } => format!("<CAS of {} {offset:+}>", shown(key)),
+            Part::Unix(offset) => format!("<now {offset:+}>"),
+        });
+        texts.collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The same, with bytes in a row as one part.
+fn joined(parts: &[Part]) -> Vec<Part> {
+    let mut joined: Vec<Part> = Vec::new();
+    for part in parts {
+        match (joined.last_mut(), part) {
+            (Some(Part::Bytes(bytes)), Part::Bytes(more)) => bytes.extend_from_slice(more),
+            _ => joined.push(part.clone()),
+        }
+    }
+    joined
+}
+
+/// What a conversation may have.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scope {
+    /// Commands that compute.
+    pub(super) arithmetic: bool,
+}
 
 /// At most so many commands are sent at once.
 const BURST_MAX: usize = 60;
@@ -44,13 +76,15 @@ const BURST_MAX: usize = 60;
 /// Longer lines stay whole: what is no list of keys may not be as long as one.
 const DAMAGED_LINE_MAX: usize = 1_500;
 
+/// Half of what a number may be.
+const LARGEST: &[u8] = b"4611686018427387904";
+
 /// The first of the CAS values that are given explicitly (`E`), above all that a server makes up.
 const EXPLICIT_CAS: u64 = 1_000_000_000_000;
 
-/// A conversation of `commands` commands, with arithmetic or without.
-pub(super) fn conversation(seed: u64, commands: usize, arithmetic: bool) -> Conversation {
-    let mut generator = Generator::new(seed);
-    generator.arithmetic = arithmetic;
+/// A conversation of `commands` commands.
+pub(super) fn conversation(seed: u64, commands: usize, scope: Scope) -> Conversation {
+    let mut generator = Generator::new(seed, scope);
     let mut bursts = Vec::new();
     let mut count = 0;
     while count < commands {
@@ -97,8 +131,7 @@ struct Generator {
     explicit_cas: u64,
     /// Something of this burst may be taken for the value of something else: its length must be known.
     damaged: bool,
-    /// Whether there are commands that compute.
-    arithmetic: bool,
+    scope: Scope,
     /// How often a request is damaged, in percent.
     damage: usize,
     /// Whether CAS values are given explicitly (`E`).
@@ -117,7 +150,7 @@ fn word(text: impl AsRef<[u8]>) -> Vec<Part> {
 }
 
 impl Generator {
-    fn new(seed: u64) -> Generator {
+    fn new(seed: u64, scope: Scope) -> Generator {
         let mut random = Random::new(seed);
         let mut keys: Vec<Vec<u8>> = vec![b"a".to_vec(), b"n".to_vec(), b"Zm9v".to_vec(), b"foo".to_vec()];
         for length in [2, 7, 8, 9, 30, 249, KEY_MAX] {
@@ -131,25 +164,15 @@ impl Generator {
         }
         let damage = *random.one_of(&[0, 5, 20, 50]);
         let (explicit, large, flushes) = (random.percent(50), random.percent(20), random.percent(50));
-        Generator {
-            random,
-            keys,
-            explicit_cas: EXPLICIT_CAS,
-            damaged: false,
-            arithmetic: true,
-            damage,
-            explicit,
-            large,
-            flushes,
-        }
+        Generator { random, keys, explicit_cas: EXPLICIT_CAS, damaged: false, scope, damage, explicit, large, flushes }
     }
 
     fn piece(&mut self) -> Piece {
         match self.random.below(100) {
             0..24 => self.storage(),
             24..38 => self.retrieval(),
-            38..46 if self.arithmetic => self.arithmetic(),
-            86..94 if !self.arithmetic => self.storage(),
+            38..46 if self.scope.arithmetic => self.arithmetic(),
+            86..94 if !self.scope.arithmetic => self.storage(),
             38..46 => self.retrieval(),
             46..52 => self.touch_or_delete(),
             52..66 => self.meta_get(),
@@ -164,7 +187,10 @@ impl Generator {
 
     fn storage(&mut self) -> Piece {
         let command = *self.random.one_of(&["set", "set", "add", "replace", "append", "prepend", "cas"]);
-        let value = self.value();
+        let mut value = self.value();
+        if value == LARGEST && matches!(command, "append" | "prepend") {
+            value = b"5".to_vec();
+        }
         let key = self.key();
         let mut words = vec![word(command), word(&key), word(self.client_flags()), self.exptime()];
         words.push(word(value.len().to_string()));
@@ -242,7 +268,7 @@ impl Generator {
 
     fn meta_set(&mut self) -> Piece {
         let (key, mut flags) = self.meta_key();
-        let value = self.value();
+        let value = Some(self.value()).filter(|value| value != LARGEST).unwrap_or_else(|| b"99".to_vec());
         for letter in ["c", "k", "q", "s", "I", "x"] {
             let likely = match letter {
                 "x" => 1,
@@ -492,7 +518,7 @@ impl Generator {
     }
 
     fn number(&mut self) -> String {
-        let numbers = ["1", "1", "2", "10", "99", "0", "100000", "4294967296", "1000000000000000"];
+        let numbers = ["1", "1", "2", "10", "99", "0", "100000", "4294967296", "1000000000000"];
         let odd = ["x", "-1", "+1", "1x", "", "18446744073709551616", "1.5", "007", "99999999999999999999999"];
         let odd = self.random.percent(self.damage / 5).then_some(odd);
         self.damaged |= odd.is_some();
@@ -529,7 +555,7 @@ impl Generator {
             b"10",
             b"0",
             b"99",
-            b"9223372036854775807",
+            LARGEST,
             b"18446744073709551616",
             b"-1",
             b"+1",
@@ -605,9 +631,9 @@ impl Generator {
         let bytes = words.iter().flatten().map(|part| if let Part::Bytes(bytes) = part { bytes.len() + 1 } else { 0 });
         if bytes.sum::<usize>() < DAMAGED_LINE_MAX && self.random.percent(self.damage / 2) {
             self.damaged = true;
-            // A number of which each server has its own may not become a length.
-            let is_cas = |part: &&mut Part| matches!(part, Part::Cas { .. });
-            words.iter_mut().flatten().filter(is_cas).for_each(|part| *part = Part::Bytes(b"7".to_vec()));
+            // A number of which each server has its own may not become a length, nor a time: that is gigabytes.
+            let is_number = |part: &&mut Part| !matches!(part, Part::Bytes(_));
+            words.iter_mut().flatten().filter(is_number).for_each(|part| *part = Part::Bytes(b"7".to_vec()));
             let at = self.random.below(words.len());
             match self.random.below(16) {
                 0 | 1 => drop(words.remove(at)),

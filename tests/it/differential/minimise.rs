@@ -1,15 +1,18 @@
 //! Makes a conversation short that shows something.
 
-use super::generate::{Conversation, Part, Piece};
-use crate::client::shown;
+/// What is sent: bursts of pieces, and after each burst all replies are awaited.
+pub(super) type Conversation<P> = Vec<Vec<P>>;
 
 /// Rounds without any success that are tried with smaller and smaller parts, before it is left at that.
 const ATTEMPTS_MAX: usize = 300;
 
 /// The shortest conversation found for which `shows` holds, as it does for this one: parts are left out, first large,
 /// then small ones, as long as it still holds (Zeller's ddmin).
-pub(super) fn minimise(conversation: Conversation, mut shows: impl FnMut(&Conversation) -> bool) -> Conversation {
-    let mut pieces: Vec<(usize, Piece)> = Vec::new();
+pub(super) fn minimise<P: Clone>(
+    conversation: Conversation<P>,
+    mut shows: impl FnMut(&Conversation<P>) -> bool,
+) -> Conversation<P> {
+    let mut pieces: Vec<(usize, P)> = Vec::new();
     for (burst, content) in conversation.into_iter().enumerate() {
         pieces.extend(content.into_iter().map(|piece| (burst, piece)));
     }
@@ -33,39 +36,7 @@ pub(super) fn minimise(conversation: Conversation, mut shows: impl FnMut(&Conver
 }
 
 /// Pieces of one burst stay together.
-fn bursts(pieces: &[(usize, Piece)]) -> Conversation {
+fn bursts<P: Clone>(pieces: &[(usize, P)]) -> Conversation<P> {
     let groups = pieces.chunk_by(|first, second| first.0 == second.0);
     groups.map(|group| group.iter().map(|(_, piece)| piece.clone()).collect()).collect()
-}
-
-/// A conversation as a person reads it.
-pub(super) fn printed(conversation: &Conversation) -> String {
-    let mut text = String::new();
-    for burst in conversation {
-        for Piece(parts) in burst {
-            text.push_str("  sent     ");
-            for part in joined(parts) {
-                match &part {
-                    Part::Bytes(bytes) => text.push_str(&format!(" {}", shown(bytes))),
-                    Part::Cas { key, offset } => text.push_str(&format!(" <CAS of {} {offset:+}>", shown(key))),
-                    Part::Unix(offset) => text.push_str(&format!(" <now {offset:+}>")),
-                }
-            }
-            text.push('\n');
-        }
-        text.push_str("  (replies awaited)\n");
-    }
-    text
-}
-
-/// The same, with bytes in a row as one part.
-fn joined(parts: &[Part]) -> Vec<Part> {
-    let mut joined: Vec<Part> = Vec::new();
-    for part in parts {
-        match (joined.last_mut(), part) {
-            (Some(Part::Bytes(bytes)), Part::Bytes(more)) => bytes.extend_from_slice(more),
-            _ => joined.push(part.clone()),
-        }
-    }
-    joined
 }
