@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A client: where its scripts run, and what they load there.
 pub(crate) struct Peer(Language, &'static str);
 
+/// Python and what comes with it.
+pub(crate) const PYTHON: Peer = Peer(Language::Python, "pty");
 pub(crate) const PYMEMCACHE: Peer = Peer(Language::Python, "pymemcache");
 const PYLIBMC: Peer = Peer(Language::Python, "pylibmc");
 const AIOMCACHE: Peer = Peer(Language::Python, "aiomcache");

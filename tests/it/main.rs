@@ -26,6 +26,7 @@ mod dumps;
 mod limits;
 mod memccapable;
 mod monitors;
+mod mtop;
 mod pages;
 mod process;
 mod proxies;

@@ -49,10 +49,13 @@ fn version_of(memcached: &Path) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// A program of this name, in `PATH` or where Debian puts the programs of administrators.
+/// A program of this name: in `PATH`, where Debian puts the programs of administrators, or where `.ci/run` puts those
+/// that it does not install.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/share/memcached/scripts".into()]);
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    let others = ["/usr/sbin".into(), "/usr/share/memcached/scripts".into(), target.join("mtop/bin")];
+    let folders = std::env::split_paths(&path).chain(others);
     let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
     if found.is_none() {
         missing(&format!("{name} is not installed"));
