@@ -90,6 +90,7 @@ impl Certificates {
                 .with_protocol_versions(versions)
                 .map_err(|error| format!("Error setting the protocol versions: {error}"))?;
             let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(key.clone());
+            config.ignore_client_order = true;
             config.ticketer = ring::Ticketer::new().map_err(|error| format!("Error making ticket keys: {error}"))?;
             config.session_storage = match options.sessions_max {
                 0 => Arc::new(NoServerSessionStorage {}) as Arc<dyn StoresServerSessions>,
@@ -185,9 +186,15 @@ fn authorities(path: &Path) -> Result<RootCertStore, String> {
     Ok(store)
 }
 
-/// ring, with the cipher suites that were asked for.
+/// ring, with the cipher suites that were asked for, the one we like best first.
+///
+/// That is AES-128 with SHA-256, as strong as the key exchange and the certificates that come with it: SHA-384, which
+/// clients name first, has no instructions of its own in the CPU and takes an eighth of a handshake's time (`loadtest
+/// compare --set tls -w storm`: 162 µs against 144). Those of `ssl_ciphers` stay in the order in which they stand there.
 fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
     let mut provider = ring::default_provider();
+    let is_128 = |suite: &SupportedCipherSuite| suite.suite().as_str().is_some_and(|name| name.contains("AES_128"));
+    provider.cipher_suites.sort_by_key(|suite| !is_128(suite));
     if let Some(list) = &options.ciphers {
         let (all, rest) = (provider.cipher_suites.clone(), provider.cipher_suites.iter());
         let mut chosen: Vec<_> = rest.filter(|suite| suite.tls13().is_some()).copied().collect();

@@ -34,6 +34,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use outbox::Outbox;
 use serve::{Serve, ServeLimits, Served, Talk};
 use slab::Slab;
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::fd::AsRawFd;
@@ -96,7 +97,7 @@ struct Connection {
     hung_up: bool,
     /// All that the other side has sent was read: what is there is to be served to its end.
     ended: bool,
-    /// It is in the list of those to be served without an event.
+    /// It is in the list of those to be served without an event, or of those whose handshake waits.
     queued: bool,
     /// To be closed once everything is sent.
     closing: bool,
@@ -151,8 +152,10 @@ pub struct Worker<'a> {
     datagrams: usize,
     /// The walk that it leads; in a whole server there is at most one.
     crawl: Option<Crawl>,
-    /// Steps of TLS handshakes left to take in this turn.
-    handshakes_left: usize,
+    /// Connections whose TLS handshake can go a step further, in the order in which that came about.
+    handshakes: VecDeque<usize>,
+    /// It is the turn of one of these.
+    shaking: bool,
 }
 
 impl<'a> Worker<'a> {
@@ -188,7 +191,8 @@ impl<'a> Worker<'a> {
             gates_ready: false,
             datagrams: 0,
             crawl: None,
-            handshakes_left: 0,
+            handshakes: VecDeque::new(),
+            shaking: false,
             options,
         })
     }
@@ -228,6 +232,7 @@ impl<'a> Worker<'a> {
                     self.attend(token);
                 }
             }
+            self.shake_some_hands();
             if self.gates_ready {
                 self.attend_gates();
             }
@@ -265,7 +270,8 @@ impl<'a> Worker<'a> {
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let asleep = self.queue.is_empty() && !self.gates_ready && self.exchange().falls_asleep(self.number());
+        let idle = self.queue.is_empty() && self.handshakes.is_empty() && !self.gates_ready;
+        let asleep = idle && self.exchange().falls_asleep(self.number());
         let timeout = match (asleep, self.stopping, self.housekeeping_left) {
             (false, ..) => Duration::ZERO,
             (_, Some(_), _) => Duration::from_millis(10),
@@ -290,7 +296,6 @@ impl<'a> Worker<'a> {
             self.tick();
         }
         self.serve.begin(now);
-        self.handshakes_left = self.config().tls_handshakes_per_turn;
     }
 
     /// A second has passed.
@@ -500,8 +505,21 @@ impl<'a> Worker<'a> {
         self.serve_input(token, filled)
     }
 
-    /// A step of a TLS handshake, if there is one left in this turn: they cost a hundred times what a request costs, and
-    /// must not hold up those who are done with theirs. True: the handshake is done.
+    /// Lets some handshakes go a step further, those that have waited longest. They cost a hundred times what a request
+    /// costs, and must not hold up those who are done with theirs.
+    fn shake_some_hands(&mut self) {
+        for _ in 0..self.config().tls_handshakes_per_turn {
+            let Some(token) = self.handshakes.pop_front() else { return };
+            if let Some(connection) = self.connections.get_mut(token) {
+                connection.queued = false;
+                self.shaking = true;
+                self.attend(token);
+                self.shaking = false;
+            }
+        }
+    }
+
+    /// A step of a TLS handshake, when it is its turn. True: the handshake is done.
     fn shake_hands(&mut self, token: usize) -> io::Result<bool> {
         let counters = self.counters();
         let connection = &mut self.connections[token];
@@ -509,11 +527,13 @@ impl<'a> Worker<'a> {
         if !connection.readable {
             return Ok(false);
         }
-        if self.handshakes_left == 0 {
-            self.queue_up(token);
+        if !self.shaking {
+            if !connection.queued {
+                connection.queued = true;
+                self.handshakes.push_back(token);
+            }
             return Ok(false);
         }
-        self.handshakes_left -= 1;
         let done = stream.handshake()?;
         if !done {
             connection.readable = false;

@@ -1,6 +1,8 @@
 //! TLS: the same server behind certificates. Its clients here are rustls, `openssl s_client` and pymemcache; those that
 //! are not welcome speak garbage, or stop in the middle of a handshake.
 
+mod readme;
+
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -353,7 +355,17 @@ fn the_least_version_is_kept() {
         assert_eq!(is_served(server.tcp(), &pki.client(&[&version::TLS12], None)), of_1_2, "{words}");
         assert!(is_served(server.tcp(), &pki.client(&[&version::TLS13], None)), "{words}");
     }
-    // And so is the choice of ciphers, in TLS 1.2.
+    // Of what both have, the server chooses.
+    for (versions, expected) in [
+        (&[&version::TLS13][..], "TLS13_AES_128_GCM_SHA256"),
+        (&[&version::TLS12][..], "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
+    ] {
+        let server = pki.server(&["-t", "1"]);
+        let client = TlsClient::to(&server, &pki.client(versions, None));
+        let suite = client.stream.conn.negotiated_cipher_suite().expect("it is open").suite();
+        assert_eq!(suite.as_str(), Some(expected));
+    }
+    // And the choice of ciphers is kept, in TLS 1.2.
     let server = pki.server(&["-t", "1", "-o", "ssl_ciphers=CHACHA20"]);
     let client = TlsClient::to(&server, &pki.client(&[&version::TLS12], None));
     let suite = client.stream.conn.negotiated_cipher_suite().expect("it is open").suite();
