@@ -76,11 +76,23 @@ impl Address {
 
     /// A connection that is still being established: it becomes writable, or an error, later.
     pub fn connect_later(&self, ordinal: usize) -> io::Result<Socket> {
+        let socket = self.socket_later(ordinal)?;
+        self.begin(&socket)?;
+        Ok(socket)
+    }
+
+    /// A socket that does not block, to be connected by `begin`.
+    pub fn socket_later(&self, ordinal: usize) -> io::Result<Socket> {
         let socket = self.socket(ordinal)?;
         socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    /// Begins to connect it.
+    pub fn begin(&self, socket: &Socket) -> io::Result<()> {
         match socket.connect(&self.socket) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
-            _ => Ok(socket),
+            _ => Ok(()),
         }
     }
 

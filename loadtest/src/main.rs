@@ -44,8 +44,10 @@ mod compare;
 // A trace of somebody's requests.
 mod replay;
 mod server;
+mod storm;
 
 mod address;
+mod certificate;
 mod cpus;
 mod wire;
 

@@ -30,22 +30,51 @@ const PORT_ATTEMPTS_MAX: usize = 20;
 /// How much of a server's standard error is shown.
 const STDERR_SHOWN: u64 = 4096;
 
+/// The ports that a server is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// So many in a row.
+    Plain(usize),
+    /// One for TLS, and the next one without.
+    Tls,
+}
+
+impl Ports {
+    fn count(self) -> usize {
+        match self {
+            Ports::Plain(count) => count,
+            Ports::Tls => 2,
+        }
+    }
+
+    /// Those that the load is for.
+    fn loaded(self) -> usize {
+        match self {
+            Ports::Plain(count) => count,
+            Ports::Tls => 1,
+        }
+    }
+}
+
 /// A server that accepts connections.
 pub struct Server {
     command: String,
     child: Child,
     /// The first of its ports; the others follow.
     port: u16,
-    ports: usize,
+    ports: Ports,
     stderr: File,
 }
 
 impl Server {
-    /// Starts `command`, in the shell's words, with `-p` and the first of `ports` free ports behind it, and waits until
-    /// it accepts.
-    pub fn start(command: &str, ports: usize, cpus: &Cpus, stop: &AtomicBool) -> Result<Server, String> {
-        let port = free_ports(ports).map_err(|error| format!("no free port: {error}"))?;
-        let command = format!("{command} -p {port}");
+    /// Starts `command`, in the shell's words, with `-p` and the first of its free ports behind it, and waits until it
+    /// accepts. Its TLS is up to the command.
+    pub fn start(command: &str, ports: Ports, cpus: &Cpus, stop: &AtomicBool) -> Result<Server, String> {
+        let port = free_ports(ports.count()).map_err(|error| format!("no free port: {error}"))?;
+        let command = match ports {
+            Ports::Plain(_) => format!("{command} -p {port}"),
+            Ports::Tls => format!("{command} -p {port} -l 127.0.0.1:{port},notls:127.0.0.1:{}", port + 1),
+        };
         let stderr = nameless_file().map_err(|error| format!("no file for standard error: {error}"))?;
         let child_stderr = stderr.try_clone().map_err(|error| format!("no file for standard error: {error}"))?;
         let mut shell = Command::new("sh");
@@ -70,7 +99,7 @@ impl Server {
 
     fn await_port(&mut self, stop: &AtomicBool) -> Result<(), String> {
         let begun = Instant::now();
-        while (0..self.ports).any(|port| self.connect(port).is_err()) {
+        while (0..self.ports.count()).any(|port| self.connect(port).is_err()) {
             self.check()?;
             if stop.load(Relaxed) {
                 return Err("interrupted".into());
@@ -84,15 +113,20 @@ impl Server {
         Ok(())
     }
 
-    /// Where it listens.
+    /// Where the load goes.
     pub fn addresses(&self) -> Result<Vec<Address>, String> {
         let address = |port| Address::find(&format!("{}:{}", Ipv4Addr::LOCALHOST, self.port + port as u16));
-        (0..self.ports).map(address).collect()
+        (0..self.ports.loaded()).map(address).collect()
     }
 
     /// A connection to its port number `port`, as the standard library makes them.
     pub fn connect(&self, port: usize) -> io::Result<TcpStream> {
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.port + port as u16))
+    }
+
+    /// A connection without TLS.
+    pub fn connect_plain(&self) -> io::Result<TcpStream> {
+        self.connect(if self.ports == Ports::Tls { 1 } else { 0 })
     }
 
     /// What it answers to a command with an answer of one line.
@@ -108,7 +142,7 @@ impl Server {
 
     /// The lines of an answer, up to the one that is its `last`.
     fn converse(&self, command: &str, last: fn(&str) -> bool) -> io::Result<Vec<String>> {
-        let mut stream = self.connect(0)?;
+        let mut stream = self.connect_plain()?;
         stream.set_read_timeout(Some(ANSWER_SECONDS_MAX))?;
         stream.write_all(format!("{command}\r\n").as_bytes())?;
         let mut lines = Vec::new();
@@ -226,7 +260,7 @@ mod tests {
 
     fn start(command: &str) -> Result<Server, String> {
         let stop = AtomicBool::new(false);
-        Server::start(command, 1, &"0".parse().expect("a core"), &stop)
+        Server::start(command, Ports::Plain(1), &"0".parse().expect("a core"), &stop)
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, RootCertStore, SignatureScheme};
 use socket2::Socket;
 
 /// Whether and how servers are spoken to by TLS.
@@ -73,6 +73,31 @@ impl Wire {
     /// Takes a socket that does not block.
     pub fn new(socket: Socket, session: Option<ClientConnection>) -> Wire {
         Wire { socket, session: session.map(Box::new) }
+    }
+
+    /// The socket under it.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Whether the handshake, now that it is done, took up an earlier session. None without TLS.
+    pub fn is_resumed(&self) -> Option<bool> {
+        let kind = self.session.as_ref()?.handshake_kind()?;
+        Some(kind == HandshakeKind::Resumed)
+    }
+
+    /// Has these bytes, not many, sent behind the handshake by the first pushes.
+    pub fn prepare(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(session) = &mut self.session else { return Err(ErrorKind::Unsupported.into()) };
+        session.writer().write_all(bytes)
+    }
+
+    /// Says that this was all.
+    pub fn farewell(&mut self) -> io::Result<()> {
+        if let Some(session) = &mut self.session {
+            session.send_close_notify();
+        }
+        self.push()
     }
 
     /// Sends what is sealed already. Without TLS there is no such thing.

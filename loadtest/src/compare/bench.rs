@@ -3,22 +3,31 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use rustls::ClientConfig;
+
 use super::Comparison;
 use super::figure::{
-    CLIENT_BUSY, CPU_PER_KEY, ERRORS, HIT_RATE, KEYS_PER_SECOND, LONGEST_LOAD, MEMORY, P50, P90, P99, P999, SIDES,
-    Sample, UNSENT, median, value,
+    CLIENT_BUSY, CPU_PER_HANDSHAKE, CPU_PER_KEY, ERRORS, ESTABLISHED_P99, HANDSHAKES_PER_SECOND, HIT_RATE,
+    KEYS_PER_SECOND, LONGEST_LOAD, MEMORY, P50, P90, P99, P999, SIDES, SLOWEST, Sample, UNSENT, UNWATCHED, median,
+    value,
 };
 use super::machine;
 use super::row::{Job, Load, Row};
+use crate::address::allow_files;
+use crate::certificate::Certificate;
 use crate::plan::{Limit, Plan};
 use crate::report::{Report, microseconds};
 use crate::run::Session;
-use crate::server::Server;
+use crate::server::{Ports, Server};
+use crate::storm::Storm;
 use crate::workload::{Operation, Workload};
 
 /// Above this share of busy time the client, not the server, may have set the throughput. (At a fixed rate it waits
 /// awake, and being busy says nothing.)
 const CLIENT_BUSY_MAX: f64 = 0.95;
+
+/// Files that this program has open besides connections.
+pub const FILES_BESIDES: usize = 64;
 
 /// Starts the servers of a row when they are needed, and keeps them for the next round if the row says so.
 pub struct Bench<'a> {
@@ -55,11 +64,49 @@ impl<'a> Bench<'a> {
         let crowded = flags.threads.is_some_and(|threads| threads > comparison.server_cpus.count());
         let shared = comparison.server_cpus.union(&comparison.client_cpus);
         let cpus = if crowded { &shared } else { &comparison.server_cpus };
-        let command = format!("{}{}", comparison.commands[side], flags.text(side));
+        let certificate = self.certificate().map(Certificate::flags).unwrap_or_default();
+        let command = format!("{}{}{certificate}", comparison.commands[side], flags.text(side));
         Server::start(&command, flags.ports(side), cpus, self.stop).map_err(|why| match flags.ports(side) {
-            1 => Failure::Broken(why),
+            Ports::Plain(1) => Failure::Broken(why),
             _ => Failure::Refused(why),
         })
+    }
+
+    /// The servers', if the row is by TLS.
+    fn certificate(&self) -> Option<&Certificate> {
+        self.comparison.certificate.as_ref().filter(|_| self.row.flags.tls)
+    }
+
+    /// What clients know of the servers' certificate, if the row is by TLS.
+    pub fn tls(&self, resumes: bool) -> Result<Option<Arc<ClientConfig>>, String> {
+        self.certificate().map(|certificate| certificate.client(resumes).map(Arc::new)).transpose()
+    }
+
+    /// Storms at a server of `side`.
+    pub fn storm(&self, side: usize, storm: &Storm) -> Result<Sample, Failure> {
+        let comparison = self.comparison;
+        allow_files(storm.connections + FILES_BESIDES)?;
+        let mut server = self.start(side)?;
+        let door = server.addresses()?.swap_remove(0).with_tls(self.tls(storm.resumed)?);
+        let plain = server.connect_plain().map_err(|error| format!("connection: {error}"))?;
+        let cpu_before = server.cpu();
+        let weather = storm.rage(&door, plain, comparison.time, &comparison.client_cpus, self.stop);
+        server.check()?;
+        let weather = weather?;
+        let cpu = server.cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
+        let cpu = cpu.ok_or_else(|| "the server's CPU time is not to be found in /proc".to_owned())?;
+        let slowest = median(weather.slowest.iter().map(|nanoseconds| *nanoseconds as f64 / 1e6).collect());
+        let mut sample: Sample = vec![
+            (&CPU_PER_HANDSHAKE, cpu.as_secs_f64() * 1e6 / weather.handshakes as f64),
+            (&HANDSHAKES_PER_SECOND, weather.handshakes as f64 / weather.elapsed.as_secs_f64()),
+            (&SLOWEST, slowest.unwrap_or(0.0)),
+            (&ESTABLISHED_P99, microseconds(&weather.established, 0.99)),
+            (&CLIENT_BUSY, weather.client_busy),
+        ];
+        if weather.unwatched {
+            sample.push((&UNWATCHED, 1.0));
+        }
+        Ok(sample)
     }
 
     /// One measurement of `side` under `load`. Both sides get the same requests, and other ones in each round.
@@ -137,7 +184,7 @@ impl<'a> Bench<'a> {
     /// Values are verified: a fast wrong answer is no answer.
     pub fn plan(&self, server: &Server, workload: &Workload, limit: Limit) -> Result<Plan, String> {
         let cpus = &self.comparison.client_cpus;
-        let tls = &self.comparison.tls;
+        let tls = self.tls(true)?;
         let ports: Vec<_> = server.addresses()?.into_iter().map(|port| port.with_tls(tls.clone())).collect();
         // Every thread needs a connection to every port; a single connection is one thread's.
         let threads = cpus.count().min(workload.connections / ports.len()).max(1);
@@ -166,6 +213,9 @@ pub fn remarks(samples: &[Vec<Sample>; 2]) -> Vec<String> {
         let of = |figure| median(samples[side].iter().filter_map(|sample| value(sample, figure)).collect());
         if let Some(busy) = of(&CLIENT_BUSY).filter(|busy| *busy > CLIENT_BUSY_MAX) {
             remarks.push(format!("{name}: the client was {:.0} % busy and may be the limit", busy * 100.0));
+        }
+        if of(&UNWATCHED).is_some() {
+            remarks.push(format!("{name}: the established connection waited for the client as well (try as root)"));
         }
         if let Some(hits) = of(&HIT_RATE).filter(|hits| *hits < 1.0) {
             remarks.push(format!("{name}: {:.2} % hits", hits * 100.0));

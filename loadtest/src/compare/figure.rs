@@ -33,6 +33,10 @@ pub static P50: Figure = shown("p50 µs", "p50_microseconds", 0);
 pub static P90: Figure = shown("p90 µs", "p90_microseconds", 0);
 pub static P99: Figure = shown("p99 µs", "p99_microseconds", 0);
 pub static P999: Figure = shown("p99.9 µs", "p99.9_microseconds", 0);
+pub static CPU_PER_HANDSHAKE: Figure = shown("CPU µs/handshake", "cpu_microseconds_per_handshake", 0);
+pub static HANDSHAKES_PER_SECOND: Figure = shown("handshakes/s", "handshakes_per_second", 0);
+pub static SLOWEST: Figure = shown("slowest ms", "slowest_connection_milliseconds", 1);
+pub static ESTABLISHED_P99: Figure = shown("established p99 µs", "p99_of_an_established_connection_microseconds", 0);
 pub static LONGEST_LOAD: Figure = shown("longest set µs", "longest_set_while_loading_microseconds", 0);
 pub static ITEMS_PER_MIB: Figure = shown("items/MiB", "items_per_mib_resident", 0);
 pub static CONNECTION_KIB: Figure = shown("KiB/connection", "kib_per_idle_connection", 2);
@@ -41,6 +45,7 @@ pub static ITEMS: Figure = hidden("items");
 pub static HIT_RATE: Figure = hidden("hit_rate");
 pub static CLIENT_BUSY: Figure = hidden("client_busy");
 pub static ERRORS: Figure = hidden("error_replies");
+pub static UNWATCHED: Figure = hidden("established_connection_behind_the_client");
 pub static UNSENT: Figure = hidden("requests_unsent");
 
 /// One measurement of one server.

@@ -2,19 +2,20 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 
-use super::bench::{Bench, Failure};
+use rustls::{ClientConfig, Stream};
+
+use super::bench::{Bench, FILES_BESIDES, Failure};
 use super::figure::{CONNECTION_KIB, ERRORS, ITEMS, ITEMS_PER_MIB, MEMORY, Sample};
 use crate::address::allow_files;
 use crate::plan::{Limit, Plan};
 use crate::run::Session;
 use crate::server::Server;
+use crate::wire;
 use crate::workload::Workload;
 
 const MIB: f64 = 1_048_576.0;
-
-/// Files that this program has open besides connections.
-const FILES_BESIDES: usize = 64;
 
 /// Sets all keys, of which not all fit, and counts those that are held, per MiB of resident memory.
 pub fn fill(bench: &Bench<'_>, side: usize, workload: &Workload) -> Result<Sample, Failure> {
@@ -45,11 +46,12 @@ pub fn idle(bench: &Bench<'_>, side: usize, count: usize) -> Result<Sample, Fail
     let fail = |error| format!("connection: {error}");
     allow_files(count + FILES_BESIDES)?;
     let server = bench.start(side)?;
-    let mut connections = vec![used(&server).map_err(fail)?];
+    let tls = bench.tls(true)?;
+    let mut connections = vec![used(&server, tls.as_ref()).map_err(fail)?];
     server.settle();
     let before = resident(&server)?;
     for _ in 0..count {
-        connections.push(used(&server).map_err(fail)?);
+        connections.push(used(&server, tls.as_ref()).map_err(fail)?);
     }
     server.settle();
     let memory = resident(&server)?;
@@ -57,12 +59,22 @@ pub fn idle(bench: &Bench<'_>, side: usize, count: usize) -> Result<Sample, Fail
 }
 
 /// A connection on which a key was asked for that is not there.
-fn used(server: &Server) -> std::io::Result<TcpStream> {
+fn used(server: &Server, tls: Option<&Arc<ClientConfig>>) -> std::io::Result<TcpStream> {
     let mut stream = server.connect(0)?;
-    stream.write_all(b"get nothing\r\n")?;
     let mut reply = [0; 5];
-    stream.read_exact(&mut reply)?;
+    match tls {
+        None => ask(&mut stream, &mut reply)?,
+        Some(config) => {
+            let mut session = wire::session(config, "localhost").map_err(std::io::Error::other)?;
+            ask(&mut Stream::new(&mut session, &mut stream), &mut reply)?;
+        }
+    }
     if &reply == b"END\r\n" { Ok(stream) } else { Err(std::io::ErrorKind::InvalidData.into()) }
+}
+
+fn ask(mut stream: impl Read + Write, reply: &mut [u8]) -> std::io::Result<()> {
+    stream.write_all(b"get nothing\r\n")?;
+    stream.read_exact(reply)
 }
 
 fn resident(server: &Server) -> Result<f64, String> {

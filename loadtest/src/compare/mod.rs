@@ -28,8 +28,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::certificate::Certificate;
 use crate::cpus::Cpus;
-use crate::server::Server;
+use crate::server::{Ports, Server};
 use bench::{Bench, Failure};
 pub use figure::Outcome;
 use figure::SIDES;
@@ -49,8 +50,8 @@ pub struct Comparison {
     pub server_cpus: Cpus,
     pub client_cpus: Cpus,
     pub quiet: bool,
-    /// How servers are spoken to, if by TLS.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Of both servers, in rows by TLS.
+    pub certificate: Option<Certificate>,
 }
 
 /// All outcomes, and where they are from.
@@ -65,7 +66,7 @@ impl Comparison {
     /// there. A row that fails does not keep the others from being run.
     pub fn run(&self, stop: &Arc<AtomicBool>, mut each: impl FnMut(&Outcome)) -> Result<Results<'_>, String> {
         let version = |command: &String| {
-            let server = Server::start(command, 1, &self.server_cpus, stop)?;
+            let server = Server::start(command, Ports::Plain(1), &self.server_cpus, stop)?;
             let line = server.ask("version").unwrap_or_default();
             Ok::<String, String>(line.strip_prefix("VERSION ").unwrap_or("unknown version").to_owned())
         };
@@ -113,6 +114,7 @@ impl Comparison {
                     Job::Load(load) => Some(bench.measure(side, load, round)),
                     Job::Fill(workload) => Some(memory::fill(&bench, side, workload)),
                     Job::Idle(count) => Some(memory::idle(&bench, side, *count)),
+                    Job::Storm(storm) => Some(bench.storm(side, storm)),
                 };
                 progress.advance(1);
                 match sample {

@@ -1,7 +1,8 @@
 //! Which plots there are: what each set is about, at a glance.
 
 use super::figure::{
-    Bound, CONNECTION_KIB, CPU_PER_KEY, Figure, ITEMS_PER_MIB, KEYS_PER_SECOND, Outcome, P50, P90, P99, P999,
+    Bound, CONNECTION_KIB, CPU_PER_HANDSHAKE, CPU_PER_KEY, Figure, ITEMS_PER_MIB, KEYS_PER_SECOND, Outcome, P50, P90,
+    P99, P999,
 };
 use super::svg::{Bars, Lines, Pair};
 use super::text::number;
@@ -26,6 +27,12 @@ pub fn all(outcomes: &[Outcome]) -> Vec<(String, String)> {
                 for (prefix, title) in [("keys-", "keys"), ("conns-", "connections")] {
                     plots.push((format!("{name}-{title}.svg"), growth(set, prefix, title)));
                 }
+            }
+            "tls" => {
+                plots.push((
+                    format!("{name}-handshakes.svg"),
+                    bars("Server CPU µs per handshake, as a share of the baseline's", set, &CPU_PER_HANDSHAKE),
+                ));
             }
             _ => {
                 plots.push((

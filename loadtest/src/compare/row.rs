@@ -3,6 +3,8 @@
 use std::{fmt, fs};
 
 use super::figure::{Bound, CPU_PER_KEY, Target};
+use crate::server::Ports;
+use crate::storm::Storm;
 use crate::workload::Workload;
 
 /// What is done, with which settings of the servers.
@@ -26,6 +28,8 @@ pub struct Flags {
     pub connections: Option<usize>,
     /// `--port-per-core`, which only the candidate is given.
     pub port_per_core: bool,
+    /// `-Z`, with a certificate that is made for it.
+    pub tls: bool,
 }
 
 /// The kinds of measurement.
@@ -36,6 +40,8 @@ pub enum Job {
     Fill(Workload),
     /// Opens so many connections, each used once, and looks at the memory.
     Idle(usize),
+    /// Begins connections by TLS at once, again and again.
+    Storm(Storm),
 }
 
 /// A workload against a server that holds what the workload needs.
@@ -86,6 +92,12 @@ impl Row {
         self
     }
 
+    /// The same by TLS.
+    pub fn by_tls(mut self) -> Row {
+        self.flags.tls = true;
+        self
+    }
+
     /// Changes the load, if it is one.
     pub fn with(mut self, change: impl FnOnce(&mut Load)) -> Row {
         if let Job::Load(load) = &mut self.job {
@@ -106,7 +118,7 @@ impl Row {
         let flags = self.flags.text(1);
         let keys = match &self.job {
             Job::Load(load) => format!(", {} keys", load.workload.keys),
-            Job::Fill(_) | Job::Idle(_) => String::new(),
+            Job::Fill(_) | Job::Idle(_) | Job::Storm(_) => String::new(),
         };
         if flags.is_empty() {
             format!("{}{keys}", self.about)
@@ -124,7 +136,7 @@ impl Row {
 
     /// Memory settles in one round.
     pub fn rounds(&self, wanted: u32) -> u32 {
-        if let Job::Load(_) = self.job { wanted } else { 1 }
+        if let Job::Load(_) | Job::Storm(_) = self.job { wanted } else { 1 }
     }
 
     /// The most keys that a server holds or is asked for; 0 without a workload.
@@ -132,7 +144,7 @@ impl Row {
         match &self.job {
             Job::Load(load) => load.workload.keys,
             Job::Fill(workload) => workload.keys,
-            Job::Idle(_) => 0,
+            Job::Idle(_) | Job::Storm(_) => 0,
         }
     }
 }
@@ -148,12 +160,17 @@ impl Flags {
     /// The flags of `side`, 0 the baseline, with a space before each.
     pub fn text(&self, side: usize) -> String {
         let own = if self.port_per_core && side == 1 { " --port-per-core" } else { "" };
-        format!("{self}{own}")
+        let tls = if self.tls { " -Z" } else { "" };
+        format!("{self}{own}{tls}")
     }
 
     /// The ports that `side` listens on.
-    pub fn ports(&self, side: usize) -> usize {
-        if self.port_per_core && side == 1 { self.threads.unwrap_or(1) } else { 1 }
+    pub fn ports(&self, side: usize) -> Ports {
+        match (self.tls, self.port_per_core && side == 1) {
+            (true, _) => Ports::Tls,
+            (false, true) => Ports::Plain(self.threads.unwrap_or(1)),
+            (false, false) => Ports::Plain(1),
+        }
     }
 }
 
@@ -185,9 +202,11 @@ mod tests {
 
     #[test]
     fn flags_of_both_sides() {
-        let flags = Flags { threads: Some(2), memory: Some(64), connections: None, port_per_core: true };
-        assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -t 2 -m 64", 1));
-        assert_eq!((flags.text(1).as_str(), flags.ports(1)), (" -t 2 -m 64 --port-per-core", 2));
+        let flags = Flags { threads: Some(2), memory: Some(64), connections: None, port_per_core: true, tls: false };
+        assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -t 2 -m 64", Ports::Plain(1)));
+        assert_eq!((flags.text(1).as_str(), flags.ports(1)), (" -t 2 -m 64 --port-per-core", Ports::Plain(2)));
+        let flags = Flags { tls: true, ..Flags::default() };
+        assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -Z", Ports::Tls));
         assert_eq!(Flags::default().text(1), "");
     }
 }

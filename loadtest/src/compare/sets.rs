@@ -2,6 +2,7 @@
 
 use super::figure::{Bound, ITEMS_PER_MIB, P50, P99, P999};
 use super::row::{Job, Row};
+use crate::storm::Storm;
 use crate::workload::{Popularity, Protocol, Workload};
 
 /// A table.
@@ -17,6 +18,8 @@ pub enum Set {
     Memory,
     /// CPU time per key as keys and connections grow
     Growth,
+    /// By TLS: requests, handshakes alone and a thousand at once, and memory
+    Tls,
     /// All of these
     All,
 }
@@ -37,6 +40,9 @@ const ITEM_MAX: u64 = 160;
 /// `-m` of the rows that count items.
 const FILL: u64 = 256;
 
+/// Connections besides those of a storm.
+const STORM_BESIDES: usize = 100;
+
 /// Bytes that no server needs less of for an item, besides key and value.
 const OVERHEAD_MIN: u64 = 20;
 
@@ -44,7 +50,7 @@ impl Set {
     /// The sets that this one stands for.
     pub fn each(self) -> Vec<Set> {
         match self {
-            Set::All => vec![Set::Canonical, Set::Throughput, Set::Latency, Set::Memory, Set::Growth],
+            Set::All => vec![Set::Canonical, Set::Throughput, Set::Latency, Set::Memory, Set::Growth, Set::Tls],
             one => vec![one],
         }
     }
@@ -56,6 +62,7 @@ impl Set {
             Set::Latency => "latency",
             Set::Memory => "memory",
             Set::Growth => "growth",
+            Set::Tls => "tls",
             Set::All => "all",
         }
     }
@@ -68,6 +75,7 @@ impl Set {
             Set::Latency => latency(),
             Set::Memory => memory(),
             Set::Growth => growth(),
+            Set::Tls => tls(keys),
             Set::All => self.each().into_iter().flat_map(|set| set.rows(keys)).collect(),
         }
     }
@@ -189,6 +197,28 @@ fn growth() -> Vec<Row> {
         row
     });
     keys.into_iter().chain(connections).collect()
+}
+
+fn tls(keys: u64) -> Vec<Row> {
+    let storm = |name: &str, about: &str, connections, resumed| {
+        let mut row = Row::new(name, about, Job::Storm(Storm { connections, resumed })).on(1, ROOMY);
+        row.flags.connections = Some(connections + STORM_BESIDES);
+        row
+    };
+    let mut idle = Row::new("idle", "1000 connections, each used once", Job::Idle(1000)).on(1, 64);
+    idle.flags.connections = Some(1000 + STORM_BESIDES);
+    let get_32 = Workload { pipeline: 32, ..gets(keys) };
+    let rows = [
+        Row::load("get-1", "get, one at a time", gets(keys)).on(1, ROOMY),
+        Row::load("get-32", "get, 32 in flight", get_32).on(1, ROOMY),
+        Row::load("set-32", "set, 32 in flight", sets(keys)).on(1, ROOMY),
+        storm("handshake", "a connection, full handshake and first reply, one at a time", 1, false),
+        storm("handshake-resumed", "the same, session resumed", 1, true),
+        storm("storm", "1000 connections at once, full handshakes and first replies", 1000, false),
+        storm("storm-resumed", "the same, sessions resumed", 1000, true),
+        idle,
+    ];
+    rows.map(Row::by_tls).into()
 }
 
 #[cfg(test)]

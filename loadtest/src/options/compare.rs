@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::values::Seconds;
+use crate::certificate::Certificate;
 use crate::compare::sets::Set;
 use crate::compare::{Comparison, Row};
 use crate::cpus::Cpus;
-use crate::wire::TlsFlags;
 
 #[derive(Args)]
 pub struct CompareOptions {
@@ -21,8 +21,9 @@ pub struct CompareOptions {
     #[arg(long, value_name = "COMMAND", required_unless_present = "list")]
     candidate: Option<String>,
 
-    #[command(flatten)]
-    tls: TlsFlags,
+    /// Every row by TLS, with a certificate that is made for it (the set `tls` is without this, too)
+    #[arg(long)]
+    tls: bool,
 
     /// Set of workloads, may be repeated [default: canonical]
     #[arg(long, value_name = "NAME", value_enum)]
@@ -96,6 +97,7 @@ impl CompareOptions {
         let rows = |set: &Set| set.rows(self.keys).into_iter().map(|row| (*set, row)).collect::<Vec<_>>();
         let mut rows: Vec<(Set, Row)> = sets.iter().flat_map(rows).collect();
         rows.retain(|(set, row)| *set != Set::Growth || row.keys() <= self.keys_max);
+        rows.iter_mut().for_each(|(_, row)| row.flags.tls |= self.tls);
         rows
     }
 
@@ -106,6 +108,8 @@ impl CompareOptions {
             return Err(format!("no workload \"{unknown}\" (see --list)"));
         }
         rows.retain(|(_, row)| self.workload.is_empty() || self.workload.contains(&row.name));
+        let by_tls = rows.iter().any(|(_, row)| row.flags.tls);
+        let certificate = by_tls.then(Certificate::new).transpose()?;
         Ok(Comparison {
             commands: [self.baseline, self.candidate.ok_or("no candidate")?],
             rows,
@@ -114,7 +118,7 @@ impl CompareOptions {
             server_cpus: self.server_cpus,
             client_cpus: self.client_cpus,
             quiet: self.quiet,
-            tls: self.tls.config()?,
+            certificate,
         })
     }
 }
@@ -136,7 +140,9 @@ mod tests {
     fn sets_and_rows_are_chosen_by_name() {
         assert!(rows("").is_ok_and(|rows| rows.len() == 6 && rows[0] == "canonical/get-1"));
         assert_eq!(rows("-w set-32"), Ok(vec!["canonical/set-32".to_owned()]));
-        assert!(rows("--set all -w get-1").is_ok_and(|rows| rows == ["canonical/get-1", "throughput/get-1"]));
+        assert!(
+            rows("--set all -w get-1").is_ok_and(|rows| rows == ["canonical/get-1", "throughput/get-1", "tls/get-1"])
+        );
         assert!(rows("--set growth --keys-max 1000000").is_ok_and(|rows| rows.contains(&"growth/keys-1M".to_owned())));
         assert!(rows("--set growth --keys-max 1000000 -w keys-10M").is_err());
         assert!(rows("--set memory -w get-1").is_err_and(|why| why.contains("no workload \"get-1\"")));

@@ -1,0 +1,375 @@
+//! A storm: many connections that are begun at once, each with a TLS handshake and one request, closed, and begun again;
+//! and what a connection that was there before, without TLS, is made to wait meanwhile.
+//!
+//! The client must not be what is measured. Its keys are made before a storm begins, and the established connection is
+//! watched by a thread of its own that goes before the storm's, where the system allows that. What a handshake costs the
+//! client besides comes between those of the server if they share no core: the storm is as fast as the slower of both.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::address::Address;
+use crate::cpus::{Cpus, nanoseconds_run};
+use crate::wire::Wire;
+
+/// What each connection asks, and how long the answer is: a key that is not there.
+const REQUEST: &[u8] = b"get nothing\r\n";
+const REPLY_LEN: usize = 5;
+
+/// A storm that is not over by then has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The established connection is asked once in so long.
+const WATCH_EVERY: Duration = Duration::from_millis(1);
+/// How often its thread looks whether a storm has begun.
+const REST: Duration = Duration::from_micros(200);
+
+/// Where the established connection's thread is to be.
+const RESTING: u8 = 0;
+const WATCHING: u8 = 1;
+const OVER: u8 = 2;
+
+/// What is begun at once.
+#[derive(Clone, Debug)]
+pub struct Storm {
+    pub connections: usize,
+    /// Each takes up a session of an earlier one, instead of a full handshake.
+    pub resumed: bool,
+}
+
+/// What has come of storms.
+pub struct Weather {
+    pub handshakes: u64,
+    /// All storms together, without what lay between them.
+    pub elapsed: Duration,
+    /// Of each storm, how long the slowest connection took from the storm's beginning to the end of its reply, in
+    /// nanoseconds.
+    pub slowest: Vec<u64>,
+    /// How long the established connection waited, in nanoseconds.
+    pub established: Histogram<u64>,
+    /// Share of the storms' time that the client was on a core.
+    pub client_busy: f64,
+    /// The system did not let the established connection's thread go first: its figures are the client's, too.
+    pub unwatched: bool,
+}
+
+impl Storm {
+    /// Storms at `door` (by TLS) for so long, at least one, and looks at `established` (without) meanwhile. `Err`: a
+    /// connection that was not served.
+    pub fn rage(
+        &self,
+        door: &Address,
+        established: TcpStream,
+        time: Duration,
+        cpus: &Cpus,
+        stop: &AtomicBool,
+    ) -> Result<Weather, String> {
+        let phase = AtomicU8::new(RESTING);
+        thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                let pinned = cpus.nth(cpus.count() - 1).pin();
+                pinned.and_then(|()| watch(established, &phase))
+            });
+            let storms = scope.spawn(|| {
+                let result = cpus.nth(0).pin().map_err(|error| error.to_string());
+                let result = result.and_then(|()| self.storms(door, time, &phase, stop));
+                phase.store(OVER, Relaxed);
+                result
+            });
+            let weather = storms.join().expect("a storm that cannot go on says so");
+            let (established, unwatched) = watcher
+                .join()
+                .expect("a watcher that cannot go on says so")
+                .map_err(|error| format!("the established connection was lost: {error}"))?;
+            Ok(Weather { established, unwatched, ..weather? })
+        })
+    }
+
+    fn storms(&self, door: &Address, time: Duration, phase: &AtomicU8, stop: &AtomicBool) -> Result<Weather, String> {
+        let mut weather = Weather {
+            handshakes: 0,
+            elapsed: Duration::ZERO,
+            slowest: Vec::new(),
+            established: histogram(),
+            client_busy: 0.0,
+            unwatched: false,
+        };
+        let mut crowd = Crowd::new().map_err(|error| format!("no poll: {error}"))?;
+        if self.resumed {
+            // Where the sessions are from.
+            crowd.gather(door, self.connections)?;
+            crowd.come(door)?;
+            crowd.leave()?;
+        }
+        let (begun, mut busy) = (Instant::now(), 0);
+        while weather.handshakes == 0 || begun.elapsed() < time && !stop.load(Relaxed) {
+            crowd.gather(door, self.connections)?;
+            phase.store(WATCHING, Relaxed);
+            let (since, cpu) = (Instant::now(), nanoseconds_run("/proc/thread-self").unwrap_or(0));
+            crowd.come(door)?;
+            let elapsed = since.elapsed();
+            busy += nanoseconds_run("/proc/thread-self").unwrap_or(0) - cpu;
+            phase.store(RESTING, Relaxed);
+            if crowd.visitors.iter().any(|visitor| visitor.wire.is_resumed() != Some(self.resumed)) {
+                let not = if self.resumed { "not " } else { "" };
+                return Err(format!("a session was {not}resumed"));
+            }
+            weather.handshakes += self.connections as u64;
+            weather.elapsed += elapsed;
+            weather.slowest.push(elapsed.as_nanos() as u64);
+            crowd.leave()?;
+        }
+        weather.client_busy = busy as f64 / weather.elapsed.as_nanos() as f64;
+        Ok(weather)
+    }
+}
+
+/// One of a storm.
+struct Visitor {
+    wire: Wire,
+    /// Bytes of the reply.
+    received: usize,
+    gone: bool,
+}
+
+/// All of a storm.
+struct Crowd {
+    poll: Poll,
+    events: Events,
+    visitors: Vec<Visitor>,
+}
+
+impl Crowd {
+    fn new() -> io::Result<Crowd> {
+        Ok(Crowd { poll: Poll::new()?, events: Events::with_capacity(1024), visitors: Vec::new() })
+    }
+
+    /// Makes so many sessions, with what they will say first, and sends nothing.
+    fn gather(&mut self, door: &Address, count: usize) -> Result<(), String> {
+        self.visitors.clear();
+        for ordinal in 0..count {
+            let socket = door.socket_later(ordinal).map_err(|error| format!("no socket: {error}"))?;
+            let mut wire = door.wire(socket)?;
+            wire.prepare(REQUEST).map_err(|error| error.to_string())?;
+            self.visitors.push(Visitor { wire, received: 0, gone: false });
+        }
+        Ok(())
+    }
+
+    /// Connects all at once, and returns when all have their reply.
+    fn come(&mut self, door: &Address) -> Result<(), String> {
+        for (token, visitor) in self.visitors.iter_mut().enumerate() {
+            let socket = visitor.wire.socket();
+            let begun = door.begin(socket).and_then(|()| {
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                self.poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), Token(token), interest)
+            });
+            begun.map_err(|error| format!("connection {token} to {door}: {error}"))?;
+        }
+        self.until_each("was served", |visitor, writable| {
+            if writable {
+                if let Some(error) = visitor.wire.socket().take_error()? {
+                    return Err(error);
+                }
+                visitor.wire.push()?;
+            }
+            visitor.read()?;
+            match visitor.gone {
+                true => Err(ErrorKind::UnexpectedEof.into()),
+                false => Ok(visitor.received >= REPLY_LEN),
+            }
+        })
+    }
+
+    /// Says goodbye on all connections, and waits until the server has closed them.
+    fn leave(&mut self) -> Result<(), String> {
+        let mut farewell = |visitor: &mut Visitor| visitor.wire.farewell();
+        self.visitors.iter_mut().try_for_each(&mut farewell).map_err(|error| format!("leaving: {error}"))?;
+        let done = self.until_each("was let go", |visitor, _| match visitor.read() {
+            Ok(()) => Ok(visitor.gone),
+            // A server need not say goodbye.
+            Err(_) => Ok(true),
+        });
+        self.visitors.clear();
+        done
+    }
+
+    /// Steps each connection that has an event until its step says that it is there.
+    fn until_each(
+        &mut self,
+        what: &str,
+        mut step: impl FnMut(&mut Visitor, bool) -> io::Result<bool>,
+    ) -> Result<(), String> {
+        let since = Instant::now();
+        let mut there = vec![false; self.visitors.len()];
+        let mut left = there.len();
+        while left > 0 {
+            match self.poll.poll(&mut self.events, Some(LOOK)) {
+                Err(error) if error.kind() != ErrorKind::Interrupted => return Err(format!("poll: {error}")),
+                _ => {}
+            }
+            for event in &self.events {
+                let token = event.token().0;
+                if !there[token] {
+                    there[token] = step(&mut self.visitors[token], event.is_writable())
+                        .map_err(|error| format!("connection {token} of {}: {error}", there.len()))?;
+                    left -= usize::from(there[token]);
+                }
+            }
+            if since.elapsed() > PATIENCE {
+                return Err(format!("{left} of {} connections: none {what} for a minute", there.len()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Visitor {
+    /// Reads what is there.
+    fn read(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 512];
+        loop {
+            match self.wire.read(&mut buffer) {
+                Ok(0) => {
+                    self.gone = true;
+                    return Ok(());
+                }
+                Ok(count) => self.received += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Asks once in a while, as long as there is a storm; an answer that comes late is late for all that were due meanwhile.
+/// Says besides whether its thread could not be put first.
+fn watch(mut stream: TcpStream, phase: &AtomicU8) -> io::Result<(Histogram<u64>, bool)> {
+    let mut waits = histogram();
+    let unwatched = !go_first();
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut due: Option<Instant> = None;
+    loop {
+        match phase.load(Relaxed) {
+            OVER => return Ok((waits, unwatched)),
+            WATCHING => {
+                let now = Instant::now();
+                let at = *due.get_or_insert(now);
+                thread::sleep(at.saturating_duration_since(now));
+                stream.write_all(REQUEST)?;
+                stream.read_exact(&mut [0; REPLY_LEN])?;
+                waits.saturating_record(at.elapsed().as_nanos() as u64);
+                due = Some(at + WATCH_EVERY);
+            }
+            _ => {
+                due = None;
+                thread::sleep(REST);
+            }
+        }
+    }
+}
+
+/// Has the calling thread run before others of its core whenever it can. False: the system does not allow it.
+fn go_first() -> bool {
+    let least = libc::sched_param { sched_priority: 1 };
+    // SAFETY: 0 is the calling thread, and the parameter is valid for the length of the call.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &least) == 0 }
+}
+
+/// From a nanosecond to a minute.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_max(PATIENCE.as_nanos() as u64, 3).expect("bounds in order")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use rustls::crypto::ring;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{ServerConfig, ServerConnection, Stream};
+
+    use super::*;
+    use crate::certificate::Certificate;
+
+    /// Answers each request with END, by TLS if there is a configuration, a thread for each connection.
+    fn serve(tls: Option<Arc<ServerConfig>>) -> Address {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        thread::spawn(move || {
+            for mut socket in listener.incoming().flatten() {
+                let session = tls.clone().map(|config| ServerConnection::new(config).expect("a session"));
+                thread::spawn(move || match session {
+                    None => answer(&mut socket),
+                    Some(mut session) => answer(&mut Stream::new(&mut session, &mut socket)),
+                });
+            }
+        });
+        Address::find(&address).expect("it listens")
+    }
+
+    fn answer(stream: &mut (impl Read + Write)) {
+        let mut request = [0; REQUEST.len()];
+        while stream.read_exact(&mut request).is_ok() && stream.write_all(b"END\r\n").is_ok() {}
+    }
+
+    /// Storms, of full or resumed handshakes, at a server that keeps so many sessions.
+    fn storm(resumed: bool, resumes: bool, tickets: usize) -> Result<Weather, String> {
+        let certificate = Certificate::new().expect("a certificate");
+        let flags = certificate.flags();
+        let file = |name: &str| {
+            let (_, rest) = flags.split_once(&format!("ssl_{name}=")).expect("it is named");
+            rest.split(',').next().expect("there is a first").to_owned()
+        };
+        let chain = CertificateDer::from_pem_file(file("chain_cert")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(file("key")).expect("a key");
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions that ring has")
+            .with_no_client_auth()
+            .with_single_cert(vec![chain], key)
+            .expect("a pair");
+        config.send_tls13_tickets = tickets;
+        let client = certificate.client(resumes).expect("a configuration");
+        let door = serve(Some(Arc::new(config))).with_tls(Some(Arc::new(client)));
+        let established = serve(None).connect(0).expect("it listens");
+        established.set_nonblocking(false).expect("a socket takes it");
+        let cpus = "0".parse().expect("a core");
+        Storm { connections: 20, resumed }.rage(
+            &door,
+            established.into(),
+            Duration::ZERO,
+            &cpus,
+            &AtomicBool::new(false),
+        )
+    }
+
+    #[test]
+    fn all_are_served_at_least_once() {
+        for (resumed, resumes) in [(false, false), (true, true)] {
+            let weather = storm(resumed, resumes, 2).unwrap_or_else(|why| panic!("{resumed}: {why}"));
+            assert_eq!((weather.handshakes, weather.slowest.len()), (20, 1));
+            assert_eq!(weather.elapsed.as_nanos(), u128::from(weather.slowest[0]));
+            assert!(!weather.established.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_storm_of_another_kind_than_was_meant_is_none() {
+        assert!(storm(true, true, 0).is_err_and(|why| why.contains("not resumed")));
+        assert!(storm(true, false, 2).is_err_and(|why| why.contains("not resumed")));
+    }
+}
