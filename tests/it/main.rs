@@ -17,6 +17,7 @@ mod client;
 mod packet;
 mod peers;
 
+mod agents;
 mod authentication;
 mod clients;
 mod connections;

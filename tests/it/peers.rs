@@ -55,12 +55,24 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let others = ["/usr/sbin".into(), "/usr/share/memcached/scripts".into(), target.join("mtop/bin")];
-    let folders = std::env::split_paths(&path).chain(others);
+    let unpacked = ["sbin", "share/munin/plugins", "lib/nagios/plugins", "lib/netdata/plugins.d"];
+    let unpacked = unpacked.map(|folder| target.join("debian/usr").join(folder));
+    let folders = std::env::split_paths(&path).chain(others).chain(unpacked);
     let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
     if found.is_none() {
         missing(&format!("{name} is not installed"));
     }
     found
+}
+
+/// A command of a program that was found, which may need libraries that `.ci/run` has unpacked with it.
+pub(crate) fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debian/usr/lib");
+    let folders = std::fs::read_dir(root).into_iter().flatten().flatten().map(|folder| folder.path());
+    let libraries = folders.filter(|folder| folder.to_string_lossy().ends_with("-linux-gnu"));
+    command.env("LD_LIBRARY_PATH", std::env::join_paths(libraries).expect("plain names"));
+    command
 }
 
 /// The `openssl` program.
