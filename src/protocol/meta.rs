@@ -156,16 +156,16 @@ fn take(token: &[u8], key: &[u8], key_len: &mut usize, operation: &mut Operation
     let bad_token = Fault::Argument(BAD_TOKEN);
     match letter {
         b'v' | b'f' | b'c' | b'k' | b'q' | b's' | b't' | b'u' | b'h' | b'l' | b'x' | b'I' | b'O' | b'P' | b'L' => {}
-        b'T' => operation.exptime = token::strto_i32(argument).ok_or(bad_token)?,
-        b'F' => operation.client_flags = token::strto_u32(argument).ok_or(Fault::Argument(BAD_FORMAT))?,
+        b'T' => operation.exptime = token::digits_i32(argument).ok_or(bad_token)?,
+        b'F' => operation.client_flags = token::digits_u32(argument).ok_or(Fault::Argument(BAD_FORMAT))?,
         // A lone `M` is no mode that anyone knows.
         b'M' => operation.mode = argument.first().copied().unwrap_or(b' '),
-        b'C' => operation.cas = token::strto_u64(argument).ok_or(bad_token)?,
-        b'E' => operation.new_cas = token::strto_u64(argument).ok_or(bad_token)?,
-        b'N' => operation.vivify = token::strto_i32(argument).ok_or(bad_token)?,
-        b'R' => operation.recache = token::strto_i32(argument).ok_or(bad_token)?,
-        b'D' => operation.delta = token::strto_u64(argument).ok_or(Fault::Argument(BAD_DELTA))?,
-        b'J' => operation.initial = token::strto_u64(argument).ok_or(Fault::Argument(BAD_INITIAL))?,
+        b'C' => operation.cas = token::digits_u64(argument).ok_or(bad_token)?,
+        b'E' => operation.new_cas = token::digits_u64(argument).ok_or(bad_token)?,
+        b'N' => operation.vivify = token::digits_i32(argument).ok_or(bad_token)?,
+        b'R' => operation.recache = token::digits_i32(argument).ok_or(bad_token)?,
+        b'D' => operation.delta = token::digits_u64(argument).ok_or(Fault::Argument(BAD_DELTA))?,
+        b'J' => operation.initial = token::digits_u64(argument).ok_or(Fault::Argument(BAD_INITIAL))?,
         b'b' => *key_len = decoded_length(key).ok_or(Fault::Argument(BAD_KEY))?,
         _ => return Err(Fault::Flag(INVALID)),
     }

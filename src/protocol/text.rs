@@ -375,7 +375,7 @@ impl Parser {
             return say(BAD_FORMAT, false, operation);
         };
         let quiet = tokens.noreply();
-        let cas = if verb == Verb::Cas { rest.first().and_then(|cas| token::strto_u64(cas)) } else { Some(0) };
+        let cas = if verb == Verb::Cas { rest.first().and_then(|cas| token::digits_u64(cas)) } else { Some(0) };
         if key.len() <= KEY_LENGTH_MAX
             && let Some(client_flags) = token::strto_u32(client_flags)
             && let Some(exptime) = token::strto_i32(exptime)
@@ -499,6 +499,7 @@ fn keyed(verb: Verb, line: &[u8], start: usize, operation: &mut Operation) -> St
     if (1..=KEY_LENGTH_MAX).contains(&(key_end - key_start))
         && end == line.len()
         && let Some(number) = plain
+        && (verb != Verb::Touch || i32::try_from(number).is_ok())
     {
         operation.delta = number;
         operation.exptime = number as i32;
@@ -520,11 +521,11 @@ fn keyed(verb: Verb, line: &[u8], start: usize, operation: &mut Operation) -> St
         return say(BAD_FORMAT, quiet, operation);
     }
     match verb {
-        Verb::Incr | Verb::Decr => match token::strto_u64(argument) {
+        Verb::Incr | Verb::Decr => match token::digits_u64(argument) {
             Some(delta) => operation.delta = delta,
             None => return say(BAD_DELTA, quiet, operation),
         },
-        Verb::Touch => match token::strto_i32(argument) {
+        Verb::Touch => match token::digits_i32(argument) {
             Some(exptime) => operation.exptime = exptime,
             None => return say(BAD_EXPTIME, quiet, operation),
         },
@@ -923,7 +924,7 @@ mod tests {
         for line in ["set", "set a", "set a 0 0", "cas a 0 0", "set a 0 0 x noreply", "set a 0 0 -1", "set a 0 0 1x"] {
             check(&format!("{line}\r\nmn\r\n"), "CE BCLF; MN");
         }
-        for length in ["+1", "\t1", "1\t", "2147483646", "2147483647", "4294967296", "000000000001", "-"] {
+        for length in ["+1", "\t1", "1\t", "2147483646", "2147483647", "4294967296", "000000000001", "--"] {
             check(&format!("set a 0 0 {length} noreply\r\nmn\r\n"), "CE BCLF; MN");
         }
         for line in ["set a x 0 2", "set a 0 x 2", "set a -1 0 2", "cas a 0 0 2", "cas a 0 0 2 x", "add a 0x 0 2"] {
@@ -984,16 +985,19 @@ mod tests {
     fn arithmetic_and_touch() {
         check("incr a 5\r\n", "Incr a 5");
         check("decr a 18446744073709551615 noreply\r\n", "Decr a 18446744073709551615 quiet");
-        check("incr a +1 x y\r\n", "Incr a 1");
+        check("incr a 01 x y\r\n", "Incr a 1");
         check("incr a\r\ndecr\r\ntouch\r\ntouch a\r\n", "CE BCLF; CE BCLF; CE BCLF; CE BCLF");
-        for delta in ["x", "-1", "1x", "18446744073709551616"] {
+        for delta in ["x", "-1", "+1", "1x", "18446744073709551616"] {
             check(&format!("incr a {delta}\r\n"), "CE invalid numeric delta argument");
             check(&format!("decr a {delta} noreply\r\n"), "CE invalid numeric delta argument quiet");
         }
         check("incr a noreply\r\n", "CE invalid numeric delta argument quiet");
         check("touch a 30\r\n", "Touch a 30");
         check("touch  a  -1 noreply \n", "Touch a -1 quiet");
-        check("touch a x\r\n", "CE invalid exptime argument");
+        check("touch a 2147483647\r\n", "Touch a 2147483647");
+        for exptime in ["x", "+1", "2147483648", "99999999999", "-2147483649", "000000000001"] {
+            check(&format!("touch a {exptime}\r\n"), "CE invalid exptime argument");
+        }
         check("touch a noreply\r\n", "CE invalid exptime argument quiet");
     }
 

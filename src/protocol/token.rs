@@ -3,8 +3,9 @@
 //! A token is a run of bytes other than a space; a line is what precedes `\n`, without one `\r` before it. Nothing
 //! else separates: tabs, control bytes and NUL are part of a token, as they are for memcached's tokeniser.
 //!
-//! memcached reads numbers in two ways, and what a client may send depends on which command it is: `strto_*` is what C's
-//! `strtoul` makes of a token (leading blanks, `+`, a tail after a tab), `digits_*` takes digits only.
+//! memcached reads numbers in two ways, and what a client may send depends on where it is: `strto_*` is what C's `strtoul`
+//! makes of a token (leading blanks, `+`, a tail after a tab), for client flags and exptime of the classic storage
+//! commands and for values that are computed with; `digits_*` takes digits only, for all else.
 
 /// Longest key in bytes, before base64 is decoded.
 pub const KEY_LENGTH_MAX: usize = 250;
@@ -168,8 +169,18 @@ fn sum(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() { None } else { Some(sum) }
 }
 
-/// Longest token that the `digits_*` functions look at, sign included.
+/// Longest token that the `digits_*` functions of 32 bits look at, sign included.
 const DIGITS_MAX: usize = 11;
+/// The same of 64 bits.
+const DIGITS_MAX_U64: usize = 22;
+
+/// Digits only, at most 22, no more than 2⁶⁴ − 1 (memcached's `mcmc_token_get_u64`).
+pub fn digits_u64(token: &[u8]) -> Option<u64> {
+    if token.len() > DIGITS_MAX_U64 {
+        return None;
+    }
+    sum(token)
+}
 
 /// Digits only, at most 11, no more than 2³² − 1 (memcached's `mcmc_token_get_u32`).
 pub fn digits_u32(token: &[u8]) -> Option<u32> {
@@ -179,13 +190,14 @@ pub fn digits_u32(token: &[u8]) -> Option<u32> {
     sum(token).and_then(|value| u32::try_from(value).ok())
 }
 
-/// An optional `-` and digits only, at most 11 bytes, within 32 bits (memcached's `mcmc_token_get_32`, which also
-/// takes a lone `-` for a zero; this does not).
+/// An optional `-` and digits only, at most 11 bytes, within 32 bits; a lone `-` is a zero (memcached's
+/// `mcmc_token_get_32`).
 pub fn digits_i32(token: &[u8]) -> Option<i32> {
     if token.len() > DIGITS_MAX {
         return None;
     }
     let (negative, digits) = match token {
+        b"-" => return Some(0),
         [b'-', rest @ ..] => (true, rest),
         rest => (false, rest),
     };
@@ -232,7 +244,7 @@ mod tests {
         check("", None, None, None);
         check("x", None, None, None);
         check("1x", None, None, None);
-        check("-", None, None, None);
+        check("-", None, None, Some(0));
         check("+", None, None, None);
         check("--1", None, None, None);
         check(" 1", Some(1), Some(1), None);
@@ -256,6 +268,21 @@ mod tests {
     }
 
     #[test]
+    fn digits_of_64_bits() {
+        #[track_caller]
+        fn check(token: &str, want: Option<u64>) {
+            assert_eq!(digits_u64(token.as_bytes()), want, "{token:?}");
+        }
+        check("18446744073709551615", Some(u64::MAX));
+        check("18446744073709551616", None);
+        check("0000000000000000000001", Some(1));
+        check("00000000000000000000001", None);
+        for wrong in ["", "-", "-1", "-0", "+1", " 1", "\t1", "1\t", "1x"] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
     fn lengths() {
         #[track_caller]
         fn check(token: &str, want: Option<u32>) {
@@ -263,6 +290,7 @@ mod tests {
         }
         check("0", Some(0));
         check("-0", Some(0));
+        check("-", Some(0));
         check("-1", None);
         check("", None);
         check("2147483645", Some(2147483645));

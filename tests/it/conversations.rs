@@ -51,6 +51,7 @@ topics! {
     flush
     noreply
     errors_text
+    numbers
     meta_get
     meta_set
     meta_delete

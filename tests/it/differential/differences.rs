@@ -84,7 +84,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
                 && (words[1].len() > KEY_MAX
                     || !frame::is_unsigned(words[2])
                     || !frame::is_signed(words[3])
-                    || request.command() == "cas" && !words.get(5).is_some_and(|cas| frame::is_unsigned(cas)));
+                    || request.command() == "cas" && !words.get(5).is_some_and(|cas| frame::is_u64(cas)));
             wrong.then_some(if request.noreply() { "" } else { BAD_FORMAT })
         }),
     },
@@ -108,10 +108,55 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         }),
     },
     Difference {
+        reason: "1.6.18 takes no minus alone for a number: a 0 stands for it",
+        rule: AskInstead(|request, _| {
+            let at = match request.command() {
+                "gat" | "gats" | "flush_all" => 1,
+                "touch" | "ms" => 2,
+                _ if request.is_storage() => 4,
+                _ => return None,
+            };
+            let mut words = request.words();
+            let is_alone = words.get(at) == Some(&&b"-"[..]);
+            is_alone.then(|| {
+                words[at] = b"0";
+                Request::of(&words.join(&b' '), request.rest())
+            })
+        }),
+    },
+    Difference {
         reason: "1.6.18 takes more for a number in gat",
         rule: Says(|request| {
             let is_gat = matches!(request.command(), "gat" | "gats");
-            (is_gat && !is_plain(request.words()[1])).then_some("CLIENT_ERROR invalid exptime argument\r\n")
+            (is_gat && !frame::is_i32(request.words()[1])).then_some("CLIENT_ERROR invalid exptime argument\r\n")
+        }),
+    },
+    Difference {
+        reason: "1.6.18 takes more for a number in incr, decr and touch: what is none stands for it",
+        rule: AskInstead(|request, _| {
+            let is_number = match request.command() {
+                "incr" | "decr" => frame::is_u64,
+                "touch" => frame::is_i32,
+                _ => return None,
+            };
+            let mut words = request.words();
+            let bad = words[2] != b"noreply" && !is_number(words[2]);
+            words[2] = b"x";
+            bad.then(|| Request::of(&words.join(&b' '), b""))
+        }),
+    },
+    Difference {
+        reason: "1.6.18 takes more for a number in the argument of a flag: what is none stands for it",
+        rule: AskInstead(|request, _| {
+            let bad = |letter: u8, is_number: fn(&[u8]) -> bool| {
+                let argument = &request.flag(letter)?[1..];
+                (argument == b"-" || !is_number(argument)).then_some(letter)
+            };
+            let signed = b"TNR".iter().find_map(|&letter| bad(letter, frame::is_i32));
+            let unsigned = b"CEDJ".iter().find_map(|&letter| bad(letter, frame::is_u64));
+            let letter = signed.or(unsigned).or_else(|| bad(b'F', frame::is_u32))?;
+            let is_zero = b"TNR".contains(&letter) && request.flag(letter) == Some(&[letter, b'-']);
+            replace_flag(request, letter, |_| vec![letter, if is_zero { b'0' } else { b'x' }])
         }),
     },
     Difference {
@@ -151,7 +196,7 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         rule: Says(|request| {
             let words = request.words();
             let argument = words.get(1).filter(|_| words[0] == b"flush_all")?;
-            let good = is_plain(argument) || *argument == b"noreply" && words.len() == 2;
+            let good = frame::is_i32(argument) || *argument == b"noreply" && words.len() == 2;
             let said = if request.noreply() { "" } else { "CLIENT_ERROR invalid exptime argument\r\n" };
             (!good).then_some(said)
         }),
@@ -394,13 +439,6 @@ fn words_wanted(command: &str) -> usize {
         "set" | "add" | "replace" | "append" | "prepend" | "cas" => 5,
         _ => 0,
     }
-}
-
-/// Whether a word is a number of 32 bits of the plainest form: at most 11 bytes, digits, perhaps a `-`.
-fn is_plain(word: &[u8]) -> bool {
-    let digits = word.strip_prefix(b"-").unwrap_or(word);
-    let plain = word.len() <= 11 && !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    plain && str::from_utf8(word).is_ok_and(|word| word.parse::<i32>().is_ok())
 }
 
 /// A flag that means nothing and is not there yet.

@@ -112,12 +112,33 @@ impl Request {
 
 /// A length of a value: 11 bytes at most, digits, no more than an `i32` takes with the two bytes that end a value.
 pub(super) fn value_len(word: &[u8]) -> Option<usize> {
-    let word = word.strip_prefix(b"-").map_or(word, |digits| if digits == b"0" { digits } else { word });
+    if matches!(word, b"-" | b"-0") {
+        return Some(0);
+    }
     if word.len() > 11 || !word.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let value = str::from_utf8(word).ok()?.parse().ok()?;
     (value <= i32::MAX as usize - 2).then_some(value)
+}
+
+/// Whether 1.6.45 takes a word for a number of 32 bits that may be negative: digits, and a `-` that need not have any.
+pub(super) fn is_i32(word: &[u8]) -> bool {
+    word == b"-" || word.len() <= 11 && !word.starts_with(b"+") && parses::<i32>(word)
+}
+
+/// The same of 32 bits that are not negative.
+pub(super) fn is_u32(word: &[u8]) -> bool {
+    word.len() <= 11 && !word.starts_with(b"+") && parses::<u32>(word)
+}
+
+/// The same of 64 bits.
+pub(super) fn is_u64(word: &[u8]) -> bool {
+    word.len() <= 22 && !word.starts_with(b"+") && parses::<u64>(word)
+}
+
+fn parses<T: std::str::FromStr>(word: &[u8]) -> bool {
+    str::from_utf8(word).is_ok_and(|word| word.parse::<T>().is_ok())
 }
 
 /// A number as C's `strtol` and `strtoul` read it, before they look whether it fits.
