@@ -2,25 +2,26 @@
 //!
 //! What a service file for memcached says means the same here. A flag that is not built yet is refused with one line on
 //! standard error and a non-zero exit, never ignored in silence. Where memcached has a message for a mistake, ours
-//! begins with the same words and exits with the same code; what it would misread (`-m 10g` is 10 MB there) is refused.
+//! begins with the same words and exits with the same code. Where it reads something else than what is written (`-m 10g`
+//! is 10 MB there, an argument without a flag is nothing), it means the same here, and a warning says so.
 //!
 //! | what | flags |
 //! |---|---|
-//! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W -e -S -Y -Z --pin`, `-U`, `--udp-allow`, `-N 0`, `-B` |
-//! | refused | `-N` otherwise, prefixes of `-l` (`tag`, `proto`), arguments without a flag |
-//! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_automove_freeratio no_modern slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl watcher_logbuf_size worker_logbuf_size idle_timeout track_sizes ssl_chain_cert ssl_key ssl_keyformat ssl_verify_mode ssl_ca_cert ssl_ciphers ssl_min_version ssl_session_cache ssl_wbuf_size` |
-//! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges sock_cookie_id=0` |
-//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time read_buf_mem_limit resp_obj_mem_limit no_chunked_items drop_privileges ssl_kernel_tls`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
-//! | `-o`, refused | `no_hashexpand sock_cookie_id ext_* proxy_*` and unknown words |
+//! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W -e -S -Y -Z -N --pin`, `-U`, `--udp-allow`, `-B` |
+//! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_automove_freeratio no_modern slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl watcher_logbuf_size worker_logbuf_size idle_timeout track_sizes ssl_chain_cert ssl_key ssl_keyformat ssl_verify_mode ssl_ca_cert ssl_ciphers ssl_min_version ssl_session_cache ssl_wbuf_size sock_cookie_id` |
+//! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges` |
+//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time read_buf_mem_limit resp_obj_mem_limit no_chunked_items no_hashexpand drop_privileges ssl_kernel_tls`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
+//! | `-o`, refused | `ext_* proxy_*` and unknown words |
 //!
 //! Wanted differences from memcached: it listens on loopback unless `-l` says otherwise; `-t` is the number of usable
-//! CPUs; root without `-u` is warned, not refused; `slab_chunk_max` is in kilobytes,
-//! as documented, up to 1024, and in bytes, as memcached reads it, above.
+//! CPUs; root without `-u` is warned, not refused. Refused is a server that nobody can reach (`-p 0` alone, `-l ''`,
+//! `-s ''`), and a number that can mean nothing: ports above 65535, negative `-m` and `idle_timeout`, an infinite `-f`.
 //!
 //! Nothing here opens, binds or resolves anything, except [`Listen::resolve`], which the server calls.
 
 mod flags;
 mod options;
+mod prefixes;
 mod tls;
 
 use crate::net::certificates::{KeyFormat, TlsOptions, Verify};
@@ -70,6 +71,12 @@ pub struct Config {
     // Where it listens.
     /// What to bind, in order, without repeats. Empty only with UDP alone. `-p`, `-l`, `-s`, `-a` together; default: loopback, 11211.
     pub listen: Vec<Listen>,
+    /// What the prefixes of `-l` say of each of `listen`, in the same order; none: nothing. Default none.
+    pub listen_rules: Vec<ListenRules>,
+    /// `-a` as given, for `stats settings`. Default 0o700.
+    pub unix_mask: u32,
+    /// `-o sock_cookie_id`: mark of listening TCP and UDP sockets, for packet filters; 0: none. Default 0.
+    pub socket_mark: u32,
     /// `-p` as given, for `stats settings`: 1–65535, 0 no TCP, -1 ephemeral. Default 11211.
     pub tcp_port: i32,
     /// `-U` as given: 1–65535, 0 no UDP, -1 ephemeral. Default 0.
@@ -102,9 +109,6 @@ pub struct Config {
     pub tls_enabled: bool,
     /// `-o ssl_...`: certificates and terms. Default: nothing is asked of clients, TLS 1.2 or 1.3, no session cache.
     pub tls: TlsOptions,
-    /// Listeners with a prefix of their own, and what it makes of them: no TLS (`notls:`), or what clients are to show
-    /// (`btls:`, `mtls:`). For [`Config::verify`].
-    pub listen_tls: Vec<(Listen, Option<Verify>)>,
     /// What a connection under TLS may hold: a message of a handshake up to 64 KiB; `-o ssl_wbuf_size`: bytes that are
     /// sealed before they are sent, 1 KiB to 1 MiB, default 64 KiB.
     pub tls_limits: TlsLimits,
@@ -190,6 +194,9 @@ pub struct Config {
     /// `--port-per-core`: worker *i* listens on port + *i* and keeps what it is sent in its own shard: clients list the
     /// ports as servers, and no key crosses a core. Not with a unix socket. Default false.
     pub port_per_core: bool,
+    /// `-N`: receive queues of network cards whose connections have a worker of their own, which is the first to be given
+    /// one of them; 1 to `threads`, 0: whichever has fewest. Default 0.
+    pub napi_ids: usize,
     /// `-c`: simultaneous connections of the whole server, at least 1. Default 1024.
     pub connections_max: u32,
     /// `-o no_maxconns_fast` clears it: a connection above `-c` is refused with an error line, rather than left waiting
@@ -277,6 +284,17 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
+/// What prefixes of an entry of `-l` say of a TCP listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenRules {
+    /// `notls:`, `btls:` or `mtls:`: what its clients are to show, none without TLS. Otherwise as `-Z` and `-o` say.
+    pub tls: Option<Option<Verify>>,
+    /// `proto[…]:`: what its clients may speak. Otherwise as `-B` says.
+    pub protocol: Option<BindingProtocol>,
+    /// `tag[…]:`: a name, which is for the log here, and for its proxy in memcached.
+    pub tag: Option<String>,
+}
+
 /// Something to bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
@@ -301,7 +319,7 @@ pub enum Listen {
     Unix {
         /// Path of the socket.
         path: PathBuf,
-        /// Permissions of the socket, at most 0o777. Default 0o700.
+        /// Permissions of the socket. Default 0o700.
         mask: u32,
     },
 }
@@ -328,6 +346,13 @@ impl Listen {
                 Ok(addresses)
             }
             Listen::Unix { .. } => Ok(Vec::new()),
+        }
+    }
+
+    fn port(&self) -> Option<u16> {
+        match self {
+            Listen::Loopback { port } | Listen::Any { port } | Listen::Host { port, .. } => Some(*port),
+            Listen::Unix { .. } => None,
         }
     }
 }
@@ -428,6 +453,9 @@ impl Config {
     fn base(surroundings: &Surroundings) -> Config {
         Config {
             listen: Vec::new(),
+            listen_rules: Vec::new(),
+            unix_mask: 0o700,
+            socket_mark: 0,
             tcp_port: 11211,
             udp_port: 0,
             udp_listen: Vec::new(),
@@ -450,7 +478,6 @@ impl Config {
                 only_1_3: false,
                 sessions_max: 0,
             },
-            listen_tls: Vec::new(),
             tls_limits: TlsLimits { incoming_max: 64 << 10, seal_max: 64 << 10 },
             tls_handshakes_per_turn: 2,
             tls_verify_bits: 0,
@@ -486,6 +513,7 @@ impl Config {
             threads: surroundings.cpus,
             pin: false,
             port_per_core: false,
+            napi_ids: 0,
             connections_max: 1024,
             maxconns_fast: true,
             requests_per_event: 20,
@@ -570,7 +598,9 @@ fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Result<Config,
 
     let flags = Flags(matches);
     let mut config = Config::base(surroundings);
-    refuse_what_is_not_built(&flags)?;
+    for unused in flags.texts("unused") {
+        config.warnings.push(format!("\"{unused}\" belongs to no flag and is not used"));
+    }
     switches(&flags, &mut config)?;
     authentication(&flags, surroundings, &mut config)?;
     numbers(&flags, &mut config)?;
@@ -622,13 +652,6 @@ impl Flags {
     }
 }
 
-fn refuse_what_is_not_built(flags: &Flags) -> Result<(), Exit> {
-    if flags.text("napi-ids").is_some_and(|count| count != "0") {
-        return Err(Exit::usage("-N: workers by NAPI id are not built yet; only 0 (off) is accepted"));
-    }
-    Ok(())
-}
-
 /// Flags whose presence or plain text says all.
 fn switches(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
     config.evictions = !flags.given("disable-evictions");
@@ -653,15 +676,19 @@ fn switches(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
         Some("binary") => BindingProtocol::Binary,
         Some(other) => {
             return Err(Exit::usage(format!(
-                "Invalid value for binding protocol: {other} -- should be one of auto, binary, or ascii"
+                "Invalid value for binding protocol: {other}\n -- should be one of auto, binary, or ascii"
             )));
         }
     };
     if let Some(delimiter) = flags.raw("delimiter") {
         match *delimiter.as_bytes() {
-            [] => return Err(Exit::failure(1, "No delimiter specified")),
-            [byte] => config.prefix_delimiter = byte,
-            _ => return Err(Exit::usage("-D takes a single character")),
+            [] | [b' ' | b'\t'..=b'\r', ..] => return Err(Exit::failure(1, "No delimiter specified")),
+            [byte, ref rest @ ..] => {
+                config.prefix_delimiter = byte;
+                if !rest.is_empty() {
+                    config.warnings.push(format!("-D takes one character: \"{}\"", char::from(byte)));
+                }
+            }
         }
         config.detail_enabled = true;
     }
@@ -684,7 +711,7 @@ fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Confi
             return Err(Exit::usage("ERROR: Cannot enable UDP while using binary SASL authentication."));
         }
         let file = surroundings.sasl_password_file.clone();
-        let none = || Exit::usage("-S: MEMCACHED_SASL_PWDB names no file of user:password lines in the environment");
+        let none = || Exit::failure(1, "Error initializing sasl. MEMCACHED_SASL_PWDB names no file of user:password lines in the environment");
         config.sasl_password_file = Some(file.ok_or_else(none)?);
         config.protocol = BindingProtocol::Binary;
     }
@@ -704,76 +731,107 @@ fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Confi
 }
 
 fn numbers(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
-    let positive = |id: &str, max: u64, otherwise: &str| match flags.text(id) {
+    let warnings = &mut config.warnings;
+    let mut positive = |id: &str, otherwise: &str, max: u64| match flags.text(id) {
         None => Ok(None),
-        Some(text) => number(&text, 1, max).map(Some).map_err(|why| Exit::failure(1, format!("{otherwise}{why}"))),
+        Some(text) => leading_number(&format!("--{id}"), &text, 1, max, otherwise, warnings).map(Some),
     };
-    if let Some(threads) = positive("threads", THREADS_MAX, "Number of threads must be greater than 0")? {
+    let int_max = i32::MAX as u64;
+    let otherwise = format!("Number of threads must be greater than 0, and at most {THREADS_MAX}");
+    if let Some(threads) = positive("threads", &otherwise, THREADS_MAX)? {
         config.threads = threads as usize;
     }
-    if let Some(count) = positive("conn-limit", i32::MAX as u64, "Maximum connections must be greater than 0")? {
+    if let Some(count) = positive("conn-limit", "Maximum connections must be greater than 0", int_max)? {
         config.connections_max = count as u32;
     }
-    let otherwise = "Number of requests per event must be greater than 0";
-    if let Some(count) = positive("max-reqs-per-event", i32::MAX as u64, otherwise)? {
+    if let Some(count) = positive("max-reqs-per-event", "Number of requests per event must be greater than 0", int_max)?
+    {
         config.requests_per_event = count as u32;
     }
-    if let Some(bytes) = positive("slab-min-size", PAGE_BYTES, "Chunk size must be greater than 0")? {
+    if let Some(bytes) = positive("slab-min-size", "Chunk size must be greater than 0", int_max)? {
         config.chunk_size_min = bytes as u32;
     }
+    if let Some(count) = positive("napi-ids", "Maximum number of NAPI IDs must be greater than 0", int_max)? {
+        config.napi_ids = count as usize;
+    }
     if let Some(text) = flags.text("slab-growth-factor") {
-        config.growth_factor = match decimal(&text) {
-            Some(factor) if factor > 1.0 => factor,
-            _ => return Err(Exit::failure(1, "Factor must be greater than 1")),
-        };
+        let factor = leading_decimal("-f", &text, warnings).filter(|factor| *factor > 1.0);
+        config.growth_factor = factor.ok_or_else(|| Exit::failure(1, "Factor must be greater than 1"))?;
     }
     if let Some(text) = flags.text("memory-limit") {
-        let megabytes = number(&text, 0, MEMORY_MEGABYTES_MAX)
-            .map_err(|why| Exit::usage(format!("-m takes a number of megabytes without a unit{why}")))?;
+        let otherwise = "-m takes a number of megabytes, not below 0 and at most 16777216";
+        let megabytes = leading_number("-m", &text, 0, MEMORY_MEGABYTES_MAX, otherwise, warnings)
+            .map_err(|exit| Exit { code: EXIT_USAGE, ..exit })?;
         config.memory_limit_bytes = megabytes * MEGABYTE;
     }
     if let Some(text) = flags.text("max-item-size") {
-        config.item_size_max = item_size(&text)?;
+        config.item_size_max = item_size(&text, warnings)?;
     }
     if let Some(text) = flags.text("listen-backlog") {
-        config.listen_backlog = match text.parse() {
-            Ok(count) if count >= -1 => count,
-            _ => return Err(Exit::usage(format!("-b takes a number of connections: \"{text}\""))),
-        };
+        config.listen_backlog = leading_integer("-b", &text, warnings).clamp(i32::MIN.into(), i32::MAX.into()) as i32;
     }
     let mut verbosity = u64::from(flags.0.get_count("verbose-count"));
     for text in flags.texts("verbose") {
-        verbosity += number(&text, 0, 255).map_err(|why| Exit::usage(format!("--verbose takes a level{why}")))?;
+        if !text.is_empty() {
+            warnings.push(format!("--verbose={text}: its value is not used; -vv is more than -v"));
+        }
+        verbosity += 1;
     }
     config.verbosity = verbosity.min(255) as u8;
     Ok(())
 }
 
-/// A decimal integer from `min` to `max`. The error goes after what must hold: it is empty when the number is too
-/// small, which memcached's own words cover.
-fn number(text: &str, min: u64, max: u64) -> Result<u64, String> {
-    match text.parse::<i128>() {
-        Err(_) => Err(format!(": \"{text}\" is not a number")),
-        Ok(value) if value < i128::from(min) => Err(String::new()),
-        Ok(value) if value > i128::from(max) => Err(format!(" and at most {max}")),
-        Ok(value) => Ok(value as u64),
+/// The integer that a text begins with, as `atoi` reads it: 0 if it begins with none. What is behind it is warned of.
+fn leading_integer(what: &str, text: &str, warnings: &mut Vec<String>) -> i64 {
+    let trimmed = text.trim_ascii_start();
+    let sign_len = usize::from(trimmed.starts_with(['+', '-']));
+    let digits = trimmed[sign_len..].bytes().take_while(u8::is_ascii_digit).count();
+    let (read, rest) = trimmed.split_at(if digits == 0 { 0 } else { sign_len + digits });
+    let huge = if read.starts_with('-') { i64::MIN } else { i64::MAX };
+    let value = if read.is_empty() { 0 } else { read.parse().unwrap_or(huge) };
+    if !rest.is_empty() || read.is_empty() {
+        warnings.push(format!("{what}: \"{text}\" is read as {value}, as in memcached"));
     }
+    value
 }
 
-/// A finite decimal fraction.
-fn decimal(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|value: &f64| value.is_finite())
+/// The same within limits: what must hold is said otherwise, with code 1.
+fn leading_number(
+    what: &str,
+    text: &str,
+    min: u64,
+    max: u64,
+    otherwise: &str,
+    warnings: &mut Vec<String>,
+) -> Result<u64, Exit> {
+    u64::try_from(leading_integer(what, text, warnings))
+        .ok()
+        .filter(|value| (min..=max).contains(value))
+        .ok_or_else(|| Exit::failure(1, otherwise))
+}
+
+/// The finite decimal fraction that a text begins with, as `atof` reads it. What is behind it is warned of.
+fn leading_decimal(what: &str, text: &str, warnings: &mut Vec<String>) -> Option<f64> {
+    let trimmed = text.trim_ascii_start();
+    // The longest that is a number: they are short.
+    let lengths = (1..=trimmed.len()).rev().filter(|&length| trimmed.is_char_boundary(length));
+    let (length, value) = lengths.filter_map(|length| Some((length, trimmed[..length].parse::<f64>().ok()?))).next()?;
+    if length < trimmed.len() {
+        warnings.push(format!("{what}: \"{text}\" is read as {value}, as in memcached"));
+    }
+    Some(value).filter(|value| value.is_finite())
 }
 
 /// `-I`: bytes, or with `k` or `m`.
-fn item_size(text: &str) -> Result<u64, Exit> {
+fn item_size(text: &str, warnings: &mut Vec<String>) -> Result<u64, Exit> {
     let (digits, unit) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], KILOBYTE),
         Some(b'm' | b'M') => (&text[..text.len() - 1], MEGABYTE),
         _ => (text, 1),
     };
-    let bytes = number(digits, ITEM_BYTES_MIN.div_ceil(unit), u64::MAX / MEGABYTE)
-        .map_err(|why| Exit::usage(format!("Item max size cannot be less than 1024 bytes.{why}")))?;
+    let otherwise = "Item max size cannot be less than 1024 bytes.";
+    let bytes = leading_number("-I", digits, ITEM_BYTES_MIN.div_ceil(unit), u64::MAX / MEGABYTE, otherwise, warnings)
+        .map_err(|exit| Exit { code: EXIT_USAGE, ..exit })?;
     Ok(bytes * unit)
 }
 
@@ -811,6 +869,12 @@ fn sizes(config: &mut Config, chunk_max: ChunkMax) -> Result<(), Exit> {
     if chunk_max == ChunkMax::Given && chunk > CHUNK_BYTES_LARGEST {
         config.warnings.push(format!("-o slab_chunk_max: items above {CHUNK_BYTES_LARGEST} bytes are chained here"));
     }
+    if config.napi_ids > config.threads {
+        return Err(Exit::usage(format!(
+            "Number of napi_ids({}) cannot be greater than number of threads({})",
+            config.napi_ids, config.threads
+        )));
+    }
     slab_sizes(config)
 }
 
@@ -840,14 +904,15 @@ fn slab_sizes(config: &mut Config) -> Result<(), Exit> {
 /// `-p`, `-l`, `-s` and `-a` become what is bound. As in memcached, a unix socket is instead of TCP, and `-p 0` turns
 /// TCP off whatever `-l` says.
 fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
-    let port_number = |text: &String| match text.parse() {
-        Ok(port @ -1..=65535) => Ok(port),
+    let warnings = &mut config.warnings;
+    let mut port_number = |flag: &str, text: &String| match leading_integer(flag, text, warnings) {
+        port @ -1..=65535 => Ok(port as i32),
         _ => Err(Exit::usage(format!("ERROR: Invalid port number {text}."))),
     };
     let (port, udp_port) = (flags.text("port"), flags.text("udp-port"));
-    config.udp_port = udp_port.as_ref().map_or(Ok(0), port_number)?;
+    config.udp_port = udp_port.as_ref().map_or(Ok(0), |text| port_number("-U", text))?;
     match &port {
-        Some(text) => config.tcp_port = port_number(text)?,
+        Some(text) => config.tcp_port = port_number("-p", text)?,
         // As in memcached: the port of both, if it is the only one that is given.
         None if config.udp_port != 0 => config.tcp_port = config.udp_port,
         None => {}
@@ -858,17 +923,15 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
         })?;
         config.udp_allow.push(network);
     }
-    let mask = match flags.text("unix-mask") {
-        None => 0o700,
-        Some(text) => match u32::from_str_radix(&text, 8) {
-            Ok(mask @ 0..=0o777) => mask,
-            _ => return Err(Exit::usage(format!("-a takes permissions in octal, up to 777: \"{text}\""))),
-        },
-    };
-    let interfaces = flags.texts("listen");
-    if !interfaces.is_empty() {
-        config.interface = Some(interfaces.join(","));
+    if let Some(text) = flags.text("unix-mask") {
+        let digits = text.bytes().take_while(|digit| (b'0'..=b'7').contains(digit)).count();
+        // Nothing, or what no file can have: as `strtol` reads it.
+        config.unix_mask = u32::from_str_radix(&text[..digits], 8).unwrap_or(0);
+        if digits < text.len() || digits == 0 || config.unix_mask > 0o777 {
+            config.warnings.push(format!("-a: \"{text}\" is read as {:o}, as in memcached", config.unix_mask));
+        }
     }
+    config.interface = interfaces(&flags.texts("listen"));
 
     if let Some(path) = flags.path("unix-socket") {
         if path.as_os_str().is_empty() {
@@ -879,46 +942,56 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
         }
         if config.udp_port != 0 {
             config.warnings.push("-s: the unix socket is instead of UDP too, so -U is not used".into());
-            config.udp_port = 0;
         }
         if config.port_per_core {
             return Err(Exit::usage("--port-per-core needs ports: there are none with a unix socket"));
         }
-        config.listen.push(Listen::Unix { path, mask });
+        config.listen.push(Listen::Unix { path, mask: config.unix_mask });
         return Ok(());
     }
     if config.tcp_port == 0 && config.udp_port == 0 {
         return Err(Exit::usage("-p 0 turns TCP off, and without -s or -U there is nothing to listen on"));
     }
     if config.tcp_port != 0 {
-        let mut listen_tls = Vec::new();
-        config.listen = addresses(config, config.tcp_port, |listen, verify| {
-            listen_tls.extend(verify.map(|verify| (listen.clone(), verify)));
-        })?;
-        config.listen_tls = listen_tls;
+        for (listen, rules) in addresses(config, config.tcp_port)? {
+            config.listen.push(listen);
+            config.listen_rules.push(rules);
+        }
     }
     if config.udp_port != 0 {
-        config.udp_listen = addresses(config, config.udp_port, |_, _| {})?;
+        config.udp_listen = addresses(config, config.udp_port)?.into_iter().map(|(listen, _)| listen).collect();
     }
     Ok(())
 }
 
-/// What `-l` names, for one kind of port; loopback without it. A port of an entry is for TCP and UDP. What an entry says
-/// of TLS is handed to `note`, with the entry.
-fn addresses(
-    config: &Config,
-    port: i32,
-    mut note: impl FnMut(&Listen, Option<Option<Verify>>),
-) -> Result<Vec<Listen>, Exit> {
+/// `-l` as `stats settings` shows it: all that were given, but none twice.
+fn interfaces(given: &[String]) -> Option<String> {
+    let mut texts: Vec<&str> = Vec::new();
+    for text in given.iter().map(|text| text.trim_ascii_start()) {
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    if given.is_empty() { None } else { Some(texts.join(",")) }
+}
+
+/// What `-l` names, for one kind of port, and what its prefixes say; loopback without it. A port of an entry is for TCP
+/// and UDP.
+fn addresses(config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)>, Exit> {
     let port = port.try_into().unwrap_or(0); // -1: ephemeral, which the system calls 0
-    let Some(interfaces) = &config.interface else { return Ok(vec![Listen::Loopback { port }]) };
+    let Some(interfaces) = config.interface.clone() else {
+        return Ok(vec![(Listen::Loopback { port }, ListenRules::default())]);
+    };
     let mut listens = Vec::new();
     for entry in interfaces.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty()) {
-        let (entry, verify) = tls::prefix(entry, config)?;
-        let listen = interface(entry, port)?;
-        if !listens.contains(&listen) {
-            note(&listen, verify);
-            listens.push(listen);
+        let (address, rules) = prefixes::read(entry, config)?;
+        let listen = interface(address, port)?;
+        // Another port is chosen for each that asks for any.
+        let is_same = |(other, others): &(Listen, ListenRules)| {
+            *other == listen && (*others == rules || other.port() != Some(0))
+        };
+        if !listens.iter().any(is_same) {
+            listens.push((listen, rules));
         }
     }
     if listens.is_empty() {
@@ -929,9 +1002,6 @@ fn addresses(
 
 /// One entry of `-l`: `host`, `host:port`, `[v6]`, `[v6]:port`, a bare IPv6 address, or `*` as the host.
 fn interface(entry: &str, port: u16) -> Result<Listen, Exit> {
-    if ["tag[", "tag_", "proto["].iter().any(|prefix| entry.starts_with(prefix)) {
-        return Err(Exit::usage(format!("-l {entry}: prefixes of an address (tag, proto) are not built yet")));
-    }
     let (host, own_port) = if let Some(inner) = entry.strip_prefix('[') {
         match inner.split_once(']') {
             Some((host, "")) => (host, None),

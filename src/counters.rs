@@ -87,6 +87,10 @@ pub struct ServerCounters {
     pub listen_disabled: Counter,
     /// Microseconds for which accepting was stopped.
     pub listen_disabled_micros: Counter,
+    /// With `-N`: connections that came by one queue more than there should be.
+    pub unexpected_napi_ids: Counter,
+    /// With `-N`: connections that came by no queue.
+    pub round_robin_fallback: Counter,
     /// Second in which certificates were read last.
     pub certificates_read: Counter,
     /// Listening sockets.

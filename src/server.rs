@@ -8,11 +8,12 @@ use crate::clock::Clock;
 use crate::command::Shard;
 use crate::command::admin::{Answer, Environment, Settings};
 use crate::command::detail::Prefixes;
-use crate::config::{Config, EXIT_SYSTEM, EXIT_USAGE, Exit, Listen};
+use crate::config::{BindingProtocol, Config, EXIT_SYSTEM, EXIT_USAGE, Exit, Listen};
 use crate::counters::{ServerCounters, WorkerCounters};
 use crate::hash::KeyHasher;
 use crate::net::certificates::{Certificates, Verify};
 use crate::net::listener::Listener;
+use crate::net::queues::Queues;
 use crate::net::stream::Stream;
 use crate::net::udp::UdpSocket;
 use crate::process::{self, PidFile, Supervisor, failure};
@@ -33,6 +34,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use nix::unistd;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::sync::Arc;
@@ -80,7 +82,7 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
         None => (bind(&config)?, bind_udp(&config)?),
     };
     if let Some(path) = &config.port_file {
-        let ports = listeners.iter().filter_map(|(listener, ..)| Some(("TCP", listener.tcp_address()?)));
+        let ports = listeners.iter().filter_map(|entrance| Some(("TCP", entrance.listener.tcp_address()?)));
         // Those of other workers have the same port, unless each has its own.
         let some = if config.port_per_core { gates.len() } else { 1 };
         let udp_ports = gates.iter().take(some).flatten().filter_map(|socket| Some(("UDP", socket.address().ok()?)));
@@ -143,14 +145,27 @@ fn inherited(config: &Config) -> Result<Option<(Vec<Entrance>, Gates)>, Exit> {
         };
         let listener = listener.map_err(unusable)?;
         let verify = listener.tcp_address().and_then(|_| config.tls_enabled.then_some(config.tls.verify));
-        listeners.push((listener, None, verify));
+        listeners.push(Entrance { verify, ..Entrance::of(listener, config) });
     }
     Ok(Some((listeners, gates)))
 }
 
-/// A listening socket, the worker that all its connections go to (`--port-per-core`), if there is such a one, and what
-/// TLS wants of its clients, if they come by TLS.
-type Entrance = (Listener, Option<usize>, Option<Verify>);
+/// A listening socket, and what becomes of those who come in there.
+struct Entrance {
+    listener: Listener,
+    /// The worker that all its connections go to (`--port-per-core`), if there is such a one.
+    worker: Option<usize>,
+    /// What TLS wants of its clients, if they come by TLS.
+    verify: Option<Verify>,
+    /// What they may speak.
+    protocol: BindingProtocol,
+}
+
+impl Entrance {
+    fn of(listener: Listener, config: &Config) -> Entrance {
+        Entrance { listener, worker: None, verify: None, protocol: config.protocol }
+    }
+}
 
 /// The sockets for UDP of each worker.
 type Gates = Vec<Vec<UdpSocket>>;
@@ -158,12 +173,14 @@ type Gates = Vec<Vec<UdpSocket>>;
 fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
     let mut listeners = Vec::new();
     let workers = if config.port_per_core { config.threads } else { 1 };
-    for listen in &config.listen {
+    for (at, listen) in config.listen.iter().enumerate() {
         let failed = |error| failure(&format!("failed to listen on {listen}"), error);
         if let Listen::Unix { path, mask } = listen {
-            listeners.push((Listener::unix(path, *mask, config.listen_backlog).map_err(failed)?, None, None));
+            let listener = Listener::unix(path, *mask, config.listen_backlog).map_err(failed)?;
+            listeners.push(Entrance::of(listener, config));
             continue;
         }
+        let rules = config.rules(at);
         // Of the two addresses of loopback or of all interfaces one is enough: not every machine has IPv6.
         let both_needed = matches!(listen, Listen::Host { .. });
         let (mut bound, mut refused) = (0, None);
@@ -177,7 +194,13 @@ fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
             }
             match Listener::tcp(address, config.listen_backlog) {
                 Ok(listener) => {
-                    listeners.push((listener, config.port_per_core.then_some(worker), config.verify(listen)));
+                    mark(config, |mark| listener.set_mark(mark));
+                    if let Some(tag) = &rules.tag {
+                        log::info!("tag {tag}: {listener}");
+                    }
+                    let worker = config.port_per_core.then_some(worker);
+                    let protocol = rules.protocol.unwrap_or(config.protocol);
+                    listeners.push(Entrance { listener, worker, verify: config.verify(at), protocol });
                     bound += 1;
                 }
                 Err(error) if both_needed || error.kind() == ErrorKind::AddrInUse => return Err(failed(error)),
@@ -189,6 +212,15 @@ fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
         }
     }
     Ok(listeners)
+}
+
+/// `-o sock_cookie_id`. As in memcached, a server that may not mark its sockets serves all the same.
+fn mark(config: &Config, set: impl FnOnce(u32) -> io::Result<()>) {
+    if config.socket_mark > 0
+        && let Err(error) = set(config.socket_mark)
+    {
+        log::warn!("-o sock_cookie_id: a socket could not be marked: {error}");
+    }
 }
 
 /// Every worker has a socket of its own at the same port, among which the kernel divides the clients: with one for all, a
@@ -217,7 +249,9 @@ fn bind_udp(config: &Config) -> Result<Gates, Exit> {
                         .set_port(port.ok_or_else(|| failed(io::Error::other("there are not enough ports above it")))?);
                 }
                 let shared = config.threads > 1 && !config.port_per_core;
-                own.push(UdpSocket::bind(address, shared).map_err(failed)?);
+                let socket = UdpSocket::bind(address, shared).map_err(failed)?;
+                mark(config, |mark| socket.set_mark(mark));
+                own.push(socket);
             }
             bound += 1;
         }
@@ -308,7 +342,7 @@ fn serve(
     let workers: Vec<WorkerCounters> = (0..config.threads).map(|_| WorkerCounters::default()).collect();
     let server = ServerCounters::default();
     let addresses: Vec<(i32, String)> =
-        listeners.iter().map(|(listener, ..)| (listener.fd(), listener.to_string())).collect();
+        listeners.iter().map(|Entrance { listener, .. }| (listener.fd(), listener.to_string())).collect();
     let poll = Poll::new().map_err(|error| failure("failed to wait for events", error))?;
     let waker = Waker::new(poll.registry(), REQUESTS).map_err(|error| failure("failed to wait for events", error))?;
     let stopped = AtomicBool::new(false);
@@ -393,6 +427,7 @@ fn serve(
             listeners,
             udp_sockets,
             certificates,
+            queues: (config.napi_ids > 0).then(|| RefCell::new(Queues::new(config.napi_ids))),
             poll,
         };
         let result = acceptor.run(signals, &stopped, &gracefully);
@@ -489,6 +524,8 @@ struct Acceptor<'a> {
     udp_sockets: usize,
     /// There with TLS.
     certificates: Option<Certificates>,
+    /// There with `-N`.
+    queues: Option<RefCell<Queues>>,
     poll: Poll,
 }
 
@@ -496,7 +533,7 @@ impl Acceptor<'_> {
     /// Accepts until a signal or `shutdown` comes; the listeners are closed then. Says whether the end is to be graceful.
     fn run(mut self, mut signals: Signals, stopped: &AtomicBool, gracefully: &AtomicBool) -> io::Result<bool> {
         self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        for (at, (listener, ..)) in self.listeners.iter_mut().enumerate() {
+        for (at, Entrance { listener, .. }) in self.listeners.iter_mut().enumerate() {
             self.poll.registry().register(listener, Token(at), Interest::READABLE)?;
             log::info!("listening on {listener}");
         }
@@ -618,12 +655,13 @@ impl Acceptor<'_> {
     /// Accepts some of what waits at a listener.
     fn accept_some(&self, at: usize) -> Accepted {
         for _ in 0..self.config.accepts_per_turn {
-            let (listener, worker, verify) = &self.listeners[at];
+            let entrance = &self.listeners[at];
+            let listener = &entrance.listener;
             if !self.config.maxconns_fast && self.is_full() {
                 return if listener.is_waited_at() { Accepted::Refused } else { Accepted::All };
             }
             match listener.accept() {
-                Ok(stream) => self.place(stream, *worker, *verify),
+                Ok(stream) => self.place(stream, entrance),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return Accepted::All,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
@@ -642,14 +680,14 @@ impl Acceptor<'_> {
 
     /// Gives a connection to the worker that it was meant for, or else to the nearest, or else to that with the fewest; or
     /// refuses it.
-    fn place(&self, mut stream: Stream, worker: Option<usize>, verify: Option<Verify>) {
+    fn place(&self, mut stream: Stream, entrance: &Entrance) {
         if self.is_full() {
             self.server.rejected_connections.add(1);
             // It may not be able to take it; it is closed either way.
             let _ = stream.write(TOO_MANY);
             return;
         }
-        if let Some(verify) = verify {
+        if let Some(verify) = entrance.verify {
             match self.secure(stream, verify) {
                 Ok(secured) => stream = secured,
                 Err(error) => return log::error!("a connection could not be put under TLS: {error}"),
@@ -657,10 +695,23 @@ impl Acceptor<'_> {
         }
         let connections = |worker: &usize| self.workers[*worker].connections();
         let fewest = || (0..self.workers.len()).min_by_key(connections);
-        let worker = worker.or_else(|| self.nearest(&stream)).or_else(fewest).expect("there is at least one worker");
+        let near = || self.by_queue(&stream).or_else(|| self.nearest(&stream));
+        let worker = entrance.worker.or_else(near).or_else(fewest).expect("there is at least one worker");
         self.server.total_connections.add(1);
         self.workers[worker].given_connections.add(1);
-        self.exchange.mail(worker, Mail::Connection(stream));
+        self.exchange.mail(worker, Mail::Connection(stream, entrance.protocol));
+    }
+
+    /// With `-N`, the worker of the receive queue that the packets of a connection come in by.
+    fn by_queue(&self, stream: &Stream) -> Option<usize> {
+        let mut queues = self.queues.as_ref()?.borrow_mut();
+        let Some(queue) = stream.incoming_queue() else {
+            self.server.round_robin_fallback.add(1);
+            return None;
+        };
+        let (worker, is_surprise) = queues.worker_of(queue);
+        self.server.unexpected_napi_ids.add(u64::from(is_surprise));
+        Some(worker)
     }
 
     /// The worker that is pinned to the core where the packets of a connection come in, unless it has far more than its

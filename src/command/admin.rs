@@ -376,7 +376,13 @@ pub(super) fn stats(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan 
 /// `stats reset` outside the shards. A count that a worker makes at the same moment may be lost.
 fn reset_counters(environment: &Environment<'_>) {
     let server = environment.server;
-    for counter in [&server.total_connections, &server.rejected_connections, &server.listen_disabled_num] {
+    for counter in [
+        &server.total_connections,
+        &server.rejected_connections,
+        &server.listen_disabled_num,
+        &server.unexpected_napi_ids,
+        &server.round_robin_fallback,
+    ] {
         counter.set(0);
     }
     for worker in environment.workers {

@@ -209,8 +209,8 @@ pub(super) fn general(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec
         let read = server.certificates_read.get();
         stats.put("time_since_server_cert_refresh", u64::from(now.0).saturating_sub(read));
     }
-    stats.put("unexpected_napi_ids", 0);
-    stats.put("round_robin_fallback", 0);
+    stats.put("unexpected_napi_ids", server.unexpected_napi_ids.get());
+    stats.put("round_robin_fallback", server.round_robin_fallback.get());
     stats.put("bytes", snapshot.bytes);
     stats.put("curr_items", snapshot.curr_items);
     stats.put("total_items", counters.total_items);
@@ -258,7 +258,7 @@ pub(super) fn udp(environment: &Environment<'_>) -> Vec<u8> {
 pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     let Environment { config, settings, budget, .. } = *environment;
     let unix = config.listen.iter().find_map(|listen| match listen {
-        Listen::Unix { path, mask } => Some((path.display(), *mask)),
+        Listen::Unix { path, .. } => Some(path.display()),
         Listen::Loopback { .. } | Listen::Any { .. } | Listen::Host { .. } => None,
     });
     let yes = |is: bool| if is { "yes" } else { "no" };
@@ -276,10 +276,10 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     stats.put("oldest", settings.oldest.load(Ordering::Relaxed));
     stats.put("evictions", if config.evictions { "on" } else { "off" });
     match &unix {
-        Some((path, _)) => stats.put("domain_socket", path),
+        Some(path) => stats.put("domain_socket", path),
         None => stats.put("domain_socket", "NULL"),
     }
-    stats.put("umask", format_args!("{:o}", unix.map_or(0o700, |(_, mask)| mask)));
+    stats.put("umask", format_args!("{:o}", config.unix_mask));
     stats.put("shutdown_command", yes(config.shutdown_enabled));
     stats.put("growth_factor", hundredths(config.growth_factor));
     stats.put("chunk_size", config.chunk_size_min);
@@ -328,10 +328,10 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     if config.tls_enabled {
         tls_settings(&mut stats, config);
     }
-    stats.put("num_napi_ids", 0);
+    stats.put("num_napi_ids", config.napi_ids);
     match &config.memory_file {
         Some(path) => stats.put("memory_file", path.display()),
-        None => stats.put("memory_file", "NULL"),
+        None => stats.put("memory_file", "(null)"),
     }
     // Bytes: u32, as without LARGE_CLIENT_FLAGS.
     stats.put("client_flags_size", size_of::<u32>());

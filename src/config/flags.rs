@@ -56,7 +56,9 @@ pub(super) fn command() -> Command {
             command = command.arg(flag.arg());
         }
     }
-    command
+    // As memcached, which reads on behind them.
+    let unused = Arg::new("unused").num_args(0..).action(ArgAction::Append).hide(true);
+    command.arg(unused.value_parser(clap::value_parser!(OsString)))
 }
 
 pub(super) fn help() -> String {
@@ -100,7 +102,7 @@ impl Flag {
                 .value_name(*unit)
                 .num_args(0..=1)
                 .require_equals(true)
-                .default_missing_value("1")
+                .default_missing_value("")
                 .action(ArgAction::Append),
         }
     }
@@ -118,8 +120,10 @@ const FLAGS: &[(&str, &[Flag])] = &[
                 "listen",
                 Many("address"),
                 "Address to listen on: host, host:port, [v6]:port or * for all; several by commas, semicolons or \
-                 repeating the flag; with -Z also after notls: (no TLS), btls: (no certificates of clients) or mtls: \
-                 (they are required) (default: 127.0.0.1 and ::1 only, where memcached listens on all)",
+                 repeating the flag; before it may stand, in this order: with -Z notls: (no TLS), btls: (no certificates \
+                 of clients) or mtls: (they are required); proto[ascii]:, proto[binary]: or proto[negotiating]: (instead \
+                 of -B); tag[name]: (1 to 8 characters, for the log) (default: 127.0.0.1 and ::1 only, where memcached \
+                 listens on all)",
             ),
             Flag('s', "unix-socket", One("file"), "Unix socket to listen on, instead of TCP (default: none)"),
             Flag('a', "unix-mask", One("mode"), "Permissions of the unix socket, octal (default: 700)"),
@@ -185,6 +189,13 @@ const FLAGS: &[(&str, &[Flag])] = &[
                 "Worker i listens on port + i and owns what it is sent: clients list the ports as servers \
                  (not in memcached)",
             ),
+            Flag(
+                'N',
+                "napi-ids",
+                One("count"),
+                "Give connections to workers by the receive queue of the network card; that many queues, at most -t \
+                 (default: off)",
+            ),
             Flag('c', "conn-limit", One("count"), "Simultaneous connections (default: 1024)"),
             Flag(
                 'R',
@@ -239,7 +250,7 @@ const FLAGS: &[(&str, &[Flag])] = &[
             ),
             Flag('r', "enable-coredumps", Nothing, "Raise the limit of core files"),
             Flag('v', "(verbose-count)", Count, "Log what happens to the server; -vv: and to connections"),
-            Flag('\0', "verbose", Perhaps("level"), "The same as that many -v (default: 1 when given, else 0)"),
+            Flag('\0', "verbose", Perhaps("ignored"), "The same as -v"),
             Flag('h', "help", Nothing, "Print this help"),
             Flag('i', "license", Nothing, "Print the license"),
             Flag('V', "version", Nothing, "Print the version"),
@@ -249,17 +260,13 @@ const FLAGS: &[(&str, &[Flag])] = &[
         "Extended options",
         &[Flag('o', "extended", Many("words"), "Comma-separated list of the words below; repeatable")],
     ),
-    (
-        "Flags of memcached that are refused until they are built",
-        &[Flag('N', "napi-ids", One("count"), "Connections to workers by NAPI id (default: 0, off)")],
-    ),
 ];
 
 const EXTENDED_HELP: &str = "\
 Words of -o, with no_ before those marked (*) to turn them off:
   hashpower=<log2>             buckets the index starts with, 12 to 32 (default: 16)
   slab_sizes=<a-b-c>           explicit chunk sizes in bytes, up to 62 (default: by -f and -n)
-  slab_chunk_max=<kilobytes>   largest chunk; above 1024 in bytes (default: 512)
+  slab_chunk_max=<kilobytes>   largest chunk, 1 to 1024; above 64 it is 64 here (default: 512)
   slab_reassign (*)            let pages move between classes (default: on)
   slab_automove=<0-2> (*)      move them to classes that evict young items; 2: at every eviction (default: 1)
   slab_automove_ratio=<ratio>  young is below this share of the oldest class's age (default: 0.8)
@@ -289,13 +296,13 @@ Words of -o, with no_ before those marked (*) to turn them off:
   ssl_ciphers=<list>           cipher suites of TLS 1.2, as OpenSSL lists them; ECDHE with GCM or ChaCha20 only
   ssl_session_cache            keep sessions of TLS 1.2 clients without tickets; tickets are always given (default: off)
   ssl_wbuf_size=<kilobytes>    sealed at once before it is sent, 1 to 1024 (default: 64)
+  sock_cookie_id=<number>      mark of listening sockets (SO_MARK), for packet filters, 0: none (default: 0)
 Accepted, without effect here:
   hash_algorithm=<name>        jenkins, murmur3 or xxh3; the hash here is our own, keyed
-  tail_repair_time=<s>, read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, modern,
-  inline_ascii_resp (*), drop_privileges (*),
-  relaxed_privileges, sock_cookie_id=0, ssl_kernel_tls
-Refused:
-  no_hashexpand, sock_cookie_id, ext_*, proxy_*
+  tail_repair_time=<s>, read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, no_hashexpand,
+  modern, inline_ascii_resp (*), drop_privileges (*), relaxed_privileges, ssl_kernel_tls
+Refused, there is no disk tier and no proxy:
+  ext_*, proxy_*
 
 Environment: MEMCACHED_PORT_FILENAME names a file to write the bound ports to, MEMCACHED_SASL_PWDB one of
 user:password lines for -S.
@@ -310,7 +317,15 @@ pub(super) fn mistake(error: &clap::Error, program: Program, last: &OsStr) -> Ex
         _ => "",
     };
     let last = last.to_string_lossy();
+    let name = unknown.split(['=', ' ']).next().unwrap_or_default();
+    let begun = |long: &&str| name.len() > 2 && long.starts_with(&name[2..]);
+    let mut possible = FLAGS.iter().flat_map(|(_, flags)| *flags).map(|flag| flag.1).filter(begun).peekable();
     let what = match error.kind() {
+        ErrorKind::TooManyValues => format!("option '{name}' doesn't allow an argument"),
+        ErrorKind::UnknownArgument if unknown.starts_with("--") && possible.peek().is_some() => {
+            let possible: Vec<String> = possible.map(|long| format!("'--{long}'")).collect();
+            format!("option '{unknown}' is ambiguous; possibilities: {}", possible.join(" "))
+        }
         ErrorKind::UnknownArgument if unknown.starts_with("--") => format!("unrecognized option '{unknown}'"),
         ErrorKind::UnknownArgument if unknown.starts_with('-') => format!("invalid option -- '{}'", &unknown[1..]),
         ErrorKind::InvalidValue if last.starts_with("--") => format!("option '{last}' requires an argument"),

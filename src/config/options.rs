@@ -1,7 +1,8 @@
 //! The words of `-o`.
 
 use super::{
-    Config, Exit, ITEM_BYTES_MAX, KILOBYTE, MEGABYTE, MEMORY_MEGABYTES_MAX, SLAB_SIZES_MAX, decimal, number, tls,
+    Config, Exit, KILOBYTE, MEGABYTE, MEMORY_MEGABYTES_MAX, SLAB_SIZES_MAX, leading_decimal, leading_integer,
+    leading_number, tls,
 };
 
 /// What `-o` says of the largest chunk.
@@ -31,7 +32,7 @@ pub(super) fn suboptions(list: &str, config: &mut Config, chunk_max: &mut ChunkM
 }
 
 /// Words that take no value; false if this is none of them. memcached ignores what follows a `=` here, so that
-/// `lru_crawler=0` would turn it on: only `=1` is let through.
+/// `lru_crawler=0` turns it on: so it is here, with a warning.
 fn switch(name: &str, value: Option<&str>, config: &mut Config) -> Result<bool, Exit> {
     match name {
         "slab_reassign" => config.slab_reassign = true,
@@ -55,69 +56,94 @@ fn switch(name: &str, value: Option<&str>, config: &mut Config) -> Result<bool, 
             let line = "-o drop_privileges: there is no system call filter; systemd has one: SystemCallFilter=";
             config.warnings.push(line.into());
         }
+        "no_hashexpand" => config.warnings.push("-o no_hashexpand: the index always grows here".into()),
         "modern" | "inline_ascii_resp" | "no_inline_ascii_resp" | "no_drop_privileges" | "relaxed_privileges" => {}
         _ => return Ok(false),
     }
-    match value {
-        None | Some("1") => Ok(true),
-        Some(value) => Err(Exit::failure(1, format!("{name} takes no value: \"{value}\""))),
+    if let Some(value) = value.filter(|&value| value != "1") {
+        config.warnings.push(format!("-o {name}={value}: the value is not used, as in memcached; it is the word that counts"));
     }
+    Ok(true)
 }
 
-/// Words with a value (and `no_chunked_items`, which stands for one); false if this is none of them.
+/// Words with a value (and `no_chunked_items`, which stands for one); false if this is none of them. Numbers are read
+/// as memcached does: some by what they begin with, some only if they are nothing else.
 fn setting(option: &Suboption<'_>, config: &mut Config, chunk_max: &mut ChunkMax) -> Result<bool, Exit> {
     let name = option.name;
+    let warnings = &mut config.warnings;
     match name {
-        "hashpower" => config.hash_power = Some(option.hash_power()?),
+        "hashpower" => config.hash_power = Some(option.hash_power(warnings)?),
         "hash_algorithm" => {
             if !["jenkins", "murmur3", "xxh3"].contains(&option.argument()?) {
                 return Err(Exit::failure(1, "Unknown hash_algorithm option (jenkins, murmur3, xxh3)"));
             }
-            config.warnings.push(format!("-o {}: corecached hashes with its own keyed hash", option.word));
+            warnings.push(format!("-o {}: corecached hashes with its own keyed hash", option.word));
         }
         "slab_automove" => {
             config.slab_automove = match option.value {
                 None => 1,
-                Some(_) => option.number(0, 2, "slab_automove must be between 0 and 2")? as u8,
+                Some(_) => option.leading(0, 2, "slab_automove must be between 0 and 2", warnings)? as u8,
             }
         }
         "slab_automove_ratio" => {
             config.slab_automove_ratio =
-                option.decimal(|ratio| ratio <= 1.0, "slab_automove_ratio must be > 0 and < 1")?;
+                option.decimal(|ratio| ratio <= 1.0, "slab_automove_ratio must be > 0 and < 1", warnings)?;
         }
         "slab_automove_window" => {
-            config.slab_automove_window_seconds = option.number(3, 1800, "slab_automove_window must be > 2")? as u32;
+            let otherwise = "slab_automove_window must be > 2 and < 1800";
+            config.slab_automove_window_seconds = option.leading(3, 1800, otherwise, warnings)? as u32;
         }
         "slab_automove_freeratio" => {
-            let otherwise = "slab_automove_freeratio must be > 0 and < 1";
-            config.slab_automove_free_ratio = option.decimal(|ratio| ratio < 1.0, otherwise)?;
+            let unreadable = || Exit::failure(1, "could not parse argument to slab_automove_freeratio");
+            let ratio: f64 = option.argument()?.parse().map_err(|_| unreadable())?;
+            config.slab_automove_free_ratio = if (0.0..1.0).contains(&ratio) { ratio } else { 0.0 };
+            if config.slab_automove_free_ratio != ratio {
+                warnings.push(format!("-o {}: not from 0 to 1, so nothing is kept free", option.word));
+            }
         }
         "slab_sizes" => config.slab_sizes = Some(option.slab_sizes()?),
         "slab_chunk_max" => {
-            // Help and documentation of memcached say kilobytes; 1.6.18 reads bytes. No sensible value is both.
-            let otherwise = "could not parse argument to slab_chunk_max";
-            let value = option.number(1, ITEM_BYTES_MAX, otherwise)?;
-            config.slab_chunk_max_bytes = if value <= 1024 { value * KILOBYTE } else { value };
+            let kilobytes = option.number(0, u32::MAX.into(), "could not parse argument to slab_chunk_max")?;
+            match kilobytes {
+                0 => return Err(Exit::failure(1, "slab_chunk_max must be >= 0")),
+                1..=1024 => config.slab_chunk_max_bytes = kilobytes * KILOBYTE,
+                1025.. => return Err(Exit::failure(1, "slab_chunk_max must be specified in kilobytes.")),
+            }
             *chunk_max = ChunkMax::Given;
         }
         "no_chunked_items" => {
             *chunk_max = ChunkMax::Unchunked;
-            config.warnings.push(format!("-o {}: items above 64 KiB are always chained here", option.word));
+            warnings.push(format!("-o {}: items above 64 KiB are always chained here", option.word));
         }
         "lru_crawler_sleep" => {
             let otherwise = "LRU crawler sleep must be between 0 and 1 second";
-            config.lru_crawler_sleep_micros = option.number(0, 1_000_000, otherwise)? as u32;
+            config.lru_crawler_sleep_micros = option.leading(0, 1_000_000, otherwise, warnings)? as u32;
         }
         "lru_crawler_tocrawl" => {
             let otherwise = "lru_crawler_tocrawl takes a numeric 32bit value";
             config.lru_crawler_tocrawl = option.number(0, u32::MAX.into(), otherwise)? as u32;
         }
-        "hot_lru_pct" => config.hot_lru_percent = option.number(1, 79, "hot_lru_pct must be > 1 and < 80")? as u32,
-        "warm_lru_pct" => config.warm_lru_percent = option.number(1, 79, "warm_lru_pct must be > 1 and < 80")? as u32,
-        "hot_max_factor" => config.hot_max_factor = option.decimal(|_| true, "hot_max_factor must be > 0")?,
-        "warm_max_factor" => config.warm_max_factor = option.decimal(|_| true, "warm_max_factor must be > 0")?,
-        "temporary_ttl" => config.temporary_ttl_seconds = Some(option.seconds()?),
-        "idle_timeout" => config.idle_timeout_seconds = option.seconds()?,
+        "hot_lru_pct" => {
+            config.hot_lru_percent = option.leading(1, 79, "hot_lru_pct must be > 1 and < 80", warnings)? as u32;
+        }
+        "warm_lru_pct" => {
+            config.warm_lru_percent = option.leading(1, 79, "warm_lru_pct must be > 1 and < 80", warnings)? as u32;
+        }
+        "hot_max_factor" => {
+            config.hot_max_factor = option.decimal(|_| true, "hot_max_factor must be > 0", warnings)?;
+        }
+        "warm_max_factor" => {
+            config.warm_max_factor = option.decimal(|_| true, "warm_max_factor must be > 0", warnings)?;
+        }
+        // As in memcached: -1 is for ever.
+        "temporary_ttl" => {
+            let seconds = leading_integer("-o temporary_ttl", option.argument()?, warnings);
+            config.temporary_ttl_seconds = Some(seconds.clamp(i32::MIN.into(), u32::MAX.into()) as u32);
+        }
+        "idle_timeout" => {
+            let otherwise = "idle_timeout takes a number of seconds";
+            config.idle_timeout_seconds = option.leading(0, i32::MAX as u64, otherwise, warnings)? as u32;
+        }
         "watcher_logbuf_size" | "worker_logbuf_size" => {
             let otherwise = format!("could not parse argument to {name}");
             let bytes = option.number(0, u32::MAX.into(), &otherwise)? * KILOBYTE;
@@ -130,19 +156,22 @@ fn setting(option: &Suboption<'_>, config: &mut Config, chunk_max: &mut ChunkMax
         }
         "read_buf_mem_limit" => {
             let otherwise = "could not parse argument to read_buf_mem_limit";
-            config.warnings.push(format!("-o {}: each worker has one read buffer, which does not grow", option.word));
+            warnings.push(format!("-o {}: each worker has one read buffer, which does not grow", option.word));
             config.read_buffers_limit_bytes = option.number(0, MEMORY_MEGABYTES_MAX, otherwise)? * MEGABYTE;
         }
         "resp_obj_mem_limit" => {
             let line = "DEPRECATED: resp_obj_mem_limit no longer used. See read_buf_mem_limit";
-            config.warnings.push(line.into());
+            warnings.push(line.into());
         }
         "tail_repair_time" => {
             let otherwise = "Cannot set tail_repair_time to less than 10 seconds";
-            config.tail_repair_time_seconds = option.number(10, i32::MAX as u64, otherwise)? as u32;
-            config.warnings.push(format!("-o {}: no item can be stuck here, so nothing is repaired", option.word));
+            config.tail_repair_time_seconds = option.leading(10, i32::MAX as u64, otherwise, warnings)? as u32;
+            warnings.push(format!("-o {}: no item can be stuck here, so nothing is repaired", option.word));
         }
-        "sock_cookie_id" if option.value == Some("0") => {}
+        "sock_cookie_id" => {
+            let mark = leading_integer("-o sock_cookie_id", option.argument()?, warnings);
+            config.socket_mark = mark.clamp(0, u32::MAX.into()) as u32;
+        }
         _ => return Ok(false),
     }
     Ok(true)
@@ -171,30 +200,37 @@ impl<'a> Suboption<'a> {
         })
     }
 
+    /// A number and nothing else.
     pub(super) fn number(&self, min: u64, max: u64, otherwise: &str) -> Result<u64, Exit> {
-        number(self.argument()?, min, max).map_err(|why| Exit::failure(1, format!("{otherwise}{why}")))
+        let value = self.argument()?.parse().ok().filter(|value| (min..=max).contains(value));
+        value.ok_or_else(|| Exit::failure(1, otherwise))
     }
 
-    pub(super) fn seconds(&self) -> Result<u32, Exit> {
-        let otherwise = format!("{} takes a number of seconds", self.name);
-        Ok(self.number(0, i32::MAX as u64, &otherwise)? as u32)
+    /// The number that the value begins with, or 0.
+    fn leading(&self, min: u64, max: u64, otherwise: &str, warnings: &mut Vec<String>) -> Result<u64, Exit> {
+        leading_number(&format!("-o {}", self.name), self.argument()?, min, max, otherwise, warnings)
     }
 
     /// A fraction above 0 that also holds to `rule`.
-    pub(super) fn decimal(&self, rule: impl Fn(f64) -> bool, otherwise: &str) -> Result<f64, Exit> {
-        match decimal(self.argument()?) {
+    fn decimal(
+        &self,
+        rule: impl Fn(f64) -> bool,
+        otherwise: &str,
+        warnings: &mut Vec<String>,
+    ) -> Result<f64, Exit> {
+        match leading_decimal(&format!("-o {}", self.name), self.argument()?, warnings) {
             Some(value) if value > 0.0 && rule(value) => Ok(value),
             _ => Err(Exit::failure(1, otherwise)),
         }
     }
 
-    fn hash_power(&self) -> Result<u32, Exit> {
-        let text = self.argument()?;
-        let otherwise = |how: &str| Exit::failure(1, format!("Initial hashtable multiplier of {text} is too {how}"));
-        match text.parse::<i64>() {
-            Ok(power @ 12..=32) => Ok(power as u32),
-            Ok(33..) => Err(otherwise("high")),
-            Ok(_) | Err(_) => Err(otherwise("low")),
+    fn hash_power(&self, warnings: &mut Vec<String>) -> Result<u32, Exit> {
+        let power = leading_integer("-o hashpower", self.argument()?, warnings);
+        let otherwise = |how: &str| Exit::failure(1, format!("Initial hashtable multiplier of {power} is too {how}"));
+        match power {
+            12..=32 => Ok(power as u32),
+            33.. => Err(otherwise("high")),
+            _ => Err(otherwise("low")),
         }
     }
 
@@ -215,12 +251,12 @@ impl<'a> Suboption<'a> {
 
 /// Why a word of `-o` is refused.
 fn unavailable(word: &str, name: &str) -> Exit {
-    let why = match name {
-        "no_hashexpand" => "the index always grows",
-        "sock_cookie_id" => "marks on sockets are not built; only 0 is accepted",
-        _ if name.starts_with("ext_") => "there is no disk tier",
-        _ if name.starts_with("proxy_") => "there is no proxy",
-        _ => return Exit::failure(1, format!("Illegal suboption \"{word}\"")),
+    let why = if name.starts_with("ext_") {
+        "there is no disk tier"
+    } else if name.starts_with("proxy_") {
+        "there is no proxy"
+    } else {
+        return Exit::failure(1, format!("Illegal suboption \"{word}\""));
     };
     Exit::usage(format!("-o {word}: {why}"))
 }

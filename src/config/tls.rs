@@ -1,7 +1,7 @@
-//! `-Z`, the words of `-o` that begin with `ssl_`, and the prefixes of `-l` that go with them.
+//! `-Z`, and the words of `-o` that begin with `ssl_`.
 
 use super::options::Suboption;
-use super::{Config, EXIT_SYSTEM, Exit, KILOBYTE, Listen};
+use super::{Config, Exit, KILOBYTE};
 use crate::net::certificates::{KeyFormat, Verify};
 use std::path::PathBuf;
 
@@ -52,7 +52,11 @@ pub(super) fn setting(option: &Suboption<'_>, config: &mut Config) -> Result<boo
             }
         }
         "ssl_wbuf_size" => {
-            let kilobytes = option.number(1, WRITE_KILOBYTES_MAX, &unreadable)?;
+            let given = option.number(0, u32::MAX.into(), &unreadable)?;
+            let kilobytes = given.clamp(1, WRITE_KILOBYTES_MAX);
+            if kilobytes != given {
+                config.warnings.push(format!("-o {}: it is {kilobytes} here", option.word));
+            }
             config.tls_limits.seal_max = (kilobytes * KILOBYTE) as usize;
         }
         "ssl_session_cache" => config.tls.sessions_max = SESSIONS_MAX,
@@ -78,35 +82,9 @@ pub(super) fn check(config: &mut Config) -> Result<(), Exit> {
     if tls.chain.is_none() {
         return Err(Exit::usage("Error loading the certificate chain: -Z needs -o ssl_chain_cert=<file>"));
     }
-    let listeners = config.listen_tls.iter().filter_map(|(_, verify)| *verify);
+    let listeners = config.listen_rules.iter().filter_map(|rules| rules.tls?);
     if tls.authorities.is_none() && listeners.chain([tls.verify]).any(|verify| verify != Verify::None) {
         return Err(Exit::usage("certificates of clients cannot be verified: -o ssl_ca_cert=<file> is missing"));
     }
     Ok(())
-}
-
-/// Takes `notls:`, `btls:` or `mtls:` off an entry of `-l`: what its clients are to show, none without TLS.
-pub(super) fn prefix<'a>(entry: &'a str, config: &Config) -> Result<(&'a str, Option<Option<Verify>>), Exit> {
-    let (name, rest) = entry.split_once(':').unwrap_or((entry, ""));
-    let verify = match name {
-        "notls" => None,
-        "btls" => Some(Verify::None),
-        "mtls" => Some(Verify::Require),
-        _ => return Ok((entry, None)),
-    };
-    match config.tls_enabled {
-        true => Ok((rest, Some(verify))),
-        false => Err(Exit::failure(EXIT_SYSTEM, format!("'{name}' option is valid only when SSL is enabled"))),
-    }
-}
-
-impl Config {
-    /// What clients of a listener are to show; none if it is not under TLS, as Unix sockets never are.
-    pub fn verify(&self, listen: &Listen) -> Option<Verify> {
-        if !self.tls_enabled || matches!(listen, Listen::Unix { .. }) {
-            return None;
-        }
-        let own = self.listen_tls.iter().find(|(other, _)| other == listen);
-        own.map_or(Some(self.tls.verify), |(_, verify)| *verify)
-    }
 }

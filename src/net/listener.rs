@@ -5,7 +5,7 @@ use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -75,6 +75,17 @@ impl Listener {
     pub fn of_unix(listener: os::unix::net::UnixListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
         Ok(Listener::Unix(UnixListener::from_std(listener), None))
+    }
+
+    /// Marks it for packet filters (`SO_MARK`), which takes a privilege.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn set_mark(&self, mark: u32) -> io::Result<()> {
+        match self {
+            Listener::Tcp(listener) => SockRef::from(listener).set_mark(mark),
+            Listener::Unix(..) => Ok(()),
+        }
     }
 
     /// The next connection.

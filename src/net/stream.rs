@@ -2,7 +2,7 @@
 //! is one whose other side has sent all it will.
 
 use super::tls::{TlsLimits, TlsStream};
-use super::udp;
+use super::{queues, udp};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -117,6 +117,15 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => SockRef::from(stream).cpu_affinity().ok(),
             Stream::Tls(stream) => SockRef::from(stream.socket()).cpu_affinity().ok(),
+            Stream::Unix(_) | Stream::Datagram(_) => None,
+        }
+    }
+
+    /// The receive queue that its packets come in by, if the system knows it: loopback has none.
+    pub fn incoming_queue(&self) -> Option<u32> {
+        match self {
+            Stream::Tcp(stream) => queues::of_socket(stream),
+            Stream::Tls(stream) => queues::of_socket(stream.socket()),
             Stream::Unix(_) | Stream::Datagram(_) => None,
         }
     }

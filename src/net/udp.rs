@@ -11,7 +11,7 @@
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -104,6 +104,14 @@ impl UdpSocket {
     /// Those of the system.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
+    }
+
+    /// Marks it for packet filters (`SO_MARK`), which takes a privilege.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn set_mark(&self, mark: u32) -> io::Result<()> {
+        SockRef::from(&self.0).set_mark(mark)
     }
 
     /// Its descriptor: names it in `stats conns`.

@@ -164,7 +164,7 @@ impl Worker<'_> {
             overflowed: false,
             drained: false,
         };
-        let parser = self.parser();
+        let parser = self.parser(self.config().protocol);
         self.generation += 1;
         let entry = self.connections.vacant_entry();
         let token = entry.key();

@@ -23,6 +23,7 @@
 use super::control::Control;
 use crate::command::walk::Walk;
 use crate::command::{Reply, Shard};
+use crate::config::BindingProtocol;
 use crate::net::stream::Stream;
 use crate::protocol::{Operation, Span};
 use crate::store::arena::ItemId;
@@ -126,8 +127,8 @@ impl Batch {
 /// What a worker can find in its mail.
 #[derive(Debug)]
 pub enum Mail {
-    /// A new connection.
-    Connection(Stream),
+    /// A new connection, and what it may speak.
+    Connection(Stream, BindingProtocol),
     /// One of its batches, executed.
     Batch(Box<Batch>),
     /// A question to all workers.

@@ -352,7 +352,7 @@ impl<'a> Worker<'a> {
 
     fn open_mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Connection(stream) => self.welcome(stream),
+            Mail::Connection(stream, protocol) => self.welcome(stream, protocol),
             Mail::Batch(batch) => self.serve.returned(batch),
             Mail::Control(control) => {
                 let lines = self.describe_connections();
@@ -372,8 +372,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn welcome(&mut self, mut stream: Stream) {
-        let parser = self.parser();
+    fn welcome(&mut self, mut stream: Stream, protocol: BindingProtocol) {
+        let parser = self.parser(protocol);
         let entry = self.connections.vacant_entry();
         let token = entry.key();
         if let Err(error) =
@@ -410,9 +410,9 @@ impl<'a> Worker<'a> {
     }
 
     /// What a new connection begins with.
-    fn parser(&self) -> Parser {
+    fn parser(&self, protocol: BindingProtocol) -> Parser {
         let config = self.config();
-        match config.protocol {
+        match protocol {
             BindingProtocol::Auto => Parser::Undecided,
             BindingProtocol::Ascii if config.auth_file.is_some() => Parser::Login(login::Parser::default()),
             BindingProtocol::Ascii => Parser::Text(text::Parser::default()),

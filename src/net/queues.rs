@@ -1,0 +1,80 @@
+//! Which receive queue of a network card a connection comes in by (its NAPI id), and which worker that queue is for:
+//! `-N`. With as many queues as workers, and the interrupts of each queue on the core of its worker (`--pin`), the packets
+//! of a connection do not change cores.
+
+use nix::sys::socket::getsockopt;
+use nix::{getsockopt_impl, libc, sockopt_impl};
+use std::os::fd::AsFd;
+
+sockopt_impl!(
+    /// `SO_INCOMING_NAPI_ID`
+    IncomingNapiId, GetOnly, libc::SOL_SOCKET, libc::SO_INCOMING_NAPI_ID, u32
+);
+
+/// The queue of a socket's last packet. None: it came by a device without queues, or the system does not tell.
+pub(super) fn of_socket(socket: &impl AsFd) -> Option<u32> {
+    getsockopt(socket, IncomingNapiId).ok().filter(|&queue| queue != 0)
+}
+
+/// Queues, by the worker that each is for: the first one seen is for the first worker, and so on.
+#[derive(Debug)]
+pub struct Queues {
+    /// Invariant: at most `count_max`.
+    seen: Vec<u32>,
+    count_max: usize,
+}
+
+impl Queues {
+    /// Queues of which none was seen yet; there will be at most so many.
+    pub fn new(count_max: usize) -> Queues {
+        Queues { seen: Vec::with_capacity(count_max), count_max }
+    }
+
+    /// The worker of a queue; and whether there are more queues than there should be. Then, as in memcached, all are
+    /// forgotten: ids change when a card is set up anew.
+    pub fn worker_of(&mut self, queue: u32) -> (usize, bool) {
+        if let Some(worker) = self.seen.iter().position(|&other| other == queue) {
+            return (worker, false);
+        }
+        let is_surprise = self.seen.len() == self.count_max;
+        if is_surprise {
+            self.seen.clear();
+        }
+        self.seen.push(queue);
+        (self.seen.len() - 1, is_surprise)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn queues_are_given_to_workers_as_they_come() {
+        let mut queues = Queues::new(3);
+        for (queue, expected) in [
+            (513, (0, false)),
+            (517, (1, false)),
+            (513, (0, false)),
+            (514, (2, false)),
+            (517, (1, false)),
+            // A fourth: all begin anew.
+            (600, (0, true)),
+            (601, (1, false)),
+            (600, (0, false)),
+            (513, (2, false)),
+            (514, (0, true)),
+        ] {
+            assert_eq!(queues.worker_of(queue), expected, "{queue}");
+        }
+    }
+
+    #[test]
+    fn loopback_has_no_queues() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+        let _client = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+        let (stream, _) = listener.accept().expect("somebody waits");
+        assert_eq!(of_socket(&stream), None);
+    }
+}
