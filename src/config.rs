@@ -711,7 +711,12 @@ fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Confi
             return Err(Exit::usage("ERROR: Cannot enable UDP while using binary SASL authentication."));
         }
         let file = surroundings.sasl_password_file.clone();
-        let none = || Exit::failure(1, "Error initializing sasl. MEMCACHED_SASL_PWDB names no file of user:password lines in the environment");
+        let none = || {
+            Exit::failure(
+                1,
+                "Error initializing sasl. MEMCACHED_SASL_PWDB names no file of user:password lines in the environment",
+            )
+        };
         config.sasl_password_file = Some(file.ok_or_else(none)?);
         config.protocol = BindingProtocol::Binary;
     }
@@ -987,9 +992,8 @@ fn addresses(config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)
         let (address, rules) = prefixes::read(entry, config)?;
         let listen = interface(address, port)?;
         // Another port is chosen for each that asks for any.
-        let is_same = |(other, others): &(Listen, ListenRules)| {
-            *other == listen && (*others == rules || other.port() != Some(0))
-        };
+        let is_same =
+            |(other, others): &(Listen, ListenRules)| *other == listen && (*others == rules || other.port() != Some(0));
         if !listens.iter().any(is_same) {
             listens.push((listen, rules));
         }

@@ -81,6 +81,7 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
         Some(sockets) => sockets,
         None => (bind(&config)?, bind_udp(&config)?),
     };
+    let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
     if let Some(path) = &config.port_file {
         let ports = listeners.iter().filter_map(|entrance| Some(("TCP", entrance.listener.tcp_address()?)));
         // Those of other workers have the same port, unless each has its own.
@@ -89,7 +90,6 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
         let ports = ports.chain(udp_ports);
         process::write_port_file(path, ports).map_err(|error| failure(&format!("{}", path.display()), error))?;
     }
-    let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
     process::daemonize(&config)?;
     process::drop_privileges(&config)?;
     let _pid_file = config.pid_file.as_deref().and_then(PidFile::write);

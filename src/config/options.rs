@@ -61,7 +61,9 @@ fn switch(name: &str, value: Option<&str>, config: &mut Config) -> Result<bool, 
         _ => return Ok(false),
     }
     if let Some(value) = value.filter(|&value| value != "1") {
-        config.warnings.push(format!("-o {name}={value}: the value is not used, as in memcached; it is the word that counts"));
+        config
+            .warnings
+            .push(format!("-o {name}={value}: the value is not used, as in memcached; it is the word that counts"));
     }
     Ok(true)
 }
@@ -212,12 +214,7 @@ impl<'a> Suboption<'a> {
     }
 
     /// A fraction above 0 that also holds to `rule`.
-    fn decimal(
-        &self,
-        rule: impl Fn(f64) -> bool,
-        otherwise: &str,
-        warnings: &mut Vec<String>,
-    ) -> Result<f64, Exit> {
+    fn decimal(&self, rule: impl Fn(f64) -> bool, otherwise: &str, warnings: &mut Vec<String>) -> Result<f64, Exit> {
         match leading_decimal(&format!("-o {}", self.name), self.argument()?, warnings) {
             Some(value) if value > 0.0 && rule(value) => Ok(value),
             _ => Err(Exit::failure(1, otherwise)),

@@ -340,7 +340,10 @@ fn prefixes_of_an_address() {
             ("-l a", vec![(None, None)]),
             ("-l proto[ascii]:a,proto[binary]:b:1", vec![(Some(Ascii), None), (Some(Binary), None)]),
             ("-l proto[negotiating]:a -B binary", vec![(Some(Auto), None)]),
-            ("-l proto[]:a;proto[b]:b;proto[neg]:c", vec![(Some(Ascii), None), (Some(Binary), None), (Some(Auto), None)]),
+            (
+                "-l proto[]:a;proto[b]:b;proto[neg]:c",
+                vec![(Some(Ascii), None), (Some(Binary), None), (Some(Auto), None)],
+            ),
             ("-l proto[auto]:a", vec![(None, None)]),
             ("-l tag[abc]:a,tag_12345678_:b", vec![(None, tag("abc")), (None, tag("12345678"))]),
             ("-l proto[ascii]:tag[x]:[::1]:5", vec![(Some(Ascii), tag("x"))]),
@@ -362,11 +365,7 @@ fn prefixes_of_an_address() {
     check(|config| config.interface.clone(), &[("-l tag[x]:a -l b -l b", Some("tag[x]:a,b".into()))]);
     // Nobody may come in by a protocol in which he cannot log in.
     check(rules, &[("-Y /f -l proto[negotiating]:a,proto[ascii]:b", vec![(None, None), (None, None)])]);
-    check_refused(&[(
-        "-Y /f -l proto[binary]:a",
-        71,
-        "Cannot use binary protocol when ascii authentication enabled",
-    )]);
+    check_refused(&[("-Y /f -l proto[binary]:a", 71, "Cannot use binary protocol when ascii authentication enabled")]);
     let sasl = Surroundings { sasl_password_file: Some("/f".into()), ..HERE };
     let with_sasl = |words: &str| {
         parse(["corecached", "-S", "-l", words].map(OsString::from).into(), &sasl).map(|config| rules(&config))

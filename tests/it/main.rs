@@ -24,6 +24,7 @@ mod connections;
 mod conversations;
 mod differential;
 mod dumps;
+mod flags;
 mod limits;
 mod memccapable;
 mod monitors;
