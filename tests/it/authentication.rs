@@ -239,7 +239,7 @@ fn a_server_that_cannot_know_its_users_does_not_start() {
     for (flags, code, words) in [
         (&["-Y", "/nowhere/users"][..], 1, "Could not open authfile [/nowhere/users] for reading, error"),
         (&["-Y", bad.path()], 1, "has a malformed entry. Should be 'user:password' (line 2)"),
-        (&["-S"], 64, "-S: MEMCACHED_SASL_PWDB names no file"),
+        (&["-S"], 1, "Error initializing sasl. MEMCACHED_SASL_PWDB names no file"),
         (&["-S", "-B", "auto"], 64, "ERROR: You cannot allow the ASCII protocol while using SASL."),
         (
             &["-Y", bad.path(), "-B", "auto"],
