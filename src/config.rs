@@ -233,6 +233,9 @@ pub struct Config {
     pub udp_reply_max: usize,
     /// Chunks that one step of housekeeping looks at; a worker takes a step for each of its shards in a turn. Default 64.
     pub housekeeping_items_per_turn: u32,
+    /// Memory beyond `-m`, in percent of it, for classes that come into use when it is full: given back within a second or
+    /// two, in steps of housekeeping. memcached's classes keep their first pages, up to 63 MiB. Default 12.
+    pub memory_credit_percent: u32,
     /// Items that a dump or a crawl looks at in one go. Default 512.
     pub walk_items_per_turn: usize,
     /// Bytes of a dump that are made in one go, and wait until the client has taken them. Default 32 KiB.
@@ -530,6 +533,7 @@ impl Config {
             udp_requests_max: 1024,
             udp_reply_max: 4 << 20,
             housekeeping_items_per_turn: 64,
+            memory_credit_percent: 12,
             walk_items_per_turn: 512,
             walk_bytes_per_turn: 32 << 10,
             watchers_max: 20,

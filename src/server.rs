@@ -460,7 +460,7 @@ fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u6
     let no_memory = |error| failure("failed to reserve memory", error);
     let pages = (config.memory_limit_bytes / PAGE_SIZE as u64) as u32;
     let arena = Arc::new(Arena::reserve(pages, config.large_pages).map_err(no_memory)?);
-    let budget = Arc::new(Budget::new(pages, shards, &arena));
+    let budget = Arc::new(Budget::new(pages, shards, &arena).lending(config.memory_credit_percent));
     let items = Items::new(arena, config.cas_enabled);
     let mut options = store_options(config, shards);
     options.hash_power = options.hash_power.max(Store::hash_power_for(items_expected / shards as u64));

@@ -80,6 +80,8 @@ pub struct Budget {
     pages: Mutex<Pages>,
     /// A hint, so that a full cache does not take the lock for each eviction: false when all pages are taken.
     open: AtomicBool,
+    /// See [`Budget::lending`].
+    credit_percent: u32,
 }
 
 #[derive(Debug)]
@@ -121,7 +123,13 @@ impl Budget {
             reserved: arena.pages(),
             trades: vec![Trade::default(); shards],
         };
-        Budget { pages: Mutex::new(pages), open: AtomicBool::new(true) }
+        Budget { pages: Mutex::new(pages), open: AtomicBool::new(true), credit_percent: 0 }
+    }
+
+    /// Lends pages beyond the limit, as many percent of it, to classes in need ([`Budget::borrow_page`]). Housekeeping pays
+    /// them back as it does when the limit was lowered ([`Budget::surplus`]).
+    pub fn lending(self, credit_percent: u32) -> Budget {
+        Budget { credit_percent, ..self }
     }
 
     /// A page for a shard. Half of an equal share is kept for each shard that has not taken it yet, so that a shard that
@@ -149,17 +157,14 @@ impl Budget {
         if !promised && pages.held[shard] >= floor && pages.taken + kept >= pages.limit {
             return None;
         }
-        let page = match pages.free.pop() {
-            Some(page) => page,
-            None if pages.fresh <= pages.reserved => {
-                pages.fresh += 1;
-                PageId(pages.fresh - 1)
-            }
-            None => return None,
-        };
-        pages.taken += 1;
-        pages.held[shard] += 1;
-        Some(page)
+        pages.hand_out(shard)
+    }
+
+    /// A page beyond the limit, if there is credit for one.
+    fn borrow_page(&self, shard: usize) -> Option<PageId> {
+        let mut pages = self.pages.lock();
+        let credit = (u64::from(pages.limit) * u64::from(self.credit_percent) / 100) as u32;
+        if pages.taken >= pages.limit + credit { None } else { pages.hand_out(shard) }
     }
 
     /// Takes a page back from a shard.
@@ -235,6 +240,23 @@ impl Budget {
         pages.limit = limit;
         self.open.store(pages.taken < limit, Relaxed);
         true
+    }
+}
+
+impl Pages {
+    /// A page that nobody has, as one of a shard.
+    fn hand_out(&mut self, shard: usize) -> Option<PageId> {
+        let page = match self.free.pop() {
+            Some(page) => page,
+            None if self.fresh <= self.reserved => {
+                self.fresh += 1;
+                PageId(self.fresh - 1)
+            }
+            None => return None,
+        };
+        self.taken += 1;
+        self.held[shard] += 1;
+        Some(page)
     }
 }
 
@@ -396,6 +418,17 @@ impl Slabs {
     /// Takes a page from the budget for a class.
     pub(super) fn take_page(&mut self, class: ClassId, budget: &Budget) -> bool {
         match budget.take(self.shard) {
+            Some(page) => {
+                self.adopt(class, page);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// As [`Slabs::take_page`], beyond the limit.
+    pub(super) fn borrow_page(&mut self, class: ClassId, budget: &Budget) -> bool {
+        match budget.borrow_page(self.shard) {
             Some(page) => {
                 self.adopt(class, page);
                 true

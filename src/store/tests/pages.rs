@@ -67,6 +67,49 @@ fn a_page_leaves_its_items_behind_where_there_is_room() {
 }
 
 #[test]
+fn a_class_that_comes_late_gets_its_first_page_on_credit() {
+    let arena = Arc::new(Arena::reserve(64, false).expect("address space"));
+    let budget = Arc::new(Budget::new(40, 1, &arena).lending(10));
+    let items = Items::new(arena, true);
+    let options = StoreOptions { automove: 0, ..StoreOptions::default() };
+    let mut store = Store::new(0, options, items, Arc::clone(&budget), KeyHasher::seeded(7)).expect("address space");
+    let held = |store: &Store| store.slabs.ids().map(|class| store.pages(class)).sum::<usize>();
+    let fill = |store: &mut Store| {
+        let before = store.snapshot().classes.iter().map(|class| class.counters.evicted).sum::<u64>();
+        for number in 0.. {
+            store.set(format!("k{number}").as_bytes(), &[3; 200], NEVER).expect("memory");
+            if store.snapshot().classes.iter().map(|class| class.counters.evicted).sum::<u64>() > before {
+                break;
+            }
+        }
+    };
+    fill(&mut store);
+    assert_eq!(held(&store), 40);
+    // Four classes find credit, and what is there stays; the fifth takes a page at once.
+    let there = store.index.len();
+    for (nth, value_len) in (1..).zip([10, 1000, 2000, 4000]) {
+        store.set(format!("late{nth}").as_bytes(), &vec![4; value_len], NEVER).expect("a page");
+        assert_eq!((store.index.len(), held(&store)), (there + nth, 40 + nth));
+    }
+    store.set(b"latest", &[5; 8000], NEVER).expect("a page");
+    assert_eq!(held(&store), 44);
+    assert!(store.index.len() < there + 5 - 3000);
+    store.validate();
+    // The debt is paid by the class that is full, and no item of the others has to go for it.
+    assert!(budget.is_exceeded());
+    store.second(|_, _| ());
+    store.second(|_, _| ());
+    assert_eq!((held(&store), budget.is_exceeded(), budget.free()), (40, false, 0));
+    for (nth, value_len) in (1..).zip([10, 1000, 2000, 4000]) {
+        assert_eq!(store.get(format!("late{nth}").as_bytes()), Some(vec![4; value_len]));
+    }
+    // There is credit again.
+    store.set(b"last", &[6; 16_000], NEVER).expect("a page");
+    assert_eq!(held(&store), 41);
+    store.validate();
+}
+
+#[test]
 fn a_page_of_a_full_class_costs_the_coldest_items() {
     let mut store = store(6, StoreOptions { automove: 0, ..StoreOptions::default() });
     let mut stored = 0;
