@@ -24,6 +24,7 @@ use crate::store::Snapshot;
 use crate::store::item::KEY_BINARY;
 use crate::store::rebalance::Reassigned;
 use crate::store::slab::{Budget, CLASSES_MAX, ClassId};
+use crate::store::walk::{Place, Reader};
 use log::LevelFilter;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -43,15 +44,20 @@ pub enum Question {
     Detail(Option<Prefixes>),
     /// Counts by prefix.
     DetailDump,
-    /// Items of COLD of a class, at most so many from each shard.
+    /// Items of COLD of a class, in pieces.
     ColdItems {
         /// The class.
         class: u8,
-        /// Items.
+        /// Items, of all shards together.
         limit: usize,
+        /// The shards that have more to tell, and how far they have come. Empty: nobody was asked yet.
+        rest: Vec<(u16, Reader)>,
     },
-    /// How many items there are of each size, in steps of 32 bytes.
-    Sizes,
+    /// How many items there are of each size, in steps of 32 bytes, in pieces.
+    Sizes {
+        /// The shards that have more to tell, and how far they have come. Empty: nobody was asked yet.
+        rest: Vec<(u16, Place)>,
+    },
     /// `lru tune`: shares in percent, factors of age.
     LruTune {
         /// Share of HOT.
@@ -107,10 +113,12 @@ pub enum Answer {
     Reassigned(Reassigned),
     /// To `DetailDump`.
     Prefixes(Vec<(Vec<u8>, PrefixCounts)>),
-    /// To `Sizes`: counts by size, rounded up to 32 bytes.
-    Sizes(BTreeMap<u32, u64>),
-    /// To `ColdItems`: a line for each item, most recent first.
-    Items(Vec<Vec<u8>>),
+    /// To `Sizes`: counts by size, rounded up to 32 bytes, and where to go on if there is more.
+    Sizes(BTreeMap<u32, u64>, Option<(u16, Place)>),
+    /// To `ColdItems`: a line for each item, most recent first, and where to go on if there is more.
+    Items(Vec<Vec<u8>>, Option<(u16, Reader)>),
+    /// The answers to `ColdItems` so far.
+    List(stats::ColdItems),
     /// To `Connections`: lines of the reply.
     Lines(Vec<u8>),
     /// To `RefreshCertificates`: why the old ones stay.
@@ -134,8 +142,8 @@ pub enum Report {
     Sizes,
     /// `stats detail dump`
     Detail,
-    /// `stats cachedump`: at most so many items.
-    ColdItems(usize),
+    /// `stats cachedump`
+    ColdItems,
     /// All lines, and `END`: `stats conns`.
     Lines,
     /// The same in packets, for who asked in one.
@@ -312,6 +320,10 @@ const BAD_CLASS: &[u8] = b"BADCLASS invalid class id\r\n";
 /// Shortest line of `stats cachedump`: `ITEM k [0 b; 0 s]` with its terminator.
 const COLD_ITEM_LINE_MIN: usize = 19;
 
+/// Items that a shard looks at for one piece of an answer. A line takes longer than a count.
+const SIZES_PER_PIECE: usize = 512;
+const COLD_ITEMS_PER_PIECE: usize = 128;
+
 /// Chunks of a page that is to be reassigned looked at before the reply; the rest is for housekeeping.
 const REASSIGN_STEPS: u32 = 256;
 
@@ -358,7 +370,7 @@ pub(super) fn stats(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan 
     match word {
         b"items" => Plan::Ask(Question::Snapshot, Report::Items),
         b"slabs" => Plan::Ask(Question::Snapshot, Report::Slabs),
-        b"sizes" if environment.config.track_sizes => Plan::Ask(Question::Sizes, Report::Sizes),
+        b"sizes" if environment.config.track_sizes => Plan::Ask(Question::Sizes { rest: Vec::new() }, Report::Sizes),
         b"sizes" => say(b"STAT sizes_status disabled\r\nEND\r\n"),
         _ if means(word, "reset") => {
             reset_counters(environment);
@@ -437,7 +449,7 @@ fn cachedump(arguments: &[&[u8]], config: &Config) -> Plan {
     }
     let fitting = stats::COLD_ITEMS_BYTES_MAX / COLD_ITEM_LINE_MIN;
     let limit = if limit == 0 { fitting } else { fitting.min(limit as usize) };
-    Plan::Ask(Question::ColdItems { class: class as u8, limit }, Report::ColdItems(limit))
+    Plan::Ask(Question::ColdItems { class: class as u8, limit, rest: Vec::new() }, Report::ColdItems)
 }
 
 fn flush_all(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
@@ -733,7 +745,11 @@ pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
             let prefixes = shard.prefixes.iter().flat_map(Prefixes::iter);
             return Answer::Prefixes(prefixes.map(|(prefix, counts)| (prefix.to_vec(), counts)).collect());
         }
-        &Question::ColdItems { class, limit } => return Answer::Items(cold_items(shard, ClassId(class), limit, clock)),
+        Question::ColdItems { class, rest, .. } => {
+            let Some(mut reader) = place_in(rest, shard) else { return Answer::Done };
+            let (lines, more) = cold_items(shard, ClassId(*class), &mut reader, clock);
+            return Answer::Items(lines, more.then_some((shard.number, reader)));
+        }
         Question::Reassign { from, to, begun } => {
             let mut begun = begun.lock();
             if *begun {
@@ -753,7 +769,11 @@ pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
             options.automove_window = window;
             options.automove_free_ratio = free_ratio;
         }
-        Question::Sizes => return Answer::Sizes(sizes(shard)),
+        Question::Sizes { rest } => {
+            let Some(place) = place_in(rest, shard) else { return Answer::Done };
+            let (counts, next) = sizes(shard, place);
+            return Answer::Sizes(counts, next.map(|place| (shard.number, place)));
+        }
         &Question::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor } => {
             let options = store.options_mut();
             options.hot_percent = hot_percent;
@@ -768,10 +788,54 @@ pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
     Answer::Done
 }
 
+/// Where a shard goes on with its answer; none: it has told all.
+fn place_in<T: Copy + Default>(rest: &[(u16, T)], shard: &Shard) -> Option<T> {
+    match rest {
+        [] => Some(T::default()),
+        rest => rest.iter().find(|(number, _)| *number == shard.number).map(|&(_, place)| place),
+    }
+}
+
+/// What remains to be asked once all shards have answered: a question that takes a shard as long as it has items is
+/// answered in pieces, between which others are served. The answers so far become one.
+pub fn go_on(question: &Question, answers: &mut Vec<Answer>) -> Option<Question> {
+    match question {
+        Question::Sizes { .. } => {
+            let (mut total, mut rest) = (BTreeMap::new(), Vec::new());
+            for answer in answers.drain(..) {
+                if let Answer::Sizes(counts, more) = answer {
+                    counts.into_iter().for_each(|(size, count)| *total.entry(size).or_insert(0) += count);
+                    rest.extend(more);
+                }
+            }
+            answers.push(Answer::Sizes(total, None));
+            (!rest.is_empty()).then_some(Question::Sizes { rest })
+        }
+        &Question::ColdItems { class, limit, .. } => {
+            let (mut list, mut pieces, mut rest) = (stats::ColdItems::default(), Vec::new(), Vec::new());
+            for answer in answers.drain(..) {
+                match answer {
+                    Answer::List(before) => list = before,
+                    Answer::Items(lines, more) => {
+                        pieces.push(lines);
+                        rest.extend(more);
+                    }
+                    _ => {}
+                }
+            }
+            let is_full = list.add(&pieces, limit, stats::COLD_ITEMS_BYTES_MAX);
+            answers.push(Answer::List(list));
+            (!is_full && !rest.is_empty()).then_some(Question::ColdItems { class, limit, rest })
+        }
+        _ => None,
+    }
+}
+
 /// `ITEM <key> [<bytes> b; <exptime> s]`, exptime as Unix time, 0 for never. A key that was sent in base64 may hold any
-/// byte; those that would tear the line are %-escaped.
-fn cold_items(shard: &Shard, class: ClassId, limit: usize, clock: &Clock) -> Vec<Vec<u8>> {
-    let line = |id| {
+/// byte; those that would tear the line are %-escaped. A piece of them, and whether there are more.
+fn cold_items(shard: &Shard, class: ClassId, reader: &mut Reader, clock: &Clock) -> (Vec<Vec<u8>>, bool) {
+    let mut lines = Vec::with_capacity(COLD_ITEMS_PER_PIECE);
+    let more = shard.store.read_cold(class, reader, COLD_ITEMS_PER_PIECE, |id| {
         let item = shard.store.item(id);
         let mut line = b"ITEM ".to_vec();
         for &byte in item.key() {
@@ -783,18 +847,19 @@ fn cold_items(shard: &Shard, class: ClassId, limit: usize, clock: &Clock) -> Vec
         }
         let unix = if item.exptime() == NEVER { 0 } else { clock.unix(Now(item.exptime())) };
         line.extend_from_slice(format!(" [{} b; {unix} s]\r\n", item.value_len()).as_bytes());
-        line
-    };
-    shard.store.cold_items(class, limit).into_iter().map(line).collect()
+        lines.push(line);
+    });
+    (lines, more)
 }
 
-fn sizes(shard: &Shard) -> BTreeMap<u32, u64> {
+/// A piece of the counts, and where to go on if there is more.
+fn sizes(shard: &Shard, place: Place) -> (BTreeMap<u32, u64>, Option<Place>) {
     let mut counts = BTreeMap::new();
-    shard.store.for_each(|id| {
+    let next = shard.store.survey(place, SIZES_PER_PIECE, |id| {
         let size = shard.store.size_of(id).next_multiple_of(32);
         *counts.entry(size as u32).or_default() += 1;
     });
-    counts
+    (counts, next)
 }
 
 /// The reply, once all have answered.
@@ -807,7 +872,7 @@ pub fn finish(report: &Report, answers: Vec<Answer>, environment: &Environment<'
         Report::Slabs => stats::slabs(&stats::merge(answers)),
         Report::Sizes => stats::sizes(answers),
         Report::Detail => stats::detail(answers),
-        Report::ColdItems(limit) => stats::cold_items(answers, *limit, stats::COLD_ITEMS_BYTES_MAX),
+        Report::ColdItems => stats::cold_items(answers),
         Report::Lines => stats::lines(answers),
         Report::Packets(head, report) => binary::packets(*head, report, &finish(report, answers, environment)),
         Report::Refreshed { noreply } => refreshed(answers, *noreply),
@@ -921,9 +986,13 @@ pub(super) mod tests {
                     let answers = vec![Answer::Lines(b"STAT 1:addr x\r\n".to_vec()), Answer::Lines(Vec::new())];
                     finish(&report, answers, &self.environment())
                 }
-                Plan::Ask(question, report) => {
-                    let clock = &self.clock;
-                    let answers = self.shards.iter_mut().map(|shard| answer(shard, &question, clock)).collect();
+                Plan::Ask(mut question, report) => {
+                    let mut answers = Vec::new();
+                    loop {
+                        answers.extend(self.shards.iter_mut().map(|shard| answer(shard, &question, &self.clock)));
+                        let Some(rest) = go_on(&question, &mut answers) else { break };
+                        question = rest;
+                    }
                     finish(&report, answers, &self.environment())
                 }
             };

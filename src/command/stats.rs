@@ -443,16 +443,12 @@ pub(super) fn slabs(snapshot: &Snapshot) -> Vec<u8> {
 
 /// `stats sizes`: items by size.
 pub(super) fn sizes(answers: Vec<Answer>) -> Vec<u8> {
-    let mut total = BTreeMap::new();
-    for answer in answers {
-        let Answer::Sizes(sizes) = answer else { continue };
-        for (size, count) in sizes {
-            *total.entry(size).or_insert(0) += count;
-        }
-    }
     let mut stats = Stats::default();
-    for (size, count) in total {
-        stats.put(size, count);
+    for answer in answers {
+        let Answer::Sizes(sizes, _) = answer else { continue };
+        for (size, count) in sizes {
+            stats.put(size, count);
+        }
     }
     stats.end()
 }
@@ -480,20 +476,34 @@ pub(super) fn detail(answers: Vec<Answer>) -> Vec<u8> {
     reply
 }
 
-/// `stats cachedump`: at most `limit` items, and as many as go into `bytes_max`; each shard's most recent ones first.
-pub(super) fn cold_items(answers: Vec<Answer>, limit: usize, bytes_max: usize) -> Vec<u8> {
-    let shards: Vec<Vec<Vec<u8>>> = answers
-        .into_iter()
-        .filter_map(|answer| if let Answer::Items(items) = answer { Some(items) } else { None })
-        .collect();
-    let rows = shards.iter().map(Vec::len).max().unwrap_or(0);
-    let mut reply = Vec::new();
-    for line in (0..rows).flat_map(|row| shards.iter().filter_map(move |items| items.get(row))).take(limit) {
-        if reply.len() + line.len() + END.len() > bytes_max {
-            break;
+/// The lines of `stats cachedump` so far.
+#[derive(Clone, Debug, Default)]
+pub struct ColdItems {
+    lines: Vec<u8>,
+    count: usize,
+}
+
+impl ColdItems {
+    /// Adds pieces of some shards' lists, line by line of each in turn: up to `limit` lines in all, and as many as go into
+    /// `bytes_max`. Says whether there is no room for more.
+    pub(super) fn add(&mut self, pieces: &[Vec<Vec<u8>>], limit: usize, bytes_max: usize) -> bool {
+        let rows = pieces.iter().map(Vec::len).max().unwrap_or(0);
+        for line in (0..rows).flat_map(|row| pieces.iter().filter_map(move |lines| lines.get(row))) {
+            if self.count == limit || self.lines.len() + line.len() + END.len() > bytes_max {
+                return true;
+            }
+            self.lines.extend_from_slice(line);
+            self.count += 1;
         }
-        reply.extend_from_slice(line);
+        self.count == limit
     }
+}
+
+/// `stats cachedump`
+pub(super) fn cold_items(answers: Vec<Answer>) -> Vec<u8> {
+    let lists =
+        answers.into_iter().filter_map(|answer| if let Answer::List(list) = answer { Some(list) } else { None });
+    let mut reply = lists.map(|list| list.lines).next().unwrap_or_default();
     reply.extend_from_slice(END);
     reply
 }
@@ -863,17 +873,52 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_in_pieces_is_told_once() {
+        let mut cache = Cache::new("-o track_sizes");
+        // More than a piece in one shard, fewer in the other.
+        for (shard, count) in [(0, 1500), (1, 100)] {
+            (0..count).for_each(|number| cache.set(shard, &format!("key-{shard}-{number:04}"), NEVER, b"12345678"));
+        }
+        assert_eq!(cache.ask("stats sizes"), "STAT 64 1600\r\nEND\r\n");
+
+        let class = cache.ask("stats slabs").split(['\u{20}', ':']).nth(1).expect("a class").to_owned();
+        cache.ask("lru tune 0 0 0.1 0.1");
+        for shard in 0..2 {
+            let store = &mut cache.shard(shard).store;
+            for _ in 0..2 * store.housekeeping_round() {
+                store.housekeep(1500, true);
+            }
+        }
+        let dump = cache.ask(&format!("stats cachedump {class} 0"));
+        let mut keys: Vec<&str> =
+            dump.lines().filter_map(|line| line.strip_prefix("ITEM ")?.split(' ').next()).collect();
+        assert_eq!((keys[0], keys[1], keys[1599]), ("key-0-1499", "key-1-0099", "key-0-0000"));
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 1600);
+        assert_eq!(cache.ask(&format!("stats cachedump {class} 1000")).lines().count(), 1001);
+    }
+
+    #[test]
     fn cold_items_come_from_all_shards_up_to_the_limit() {
         #[track_caller]
         fn check(limit: usize, bytes_max: usize, expected: &str) {
-            let shard =
-                |keys: &[&str]| Answer::Items(keys.iter().map(|key| format!("{key}\r\n").into_bytes()).collect());
-            let reply = cold_items(vec![shard(&["a", "b", "c"]), Answer::Done, shard(&["x"])], limit, bytes_max);
-            assert_eq!(String::from_utf8_lossy(&reply).replace("\r\n", " "), expected);
+            let lines = |keys: &[&str]| keys.iter().map(|key| format!("{key}\r\n").into_bytes()).collect();
+            let mut list = ColdItems::default();
+            let mut is_full = list.add(&[lines(&["a", "b"]), lines(&["x"])], limit, bytes_max);
+            if !is_full {
+                is_full = list.add(&[lines(&["c"])], limit, bytes_max);
+            }
+            let reply = cold_items(vec![Answer::Done, Answer::List(list)]);
+            let full = if is_full { "full" } else { "" };
+            assert_eq!(String::from_utf8_lossy(&reply).replace("\r\n", " ") + full, expected);
         }
         check(9, 99, "a x b c END ");
-        check(2, 99, "a x END ");
-        check(9, 12, "a x END ");
+        check(2, 99, "a x END full");
+        check(3, 99, "a x b END full");
+        check(4, 99, "a x b c END full");
+        check(9, 12, "a x END full");
+        check(9, 15, "a x b END full");
     }
 
     #[test]

@@ -130,6 +130,11 @@ impl Lru {
         ItemId::from_raw(self.lists[class.index()][segment as usize].tail)
     }
 
+    /// The item that came into a list last.
+    pub(super) fn head(&self, class: ClassId, segment: Segment) -> Option<ItemId> {
+        ItemId::from_raw(self.lists[class.index()][segment as usize].head)
+    }
+
     /// Puts an item that is in no list at the head of one, and writes the segment into its state.
     #[inline]
     pub(super) fn push(&mut self, items: &Items, class: ClassId, segment: Segment, id: ItemId) {
@@ -175,7 +180,8 @@ impl Lru {
         std::iter::successors(tail, |&id| ItemId::from_raw(items.at(id).prev()))
     }
 
-    /// Items of a list from its head on, at most `count`.
+    /// Items of a list from its head on, at most `count`: for tests.
+    #[cfg(test)]
     pub(super) fn first_of(&self, items: &Items, class: ClassId, segment: Segment, count: usize) -> Vec<ItemId> {
         let mut at = ItemId::from_raw(self.lists[class.index()][segment as usize].head);
         std::iter::from_fn(|| {

@@ -955,29 +955,6 @@ impl Store {
         }
         self.evicted_age.fill(0);
     }
-
-    /// Live items of COLD, most recent first, at most `count`: what `stats cachedump` shows.
-    pub fn cold_items(&self, class: ClassId, count: usize) -> Vec<ItemId> {
-        if class.index() == 0 || class > self.slabs.large() {
-            return Vec::new();
-        }
-        let mut ids = self.lru.first_of(&self.items, class, Segment::Cold, count);
-        ids.retain(|&id| self.death(&self.items.at(id)).is_none());
-        ids
-    }
-
-    /// Calls `visit` for every live item: for histograms. Takes as long as there are items.
-    pub fn for_each(&self, mut visit: impl FnMut(ItemId)) {
-        for class in self.slabs.ids() {
-            for segment in Segment::ALL {
-                for id in self.lru.first_of(&self.items, class, segment, usize::MAX) {
-                    if self.death(&self.items.at(id)).is_none() {
-                        visit(id);
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// Whether two keys are the same. They are short, and a call of the library's comparison would cost more than this.

@@ -527,6 +527,14 @@ impl Slabs {
         (place < page.fresh).then(|| items.arena().id(page_id, place as usize * size))
     }
 
+    /// Whether a chunk of a class begins at an id, one that was ever in use.
+    pub(super) fn is_chunk_of(&self, class: ClassId, id: ItemId, items: &Items) -> bool {
+        let (page_id, offset) = (items.arena().page(id), items.arena().offset_in_page(id) as u32);
+        let Some(page) = self.pages.get(page_id.0 as usize) else { return false };
+        let size = self.classes[class.index()].size;
+        page.class == class.0 && offset.is_multiple_of(size) && offset / size < page.fresh
+    }
+
     /// Chunks in use on a page.
     pub(super) fn used(&self, page: PageId) -> u32 {
         self.pages[page.0 as usize].used

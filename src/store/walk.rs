@@ -7,7 +7,8 @@
 
 use super::Store;
 use super::arena::ItemId;
-use super::item::FETCHED;
+use super::item::{Chunk, FETCHED, SEGMENT_MASK};
+use super::lru::Segment;
 use super::slab::ClassId;
 
 /// Items whose memory is asked for before the first of them is looked at.
@@ -16,6 +17,20 @@ const GROUP: usize = 32;
 /// How far a walk has come in a shard. The default is its beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place(u64);
+
+/// How far somebody has come in reading a list. The default is its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reader {
+    /// The items passed last, by their number modulo [`Reader::MARKS`].
+    marks: [u32; Reader::MARKS],
+    /// Items passed.
+    passed: usize,
+}
+
+impl Reader {
+    /// Items that it remembers.
+    const MARKS: usize = 8;
+}
 
 impl Store {
     /// A piece of a walk, from a place on: about `count` items or empty buckets are looked at, or fewer when `visit` says
@@ -32,18 +47,7 @@ impl Store {
         let (mut left, mut go_on) = (count, true);
         let mut ids = Vec::with_capacity(2 * GROUP);
         while next.is_some() && left > 0 && go_on {
-            ids.clear();
-            while ids.len() < GROUP
-                && left > 0
-                && let Some(at) = next
-            {
-                let before = ids.len();
-                next = self.index.gather(at, &mut ids);
-                left = left.saturating_sub((ids.len() - before).max(1));
-            }
-            for &id in &ids {
-                self.items.arena().prefetch(id, 64);
-            }
+            self.gather_group(&mut next, &mut left, &mut ids);
             for &id in &ids {
                 let class = self.class_of(id);
                 if !wanted(class) {
@@ -58,6 +62,71 @@ impl Store {
             }
         }
         next.map(Place)
+    }
+
+    /// As [`Store::walk`], for all live items, and without any effect: for histograms.
+    pub fn survey(&self, place: Place, count: usize, mut visit: impl FnMut(ItemId)) -> Option<Place> {
+        let (mut next, mut left) = (Some(place.0), count);
+        let mut ids = Vec::with_capacity(2 * GROUP);
+        while next.is_some() && left > 0 {
+            self.gather_group(&mut next, &mut left, &mut ids);
+            ids.iter().copied().filter(|&id| self.death(&self.items.at(id)).is_none()).for_each(&mut visit);
+        }
+        next.map(Place)
+    }
+
+    /// The next ids from a place on, in place of those that are there, and the place behind them. What was looked at is
+    /// taken off `left`.
+    fn gather_group(&self, next: &mut Option<u64>, left: &mut usize, ids: &mut Vec<ItemId>) {
+        ids.clear();
+        while ids.len() < GROUP
+            && *left > 0
+            && let Some(at) = *next
+        {
+            let before = ids.len();
+            *next = self.index.gather(at, ids);
+            *left = left.saturating_sub((ids.len() - before).max(1));
+        }
+        for &id in &*ids {
+            self.items.arena().prefetch(id, 64);
+        }
+    }
+
+    /// Items of COLD, most recent first, from where a reader has come to: about `count` are looked at and `visit` is called
+    /// for those alive. False: that was the last of them.
+    ///
+    /// The list changes between two pieces. A reader that finds the items it has passed last gone from it, all
+    /// [`Reader::MARKS`] of them, has come to the end; an item that is put at the head meanwhile may be met twice.
+    pub fn read_cold(&self, class: ClassId, reader: &mut Reader, count: usize, mut visit: impl FnMut(ItemId)) -> bool {
+        if class.index() == 0 || class > self.slabs.large() {
+            return false;
+        }
+        let mut at = match reader.passed {
+            0 => self.lru.head(class, Segment::Cold),
+            passed => {
+                let marks = (1..=passed.min(Reader::MARKS)).map(|back| reader.marks[(passed - back) % Reader::MARKS]);
+                let mut marks = marks.filter_map(ItemId::from_raw).filter(|&id| self.is_cold(class, id));
+                marks.next().and_then(|id| ItemId::from_raw(self.items.at(id).next()))
+            }
+        };
+        for _ in 0..count {
+            let Some(id) = at else { return false };
+            let item = self.items.at(id);
+            reader.marks[reader.passed % Reader::MARKS] = id.bits();
+            reader.passed += 1;
+            at = ItemId::from_raw(item.next());
+            if self.death(&item).is_none() {
+                visit(id);
+            }
+        }
+        at.is_some()
+    }
+
+    /// Whether an id that once named an item of a class does so still, or again, and the item is COLD.
+    fn is_cold(&self, class: ClassId, id: ItemId) -> bool {
+        self.slabs.is_chunk_of(class, id, &self.items)
+            && self.items.chunk(id) == Chunk::Linked
+            && self.items.at(id).state() & SEGMENT_MASK == Segment::Cold as u8
     }
 
     /// Frees an item that the crawler found dead.

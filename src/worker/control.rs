@@ -34,6 +34,13 @@ impl Control {
         Arc::new(Control { question, report, asker, connection, left, answers })
     }
 
+    /// The same question, put again to as many because some have more to tell; `so_far`: what was told.
+    pub fn again(&self, question: Question, so_far: Vec<Answer>, asked: usize) -> Arc<Control> {
+        let control = Control::new(question, self.report, self.asker, self.connection, asked);
+        *control.answers.lock() = so_far;
+        control
+    }
+
     /// One of those asked answers. The last answer sends all of them back.
     pub fn answer(self: &Arc<Control>, exchange: &Exchange, answer: Answer) {
         self.answers.lock().push(answer);

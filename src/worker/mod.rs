@@ -796,8 +796,14 @@ impl<'a> Worker<'a> {
         else {
             return;
         };
+        let mut answers = control.answers();
+        if let Some(question) = admin::go_on(&control.question, &mut answers) {
+            let shards = self.exchange().shards();
+            self.serve.ask_shards_later(&control.again(question, answers, shards));
+            return;
+        }
         connection.talk.answered();
-        let text = admin::finish(&control.report, control.answers(), &self.options.environment);
+        let text = admin::finish(&control.report, answers, &self.options.environment);
         connection.outbox.reply().out.put(&text);
         self.queue_up(token);
     }

@@ -584,6 +584,13 @@ impl<'a> Serve<'a> {
         }
     }
 
+    /// As [`Serve::ask_shards`], but at the end of the turn: what is asked piece by piece leaves turns to others.
+    pub fn ask_shards_later(&mut self, control: &Arc<super::control::Control>) {
+        for shard in 0..self.sides.len() {
+            self.open(shard).tasks.push((Task::Control(Arc::clone(control)), None));
+        }
+    }
+
     /// Sends a walk to the shard that it has come to. It returns with the batch.
     pub fn walk(&mut self, walk: Box<Walk>) {
         let shard = walk.shard;
