@@ -1,0 +1,313 @@
+//! For how long does the administration of memory hold up a worker?
+//!
+//! A worker serves nobody while it evicts, moves a page, looks for dead items or answers a question about the whole cache.
+//! All of that is done in steps, between which requests are served. A store is filled with small items, the hardest case: a
+//! page of 1 MiB holds 11,915 of them. Then everything that an operator or a change of load can ask of it happens, and each
+//! step is timed: one request, one turn's housekeeping, one piece of a walk, one answer of a shard.
+//!
+//! The longest step is what counts, and a machine that does other things meanwhile adds to it. So everything is done in
+//! [`RUNS`] runs, the same work in each, and the longest step of the best run stands first.
+//!
+//! `cargo bench --bench pauses -- 900` takes 900 pages (10 million items); without an argument it is 256.
+
+#![allow(clippy::print_stdout, reason = "what a bench finds out is its product")]
+
+mod common;
+
+use common::{KEY_LEN, LIMITS, Random, SEED, Verdict, write_key, write_value};
+use corecached::clock::{Clock, NEVER, Now};
+use corecached::command::admin::{self, Question};
+use corecached::command::walk::{Classes, Walk, WalkKind, WalkLimits};
+use corecached::command::{Reply, Shard};
+use corecached::hash::KeyHasher;
+use corecached::store::arena::Arena;
+use corecached::store::item::Items;
+use corecached::store::rebalance::Reassigned;
+use corecached::store::slab::{Budget, ClassId};
+use corecached::store::{Store, StoreOptions};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const RUNS: usize = 3;
+const VALUE_LEN: usize = 32;
+/// Items of such a key and value on a page.
+const ITEMS_PER_PAGE: u64 = 11_915;
+/// `Config::housekeeping_items_per_turn`'s default.
+const HOUSEKEEPING: u32 = 64;
+/// `Config::memory_credit_percent`'s.
+const CREDIT_PERCENT: u32 = 12;
+/// `Config::walk_items_per_turn`'s and `walk_bytes_per_turn`'s.
+const WALK: WalkLimits = WalkLimits { items: 512, bytes: 32 << 10 };
+/// Requests between two turns' housekeeping.
+const REQUESTS_PER_TURN: u64 = 16;
+/// What `stats cachedump CLASS 0` asks for at most.
+const COLD_ITEMS: usize = (2 << 20) / 19;
+
+/// Steps of one kind.
+#[derive(Clone)]
+struct Steps {
+    name: &'static str,
+    count: u64,
+    total: Duration,
+    longest: Duration,
+}
+
+fn main() -> ExitCode {
+    let pages = match common::argument().map_or(Ok(256), |argument| argument.parse::<u32>()) {
+        Ok(pages) if pages >= 64 => pages,
+        _ => {
+            eprintln!("The argument is a number of pages, 64 or more");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut verdict = Verdict::default();
+    let runs: Vec<Vec<Steps>> = (0..RUNS).map(|_| Bench::new(pages).measure(&mut verdict)).collect();
+    println!("{pages} pages, {} items; µs of a step: mean, longest in the best of {RUNS} runs, in the worst", {
+        u64::from(pages) * ITEMS_PER_PAGE
+    });
+    for kind in 0..runs[0].len() {
+        let of_kind = || runs.iter().map(|run| &run[kind]);
+        let micros = |time: Duration| time.as_nanos() as f64 / 1000.0;
+        let mean = of_kind().map(|steps| micros(steps.total) / steps.count.max(1) as f64).fold(f64::INFINITY, f64::min);
+        let longest = || of_kind().map(|steps| micros(steps.longest));
+        println!(
+            "{:<58} {:>9} {mean:>9.1} {:>9.0} {:>9.0}",
+            runs[0][kind].name,
+            runs[0][kind].count,
+            longest().fold(f64::INFINITY, f64::min),
+            longest().fold(0.0, f64::max),
+        );
+    }
+    verdict.exit()
+}
+
+struct Bench {
+    shard: Shard,
+    budget: Arc<Budget>,
+    pages: u32,
+    hasher: KeyHasher,
+    clock: Clock,
+    random: Random,
+    now: u32,
+    next: u64,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    done: Vec<Steps>,
+}
+
+impl Bench {
+    fn new(pages: u32) -> Bench {
+        let arena = Arc::new(Arena::reserve(pages, false).expect("address space"));
+        let budget = Arc::new(Budget::new(pages, 1, &arena).lending(CREDIT_PERCENT));
+        let (hasher, options) = (common::hasher(), StoreOptions::default());
+        let items = Items::new(arena, options.cas);
+        let store = Store::new(0, options, items, Arc::clone(&budget), hasher.clone()).expect("address space");
+        Bench {
+            shard: Shard { number: 0, store, limits: LIMITS, prefixes: None },
+            budget,
+            pages,
+            hasher,
+            clock: Clock::start(),
+            random: Random(SEED),
+            now: 2,
+            next: 0,
+            key: Vec::with_capacity(KEY_LEN),
+            value: Vec::new(),
+            done: Vec::new(),
+        }
+    }
+
+    fn measure(mut self, verdict: &mut Verdict) -> Vec<Steps> {
+        let items = u64::from(self.pages) * ITEMS_PER_PAGE;
+        self.fill("set, memory and index grow", NEVER);
+        self.begin("set, evicts");
+        for _ in 0..items / 4 {
+            self.set(VALUE_LEN, NEVER);
+        }
+        self.begin("get");
+        for _ in 0..items / 4 {
+            let number = self.random.below(self.next);
+            self.get(number);
+        }
+        self.begin("stats");
+        for _ in 0..16 {
+            self.ask(&Question::Snapshot);
+        }
+        self.begin("stats sizes, a piece");
+        self.ask(&Question::Sizes { rest: Vec::new() });
+        self.begin("stats cachedump, a piece");
+        let class = self.class(VALUE_LEN);
+        self.ask(&Question::ColdItems { class: class.0, limit: COLD_ITEMS, rest: Vec::new() });
+        self.walk(WalkKind::Metadump, "lru_crawler metadump all, a piece");
+        self.walk(WalkKind::Crawl, "lru_crawler crawl all, a piece");
+
+        self.begin("set, its class has no page");
+        let mut value_len = 300;
+        let first = self.next;
+        while value_len < 8000 {
+            self.set(value_len, NEVER);
+            value_len += value_len / 3;
+        }
+        let stored = self.next - first;
+        self.turns("turns after that", 2000, VALUE_LEN);
+        self.begin("set of 1 MB, its class has no page");
+        let first = self.next;
+        for _ in 0..4 {
+            self.set(1_000_000, NEVER);
+        }
+        self.turns("turns after that", 2000, VALUE_LEN);
+        verdict.expect(stored > 5, || format!("{stored} classes were tried"));
+        self.begin("delete of 1 MB");
+        for number in first..first + 4 {
+            self.delete(number);
+        }
+
+        self.begin("slabs reassign: a turn of the mover");
+        for _ in 0..16 {
+            // Every other item is in use.
+            for _ in 0..ITEMS_PER_PAGE * 4 {
+                let number = self.next - 1 - self.random.below(items / 2);
+                self.touch(number);
+            }
+            let to = self.class(1500);
+            let mut begun = Reassigned::Busy;
+            self.step(|bench| begun = bench.shard.store.reassign(Some(class), to));
+            verdict.expect(begun == Reassigned::Started, || format!("slabs reassign: {begun:?}"));
+            while self.step(|bench| bench.shard.store.move_pages(4 * HOUSEKEEPING)) {}
+        }
+
+        self.begin("cache_memlimit, to a tenth: a turn");
+        self.now += 1;
+        self.shard.store.set_now(Now(self.now));
+        self.budget.set_limit(self.pages / 10);
+        let mut turns = 0;
+        while self.budget.is_exceeded() && turns < 10_000_000 {
+            self.housekeep();
+            turns += 1;
+        }
+        verdict.expect(!self.budget.is_exceeded(), || "the limit was not reached".to_owned());
+        self.budget.set_limit(self.pages);
+        self.fill("set, memory grows again", self.now + 10);
+        self.now += 20;
+        self.shard.store.set_now(Now(self.now));
+        self.turns("all has expired: a turn", items / 100, VALUE_LEN);
+        self.fill("set into what has expired", NEVER);
+        self.begin("flush_all");
+        self.ask(&Question::Flush(Now(0)));
+        self.begin("set after flush_all");
+        for _ in 0..items / 16 {
+            self.set(VALUE_LEN, NEVER);
+        }
+        self.turns("all is flushed: a turn", items / 100, VALUE_LEN);
+        self.done
+    }
+
+    fn begin(&mut self, name: &'static str) {
+        self.done.push(Steps { name, count: 0, total: Duration::ZERO, longest: Duration::ZERO });
+    }
+
+    fn step<T>(&mut self, work: impl FnOnce(&mut Bench) -> T) -> T {
+        let started = Instant::now();
+        let result = work(self);
+        let elapsed = started.elapsed();
+        let steps = self.done.last_mut().expect("a step is of some kind");
+        steps.count += 1;
+        steps.total += elapsed;
+        steps.longest = steps.longest.max(elapsed);
+        result
+    }
+
+    fn fill(&mut self, name: &'static str, deadline: u32) {
+        self.begin(name);
+        for _ in 0..u64::from(self.pages) * ITEMS_PER_PAGE {
+            self.set(VALUE_LEN, deadline);
+        }
+    }
+
+    /// Turns with a few requests and housekeeping in each.
+    fn turns(&mut self, name: &'static str, turns: u64, value_len: usize) {
+        self.begin(name);
+        for turn in 0..turns {
+            if turn % 256 == 255 {
+                self.now += 1;
+                self.shard.store.set_now(Now(self.now));
+            }
+            if turn % REQUESTS_PER_TURN == 0 {
+                self.set(value_len, NEVER);
+            }
+            self.housekeep();
+        }
+    }
+
+    fn housekeep(&mut self) {
+        self.step(|bench| bench.shard.store.housekeep(HOUSEKEEPING, true));
+    }
+
+    fn class(&self, value_len: usize) -> ClassId {
+        self.shard.store.class_for(KEY_LEN, 0, value_len)
+    }
+
+    fn name(&mut self, number: u64) -> u64 {
+        self.key.clear();
+        write_key(number, &mut self.key);
+        self.hasher.hash(&self.key)
+    }
+
+    fn set(&mut self, value_len: usize, deadline: u32) {
+        let number = self.next;
+        self.next += 1;
+        let hash = self.name(number);
+        self.value.clear();
+        write_value(number, 0, value_len, &mut self.value);
+        self.step(|Bench { shard, key, value, .. }| {
+            let old = shard.store.seek(None, hash, key).ok();
+            assert!(shard.store.put(hash, key, 0, deadline, value, old).is_ok(), "it evicts");
+        });
+    }
+
+    fn get(&mut self, number: u64) {
+        let hash = self.name(number);
+        self.step(|Bench { shard, key, .. }| {
+            if let Ok(id) = shard.store.seek(None, hash, key) {
+                shard.store.hit(id);
+            }
+        });
+    }
+
+    fn touch(&mut self, number: u64) {
+        let hash = self.name(number);
+        if let Ok(id) = self.shard.store.seek(None, hash, &self.key) {
+            self.shard.store.hit(id);
+        }
+    }
+
+    fn delete(&mut self, number: u64) {
+        let hash = self.name(number);
+        self.step(|Bench { shard, key, .. }| {
+            if let Ok(entry) = shard.store.find(hash, key) {
+                shard.store.remove(entry);
+            }
+        });
+    }
+
+    fn ask(&mut self, question: &Question) {
+        let (mut answers, mut question) = (Vec::new(), Some(question.clone()));
+        while let Some(asked) = question {
+            question = self.step(|bench| {
+                answers.push(admin::answer(&mut bench.shard, &asked, &bench.clock));
+                admin::go_on(&asked, &mut answers)
+            });
+        }
+    }
+
+    fn walk(&mut self, kind: WalkKind, name: &'static str) {
+        self.begin(name);
+        let mut walk = Walk::new(kind, Classes::ALL, 0, WALK);
+        let mut reply = Reply::with_capacity(WALK.bytes * 2);
+        while walk.shard == 0 {
+            reply.out.clear();
+            self.step(|bench| walk.step(&mut bench.shard, &bench.clock, &mut reply));
+        }
+    }
+}
