@@ -369,6 +369,14 @@ impl<'a> Log<'a> {
         });
     }
 
+    /// TLS failed on a connection, which is closed for it. memcached has OpenSSL's words for the reason.
+    pub fn connection_tls_error(&mut self, fd: i32, error: &std::io::Error) {
+        self.line(Categories::CONNEVENTS, |out| {
+            // One line, whatever the other side has sent.
+            put(out, format_args!("type=conntlserr fd={fd} msg={}", error.to_string().escape_debug()));
+        });
+    }
+
     /// A connection closes.
     pub fn connection_close(&mut self, peer: Option<SocketAddr>, is_local: bool, reason: CloseReason, fd: i32) {
         let reason = match reason {

@@ -107,7 +107,8 @@ struct Connection {
     close_reason: CloseReason,
     /// Closed by `idle_timeout`, if there is one: TCP only.
     may_idle_out: bool,
-    /// When it was last served.
+    /// When it last had a command served, or something came that a command was waiting for: a line that comes byte by byte
+    /// does not count before its end, nor does a handshake.
     active: Now,
 }
 
@@ -311,7 +312,9 @@ impl<'a> Worker<'a> {
             let idle = |connection: &Connection| {
                 connection.may_idle_out
                     && connection.talk.is_idle()
-                    // As in memcached, a command whose value is awaited is not idle; half a line is.
+                    // As in memcached, a command whose value is awaited is not idle, and neither is who has not taken all
+                    // replies yet; half a line is.
+                    && connection.is_flushed()
                     && memchr::memchr(b'\n', &connection.input).is_none()
                     && self.now.0.saturating_sub(connection.active.0) > idle_max
             };
@@ -490,7 +493,9 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let connection = &mut self.connections[token];
-        connection.active = self.now;
+        if !connection.talk.is_idle() {
+            connection.active = self.now;
+        }
         let kept = connection.input.len();
         self.buffer[..kept].copy_from_slice(&connection.input);
         let mut filled = kept;
@@ -550,14 +555,17 @@ impl<'a> Worker<'a> {
         Ok(done)
     }
 
-    /// A connection is lost: if TLS is what failed, that is counted.
-    fn count_failure(&self, token: usize, error: &io::Error) {
+    /// A connection is lost: if TLS is what failed, that is counted and told.
+    fn count_failure(&mut self, token: usize, error: &io::Error) {
+        let counters = self.counters();
         let Stream::Tls(stream) = &self.connections[token].stream else { return };
         if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) {
-            let counters = self.counters();
             let counter =
                 if stream.is_handshaking() { &counters.ssl_handshake_errors } else { &counters.ssl_proto_errors };
             counter.add(1);
+            if let Some(log) = self.serve.log() {
+                log.connection_tls_error(stream.socket().as_raw_fd(), error);
+            }
         }
     }
 
@@ -686,6 +694,9 @@ impl<'a> Worker<'a> {
             }
         }
         let connection = &mut self.connections[token];
+        if at > 0 {
+            connection.active = self.now;
+        }
         if at == filled {
             if !connection.input.is_empty() {
                 connection.input = Vec::new();
