@@ -2,6 +2,7 @@
 //! are not welcome speak garbage, or stop in the middle of a handshake.
 
 mod readme;
+mod stalled;
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
