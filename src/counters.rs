@@ -62,6 +62,8 @@ pub struct WorkerCounters {
     pub udp_replies_withheld: Counter,
     /// Datagrams of replies that could not be sent: the network was busy for too long.
     pub udp_datagrams_dropped: Counter,
+    /// Number of the last letter of the watchdog that was opened.
+    pub watchdog_letter: Counter,
     /// Bytes held by the read buffer, by unparsed input and by unsent replies of its connections.
     pub buffer_bytes: Counter,
 }

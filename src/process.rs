@@ -1,12 +1,13 @@
 //! What a process is to the system that runs it: its log, limits, identity, files, and what its supervisor is told.
 //!
 //! As memcached does it, so that service files and scripts written for memcached serve: `-d`, `-r`, `-u`, `-P`,
-//! `MEMCACHED_PORT_FILENAME`. And what memcached has not, because systemd offers it: `Type=notify` (sd_notify(3), by
-//! `NOTIFY_SOCKET`).
+//! `MEMCACHED_PORT_FILENAME`. And what memcached has not, because systemd offers it: `Type=notify`, in [`supervisor`].
 //!
 //! Wanted differences from memcached: sockets are bound before the process goes to the background and before it gives up
 //! root, so that whoever starts it sees that it failed, and ports below 1024 serve; the pid file is removed without `-d`
 //! too; relative paths still mean what they meant when `-d` has moved to `/`.
+
+pub mod supervisor;
 
 use crate::command::admin;
 use crate::config::{Config, EXIT_NO_USER, EXIT_SYSTEM, Exit, Listen};
@@ -15,13 +16,9 @@ use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd;
-use std::ffi::OsString;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::chown;
-use std::os::unix::net as unix;
 use std::path::{Path, PathBuf, absolute};
 use std::{env, fs};
 
@@ -223,70 +220,9 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The supervisor that wants to know how things are: systemd, for a service of `Type=notify`.
-#[derive(Debug)]
-pub struct Supervisor(Option<OsString>);
-
-impl Supervisor {
-    /// The one that the environment names, if there is one.
-    pub fn of_environment() -> Supervisor {
-        Supervisor(env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()))
-    }
-
-    /// All sockets are bound and all workers run. `-d` has changed the process id since it was started.
-    pub fn ready(&self) {
-        self.tell(&format!("READY=1\nMAINPID={}\nSTATUS=serving", std::process::id()));
-    }
-
-    /// It ends in order.
-    pub fn stopping(&self) {
-        self.tell("STOPPING=1\nSTATUS=stopping");
-    }
-
-    fn tell(&self, what: &str) {
-        let Some(name) = &self.0 else { return };
-        let told = || {
-            let address = match name.as_bytes() {
-                [b'@', name @ ..] => unix::SocketAddr::from_abstract_name(name)?,
-                _ => unix::SocketAddr::from_pathname(name)?,
-            };
-            unix::UnixDatagram::unbound()?.send_to_addr(what.as_bytes(), &address)
-        };
-        if let Err(error) = told() {
-            log::warn!("NOTIFY_SOCKET {}: {error}", name.display());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_supervisor_is_told_by_file_or_by_abstract_name() {
-        let abstract_name = format!("corecached-notify-{}", std::process::id());
-        let path = env::temp_dir().join(&abstract_name);
-        let by_file = unix::UnixDatagram::bind(&path).expect("a socket in the temporary directory");
-        let address = unix::SocketAddr::from_abstract_name(&abstract_name).expect("short enough");
-        let by_name = unix::UnixDatagram::bind_addr(&address).expect("a name that nobody has");
-        for (socket, name) in [(by_file, path.clone().into_os_string()), (by_name, format!("@{abstract_name}").into())]
-        {
-            let supervisor = Supervisor(Some(name));
-            supervisor.ready();
-            supervisor.stopping();
-            let mut buffer = [0; 100];
-            let mut next = || {
-                let count = socket.recv(&mut buffer).expect("a datagram");
-                String::from_utf8_lossy(&buffer[..count]).into_owned()
-            };
-            assert_eq!(next(), format!("READY=1\nMAINPID={}\nSTATUS=serving", std::process::id()));
-            assert_eq!(next(), "STOPPING=1\nSTATUS=stopping");
-        }
-        fs::remove_file(path).expect("it was bound");
-        // Nobody listens, or nobody is named: no reason to fail.
-        Supervisor(Some("/nonexistent".into())).ready();
-        Supervisor(None).ready();
-    }
 
     #[test]
     fn the_pid_file_goes_with_the_server() {

@@ -27,9 +27,10 @@ use parking_lot::{Mutex, MutexGuard};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, ErrorKind, Read, Seek};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -46,6 +47,8 @@ pub struct MemoryFile {
     beside_path: PathBuf,
     /// Locked. Empty until the image is written into it.
     beside: File,
+    /// Bytes of an image that were read or written, for those who wait.
+    bytes: Arc<AtomicU64>,
 }
 
 /// An image that was found. Its file is gone: it is loaded now or never.
@@ -96,7 +99,12 @@ impl MemoryFile {
         };
         // What a server left that was killed while it wrote.
         beside.set_len(0)?;
-        Ok(MemoryFile { path: path.to_owned(), beside_path, beside })
+        Ok(MemoryFile { path: path.to_owned(), beside_path, beside, bytes: Arc::default() })
+    }
+
+    /// Bytes of the image that were read, or written, so far.
+    pub fn bytes(&self) -> &AtomicU64 {
+        &self.bytes
     }
 
     /// The image that the last server left, if it did. From now on its file is gone, so that it cannot be loaded twice.
@@ -115,7 +123,7 @@ impl MemoryFile {
             }
             Err(error) => return Err(error),
         };
-        let reader = Reader::new(Consumed::new(file));
+        let reader = Reader::new(Consumed::new(file, Arc::clone(&self.bytes)));
         if !matches!(reader, Err(Refusal::Foreign)) {
             fs::remove_file(path)?;
             // Or else it could be back after a power failure.
@@ -137,7 +145,7 @@ impl MemoryFile {
 
     /// Writes what is in the shards to the file, once all workers have ended, and empties them. On failure there is no
     /// image, nor a part of one; either way the log tells.
-    pub fn save(self, exchange: &Exchange, clock: &Clock, ports: u32) {
+    pub fn save(&self, exchange: &Exchange, clock: &Clock, ports: u32) {
         let begun = Instant::now();
         match self.write(exchange, clock, ports) {
             Ok((items, bytes)) => log::info!(
@@ -171,7 +179,7 @@ impl MemoryFile {
             header.items += facts.items;
             header.bytes += facts.bytes;
         }
-        let image = Mutex::new(image::Writer::new(&self.beside, &header)?);
+        let image = Mutex::new(image::Writer::new(Counted(&self.beside, &self.bytes), &header)?);
         thread::scope(|scope| {
             let savers: Vec<_> = shards
                 .iter_mut()
@@ -192,6 +200,21 @@ impl MemoryFile {
         fs::rename(&self.beside_path, &self.path)?;
         self.sync_folder()?;
         Ok((items, bytes))
+    }
+}
+
+/// A file that is written, and counted.
+struct Counted<'a>(&'a File, &'a AtomicU64);
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.0.write(bytes)?;
+        self.1.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -448,12 +471,14 @@ pub struct Consumed {
     in_memory: bool,
     read: u64,
     punched: u64,
+    /// What was read, for those who wait.
+    bytes: Arc<AtomicU64>,
 }
 
 impl Consumed {
-    fn new(file: File) -> Consumed {
+    fn new(file: File, bytes: Arc<AtomicU64>) -> Consumed {
         let in_memory = fstatfs(&file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC);
-        Consumed { file, in_memory, read: 0, punched: 0 }
+        Consumed { file, in_memory, read: 0, punched: 0, bytes }
     }
 }
 
@@ -461,6 +486,7 @@ impl Read for Consumed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
         self.read += count as u64;
+        self.bytes.store(self.read, Ordering::Relaxed);
         let done = self.read / BLOCK_MAX as u64 * BLOCK_MAX as u64;
         if self.in_memory && done - self.punched >= PUNCH {
             let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;

@@ -16,7 +16,8 @@ use crate::net::listener::Listener;
 use crate::net::queues::Queues;
 use crate::net::stream::Stream;
 use crate::net::udp::UdpSocket;
-use crate::process::{self, PidFile, Supervisor, failure};
+use crate::process::supervisor::{Supervisor, Watchdog};
+use crate::process::{self, PidFile, failure};
 use crate::protocol::Limits;
 use crate::restart::{self, MemoryFile};
 use crate::store::arena::{Arena, PAGE_SIZE};
@@ -66,6 +67,7 @@ const PAGES_PER_SHARD_MIN: u64 = 4;
 /// What keeps the server from starting, with the exit code for it.
 pub fn run(mut config: Config) -> Result<(), Exit> {
     process::start_log(config.verbosity);
+    let supervisor = Supervisor::of_environment();
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -93,7 +95,7 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     process::daemonize(&config)?;
     process::drop_privileges(&config)?;
     let _pid_file = config.pid_file.as_deref().and_then(PidFile::write);
-    serve(&config, auth.as_ref(), listeners, gates, certificates, signals)
+    serve(&config, auth.as_ref(), listeners, gates, certificates, signals, &supervisor)
 }
 
 /// The users of `-Y` or `-S`, if there is one of these.
@@ -321,6 +323,7 @@ fn serve(
     gates: Gates,
     certificates: Option<Certificates>,
     signals: Signals,
+    supervisor: &Supervisor,
 ) -> Result<(), Exit> {
     let shards = shard_count(config);
     let hasher = KeyHasher::random();
@@ -328,7 +331,7 @@ fn serve(
         Some(path) => Some(MemoryFile::claim(path).map_err(|error| failure(&format!("-e {}", path.display()), error))?),
         None => None,
     };
-    let (memory, clock) = warm_or_cold(config, shards, &hasher, memory_file.as_ref())?;
+    let (memory, clock) = warm_or_cold(config, shards, &hasher, memory_file.as_ref(), supervisor)?;
     let Memory { stores, items, budget } = memory;
     let shard = |(number, store)| {
         let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter, config.prefixes_max));
@@ -413,7 +416,6 @@ fn serve(
                 std::process::exit(i32::from(EXIT_SYSTEM));
             }
         }
-        let supervisor = Supervisor::of_environment();
         supervisor.ready();
         let acceptor = Acceptor {
             config,
@@ -424,6 +426,7 @@ fn serve(
             cores: &cores,
             clock: &clock,
             refreshes: &refreshes,
+            watchdog: supervisor.watchdog(Instant::now()),
             listeners,
             udp_sockets,
             certificates,
@@ -443,7 +446,8 @@ fn serve(
             // Locked pages could not be given back on the way.
             process::unlock_memory();
         }
-        file.save(&exchange, &clock, if config.port_per_core { shards as u32 } else { 0 });
+        let save = || file.save(&exchange, &clock, if config.port_per_core { shards as u32 } else { 0 });
+        supervisor.during("writing the cache", file.bytes(), save);
     }
     Ok(())
 }
@@ -475,6 +479,7 @@ fn warm_or_cold(
     shards: usize,
     hasher: &KeyHasher,
     file: Option<&MemoryFile>,
+    supervisor: &Supervisor,
 ) -> Result<(Memory, Clock), Exit> {
     if let Some(file) = file
         && let Some(image) =
@@ -490,7 +495,8 @@ fn warm_or_cold(
             ports: if config.port_per_core { shards as u32 } else { 0 },
             threads: config.threads,
         };
-        if let Some(stores) = image.load(std::mem::take(&mut memory.stores), clock.now(), rules) {
+        let load = || image.load(std::mem::take(&mut memory.stores), clock.now(), rules);
+        if let Some(stores) = supervisor.during("loading the cache", file.bytes(), load) {
             return Ok((Memory { stores, ..memory }, clock));
         }
     }
@@ -520,6 +526,8 @@ struct Acceptor<'a> {
     clock: &'a Clock,
     /// `refresh_certs` of connections.
     refreshes: &'a SegQueue<Arc<Control>>,
+    /// There if somebody wants to know whether all workers live.
+    watchdog: Option<Watchdog<'a>>,
     listeners: Vec<Entrance>,
     udp_sockets: usize,
     /// There with TLS.
@@ -553,6 +561,7 @@ impl Acceptor<'_> {
                 (false, Some(_)) => Some(ACCEPT_REST),
                 (false, None) => Some(Duration::ZERO),
             };
+            let timeout = self.feed_watchdog().into_iter().chain(timeout).min();
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => {}
@@ -599,6 +608,15 @@ impl Acceptor<'_> {
             });
             resting = self.rest(resting, refused);
         }
+    }
+
+    /// Asks the workers whether they live, and tells. Gives the time until it is to be done again, if ever.
+    fn feed_watchdog(&mut self) -> Option<Duration> {
+        let watchdog = self.watchdog.as_mut()?;
+        let (exchange, workers) = (self.exchange, self.workers);
+        let send = |letter| (0..workers.len()).for_each(|worker| exchange.mail(worker, Mail::Watchdog(letter)));
+        watchdog.look(Instant::now(), workers.iter().map(|worker| worker.watchdog_letter.get()), send);
+        Some(watchdog.wait(Instant::now()))
     }
 
     /// Begins, counts or ends a rest: as in memcached, one rest is one count of `listen_disabled_num`, however long.

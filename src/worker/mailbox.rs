@@ -137,6 +137,8 @@ pub enum Mail {
     Answered(Arc<Control>),
     /// There is something to tell to a connection that watches: its token, and its generation.
     Watched(usize, u64),
+    /// A letter of the watchdog: to be opened.
+    Watchdog(u64),
     /// Finish.
     Stop,
 }

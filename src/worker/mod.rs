@@ -363,6 +363,7 @@ impl<'a> Worker<'a> {
             }
             Mail::Answered(control) => self.report(&control),
             Mail::Watched(token, generation) => self.wake_watcher(token, generation),
+            Mail::Watchdog(letter) => self.counters().watchdog_letter.set(letter),
             Mail::Stop => {
                 self.stopping = Some(Instant::now());
                 let tokens: Vec<usize> = self.connections.iter().map(|(token, _)| token).collect();

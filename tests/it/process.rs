@@ -6,9 +6,9 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, symlink};
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
@@ -353,35 +353,124 @@ fn root_becomes_who_it_is_told_to_be() {
     assert!(!socket.exists() && !pid_file.exists(), "its files are still there");
 }
 
+/// A supervisor's socket, and what it hears.
+struct Supervisor {
+    path: PathBuf,
+    socket: UnixDatagram,
+}
+
+impl Supervisor {
+    fn new(scene: &Scene) -> Supervisor {
+        let path = scene.file("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket in a folder of ours");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
+        Supervisor { path, socket }
+    }
+
+    fn next(&self) -> String {
+        self.try_next().expect("a datagram")
+    }
+
+    fn try_next(&self) -> std::io::Result<String> {
+        let mut buffer = [0; 200];
+        let count = self.socket.recv(&mut buffer)?;
+        Ok(text(&buffer[..count]))
+    }
+
+    /// Starts a server under it, on the socket `socket` of the scene.
+    fn start(&self, scene: &mut Scene, flags: &[&str], environment: &[(&str, &str)], stderr: Stdio) -> Child {
+        let child = Command::new(CORECACHED)
+            .args(["-u", "root", "-s"])
+            .arg(scene.file("socket"))
+            .args(flags)
+            .env("NOTIFY_SOCKET", &self.path)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .expect("it is there");
+        scene.pids.push(child.id());
+        child
+    }
+}
+
 #[test]
 fn a_supervisor_is_told_when_it_serves_and_when_it_stops() {
     let mut scene = Scene::new();
-    let path = scene.file("notify");
-    let supervisor = UnixDatagram::bind(&path).expect("a socket in a folder of ours");
-    supervisor.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
-    let mut buffer = [0; 200];
-    let mut next = || {
-        let count = supervisor.recv(&mut buffer).expect("a datagram");
-        text(&buffer[..count])
-    };
-    let socket = scene.file("socket");
-    let mut child = Command::new(CORECACHED)
-        .args(["-u", "root", "-t", "2", "-s"])
-        .arg(&socket)
-        .env("NOTIFY_SOCKET", &path)
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("it is there");
-    scene.pids.push(child.id());
-    assert_eq!(next(), format!("READY=1\nMAINPID={}\nSTATUS=serving", child.id()));
+    let supervisor = Supervisor::new(&scene);
+    // A watchdog of another process is not fed.
+    let environment = [("WATCHDOG_USEC", "400000"), ("WATCHDOG_PID", "1")];
+    let mut child = supervisor.start(&mut scene, &["-t", "2"], &environment, Stdio::null());
+    assert_eq!(supervisor.next(), format!("READY=1\nMAINPID={}\nSTATUS=serving", child.id()));
     // Ready means ready: no second try.
-    assert_eq!(Client::connect(&Address::Unix(socket)).ask("mn"), "MN");
+    assert_eq!(Client::connect(&Address::Unix(scene.file("socket"))).ask("mn"), "MN");
     kill("TERM", child.id());
-    assert_eq!(next(), "STOPPING=1\nSTATUS=stopping");
+    assert_eq!(supervisor.next(), "STOPPING=1\nSTATUS=stopping");
     assert!(ended(&mut child).success());
 }
 
-fn ended(child: &mut std::process::Child) -> ExitStatus {
+#[test]
+fn a_supervisor_waits_while_the_cache_is_written_and_loaded() {
+    let mut scene = Scene::new();
+    let supervisor = Supervisor::new(&scene);
+    let image = scene.file("image").display().to_string();
+    for round in 0..2 {
+        let mut child = supervisor.start(&mut scene, &["-t", "2", "-e", &image], &[], Stdio::null());
+        if round > 0 {
+            let waits = supervisor.next();
+            assert!(waits.starts_with("EXTEND_TIMEOUT_USEC=300000000\nSTATUS=loading the cache, "), "{waits}");
+        }
+        assert_eq!(supervisor.next(), format!("READY=1\nMAINPID={}\nSTATUS=serving", child.id()));
+        let mut client = Client::connect(&Address::Unix(scene.file("socket")));
+        match round {
+            0 => assert_eq!(client.ask("set a 0 0 1\r\nx"), "STORED"),
+            _ => assert_eq!(client.ask("mg a v"), "VA 1"),
+        }
+        kill("USR1", child.id());
+        assert_eq!(supervisor.next(), "STOPPING=1\nSTATUS=stopping");
+        let waits = supervisor.next();
+        assert!(waits.starts_with("EXTEND_TIMEOUT_USEC=300000000\nSTATUS=writing the cache, "), "{waits}");
+        assert!(ended(&mut child).success());
+    }
+}
+
+#[test]
+fn a_watchdog_hears_of_it_when_a_worker_hangs_and_when_it_goes_on() {
+    let mut scene = Scene::new();
+    let supervisor = Supervisor::new(&scene);
+    // Four times in 0.4 s; and a log that nobody reads.
+    let environment = [("WATCHDOG_USEC", "400000")];
+    let mut child = supervisor.start(&mut scene, &["-t", "2", "-vv"], &environment, Stdio::piped());
+    assert_eq!(supervisor.next(), format!("READY=1\nMAINPID={}\nSTATUS=serving", child.id()));
+    for _ in 0..4 {
+        assert_eq!(supervisor.next(), "WATCHDOG=1");
+    }
+    // Until the pipe is full, and the worker that has something to say waits for whoever reads it.
+    supervisor.socket.set_nonblocking(true).expect("a socket of ours");
+    let mut told = String::new();
+    until("a worker hangs", || {
+        drop(UnixStream::connect(scene.file("socket")));
+        told = supervisor.try_next().unwrap_or_default();
+        told.starts_with("STATUS=")
+    });
+    assert!(["STATUS=worker 0 does not answer", "STATUS=worker 1 does not answer"].contains(&&*told), "{told}");
+    let mut log = child.stderr.take().expect("it is a pipe");
+    let read = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut log, &mut text).map(|_| text)
+    });
+    // Nothing in between: nobody has fed it.
+    supervisor.socket.set_nonblocking(false).expect("a socket of ours");
+    assert_eq!(supervisor.next(), "WATCHDOG=1\nSTATUS=serving");
+    assert_eq!(supervisor.next(), "WATCHDOG=1");
+    kill("TERM", child.id());
+    until("it stops", || supervisor.next().starts_with("STOPPING=1"));
+    assert!(ended(&mut child).success());
+    let log = read.join().expect("a thread of the test").expect("a pipe can be read");
+    assert!(text(&log).contains(" does not answer: the watchdog is not told that all is well"));
+}
+
+fn ended(child: &mut Child) -> ExitStatus {
     let mut status = None;
     until("it has ended", || {
         status = child.try_wait().expect("a child of ours");

@@ -1,0 +1,230 @@
+//! systemd, for a service of `Type=notify` (sd_notify(3)): told that it serves and that it stops, that it lives
+//! (`WatchdogSec=`), and that what takes long is under way.
+//!
+//! Keep-alives are not a timer's: before each one every worker has opened a letter, which it does at the beginning of a
+//! turn. So a worker that hangs, in a turn or on a lock, is what they end with, and the service is started again.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net as unix;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use std::{env, process, thread};
+
+/// How long something may stand still that is under way: the last sync of an image to a slow disk, at most.
+const STANDSTILL_MAX: Duration = Duration::from_secs(300);
+/// How often it is said that it does not.
+const EXTEND_EVERY: Duration = Duration::from_secs(5);
+
+/// The supervisor that wants to know how things are, if there is one.
+#[derive(Debug)]
+pub struct Supervisor {
+    socket: Option<OsString>,
+    /// Without a keep-alive for so long it starts the service again.
+    watchdog: Option<Duration>,
+}
+
+impl Supervisor {
+    /// The one that the environment names. To be asked before `-d` changes the process id.
+    pub fn of_environment() -> Supervisor {
+        let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
+        let is_for_us = env::var_os("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(process::id().into());
+        Supervisor {
+            socket: env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()),
+            watchdog: number("WATCHDOG_USEC").filter(|&micros| micros > 0 && is_for_us).map(Duration::from_micros),
+        }
+    }
+
+    /// All sockets are bound and all workers run. `-d` has changed the process id since it was started.
+    pub fn ready(&self) {
+        self.tell(&format!("READY=1\nMAINPID={}\nSTATUS=serving", process::id()));
+    }
+
+    /// It ends in order.
+    pub fn stopping(&self) {
+        self.tell("STOPPING=1\nSTATUS=stopping");
+    }
+
+    /// What is to be done for its watchdog, if it has one.
+    pub fn watchdog(&self, now: Instant) -> Option<Watchdog<'_>> {
+        let silence_max = self.watchdog.filter(|_| self.socket.is_some())?;
+        Some(Watchdog { supervisor: self, period: silence_max / 4, next: now, letter: 0, is_late: false })
+    }
+
+    /// Does something that may take longer than the supervisor waits, and has it wait as long as the count of bytes grows.
+    pub fn during<T>(&self, status: &str, bytes: &AtomicU64, work: impl FnOnce() -> T) -> T {
+        if self.socket.is_none() {
+            return work();
+        }
+        let (working, done) = channel::<()>();
+        let tell = move || {
+            let mut last = None;
+            loop {
+                let count = bytes.load(Ordering::Relaxed);
+                if last != Some(count) {
+                    let (micros, mebibytes) = (STANDSTILL_MAX.as_micros(), count >> 20);
+                    self.tell(&format!("EXTEND_TIMEOUT_USEC={micros}\nSTATUS={status}, {mebibytes} MiB so far"));
+                    last = Some(count);
+                }
+                if done.recv_timeout(EXTEND_EVERY) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        };
+        thread::scope(|scope| {
+            if let Err(error) = thread::Builder::new().spawn_scoped(scope, tell) {
+                log::warn!("NOTIFY_SOCKET: systemd may not wait long enough: {error}");
+            }
+            let result = work();
+            drop(working);
+            result
+        })
+    }
+
+    fn tell(&self, what: &str) {
+        let Some(name) = &self.socket else { return };
+        let told = || {
+            let address = match name.as_bytes() {
+                [b'@', name @ ..] => unix::SocketAddr::from_abstract_name(name)?,
+                _ => unix::SocketAddr::from_pathname(name)?,
+            };
+            unix::UnixDatagram::unbound()?.send_to_addr(what.as_bytes(), &address)
+        };
+        let told: io::Result<usize> = told();
+        if let Err(error) = told {
+            log::warn!("NOTIFY_SOCKET {}: {error}", name.display());
+        }
+    }
+}
+
+/// Keep-alives: letters to all workers, numbered; when all have opened one, the supervisor is told, and the next one goes
+/// out. Four times in the time after which the supervisor loses patience.
+#[derive(Debug)]
+pub struct Watchdog<'a> {
+    supervisor: &'a Supervisor,
+    period: Duration,
+    next: Instant,
+    /// Number of the letter that is under way.
+    letter: u64,
+    /// A worker did not open it in time, and that was said.
+    is_late: bool,
+}
+
+impl Watchdog<'_> {
+    /// Time until there is something to do again.
+    pub fn wait(&self, now: Instant) -> Duration {
+        self.next.saturating_duration_since(now)
+    }
+
+    /// Does it, if it is time. `opened`: of each worker, the number of the last letter that it has opened. `send`: sends
+    /// the next one to all.
+    pub fn look(&mut self, now: Instant, mut opened: impl Iterator<Item = u64>, send: impl FnOnce(u64)) {
+        if now < self.next {
+            return;
+        }
+        self.next = now + self.period;
+        match opened.position(|letter| letter != self.letter) {
+            None => {
+                let status = if self.is_late { "\nSTATUS=serving" } else { "" };
+                self.is_late = false;
+                self.supervisor.tell(&format!("WATCHDOG=1{status}"));
+                self.letter += 1;
+                send(self.letter);
+            }
+            Some(worker) if !self.is_late => {
+                self.is_late = true;
+                // First of all: the log may be what everybody waits for.
+                self.supervisor.tell(&format!("STATUS=worker {worker} does not answer"));
+                log::error!("worker {worker} does not answer: the watchdog is not told that all is well");
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A supervisor, and what it hears.
+    fn heard() -> (Supervisor, unix::UnixDatagram) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("corecached-notify-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let address = unix::SocketAddr::from_abstract_name(&name).expect("short enough");
+        let socket = unix::UnixDatagram::bind_addr(&address).expect("a name that nobody has");
+        socket.set_nonblocking(true).expect("a socket of ours");
+        let watchdog = Some(Duration::from_secs(40));
+        (Supervisor { socket: Some(format!("@{name}").into()), watchdog }, socket)
+    }
+
+    fn next(socket: &unix::UnixDatagram) -> String {
+        let mut buffer = [0; 200];
+        match socket.recv(&mut buffer) {
+            Ok(count) => String::from_utf8_lossy(&buffer[..count]).into_owned(),
+            Err(error) => format!("{:?}", error.kind()),
+        }
+    }
+
+    #[test]
+    fn it_is_told_by_file_or_by_abstract_name() {
+        let (by_name, name_socket) = heard();
+        let path = env::temp_dir().join(format!("corecached-notify-{}", process::id()));
+        let path_socket = unix::UnixDatagram::bind(&path).expect("a socket in the temporary directory");
+        let by_path = Supervisor { socket: Some(path.clone().into_os_string()), watchdog: None };
+        for (supervisor, socket) in [(by_name, name_socket), (by_path, path_socket)] {
+            supervisor.ready();
+            supervisor.stopping();
+            assert_eq!(next(&socket), format!("READY=1\nMAINPID={}\nSTATUS=serving", process::id()));
+            assert_eq!(next(&socket), "STOPPING=1\nSTATUS=stopping");
+        }
+        fs::remove_file(path).expect("it was bound");
+        // Nobody listens, or nobody is named: no reason to fail.
+        Supervisor { socket: Some("/nonexistent".into()), watchdog: None }.ready();
+        Supervisor { socket: None, watchdog: None }.ready();
+        assert!(Supervisor { socket: None, watchdog: Some(EXTEND_EVERY) }.watchdog(Instant::now()).is_none());
+    }
+
+    #[test]
+    fn keep_alives_need_every_worker() {
+        let (supervisor, socket) = heard();
+        let begun = Instant::now();
+        let mut watchdog = supervisor.watchdog(begun).expect("it has one");
+        // Second, letters that two workers have opened, the letter that goes out, what is told.
+        for (second, opened, sent, told) in [
+            (0, [0, 0], Some(1), "WATCHDOG=1"),
+            (9, [0, 0], None, "WouldBlock"),
+            (10, [1, 1], Some(2), "WATCHDOG=1"),
+            (19, [2, 2], None, "WouldBlock"),
+            (25, [2, 2], Some(3), "WATCHDOG=1"),
+            (35, [3, 2], None, "STATUS=worker 1 does not answer"),
+            (45, [3, 2], None, "WouldBlock"),
+            (55, [3, 3], Some(4), "WATCHDOG=1\nSTATUS=serving"),
+            (65, [3, 4], None, "STATUS=worker 0 does not answer"),
+            (66, [4, 4], None, "WouldBlock"),
+            (75, [4, 4], Some(5), "WATCHDOG=1\nSTATUS=serving"),
+            (85, [5, 5], Some(6), "WATCHDOG=1"),
+        ] {
+            let mut letter = None;
+            watchdog.look(begun + Duration::from_secs(second), opened.into_iter(), |number| letter = Some(number));
+            assert_eq!((letter, next(&socket).as_str()), (sent, told), "second {second}");
+        }
+        assert_eq!(watchdog.wait(begun + Duration::from_secs(87)), Duration::from_secs(8));
+    }
+
+    #[test]
+    fn it_waits_for_what_is_under_way() {
+        let (supervisor, socket) = heard();
+        socket.set_nonblocking(false).expect("a socket of ours");
+        let bytes = AtomicU64::new(5 << 20);
+        let answer = supervisor.during("loading", &bytes, || {
+            assert_eq!(next(&socket), "EXTEND_TIMEOUT_USEC=300000000\nSTATUS=loading, 5 MiB so far");
+            42
+        });
+        assert_eq!(answer, 42);
+        assert_eq!(Supervisor { socket: None, watchdog: None }.during("loading", &bytes, || 43), 43);
+    }
+}
