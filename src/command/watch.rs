@@ -15,8 +15,8 @@
 //! that has lost lines is told how many (`skipped=N`) before the next one.
 //!
 //! Lines and categories are memcached's. `rawcmds` and the categories of its proxy are accepted and stay silent, as they
-//! do in memcached without a proxy. `sysevents` is accepted and silent, too: moves of pages are not told yet, and a crawler
-//! that has something to tell is not there. Wanted differences: the fraction of `ts` always has six digits, so that it can be read
+//! do in memcached without a proxy. `sysevents` tells of pages that are moved because their memory is needed elsewhere; of a
+//! crawler there is nothing to tell, since expired items are found without walks through all. Wanted differences: the fraction of `ts` always has six digits, so that it can be read
 //! as one; all lines of a worker's turn have the same `ts` (`gid` gives their order); `type=item_store` of a value that is
 //! too large names the connection, where memcached prints another number.
 
@@ -392,6 +392,13 @@ impl<'a> Log<'a> {
         });
     }
 
+    /// A page is to change hands: from a class, to another or, 0, to none.
+    fn page_move(&mut self, from: u8, to: u8) {
+        self.line(Categories::SYSEVENTS, |out| {
+            put(out, format_args!("type=slab_move src={from} dst={to} state=ok"));
+        });
+    }
+
     /// Does something to a store that may evict, and tells of what it did.
     pub fn observe<T>(&mut self, shard: &mut Shard, act: impl FnOnce(&mut Shard) -> T) -> T {
         if !self.wants(Categories::EVICTIONS) {
@@ -463,6 +470,15 @@ struct Stored {
     ttl: u32,
     class: u8,
     size: usize,
+}
+
+/// [`Store::housekeep`], and tells of it.
+pub fn housekeep(log: &mut Log<'_>, shard: &mut Shard, steps: u32, crawler_on: bool) -> bool {
+    let busy = log.observe(shard, |shard| shard.store.housekeep(steps, crawler_on));
+    if let Some((from, to)) = shard.store.page_move_begun() {
+        log.page_move(from.0, to.map_or(0, |to| to.0));
+    }
+    busy
 }
 
 /// [`execute`](super::execute), and tells of it. `fd`: of the connection that sent the operation.

@@ -53,6 +53,7 @@ impl Store {
     pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
         let class = ClassId(self.housekeeping_next);
         self.counters.juggles += 1;
+        self.mover.begun = None;
         self.housekeeping_next = if class >= self.slabs.large() { 1 } else { class.0 + 1 };
         let mut busy = false;
         if self.slabs.page_count(class) > 0 {

@@ -100,6 +100,8 @@ pub(super) struct Mover {
     /// After a failure nothing is begun before this count of the clock.
     retry_at: u32,
     pub(super) last_busy: Busy,
+    /// The classes of the move that was begun last, until [`Store::housekeep`] is called again.
+    pub(super) begun: Option<(ClassId, Option<ClassId>)>,
 }
 
 impl Mover {
@@ -261,7 +263,13 @@ impl Store {
         let give_up_at = self.now + MOVE_SECONDS_MAX;
         self.mover.current =
             Some(Move { page, to, place: 0, left_behind: 0, no_memory: false, resume_at: 0, give_up_at });
+        self.mover.begun = Some((from, to));
         true
+    }
+
+    /// The move of a page that the last call of [`Store::housekeep`] began: from a class, to another or to the budget.
+    pub fn page_move_begun(&self) -> Option<(ClassId, Option<ClassId>)> {
+        self.mover.begun
     }
 
     /// Whether a move may begin: none is on its way, and none has just failed.
@@ -493,8 +501,10 @@ impl Store {
         if !self.may_move() || self.budget.surplus(self.slabs.shard()) == 0 {
             return false;
         }
-        if let Some(page) = self.slabs.ids().find_map(|class| self.slabs.empty_page(class)) {
+        let of_class = |class| self.slabs.empty_page(class).map(|page| (class, page));
+        if let Some((class, page)) = self.slabs.ids().find_map(of_class) {
             self.slabs.return_page(page, &self.budget, &self.items);
+            self.mover.begun = Some((class, None));
             return true;
         }
         self.by_age(None).into_iter().any(|(_, class)| self.start_move(class, None))

@@ -657,7 +657,7 @@ impl<'a> Serve<'a> {
             {
                 busy |= match &mut self.log {
                     None => lease.store.housekeep(steps, crawler_on),
-                    Some(log) => log.observe(lease, |shard| shard.store.housekeep(steps, crawler_on)),
+                    Some(log) => watch::housekeep(log, lease, steps, crawler_on),
                 };
             }
         }

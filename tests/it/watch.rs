@@ -297,6 +297,46 @@ fn evictions_are_told() {
     }
 }
 
+#[test]
+fn moves_of_pages_are_told() {
+    for workers in ["1", "2"] {
+        let server =
+            Server::corecached(&["-m", "16", "-t", workers, "-o", "no_slab_automove,watcher_logbuf_size=8192"]);
+        let mut client = server.client();
+        let value = "v".repeat(1000);
+        let mut count = 0;
+        while client.stat("evictions") == 0 {
+            let sets: String = (0..1000).map(|n| format!("set {} 0 0 1000\r\n{value}\r\n", count + n)).collect();
+            count += 1000;
+            client.send(sets);
+            client.expect("STORED\r\n".repeat(1000));
+        }
+        let (mut events, mut evictions) = (watcher(&server, "sysevents"), watcher(&server, "evictions"));
+        let (moved, evicted) = (client.stat("slabs_moved"), client.stat("evictions"));
+        // Half of the pages are to go.
+        assert_eq!(client.ask("cache_memlimit 8"), "OK");
+        let class = client.ask_list("stats items").into_iter().find_map(|line| {
+            let class = line.strip_prefix("STAT items:")?.split(':').next()?;
+            Some(class.to_owned())
+        });
+        let expected = format!("type=slab_move src={} dst=0 state=ok", class.expect("one class has items"));
+        for _ in 0..8 {
+            let line = told(&mut events);
+            assert_eq!(settled(&line), expected, "{line}");
+        }
+        while client.stat("slabs_moved") < moved + 8 {
+            assert!(client.ask("mn") == "MN");
+        }
+        // What the pages held is told to those who watch evictions: as much as is counted.
+        let evicted = client.stat("evictions") - evicted;
+        assert!(evicted > 1000, "{evicted}");
+        for _ in 0..evicted {
+            let line = told(&mut evictions);
+            assert!(settled(&line).starts_with("type=eviction key="), "{line}");
+        }
+    }
+}
+
 fn check_connections(program: Program) {
     let server = Server::on_tcp(program, &["-t", "2"]);
     let mut watcher = watcher(&server, "connevents");
