@@ -33,6 +33,11 @@ const PHP_MEMCACHED: Peer = Peer(Language::Php, "memcached");
 const DALLI: Peer = Peer(Language::Ruby, "dalli");
 const DALLI_OF_TRIXIE: Peer = Peer(Language::RubyWithGemsOf("trixie"), "dalli");
 const DALLI_OF_FORKY: Peer = Peer(Language::RubyWithGemsOf("forky"), "dalli");
+const PYTHON_MEMCACHED: Peer = Peer(Language::Python, "memcache");
+const PHP_MEMCACHE: Peer = Peer(Language::Php, "memcache");
+const CACHE_MEMCACHED_FAST: Peer = Peer(Language::Perl, "Cache::Memcached::Fast");
+const GOMEMCACHE: Peer = Peer(Language::Go, "github.com/bradfitz/gomemcache/memcache");
+const SPYMEMCACHED: Peer = Peer(Language::Java, "spymemcached");
 const CACHE_MEMCACHED: Peer = Peer(Language::Perl, "Cache::Memcached");
 
 /// A test per script and server.
@@ -71,6 +76,11 @@ scripts! {
     dalli_3_serves_rails: DALLI_OF_TRIXIE, "dalli_protocols.rb", 3 servers, "meta", "3.2.8";
     dalli_5_serves_rails: DALLI_OF_FORKY, "dalli_protocols.rb", 3 servers, "meta", "5.";
     cache_memcached_serves_perl: CACHE_MEMCACHED, "cache_memcached.pl", 3 servers;
+    cache_memcached_fast_serves_perl: CACHE_MEMCACHED_FAST, "cache_memcached_fast.pl", 3 servers;
+    python_memcached_speaks_every_command: PYTHON_MEMCACHED, "python_memcached_commands.py", 3 servers;
+    php_memcache_speaks_every_command: PHP_MEMCACHE, "php_memcache.php", 3 servers, "ascii";
+    gomemcache_speaks_every_command: GOMEMCACHE, "gomemcache_commands.go", 3 servers;
+    spymemcached_keeps_many_requests_in_flight: SPYMEMCACHED, "Spymemcached.java", 3 servers, "text";
 }
 
 /// What speaks the binary protocol.
@@ -83,6 +93,8 @@ mod binary {
         bmemcached_speaks_every_command: BMEMCACHED, "bmemcached_commands.py", 3 servers;
         memjs_speaks_every_command: MEMJS, "memjs_commands.js", 3 servers;
         php_memcached_serves_a_framework: PHP_MEMCACHED, "php_memcached.php", 3 servers, "binary";
+        php_memcache_speaks_every_command: PHP_MEMCACHE, "php_memcache.php", 3 servers, "binary";
+        spymemcached_keeps_many_requests_in_flight: SPYMEMCACHED, "Spymemcached.java", 3 servers, "binary";
         dalli_serves_rails: DALLI, "dalli_rails.rb", 3 servers;
         dalli_3_serves_rails: DALLI_OF_TRIXIE, "dalli_protocols.rb", 3 servers, "binary", "3.2.8";
     }

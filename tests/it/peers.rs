@@ -90,6 +90,10 @@ pub(crate) enum Language {
     /// Ruby with the gems of another Debian release, which `.ci/run` unpacks into `target/ruby/RELEASE`.
     RubyWithGemsOf(&'static str),
     Perl,
+    /// Go, with the modules that `.ci/run` unpacks into `target/go`.
+    Go,
+    /// A Java that compiles what it runs, with what Debian puts into `/usr/share/java`.
+    Java,
 }
 
 /// The command that runs a script of this language that uses `module`.
@@ -101,6 +105,8 @@ pub(crate) fn interpreter(language: Language, module: &str) -> Option<Command> {
         Language::Ruby => runs("ruby", &["-e", &format!("require '{module}'")]),
         Language::RubyWithGemsOf(release) => with_gems_of(release, &["-e", &format!("require '{module}'")]),
         Language::Perl => runs("perl", &[&format!("-M{module}"), "-e", "1"]),
+        Language::Go => go_with(module),
+        Language::Java => java_with(module),
     };
     if found.is_none() {
         missing(&format!("no {language:?} that can load {module}"));
@@ -123,6 +129,31 @@ fn with_gems_of(release: &str, arguments: &[&str]) -> Option<Command> {
     output.is_ok_and(|output| output.status.success()).then(|| {
         let mut command = Command::new("ruby");
         command.env("RUBYLIB", libraries);
+        command
+    })
+}
+
+/// `go run`, if there is a Go and the module.
+fn go_with(module: &str) -> Option<Command> {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/go");
+    let path = target.join("usr/share/gocode");
+    let found = path.join("src").join(module).is_dir() && runs("go", &["version"]).is_some();
+    found.then(|| {
+        let mut command = Command::new("go");
+        command.arg("run").env("GO111MODULE", "off").env("GOPATH", path).env("GOCACHE", target.join("cache"));
+        command.env_remove("GOFLAGS").env_remove("GOROOT");
+        command
+    })
+}
+
+/// Java with a library, compiling in haste: what it runs is short.
+fn java_with(library: &str) -> Option<Command> {
+    let jar = Path::new("/usr/share/java").join(format!("{library}.jar"));
+    let modules = Command::new("java").arg("--list-modules").output().ok()?;
+    let compiles = String::from_utf8_lossy(&modules.stdout).lines().any(|line| line.starts_with("jdk.compiler"));
+    (compiles && jar.is_file()).then(|| {
+        let mut command = Command::new("java");
+        command.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]).arg(jar);
         command
     })
 }
