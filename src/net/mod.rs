@@ -2,6 +2,7 @@
 
 pub mod listener;
 pub mod network;
+mod peer;
 pub mod queues;
 pub mod stream;
 pub mod udp;

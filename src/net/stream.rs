@@ -2,7 +2,7 @@
 //! is one whose other side has sent all it will.
 
 use super::tls::{TlsLimits, TlsStream};
-use super::{queues, udp};
+use super::{peer, queues, udp};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
@@ -130,13 +130,14 @@ impl Stream {
         }
     }
 
-    /// Address of the other side of a TCP connection, as long as the system knows it.
+    /// Address of the other side of a TCP connection, as long as the system knows it: also when it was reset.
     pub fn peer_address(&self) -> Option<SocketAddr> {
-        match self {
-            Stream::Tcp(stream) => stream.peer_addr().ok(),
-            Stream::Tls(stream) => stream.socket().peer_addr().ok(),
-            Stream::Unix(_) | Stream::Datagram(_) => None,
-        }
+        let socket = match self {
+            Stream::Tcp(stream) => stream,
+            Stream::Tls(stream) => stream.socket(),
+            Stream::Unix(_) | Stream::Datagram(_) => return None,
+        };
+        socket.peer_addr().ok().or_else(|| peer::of_socket(socket, socket.local_addr().ok()?))
     }
 
     /// Whether it is a Unix socket.

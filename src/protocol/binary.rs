@@ -58,6 +58,8 @@ enum State {
     Swallow { bytes: u64 },
     /// The last reply was the last one.
     Closing,
+    /// The same, and the client has asked for it.
+    Quitting,
 }
 
 impl Parse for Parser {
@@ -66,7 +68,7 @@ impl Parse for Parser {
         loop {
             match self.state {
                 State::Packet => return self.packet(input, at, limits, operation),
-                State::Closing => return Step::Close,
+                State::Closing | State::Quitting => return Step::Close,
                 State::Swallow { bytes } => {
                     let taken = bytes.min((input.len() - *at) as u64);
                     *at += taken as usize;
@@ -85,6 +87,11 @@ impl Parser {
     /// The parser of a connection with this access.
     pub fn new(access: Access) -> Parser {
         Parser { state: State::Packet, access }
+    }
+
+    /// Whether the client has asked to be let go.
+    pub fn has_quit(&self) -> bool {
+        self.state == State::Quitting
     }
 
     /// What the client may do.
@@ -182,7 +189,7 @@ impl Parser {
             }
             Kind::Noop => say(Status::SUCCESS, false, operation),
             Kind::Quit => {
-                self.state = State::Closing;
+                self.state = State::Quitting;
                 say(Status::SUCCESS, form.quiet, operation)
             }
             Kind::Version | Kind::Flush | Kind::Stat => {

@@ -670,6 +670,9 @@ impl<'a> Worker<'a> {
                 }
                 Served::Close => {
                     connection.closing = true;
+                    if matches!(connection.talk.parser(), Parser::Binary(parser) if parser.has_quit()) {
+                        connection.close_reason = CloseReason::Normal;
+                    }
                     break;
                 }
                 Served::Drained => {

@@ -342,6 +342,39 @@ fn listeners_differ_by_prefix() {
     drop(server);
 }
 
+#[test]
+fn what_is_done_under_tls_is_told_as_without() {
+    let pki = Pki::new();
+    let ports = free_ports(2);
+    let listen = format!("notls:127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1]);
+    let server = pki.server_at(&listen, &["-t", "2"]);
+    let address = |at: usize| SocketAddr::from(([127, 0, 0, 1], ports[at]));
+    let mut watcher = Client::connect(&Address::Tcp(address(0)));
+    watcher.send("watch connevents fetchers mutations\r\n");
+    watcher.expect("OK\r\n");
+    for farewell in ["quit\r\n", ""] {
+        let mut client = TlsClient::connect(address(1), &pki.client(BOTH, None)).expect("it is served");
+        client.ask("set a 0 0 1\r\nx\r\n", "STORED\r\n");
+        let port = client.stream.sock.local_addr().expect("it is connected").port();
+        client.send(farewell);
+        if farewell.is_empty() {
+            client.stream.conn.send_close_notify();
+            let _ = client.stream.conn.complete_io(&mut client.stream.sock);
+        }
+        drop(client);
+        for expected in [
+            format!("type=conn_new rip=127.0.0.1 rport={port} transport=tcp cfd="),
+            "type=item_get key=a status=".into(),
+            "type=item_store key=a status=stored cmd=set ttl=0 clsid=".into(),
+            format!("type=conn_close rip=127.0.0.1 rport={port} transport=tcp reason=normal cfd="),
+        ] {
+            let line = String::from_utf8(watcher.line().expect("a line")).expect("text");
+            assert!(line.contains(&expected), "{line}, not {expected}");
+        }
+    }
+    drop(server);
+}
+
 /// Ports that nobody listens on, as far as can be known.
 fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();

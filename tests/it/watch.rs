@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
+
+use socket2::SockRef;
 
 use crate::client::Client;
+use crate::packet::request;
 use crate::peers;
 use crate::server::{Program, Server};
 
@@ -352,6 +356,20 @@ fn check_connections(program: Program) {
         assert_eq!(new, format!("type=conn_new rip=127.0.0.1 rport={port} transport=tcp"));
         assert_eq!(close, new.replace("conn_new", "conn_close") + " reason=normal");
     }
+    // One that resets its connection is known by its address all the same.
+    for host in ["127.0.0.1", "::1"] {
+        let server = Server::on_tcp(program, &["-t", "2", "-l", host]);
+        let mut watcher = crate::watch::watcher(&server, "connevents");
+        let mut rude = TcpStream::connect(server.tcp()).expect("the server listens");
+        let port = rude.local_addr().expect("it is connected").port();
+        rude.write_all(b"mn\r\n").expect("the server reads");
+        rude.read_exact(&mut [0; 4]).expect("MN");
+        SockRef::from(&rude).set_linger(Some(Duration::ZERO)).expect("a socket of ours");
+        drop(rude);
+        assert_eq!(settled(&told(&mut watcher)), format!("type=conn_new rip={host} rport={port} transport=tcp"));
+        let close = format!("type=conn_close rip={host} rport={port} transport=tcp reason=error");
+        assert_eq!(settled(&told(&mut watcher)), close);
+    }
     let server = Server::on_unix_socket(program, &["-t", "2"]);
     // Whoever tried whether the server accepts has gone before anybody watches.
     let mut early = server.client();
@@ -372,8 +390,85 @@ fn connections_are_told() {
 
 #[test]
 fn memcached_tells_of_connections() {
-    if peers::has_memcached() {
-        check_connections(Program::Memcached);
+    for program in [Program::Memcached, Program::Newest] {
+        if peers::has(program) {
+            check_connections(program);
+        }
+    }
+}
+
+/// What a client says in packets, and what a watcher of `fetchers mutations connevents` is told of it, as in `TOLD`.
+const TOLD_OF_PACKETS: &str = "
+> set key=k flags=0 exp=0 val=v
+w type=item_get key=k status=not_found clsid=0 size=0
+w type=item_store key=k status=stored cmd=set ttl=0 clsid=N size=1
+> get key=k
+w type=item_get key=k status=found clsid=N size=1
+> getq key=none
+w type=item_get key=none status=not_found clsid=0 size=0
+> getkq key=k
+w type=item_get key=k status=found clsid=N size=1
+> add key=k flags=0 exp=0 val=v
+w type=item_get key=k status=found clsid=N size=1
+w type=item_store key=k status=not_stored cmd=add ttl=0 clsid=N size=1
+> addq key=new flags=0 exp=30 val=vv
+w type=item_get key=new status=not_found clsid=0 size=0
+w type=item_store key=new status=stored cmd=add ttl=30 clsid=N size=2
+> replace key=none flags=0 exp=0 val=v
+w type=item_get key=none status=not_found clsid=0 size=0
+w type=item_store key=none status=not_stored cmd=replace ttl=0 clsid=N size=1
+> append key=k val=w
+w type=item_get key=k status=found clsid=N size=1
+w type=item_store key=k status=stored cmd=append ttl=0 clsid=N size=2
+> prependq key=k val=w
+w type=item_get key=k status=found clsid=N size=2
+w type=item_store key=k status=stored cmd=prepend ttl=0 clsid=N size=3
+> set key=k flags=0 exp=0 val=v cas=99999
+w type=item_get key=k status=found clsid=N size=3
+w type=item_store key=k status=exists cmd=cas ttl=0 clsid=N size=1
+> incr key=n delta=1 initial=5 exp=0
+w type=item_get key=n status=not_found clsid=0 size=0
+w type=item_get key=n status=not_found clsid=0 size=0
+w type=item_store key=n status=stored cmd=add ttl=0 clsid=N size=1
+> incr key=n delta=1 initial=5 exp=0
+w type=item_get key=n status=found clsid=N size=1
+> touch key=k exp=100
+w type=item_get key=k status=found clsid=N size=3
+> gat key=k exp=0
+w type=item_get key=k status=found clsid=N size=3
+> delete key=k
+w type=item_get key=k status=found clsid=N size=3
+> delete key=k
+w type=item_get key=k status=not_found clsid=0 size=0
+> noop
+> version
+";
+
+fn check_packets(program: Program, workers: &str) {
+    let server = Server::on_tcp(program, &["-t", workers]);
+    let mut watcher = watcher(&server, "fetchers mutations connevents");
+    let mut client = server.client();
+    let new = settled(&told(&mut watcher));
+    assert!(new.starts_with("type=conn_new rip=127.0.0.1 rport="), "{new}");
+    for exchange in TOLD_OF_PACKETS.trim().split("\n> ") {
+        let mut lines = exchange.lines();
+        let words = lines.next().expect("the request").trim_start_matches("> ");
+        client.send(request(words));
+        for line in lines {
+            let expected = line.strip_prefix("w ").expect("what is told");
+            assert_eq!(settled(&told(&mut watcher)), expected, "{program:?}: {words}");
+        }
+    }
+    client.send(request("quit"));
+    assert_eq!(settled(&told(&mut watcher)), new.replace("conn_new", "conn_close") + " reason=normal");
+}
+
+#[test]
+fn of_packets_is_told_what_memcached_tells() {
+    check_packets(Program::Corecached, "1");
+    check_packets(Program::Corecached, "3");
+    if peers::has(Program::Newest) {
+        check_packets(Program::Newest, "2");
     }
 }
 
