@@ -165,6 +165,7 @@ fn what_is_read_as_something_else_is_warned_of() {
         ("-o temporary_ttl=x", "-o temporary_ttl: \"x\" is read as 0"),
         ("-o slab_automove_freeratio=1", "-o slab_automove_freeratio=1: not from 0 to 1"),
         ("-o ssl_wbuf_size=0", "-o ssl_wbuf_size=0: it is 1 here"),
+        ("-Z -o ssl_chain_cert=c,ssl_verify_mode=1", "-o ssl_verify_mode=1: no certificate is asked for"),
         ("-l proto[foo]:a", "-l proto[foo]:a: there is no protocol \"foo\""),
     ] {
         let warnings = good(words).warnings;
@@ -499,13 +500,14 @@ fn tls() {
                 vec![Some(Verify::Require), None, Some(Verify::None), Some(Verify::Require), Some(Verify::Require)],
             ),
             ("-Z -o ssl_chain_cert=c", vec![Some(Verify::None)]),
+            ("-Z -o ssl_chain_cert=c,ssl_verify_mode=1", vec![Some(Verify::None)]),
             ("-Z -o ssl_chain_cert=c -s /tmp/s", vec![None]),
             ("", vec![None]),
         ],
     );
     check_refused(&[
         ("-Z", 64, "Error loading the certificate chain: "),
-        ("-Z -o ssl_chain_cert=c,ssl_verify_mode=1", 64, "certificates of clients cannot be verified"),
+        ("-Z -o ssl_chain_cert=c,ssl_verify_mode=2", 64, "certificates of clients cannot be verified"),
         ("-Z -o ssl_chain_cert=c -l mtls:a", 64, "certificates of clients cannot be verified"),
         ("-o ssl_chain_cert", 1, "Missing ssl_chain_cert argument"),
         ("-o ssl_verify_mode", 1, "Missing ssl_verify_mode argument"),

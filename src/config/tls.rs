@@ -82,9 +82,18 @@ pub(super) fn check(config: &mut Config) -> Result<(), Exit> {
     if tls.chain.is_none() {
         return Err(Exit::usage("Error loading the certificate chain: -Z needs -o ssl_chain_cert=<file>"));
     }
+    if tls.authorities.is_some() {
+        return Ok(());
+    }
     let listeners = config.listen_rules.iter().filter_map(|rules| rules.tls?);
-    if tls.authorities.is_none() && listeners.chain([tls.verify]).any(|verify| verify != Verify::None) {
+    if listeners.chain([tls.verify]).any(|verify| verify == Verify::Require) {
+        // memcached starts, and serves nobody.
         return Err(Exit::usage("certificates of clients cannot be verified: -o ssl_ca_cert=<file> is missing"));
+    }
+    if tls.verify == Verify::Request {
+        config.tls.verify = Verify::None;
+        let warning = "-o ssl_verify_mode=1: no certificate is asked for, because -o ssl_ca_cert=<file> is missing";
+        config.warnings.push(warning.into());
     }
     Ok(())
 }
