@@ -82,6 +82,15 @@ impl UdpSocket {
         Ok(UdpSocket(mio::net::UdpSocket::from_std(socket)))
     }
 
+    /// Another handle of the same socket, for another worker: whoever comes first receives a datagram.
+    ///
+    /// # Errors
+    /// When the system has no descriptors.
+    pub fn share(&self) -> io::Result<UdpSocket> {
+        let socket = rustix::io::fcntl_dupfd_cloexec(&self.0, 0)?;
+        Ok(UdpSocket(mio::net::UdpSocket::from_std(socket.into())))
+    }
+
     /// The next datagram, and who sent it.
     ///
     /// # Errors

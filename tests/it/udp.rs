@@ -3,6 +3,8 @@
 //! Requests as data, asked of corecached with one worker, with three, and of memcached: every datagram of the replies must
 //! be the same, header and all.
 
+mod inherited;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
