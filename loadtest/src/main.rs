@@ -42,6 +42,7 @@ mod tally;
 mod compare;
 
 // A trace of somebody's requests.
+mod datagrams;
 mod replay;
 mod server;
 mod storm;

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -37,6 +37,8 @@ pub enum Ports {
     Plain(usize),
     /// One for TLS, and the next one without.
     Tls,
+    /// One, also for UDP.
+    Udp,
 }
 
 impl Ports {
@@ -44,6 +46,7 @@ impl Ports {
         match self {
             Ports::Plain(count) => count,
             Ports::Tls => 2,
+            Ports::Udp => 1,
         }
     }
 
@@ -51,7 +54,7 @@ impl Ports {
     fn loaded(self) -> usize {
         match self {
             Ports::Plain(count) => count,
-            Ports::Tls => 1,
+            Ports::Tls | Ports::Udp => 1,
         }
     }
 }
@@ -73,6 +76,7 @@ impl Server {
         let port = free_ports(ports.count()).map_err(|error| format!("no free port: {error}"))?;
         let command = match ports {
             Ports::Plain(_) => format!("{command} -p {port}"),
+            Ports::Udp => format!("{command} -p {port} -U {port} -l 127.0.0.1"),
             Ports::Tls => format!("{command} -p {port} -l 127.0.0.1:{port},notls:127.0.0.1:{}", port + 1),
         };
         let stderr = nameless_file().map_err(|error| format!("no file for standard error: {error}"))?;
@@ -122,6 +126,11 @@ impl Server {
     /// A connection to its port number `port`, as the standard library makes them.
     pub fn connect(&self, port: usize) -> io::Result<TcpStream> {
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.port + port as u16))
+    }
+
+    /// Where it takes datagrams, if it does.
+    pub fn udp(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// A connection without TLS.

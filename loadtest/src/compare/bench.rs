@@ -1,5 +1,6 @@
 //! The two servers of a row, and a measurement of one of them.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -8,13 +9,14 @@ use rustls::ClientConfig;
 use super::Comparison;
 use super::figure::{
     CLIENT_BUSY, CPU_PER_HANDSHAKE, CPU_PER_KEY, ERRORS, ESTABLISHED_P99, HANDSHAKES_PER_SECOND, HIT_RATE,
-    KEYS_PER_SECOND, LONGEST_LOAD, MEMORY, P50, P90, P99, P999, SIDES, SLOWEST, Sample, UNSENT, UNWATCHED, median,
-    value,
+    KEYS_PER_SECOND, LONGEST_LOAD, LOST, MEMORY, P50, P90, P99, P999, SIDES, SLOWEST, Sample, UNSENT, UNWATCHED,
+    median, value,
 };
 use super::machine;
 use super::row::{Job, Load, Row};
 use crate::address::allow_files;
 use crate::certificate::Certificate;
+use crate::datagrams::Datagrams;
 use crate::plan::{Limit, Plan};
 use crate::report::{Report, microseconds};
 use crate::run::Session;
@@ -107,6 +109,34 @@ impl<'a> Bench<'a> {
             sample.push((&UNWATCHED, 1.0));
         }
         Ok(sample)
+    }
+
+    /// Gets over UDP from a server of `side`.
+    pub fn datagrams(&self, side: usize, datagrams: &Datagrams) -> Result<Sample, Failure> {
+        let mut server = self.start(side)?;
+        let mut plain = server.connect_plain().map_err(|error| format!("connection: {error}"))?;
+        let mut sets = String::new();
+        for (key, value) in (0..datagrams.keys).map(|number| datagrams.item(number)) {
+            sets += &format!("set {key} 0 0 {} noreply\r\n{value}\r\n", value.len());
+        }
+        let filled = plain.write_all((sets + "mn\r\n").as_bytes()).and_then(|()| plain.read_exact(&mut [0; 4]));
+        filled.map_err(|error| format!("connection: {error}"))?;
+        server.settle();
+        let comparison = self.comparison;
+        let cpu_before = server.cpu();
+        let answered = datagrams.ask(server.udp(), comparison.time, &comparison.client_cpus, self.stop);
+        server.check()?;
+        let answered = answered?;
+        let cpu = server.cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
+        let cpu = cpu.ok_or_else(|| "the server's CPU time is not to be found in /proc".to_owned())?;
+        Ok(vec![
+            (&KEYS_PER_SECOND, answered.replies as f64 / answered.elapsed.as_secs_f64()),
+            (&CPU_PER_KEY, cpu.as_secs_f64() * 1e6 / answered.replies as f64),
+            (&P50, microseconds(&answered.latency, 0.5)),
+            (&P99, microseconds(&answered.latency, 0.99)),
+            (&LOST, answered.lost as f64),
+            (&CLIENT_BUSY, answered.client_busy),
+        ])
     }
 
     /// One measurement of `side` under `load`. Both sides get the same requests, and other ones in each round.
@@ -216,6 +246,9 @@ pub fn remarks(samples: &[Vec<Sample>; 2]) -> Vec<String> {
         }
         if of(&UNWATCHED).is_some() {
             remarks.push(format!("{name}: the established connection waited for the client as well (try as root)"));
+        }
+        if let Some(lost) = of(&LOST).filter(|lost| *lost > 0.0) {
+            remarks.push(format!("{name}: {lost:.0} datagrams were lost"));
         }
         if let Some(hits) = of(&HIT_RATE).filter(|hits| *hits < 1.0) {
             remarks.push(format!("{name}: {:.2} % hits", hits * 100.0));

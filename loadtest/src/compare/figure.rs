@@ -46,6 +46,7 @@ pub static HIT_RATE: Figure = hidden("hit_rate");
 pub static CLIENT_BUSY: Figure = hidden("client_busy");
 pub static ERRORS: Figure = hidden("error_replies");
 pub static UNWATCHED: Figure = hidden("established_connection_behind_the_client");
+pub static LOST: Figure = hidden("requests_lost");
 pub static UNSENT: Figure = hidden("requests_unsent");
 
 /// One measurement of one server.

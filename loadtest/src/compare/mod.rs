@@ -115,6 +115,7 @@ impl Comparison {
                     Job::Fill(workload) => Some(memory::fill(&bench, side, workload)),
                     Job::Idle(count) => Some(memory::idle(&bench, side, *count)),
                     Job::Storm(storm) => Some(bench.storm(side, storm)),
+                    Job::Datagrams(datagrams) => Some(bench.datagrams(side, datagrams)),
                 };
                 progress.advance(1);
                 match sample {

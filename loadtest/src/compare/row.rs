@@ -3,6 +3,7 @@
 use std::{fmt, fs};
 
 use super::figure::{Bound, CPU_PER_KEY, Target};
+use crate::datagrams::Datagrams;
 use crate::server::Ports;
 use crate::storm::Storm;
 use crate::workload::Workload;
@@ -30,6 +31,8 @@ pub struct Flags {
     pub port_per_core: bool,
     /// `-Z`, with a certificate that is made for it.
     pub tls: bool,
+    /// `-U`
+    pub udp: bool,
 }
 
 /// The kinds of measurement.
@@ -42,6 +45,8 @@ pub enum Job {
     Idle(usize),
     /// Begins connections by TLS at once, again and again.
     Storm(Storm),
+    /// Asks by UDP.
+    Datagrams(Datagrams),
 }
 
 /// A workload against a server that holds what the workload needs.
@@ -118,6 +123,7 @@ impl Row {
         let flags = self.flags.text(1);
         let keys = match &self.job {
             Job::Load(load) => format!(", {} keys", load.workload.keys),
+            Job::Datagrams(datagrams) => format!(", {} keys", datagrams.keys),
             Job::Fill(_) | Job::Idle(_) | Job::Storm(_) => String::new(),
         };
         if flags.is_empty() {
@@ -136,7 +142,7 @@ impl Row {
 
     /// Memory settles in one round.
     pub fn rounds(&self, wanted: u32) -> u32 {
-        if let Job::Load(_) | Job::Storm(_) = self.job { wanted } else { 1 }
+        if let Job::Fill(_) | Job::Idle(_) = self.job { 1 } else { wanted }
     }
 
     /// The most keys that a server holds or is asked for; 0 without a workload.
@@ -144,6 +150,7 @@ impl Row {
         match &self.job {
             Job::Load(load) => load.workload.keys,
             Job::Fill(workload) => workload.keys,
+            Job::Datagrams(datagrams) => datagrams.keys,
             Job::Idle(_) | Job::Storm(_) => 0,
         }
     }
@@ -161,11 +168,15 @@ impl Flags {
     pub fn text(&self, side: usize) -> String {
         let own = if self.port_per_core && side == 1 { " --port-per-core" } else { "" };
         let tls = if self.tls { " -Z" } else { "" };
-        format!("{self}{own}{tls}")
+        let udp = if self.udp { " -U" } else { "" };
+        format!("{self}{own}{tls}{udp}")
     }
 
     /// The ports that `side` listens on.
     pub fn ports(&self, side: usize) -> Ports {
+        if self.udp {
+            return Ports::Udp;
+        }
         match (self.tls, self.port_per_core && side == 1) {
             (true, _) => Ports::Tls,
             (false, true) => Ports::Plain(self.threads.unwrap_or(1)),
@@ -202,7 +213,14 @@ mod tests {
 
     #[test]
     fn flags_of_both_sides() {
-        let flags = Flags { threads: Some(2), memory: Some(64), connections: None, port_per_core: true, tls: false };
+        let flags = Flags {
+            threads: Some(2),
+            memory: Some(64),
+            connections: None,
+            port_per_core: true,
+            tls: false,
+            udp: false,
+        };
         assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -t 2 -m 64", Ports::Plain(1)));
         assert_eq!((flags.text(1).as_str(), flags.ports(1)), (" -t 2 -m 64 --port-per-core", Ports::Plain(2)));
         let flags = Flags { tls: true, ..Flags::default() };

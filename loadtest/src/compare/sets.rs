@@ -2,6 +2,7 @@
 
 use super::figure::{Bound, ITEMS_PER_MIB, P50, P99, P999};
 use super::row::{Job, Row};
+use crate::datagrams::Datagrams;
 use crate::storm::Storm;
 use crate::workload::{Popularity, Protocol, Workload};
 
@@ -20,6 +21,8 @@ pub enum Set {
     Growth,
     /// By TLS: requests, handshakes alone and a thousand at once, and memory
     Tls,
+    /// By UDP: CPU time per get
+    Udp,
     /// All of these
     All,
 }
@@ -50,7 +53,9 @@ impl Set {
     /// The sets that this one stands for.
     pub fn each(self) -> Vec<Set> {
         match self {
-            Set::All => vec![Set::Canonical, Set::Throughput, Set::Latency, Set::Memory, Set::Growth, Set::Tls],
+            Set::All => {
+                vec![Set::Canonical, Set::Throughput, Set::Latency, Set::Memory, Set::Growth, Set::Tls, Set::Udp]
+            }
             one => vec![one],
         }
     }
@@ -63,6 +68,7 @@ impl Set {
             Set::Memory => "memory",
             Set::Growth => "growth",
             Set::Tls => "tls",
+            Set::Udp => "udp",
             Set::All => "all",
         }
     }
@@ -76,6 +82,7 @@ impl Set {
             Set::Memory => memory(),
             Set::Growth => growth(),
             Set::Tls => tls(keys),
+            Set::Udp => udp(),
             Set::All => self.each().into_iter().flat_map(|set| set.rows(keys)).collect(),
         }
     }
@@ -219,6 +226,21 @@ fn tls(keys: u64) -> Vec<Row> {
         idle,
     ];
     rows.map(Row::by_tls).into()
+}
+
+fn udp() -> Vec<Row> {
+    let row = |name: &str, about: &str, in_flight, threads| {
+        let datagrams = Datagrams { sockets: 50, in_flight, keys: 10_000 };
+        let mut row = Row::new(name, about, Job::Datagrams(datagrams)).on(threads, 64);
+        row.flags.udp = true;
+        row
+    };
+    vec![
+        row("udp-1", "get by UDP from 50 sockets, one at a time", 1, 1),
+        row("udp-4", "get by UDP from 50 sockets, 4 in flight", 4, 1),
+        row("udp-1-2", "get by UDP from 50 sockets, one at a time, 2 workers", 1, 2),
+        row("udp-4-2", "get by UDP from 50 sockets, 4 in flight, 2 workers", 4, 2),
+    ]
 }
 
 #[cfg(test)]

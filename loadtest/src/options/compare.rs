@@ -21,7 +21,7 @@ pub struct CompareOptions {
     #[arg(long, value_name = "COMMAND", required_unless_present = "list")]
     candidate: Option<String>,
 
-    /// Every row by TLS, with a certificate that is made for it (the set `tls` is without this, too)
+    /// Every row by TLS, with a certificate that is made for it (the set `tls` is without this, too; the set `udp` never)
     #[arg(long)]
     tls: bool,
 
@@ -97,7 +97,7 @@ impl CompareOptions {
         let rows = |set: &Set| set.rows(self.keys).into_iter().map(|row| (*set, row)).collect::<Vec<_>>();
         let mut rows: Vec<(Set, Row)> = sets.iter().flat_map(rows).collect();
         rows.retain(|(set, row)| *set != Set::Growth || row.keys() <= self.keys_max);
-        rows.iter_mut().for_each(|(_, row)| row.flags.tls |= self.tls);
+        rows.iter_mut().for_each(|(_, row)| row.flags.tls |= self.tls && !row.flags.udp);
         rows
     }
 
