@@ -5,7 +5,7 @@ use crate::clock::{Clock, NEVER};
 use crate::protocol::token::strto_u64;
 use crate::protocol::{Limits, Operation};
 use crate::store::arena::ItemId;
-use crate::store::item::{FETCHED, KEY_BINARY, STALE, WON};
+use crate::store::item::{FETCHED, Items, KEY_BINARY, STALE, WON};
 use crate::store::{Entry, OutOfMemory};
 use std::borrow::Cow;
 
@@ -58,8 +58,8 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
     let store = &mut shard.store;
     let item = store.item(entry.id);
     let (old_len, large) = (item.value_len(), item.is_large());
-    let text = if large { store.items().bytes(&store.items().value_cursor(entry.id)) } else { item.value() };
-    let Some(number) = number(text) else { return Outcome::NonNumeric };
+    let text = if large { Cow::Owned(whole(store.items(), entry.id)) } else { Cow::Borrowed(item.value()) };
+    let Some(number) = number(&text) else { return Outcome::NonNumeric };
     let number = if up {
         store.counters_of(entry.id).incr_hits += 1;
         number.wrapping_add(operation.delta)
@@ -109,6 +109,19 @@ pub(super) fn is_no_number(shard: &Shard, operation: &Operation, id: ItemId) -> 
     let key_len = operation.key.len as usize;
     let chunked = Limits { item_size_max: CHUNK_MAX, ..shard.limits };
     item.value_len() == 0 || chunked.too_large(key_len, item.client_flags(), item.value_len())
+}
+
+/// A value that is in several chunks: what stands behind the digits of the first one may be no number.
+#[cold]
+fn whole(items: &Items, id: ItemId) -> Vec<u8> {
+    let mut cursor = items.value_cursor(id);
+    let mut value = Vec::with_capacity(cursor.left());
+    while cursor.left() > 0 {
+        let bytes = items.bytes(&cursor);
+        value.extend_from_slice(bytes);
+        cursor = items.advance(cursor, bytes.len());
+    }
+    value
 }
 
 /// A number that stands in a text longer than any number.
