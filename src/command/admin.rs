@@ -38,8 +38,8 @@ pub enum Question {
     Flush(Now),
     /// What is there and what was counted.
     Snapshot,
-    /// Forget what was counted. Counting by prefix, where it is on, begins anew with these.
-    ResetCounters(Prefixes),
+    /// Forget what was counted.
+    ResetCounters,
     /// Start counting by prefix, with these, unless it is on; or stop.
     Detail(Option<Prefixes>),
     /// Counts by prefix.
@@ -374,7 +374,7 @@ pub(super) fn stats(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan 
         b"sizes" => say(b"STAT sizes_status disabled\r\nEND\r\n"),
         _ if means(word, "reset") => {
             reset_counters(environment);
-            Plan::Ask(Question::ResetCounters(no_prefixes(environment.config)), Report::Text(b"RESET\r\n"))
+            Plan::Ask(Question::ResetCounters, Report::Text(b"RESET\r\n"))
         }
         _ if means(word, "detail") => detail(rest, environment),
         _ if means(word, "settings") => Plan::Say(stats::settings(environment)),
@@ -731,9 +731,11 @@ pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
     match question {
         &Question::Flush(at) => store.flush_at(at),
         Question::Snapshot => return Answer::Snapshot(Box::new(store.snapshot())),
-        Question::ResetCounters(prefixes) => {
+        Question::ResetCounters => {
             store.reset_counters();
-            shard.prefixes = shard.prefixes.as_ref().map(|_| prefixes.clone());
+            if let Some(prefixes) = &mut shard.prefixes {
+                prefixes.clear();
+            }
         }
         Question::Detail(None) => {
             if let Some(prefixes) = &mut shard.prefixes {

@@ -81,6 +81,7 @@ pub(super) fn set(
 ) {
     let key = operation.key.of(input);
     if operation.too_large {
+        set::count_by_prefix(shard, key);
         set::too_large(shard, operation, key, is_set(operation));
         packet::failure(&mut reply.out, Head::of(operation), Status::TOO_LARGE);
         return;
@@ -98,6 +99,7 @@ pub(super) fn set_value(
     clock: &Clock,
     reply: &mut Reply,
 ) {
+    set::count_by_prefix(shard, key);
     let compare = (operation.has(b'C') && shard.store.options().cas).then_some(operation.cas);
     let mode = match operation.mode {
         opcode::APPEND | opcode::APPENDQ => Mode::Append,

@@ -25,9 +25,6 @@ pub(super) fn delete(shard: &mut Shard, operation: &Operation, input: &[u8], rep
 
 pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
     let key = operation.key.of(input);
-    if let Some(prefixes) = &mut shard.prefixes {
-        prefixes.count_delete(key);
-    }
     let Ok(entry) = shard.store.find(operation.hash, key) else {
         shard.store.counters.delete_misses += 1;
         put_status(operation, input, key, b"NF", reply);

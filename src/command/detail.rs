@@ -1,4 +1,5 @@
-//! `stats detail`: how often keys of a prefix were fetched, stored and deleted.
+//! `stats detail`: how often keys of a prefix were fetched, stored and deleted. As in memcached, by the classic and the
+//! binary protocol only, and not by incr, decr and the classic touch.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -34,7 +35,8 @@ impl Prefixes {
         if !self.on {
             return None;
         }
-        let len = key.iter().position(|&byte| byte == self.delimiter)?;
+        // As memcached: behind a NUL, nothing is a delimiter.
+        let len = key.iter().position(|&byte| byte == self.delimiter || byte == 0).filter(|&len| key[len] != 0)?;
         let full = self.counts.len() >= self.prefixes_max;
         match self.counts.entry(key[..len].to_vec()) {
             Entry::Occupied(entry) => Some(entry.into_mut()),
@@ -63,6 +65,11 @@ impl Prefixes {
         if let Some(counts) = self.counts(key) {
             counts.del += 1;
         }
+    }
+
+    /// Forgets all counts, and goes on as it was: counting, or not.
+    pub fn clear(&mut self) {
+        self.counts = HashMap::new();
     }
 
     /// The counts, by prefix.

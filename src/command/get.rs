@@ -123,9 +123,6 @@ pub(super) fn meta_get(
 ) {
     let key = operation.key.of(input);
     let found = shard.store.seek(hint, operation.hash, key);
-    if let Some(prefixes) = &mut shard.prefixes {
-        prefixes.count_get(key, found.is_ok());
-    }
     match found {
         Ok(id) => meta_hit(shard, operation, input, clock, id, false, reply),
         Err(_) => match vivify(shard, operation, key) {

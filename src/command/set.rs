@@ -71,6 +71,7 @@ pub(super) fn store(
     reply: &mut Reply,
 ) {
     if operation.too_large {
+        count_by_prefix(shard, operation.key.of(input));
         refuse_large(shard, operation, operation.key.of(input), operation.verb == Verb::Set, reply);
         return;
     }
@@ -88,6 +89,7 @@ fn store_value(
     clock: &Clock,
     reply: &mut Reply,
 ) {
+    count_by_prefix(shard, key);
     let mode = match operation.verb {
         Verb::Add => Mode::Add,
         Verb::Replace => Mode::Replace,
@@ -142,6 +144,14 @@ pub(super) fn out_of_memory(shard: &mut Shard, operation: &Operation, key: &[u8]
     }
 }
 
+/// What `stats detail` tells of a storage command, whatever becomes of it. As in memcached, meta commands do not count.
+#[inline]
+pub(super) fn count_by_prefix(shard: &mut Shard, key: &[u8]) {
+    if let Some(prefixes) = &mut shard.prefixes {
+        prefixes.count_set(key);
+    }
+}
+
 #[inline]
 pub(super) fn apply(
     shard: &mut Shard,
@@ -151,9 +161,6 @@ pub(super) fn apply(
     value: Value<'_>,
     change: &Change,
 ) -> Outcome {
-    if let Some(prefixes) = &mut shard.prefixes {
-        prefixes.count_set(key);
-    }
     let len = value.len(shard);
     shard.store.count_set(key.len(), operation.client_flags, len);
     let outcome = decide(shard, operation, hint, key, value, change);
