@@ -111,10 +111,7 @@ impl Packet {
 
     /// As it would be written in a conversation.
     pub(crate) fn shown(&self) -> String {
-        let mut words = match COMMANDS.iter().find(|&&(_, code)| code == self.opcode) {
-            Some((name, _)) => (*name).to_owned(),
-            None => format!("{:#04x}", self.opcode),
-        };
+        let mut words = name(self.opcode);
         if self.status != 0 {
             words += &format!(" status={:#x}", self.status);
         }
@@ -221,6 +218,12 @@ impl<'a> Words<'a> {
         let told = self.get("key").is_some();
         MESSAGES.iter().find(|&&(code, _)| u64::from(code) == status && !told).map_or("", |&(_, message)| message)
     }
+}
+
+/// The name of a command, or its opcode.
+pub(crate) fn name(opcode: u8) -> String {
+    let known = COMMANDS.iter().find(|&&(_, code)| code == opcode);
+    known.map_or_else(|| format!("{opcode:#04x}"), |(name, _)| (*name).to_owned())
 }
 
 /// The packets that these words are, for tests that need no variables.

@@ -25,7 +25,7 @@ impl CasPairs {
     }
 
     /// Notes that our value stands for theirs, unless one of them is known to stand for another.
-    fn agree(&mut self, key: &[u8], ours: u64, theirs: u64) -> bool {
+    pub(super) fn agree(&mut self, key: &[u8], ours: u64, theirs: u64) -> bool {
         if ours == 0 || theirs == 0 {
             return ours == theirs;
         }

@@ -125,9 +125,9 @@ const FLUSHES: &str = "
 /// Later than a conversation takes.
 const LATER: &str = "flush_all 1000 | flush_all 5000 noreply | flush_all 2147483647 | flush_all 200";
 
-struct Generator {
+pub(super) struct Generator {
     random: Random,
-    keys: Vec<Vec<u8>>,
+    pub(super) keys: Vec<Vec<u8>>,
     explicit_cas: u64,
     /// Something of this burst may be taken for the value of something else: its length must be known.
     damaged: bool,
@@ -150,7 +150,7 @@ fn word(text: impl AsRef<[u8]>) -> Vec<Part> {
 }
 
 impl Generator {
-    fn new(seed: u64, scope: Scope) -> Generator {
+    pub(super) fn new(seed: u64, scope: Scope) -> Generator {
         let mut random = Random::new(seed);
         let mut keys: Vec<Vec<u8>> = vec![b"a".to_vec(), b"n".to_vec(), b"Zm9v".to_vec(), b"foo".to_vec()];
         for length in [2, 7, 8, 9, 30, 249, KEY_MAX] {
@@ -539,7 +539,7 @@ impl Generator {
         vec![Part::Cas { key: key.to_vec(), offset }]
     }
 
-    fn value(&mut self) -> Vec<u8> {
+    pub(super) fn value(&mut self) -> Vec<u8> {
         let mut value = self.any_value();
         value.iter_mut().filter(|byte| **byte == STANDS_FOR_NUL).for_each(|byte| *byte = b'_');
         // Of a value of nothing but blanks memcached reads on, behind it, for a number.

@@ -1,6 +1,8 @@
 //! Random conversations, thousands of commands each, with memcached and with corecached: what they reply must be the same,
 //! byte for byte, but for what the tables of differences know.
 //!
+//! `text.rs` holds those of the classic and the meta protocol, `binary/` those in packets, each with a table of its own.
+//!
 //! ```text
 //!  seed ─ generate ─ bursts ─┬─ in random pieces ────────────────── corecached ─┐
 //!                            └─ frame ─ request by request ─── memcached        ├─ compare
@@ -24,3 +26,5 @@ mod frame;
 mod generate;
 mod oracle;
 mod text;
+
+mod binary;

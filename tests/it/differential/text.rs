@@ -182,7 +182,7 @@ fn resolve(burst: &[Piece], now: i64, cas_of: impl Fn(&[u8]) -> Option<u64>) -> 
 }
 
 /// Most bursts leave in a few writes; some in many small ones, so that requests are seen before they are complete.
-fn send_in_pieces(wire: &mut Wire, mut bytes: Vec<u8>, random: &mut Random) {
+pub(super) fn send_in_pieces(wire: &mut Wire, mut bytes: Vec<u8>, random: &mut Random) {
     let most = match random.below(4) {
         0 => bytes.len(),
         1 => 1 + bytes.len() / 50,

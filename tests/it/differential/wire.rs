@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +16,8 @@ pub(super) struct Wire {
     unsent: VecDeque<Vec<u8>>,
     /// How much of the first of them has been sent.
     sent: usize,
+    /// Nothing will be sent after that.
+    finishes: bool,
     buffer: Box<[u8]>,
     patience: Duration,
 }
@@ -35,12 +38,18 @@ impl Wire {
     pub(super) fn connect(socket: &Path, patience: Duration) -> Wire {
         let stream = UnixStream::connect(socket).expect("the server accepts");
         stream.set_nonblocking(true).expect("a socket need not block");
-        Wire { stream, unsent: VecDeque::new(), sent: 0, buffer: vec![0; 64 * 1024].into(), patience }
+        Wire { stream, unsent: VecDeque::new(), sent: 0, finishes: false, buffer: vec![0; 64 * 1024].into(), patience }
     }
 
     /// Has bytes sent: as far as the server takes them now, the rest while its replies are read.
     pub(super) fn send(&mut self, chunk: Vec<u8>) {
         self.unsent.push_back(chunk);
+        self.write();
+    }
+
+    /// Has the server told that nothing more will be sent.
+    pub(super) fn finish(&mut self) {
+        self.finishes = true;
         self.write();
     }
 
@@ -101,6 +110,10 @@ impl Wire {
                 self.unsent.pop_front();
                 self.sent = 0;
             }
+        }
+        if std::mem::take(&mut self.finishes) {
+            // Fails if the server has closed.
+            let _ = self.stream.shutdown(Shutdown::Write);
         }
     }
 }

@@ -1,0 +1,92 @@
+//! The packets of one reply against what they must be: byte for byte, but for CAS values, which each server makes up for
+//! itself, and for statistics, which each server has of its own.
+
+use super::super::compare::CasPairs;
+use super::super::differences;
+use super::differences::NAMES;
+use super::frame::{HEADER_LEN, Request, reply};
+
+/// Length of our reply at the start of `ours` if it is what `theirs` demands.
+pub(super) fn matching(request: &Request, theirs: &[u8], ours: &[u8], pairs: &mut CasPairs) -> Option<usize> {
+    if !request.is_last() && request.is_stat() {
+        if matches!(request.key(), b"items" | b"slabs") {
+            return of_classes(ours);
+        }
+        if status(theirs) == 0 {
+            return statistics(request, theirs, ours);
+        }
+    }
+    let mut at = 0;
+    while at < theirs.len() {
+        let (theirs, ours) = (reply(&theirs[at..])?, reply(&ours[at..])?);
+        let cas = |packet: &[u8]| packet[16..HEADER_LEN].iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
+        let is_same = theirs[..16] == ours[..16] && theirs[HEADER_LEN..] == ours[HEADER_LEN..];
+        if !is_same || !pairs.agree(request.key(), cas(ours), cas(theirs)) {
+            return None;
+        }
+        at += theirs.len();
+    }
+    Some(at)
+}
+
+fn status(packet: &[u8]) -> u16 {
+    u16::from_be_bytes([packet[6], packet[7]])
+}
+
+/// The packets of statistics, without the one that ends them, and where that ends.
+fn series(bytes: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
+    let (mut packets, mut at) = (Vec::new(), 0);
+    loop {
+        let packet = reply(&bytes[at..])?;
+        at += packet.len();
+        if packet.len() == HEADER_LEN {
+            return Some((packets, at));
+        }
+        packets.push(packet);
+    }
+}
+
+/// Statistics of classes must come in packets, no more: each server has classes of its own, and none if it has no items,
+/// which it need not know at once.
+fn of_classes(ours: &[u8]) -> Option<usize> {
+    const NOT_FOUND: u16 = 1;
+    match status(reply(ours)?) {
+        0 => series(ours).map(|(_, end)| end),
+        NOT_FOUND => reply(ours).map(<[u8]>::len),
+        _ => None,
+    }
+}
+
+/// Names only, but for what both must know alike: how often prefixes were used.
+fn statistics(request: &Request, theirs: &[u8], ours: &[u8]) -> Option<usize> {
+    let key = |packet: &[u8]| Request { bytes: packet.to_vec(), is_cut: false }.key().to_vec();
+    let (their_packets, _) = series(theirs)?;
+    let (our_packets, end) = series(ours)?;
+    let is_excused = |name: &str| {
+        let mut rows = differences::NAMES.iter().chain(NAMES);
+        rows.any(|(names, _)| names.split(' ').any(|other| other == name))
+    };
+    let heads_agree = our_packets.iter().chain([&&ours[end - HEADER_LEN..end]]).all(|ours| {
+        // Magic, opcode, data type, opaque and CAS; lengths are those of names and values.
+        [0..2, 4..8, 12..HEADER_LEN].into_iter().all(|part| ours[part.clone()] == theirs[part])
+    });
+    let agree = if request.key().starts_with(b"detail") {
+        // Prefixes stand in no order.
+        let lines = |packets: &[&[u8]]| {
+            let mut lines: Vec<Vec<u8>> = Vec::new();
+            for packet in packets {
+                lines.extend(packet[HEADER_LEN + key(packet).len()..].split(|&byte| byte == b'\n').map(<[u8]>::to_vec));
+            }
+            lines.sort();
+            lines
+        };
+        lines(&their_packets) == lines(&our_packets)
+    } else {
+        let names_of = |packets: &[&[u8]]| {
+            let names_of = packets.iter().map(|packet| String::from_utf8_lossy(&key(packet)).into_owned());
+            names_of.filter(|name| !is_excused(name)).collect::<Vec<_>>()
+        };
+        names_of(&their_packets) == names_of(&our_packets)
+    };
+    (heads_agree && agree).then_some(end)
+}
