@@ -195,6 +195,7 @@ fn decide(
                 } else if change.invalidate && compare != 0 && compare < item.cas() {
                     change.deadline = item.exptime();
                     change.state |= STALE | item.state() & WON;
+                    shard.store.counters_of(old).cas_hits += u64::from(counts);
                 } else {
                     shard.store.counters_of(old).cas_badval += u64::from(counts);
                     return Outcome::Exists;

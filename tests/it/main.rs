@@ -22,6 +22,7 @@ mod authentication;
 mod clients;
 mod connections;
 mod conversations;
+mod counters;
 mod differential;
 mod dumps;
 mod flags;
