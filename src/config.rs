@@ -273,7 +273,7 @@ pub struct Config {
     pub memory_file: Option<PathBuf>,
     /// `-r`: raise the limit of core files. Default false.
     pub core_dumps: bool,
-    /// `-v`: 0 warnings, 1 and what happens in the event loop, 2 and commands and replies, 3 and state changes.
+    /// `-v`: 0 warnings, 1 and what happens to the server, 2 and connections and their requests, 3 the same.
     /// Default 0.
     pub verbosity: u8,
 

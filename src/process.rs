@@ -35,7 +35,7 @@ pub fn failure(what: &str, error: io::Error) -> Exit {
 /// Lines on standard error: warnings, with `-v` what happens to the server, with `-vv` to connections. `RUST_LOG` wins.
 pub fn start_log(verbosity: u8) {
     // The filter lets everything pass that the level does, so that `verbosity` can raise it later.
-    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("trace"));
+    let mut builder = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("trace,mio=warn"));
     // systemd stamps the lines of its journal itself.
     if env::var_os("JOURNAL_STREAM").is_some() {
         builder.format_timestamp(None);

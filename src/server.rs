@@ -95,7 +95,9 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     process::daemonize(&config)?;
     process::drop_privileges(&config)?;
     let _pid_file = config.pid_file.as_deref().and_then(PidFile::write);
-    serve(&config, auth.as_ref(), listeners, gates, certificates, signals, &supervisor)
+    serve(&config, auth.as_ref(), listeners, gates, certificates, signals, &supervisor)?;
+    log::info!("Exiting normally");
+    Ok(())
 }
 
 /// The users of `-Y` or `-S`, if there is one of these.
@@ -341,6 +343,7 @@ fn serve(
     };
     let (memory, clock) = warm_or_cold(config, shards, &hasher, memory_file.as_ref(), supervisor)?;
     let Memory { stores, items, budget } = memory;
+    let classes = stores[0].snapshot().classes;
     let shard = |(number, store)| {
         let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter, config.prefixes_max));
         Shard { number: number as u16, store, limits: serve_limits(config).parse, prefixes }
@@ -402,6 +405,10 @@ fn serve(
     };
     let made: io::Result<Vec<Worker<'_>>> = gates.into_iter().enumerate().map(make).collect();
     let made = made.map_err(|error| failure("failed to start a worker", error))?;
+    for class in &classes {
+        let (id, usage) = (class.id.0, class.usage);
+        log::debug!("slab class {id:3}: chunk size {:9} perslab {:7}", usage.chunk_size, usage.chunks_per_page);
+    }
     log::info!("{shards} shards, {} workers, {} pages", config.threads, budget.limit());
     let graceful = thread::scope(|scope| {
         for (number, worker) in made.into_iter().enumerate() {
@@ -549,9 +556,10 @@ impl Acceptor<'_> {
     /// Accepts until a signal or `shutdown` comes; the listeners are closed then. Says whether the end is to be graceful.
     fn run(mut self, mut signals: Signals, stopped: &AtomicBool, gracefully: &AtomicBool) -> io::Result<bool> {
         self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        for (at, Entrance { listener, .. }) in self.listeners.iter_mut().enumerate() {
+        for (at, Entrance { listener, protocol, .. }) in self.listeners.iter_mut().enumerate() {
             self.poll.registry().register(listener, Token(at), Interest::READABLE)?;
             log::info!("listening on {listener}");
+            log::debug!("<{} server listening ({protocol})", listener.fd());
         }
         self.server.certificates_read.set(u64::from(self.clock.now().0));
         // As memcached counts: each socket of each worker.

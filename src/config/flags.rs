@@ -249,7 +249,12 @@ const FLAGS: &[(&str, &[Flag])] = &[
                  (default: none)",
             ),
             Flag('r', "enable-coredumps", Nothing, "Raise the limit of core files"),
-            Flag('v', "(verbose-count)", Count, "Log what happens to the server; -vv: and to connections"),
+            Flag(
+                'v',
+                "(verbose-count)",
+                Count,
+                "Log what happens to the server; -vv: and connections, and what they ask for",
+            ),
             Flag('\0', "verbose", Perhaps("ignored"), "The same as -v"),
             Flag('h', "help", Nothing, "Print this help"),
             Flag('i', "license", Nothing, "Print the license"),

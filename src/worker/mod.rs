@@ -11,6 +11,7 @@ pub mod mailbox;
 mod outbox;
 mod pending;
 pub mod serve;
+mod trace;
 mod watch;
 
 use crate::clock::{Clock, Now};
@@ -387,7 +388,12 @@ impl<'a> Worker<'a> {
             self.counters().closed_connections.add(1);
             return;
         }
-        log::debug!("<{} new connection", stream.fd());
+        let speaks = match protocol {
+            BindingProtocol::Auto => "auto-negotiating",
+            BindingProtocol::Ascii => "ascii",
+            BindingProtocol::Binary => "binary",
+        };
+        log::debug!("<{} new {speaks} client connection", stream.fd());
         self.generation += 1;
         let may_idle_out = !matches!(stream, Stream::Unix(_));
         let mut talk = Talk::new(token, self.generation, parser);
@@ -752,6 +758,15 @@ impl<'a> Worker<'a> {
     /// A command of the connection or of the whole cache. All before it has been answered.
     fn administer(&mut self, token: usize, line: Span) {
         let (line, environment) = (line.of(&self.buffer), self.environment());
+        if trace::is_on() && !matches!(self.connections[token].talk.parser(), Parser::Login(_)) {
+            let talk = &self.connections[token].talk;
+            match (talk.parser(), line) {
+                (Parser::Binary(_), [_, opcode, ..]) => {
+                    trace::request(talk.fd, format!("opcode {opcode:#04x}").as_bytes());
+                }
+                _ => trace::request(talk.fd, line),
+            }
+        }
         let plan = match self.connections[token].talk.parser() {
             Parser::Binary(parser) => packets::plan(line, parser.access(), &environment),
             Parser::Login(_) => command::login::plan(line, &environment),
@@ -850,7 +865,7 @@ impl<'a> Worker<'a> {
 
     fn close(&mut self, token: usize) {
         let mut connection = self.connections.remove(token);
-        log::debug!("<{} connection closed", connection.stream.fd());
+        log::debug!("<{} connection closed.", connection.stream.fd());
         if let Stream::Tls(stream) = &mut connection.stream
             && !connection.broken
         {

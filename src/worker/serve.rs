@@ -6,6 +6,7 @@
 
 use super::mailbox::{Batch, Exchange, Lease, Origin, Task};
 use super::pending::Pending;
+use super::trace;
 use crate::clock::{Clock, Now};
 use crate::command::walk::Walk;
 use crate::command::watch::{self, Categories, Log, Watcher, Watchers};
@@ -231,6 +232,8 @@ pub struct Serve<'a> {
     spare: Vec<Box<Batch>>,
     /// What there is to tell to those who watch; none while nobody does.
     log: Option<Box<Log<'a>>>,
+    /// `-vv`: requests are printed.
+    traces: bool,
 }
 
 /// How a group came to its end.
@@ -273,12 +276,14 @@ impl<'a> Serve<'a> {
             done: Vec::new(),
             spare: Vec::new(),
             log: None,
+            traces: false,
         }
     }
 
     /// A turn begins: what time it is.
     pub fn begin(&mut self, now: Now) {
         self.now = now;
+        self.traces = trace::is_on();
         for side in &mut self.sides {
             if let Some(lease) = &mut side.lease {
                 lease.store.set_now(now);
@@ -335,6 +340,7 @@ impl<'a> Serve<'a> {
                     continue;
                 }
             }
+            let from = *at;
             let (count, end) = match &mut talk.parser {
                 Parser::Text(parser) => self.parse_group(parser, input, at),
                 Parser::Binary(parser) => self.parse_packets(parser, input, at),
@@ -342,11 +348,17 @@ impl<'a> Serve<'a> {
                 Parser::Undecided => match input.get(*at) {
                     Some(&first) => {
                         talk.parser = Parser::decided_by(first);
+                        let name = if matches!(talk.parser, Parser::Binary(_)) { "binary" } else { "ascii" };
+                        log::debug!("{}: Client using the {name} protocol", talk.fd);
                         continue;
                     }
                     None => return Served::Drained,
                 },
             };
+            if self.traces && !matches!(talk.parser, Parser::Login(_)) {
+                let to = if let End::Admin { start, .. } = end { start } else { *at };
+                trace::group(talk.fd, &talk.parser, &self.group[..count], input, from, to);
+            }
             if self.log.is_none() {
                 self.execute_group::<false>(talk, count, input, output);
             } else {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::peers;
-use crate::server::{Address, CORECACHED, is_root, new_folder};
+use crate::server::{Address, CORECACHED, Program, Server, is_root, new_folder};
 
 /// How long a process may take for what it does in its own time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -353,6 +353,53 @@ fn root_becomes_who_it_is_told_to_be() {
     assert!(!socket.exists() && !pid_file.exists(), "its files are still there");
 }
 
+/// What is in the log of `-vv`, in this order, with `FD` for a descriptor; and what is not.
+fn check_log(program: Program) {
+    let mut server = Server::on_tcp(program, &["-vv", "-t", "1"]);
+    let mut client = server.client();
+    let value = "x".repeat(100_000);
+    client.send(format!("set a 0 0 6\r\nsecret\r\nget a b\r\nset large 0 0 100000\r\n{value}\r\nms m 6\r\nsecret\r\n"));
+    client.expect("STORED\r\nVALUE a 0 6\r\nsecret\r\nEND\r\nSTORED\r\nHD\r\n");
+    client.send("bogus\r\nversion\r\ndelete a\r\nquit\r\n");
+    assert!(client.line().is_ok_and(|line| line.starts_with(b"ERROR")));
+    assert!(client.line().is_ok_and(|line| line.starts_with(b"VERSION")));
+    client.expect("DELETED\r\n");
+    client.expect_closed();
+    until("the log is written", || server.printed().contains("connection closed."));
+    server.signal("TERM");
+    assert!(server.wait().success());
+    let log = server.printed();
+    let mut lines = log.lines();
+    for expected in [
+        "slab class   1: chunk size ",
+        "server listening (auto-negotiate)",
+        " new auto-negotiating client connection",
+        ": Client using the ascii protocol",
+        " set a 0 0 6",
+        " get a b",
+        " set large 0 0 100000",
+        " ms m 6",
+        " bogus",
+        " version",
+        " delete a",
+        " connection closed.",
+        "Exiting normally",
+    ] {
+        assert!(lines.any(|line| line.contains(expected)), "{program:?}: no {expected:?} behind the others in\n{log}");
+    }
+    assert!(!log.contains("secret") && !log.contains("xxx"), "values are nobody's business:\n{log}");
+}
+
+#[test]
+fn a_log_has_the_lines_that_are_looked_for_in_memcacheds() {
+    check_log(Program::Corecached);
+    for program in [Program::Memcached, Program::Newest] {
+        if peers::has(program) {
+            check_log(program);
+        }
+    }
+}
+
 /// A supervisor's socket, and what it hears.
 struct Supervisor {
     path: PathBuf,
@@ -373,8 +420,12 @@ impl Supervisor {
 
     fn try_next(&self) -> std::io::Result<String> {
         let mut buffer = [0; 200];
-        let count = self.socket.recv(&mut buffer)?;
-        Ok(text(&buffer[..count]))
+        loop {
+            match self.socket.recv(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                received => return Ok(text(&buffer[..received?])),
+            }
+        }
     }
 
     /// Starts a server under it, on the socket `socket` of the scene.
@@ -438,12 +489,13 @@ fn a_supervisor_waits_while_the_cache_is_written_and_loaded() {
 fn a_watchdog_hears_of_it_when_a_worker_hangs_and_when_it_goes_on() {
     let mut scene = Scene::new();
     let supervisor = Supervisor::new(&scene);
-    // Four times in 0.4 s; and a log that nobody reads.
-    let environment = [("WATCHDOG_USEC", "400000")];
+    // Four times in 2 s; and a log that nobody reads.
+    let environment = [("WATCHDOG_USEC", "2000000")];
     let mut child = supervisor.start(&mut scene, &["-t", "2", "-vv"], &environment, Stdio::piped());
     assert_eq!(supervisor.next(), format!("READY=1\nMAINPID={}\nSTATUS=serving", child.id()));
-    for _ in 0..4 {
-        assert_eq!(supervisor.next(), "WATCHDOG=1");
+    // On a busy machine a worker may be late, and then it is not.
+    for _ in 0..3 {
+        until("it is fed", || supervisor.next().starts_with("WATCHDOG=1"));
     }
     // Until the pipe is full, and the worker that has something to say waits for whoever reads it.
     supervisor.socket.set_nonblocking(true).expect("a socket of ours");
@@ -462,7 +514,6 @@ fn a_watchdog_hears_of_it_when_a_worker_hangs_and_when_it_goes_on() {
     // Nothing in between: nobody has fed it.
     supervisor.socket.set_nonblocking(false).expect("a socket of ours");
     assert_eq!(supervisor.next(), "WATCHDOG=1\nSTATUS=serving");
-    assert_eq!(supervisor.next(), "WATCHDOG=1");
     kill("TERM", child.id());
     until("it stops", || supervisor.next().starts_with("STOPPING=1"));
     assert!(ended(&mut child).success());
