@@ -325,9 +325,8 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     stats.put("read_buf_mem_limit", config.read_buffers_limit_bytes);
     stats.put("track_sizes", yes(config.track_sizes));
     stats.put("inline_ascii_response", "no");
-    if config.tls_enabled {
-        tls_settings(&mut stats, config);
-    }
+    // There with and without -Z, as in every memcached that was built with TLS.
+    tls_settings(&mut stats, config);
     stats.put("num_napi_ids", config.napi_ids);
     match &config.memory_file {
         Some(path) => stats.put("memory_file", path.display()),
@@ -338,19 +337,21 @@ pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     stats.end()
 }
 
-/// The group of `stats settings` that is there with TLS.
+/// The group of `stats settings` that is about TLS. What is not given has memcached's two names.
 fn tls_settings(stats: &mut Stats, config: &Config) {
     let tls = &config.tls;
     let yes = |is: bool| if is { "yes" } else { "no" };
-    let path = |path: &Option<PathBuf>| path.as_ref().map_or_else(|| "NULL".into(), |path| path.display().to_string());
+    let path = |path: &Option<PathBuf>, otherwise: &str| {
+        path.as_ref().map_or_else(|| otherwise.into(), |path| path.display().to_string())
+    };
     stats.put("ssl_enabled", yes(config.tls_enabled));
-    stats.put("ssl_chain_cert", path(&tls.chain));
-    stats.put("ssl_key", path(&tls.key));
+    stats.put("ssl_chain_cert", path(&tls.chain, "(null)"));
+    stats.put("ssl_key", path(&tls.key, "(null)"));
     stats.put("ssl_verify_mode", config.tls_verify_bits);
     // OpenSSL's numbers.
     stats.put("ssl_keyformat", if tls.key_format == KeyFormat::Pem { 1 } else { 2 });
     stats.put("ssl_ciphers", tls.ciphers.as_deref().unwrap_or("NULL"));
-    stats.put("ssl_ca_cert", path(&tls.authorities));
+    stats.put("ssl_ca_cert", path(&tls.authorities, "NULL"));
     stats.put("ssl_wbuf_size", config.tls_limits.seal_max);
     stats.put("ssl_session_cache", yes(tls.sessions_max > 0));
     stats.put("ssl_kernel_tls", yes(config.tls_kernel));
@@ -570,7 +571,8 @@ mod tests {
         slab_chunk_max lru_crawler lru_crawler_sleep lru_crawler_tocrawl tail_repair_time flush_enabled dump_enabled \
         hash_algorithm lru_maintainer_thread lru_segmented hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor \
         temp_lru temporary_ttl idle_timeout watcher_logbuf_size worker_logbuf_size read_buf_mem_limit track_sizes \
-        inline_ascii_response num_napi_ids memory_file client_flags_size";
+        inline_ascii_response ssl_enabled ssl_chain_cert ssl_key ssl_verify_mode ssl_keyformat ssl_ciphers ssl_ca_cert \
+        ssl_wbuf_size ssl_session_cache ssl_kernel_tls ssl_min_version num_napi_ids memory_file client_flags_size";
 
     #[test]
     fn general_has_memcacheds_names_in_its_order() {
