@@ -5,18 +5,16 @@ use super::admin::{Environment, Plan};
 use crate::protocol::binary::Access;
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, Head, Status, opcode};
-use crate::protocol::token::Tokens;
 
 /// The one mechanism (RFC 4616).
 const MECHANISM: &[u8] = b"PLAIN";
 
-/// `-Y`: the data block of a `set`.
+/// `-Y`: the data block of a `set`. A password may have spaces, a name may not.
 pub fn plan(block: &[u8], environment: &Environment<'_>) -> Plan {
-    let tokens = Tokens::of(block);
-    let [user, password, ..] = *tokens.all() else {
+    let Some(space) = block.iter().position(|&byte| byte == b' ') else {
         return Plan::Say(b"CLIENT_ERROR bad authentication token format\r\n".to_vec());
     };
-    if is_let_in(Some((user, password)), environment) {
+    if is_let_in(Some((&block[..space], &block[space + 1..])), environment) {
         Plan::Access(Access::Granted, b"STORED\r\n".to_vec())
     } else {
         Plan::Say(b"CLIENT_ERROR authentication failure\r\n".to_vec())

@@ -11,41 +11,33 @@ use super::{Limits, Operation, Span, Step, Verb};
 /// Longest data block that is looked at.
 const BLOCK_LENGTH_MAX: u32 = 16_384;
 
-/// What a connection's parser remembers between calls: bytes that nobody wants.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Parser {
-    swallow: u64,
-}
+/// Shortest line that is answered, with its `\r`; after a shorter one the connection is closed, as by memcached, which
+/// waits as long as there are no more than two bytes.
+const LINE_LENGTH_MIN: usize = 6;
 
-impl Parser {
-    /// Whether the next byte begins a command.
-    pub fn is_idle(&self) -> bool {
-        self.swallow == 0
-    }
-}
+/// It remembers nothing between calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Parser {}
 
 impl Parse for Parser {
     fn next(&mut self, input: &mut [u8], at: &mut usize, _: &Limits, operation: &mut Operation) -> Step {
-        let taken = self.swallow.min((input.len() - *at) as u64);
-        self.swallow -= taken;
-        *at += taken as usize;
         let rest = &input[*at..];
         let Some(line_len) = memchr::memchr(b'\n', rest) else {
             return if rest.len() > LINE_LENGTH_MAX { Step::Close } else { Step::Incomplete };
         };
-        let tokens = Tokens::of(token::trim_return(&rest[..line_len]));
-        let [b"set", _, _, _, length, ..] = *tokens.all() else {
-            *at += line_len + 1;
-            return say(b"CLIENT_ERROR unauthenticated\r\n", operation);
-        };
+        if line_len < LINE_LENGTH_MIN {
+            return if rest.len() > TERMINATOR_LEN { Step::Close } else { Step::Incomplete };
+        }
         let block = *at + line_len + 1;
-        let Some(length) = token::strto_u64(length).and_then(|length| u32::try_from(length).ok()) else {
+        let line = rest[..line_len].strip_suffix(b"\r").filter(|line| line.starts_with(b"set"));
+        let tokens = Tokens::of(line.unwrap_or_default());
+        let length = if let [_, _, _, _, length, ..] = *tokens.all() { token::digits_u32(length) } else { None };
+        let Some(length) = length else {
             *at = block;
             return say(b"CLIENT_ERROR unauthenticated\r\n", operation);
         };
         if length > BLOCK_LENGTH_MAX {
             *at = block;
-            self.swallow = u64::from(length) + TERMINATOR_LEN as u64;
             return say(b"CLIENT_ERROR auth token too long\r\n", operation);
         }
         let end = block + length as usize;
@@ -112,27 +104,45 @@ mod tests {
     #[test]
     fn one_kind_of_command_is_looked_at() {
         check("set x 0 0 7\r\nfoo bar\r\n", &["foo bar"], Step::Incomplete);
-        check("  set x y z 7 noreply\nfoo bar\r\nget a\r\n", &["foo bar", "unauthenticated"], Step::Incomplete);
-        check("set x 0 0 0\r\n\r\nmn\r\n", &["", "unauthenticated"], Step::Incomplete);
-        for line in ["get a", "", "add x 0 0 0", "set x 0 0", "set x 0 0 -1", "set x 0 0 seven", "set x 0 0 4294967296"]
-        {
-            check(&format!("{line}\r\nversion\r\n"), &["unauthenticated", "unauthenticated"], Step::Incomplete);
+        check("setx  x y z 07 noreply\r\nfoo bar\r\nget abc\r\n", &["foo bar", "unauthenticated"], Step::Incomplete);
+        check("set x 0 0 0\r\n\r\nstats\r\n", &["", "unauthenticated"], Step::Incomplete);
+        for line in [
+            "get abc",
+            "add x 0 0 0",
+            " set x 0 0 7",
+            "set x 0 0",
+            "set x 0 0 -1",
+            "set x 0 0 +7",
+            "set x 0 0 seven",
+            "set x 0 0 4294967296",
+            "set x 0 0 7\nfoobar",
+        ] {
+            let told = vec!["unauthenticated"; 1 + line.split('\n').count()];
+            check(&format!("{line}\r\nversion\r\n"), &told, Step::Incomplete);
         }
     }
 
     #[test]
     fn blocks_have_their_length_and_end() {
         let termination = "bad command line termination";
-        check("set x 0 0 7\r\nfoo barXX\n", &[termination, "unauthenticated"], Step::Incomplete);
-        let long = format!("set x 0 0 20000\r\n{}\r\nversion\r\n", "y".repeat(20_000));
-        check(&long, &["auth token too long", "unauthenticated"], Step::Incomplete);
+        check("set x 0 0 7\r\nfoo barXX\nversion\r\n", &[termination], Step::Close);
+        check("set x 0 0 7\r\nfoo barXXversion\r\n", &[termination, "unauthenticated"], Step::Incomplete);
+        check("set x 0 0 20000\r\nversion\r\n", &["auth token too long", "unauthenticated"], Step::Incomplete);
+        let long = format!("set x 0 0 20000\r\n{}", "y".repeat(20_000));
+        check(&long, &["auth token too long"], Step::Close);
         let fits = format!("set x 0 0 16384\r\n{}\r\n", "y".repeat(16_384));
         check(&fits, &[&"y".repeat(16_384)], Step::Incomplete);
     }
 
     #[test]
-    fn lines_have_an_end() {
+    fn lines_have_an_end_and_some_length() {
         check(&"x".repeat(LINE_LENGTH_MAX), &[], Step::Incomplete);
         check(&"x".repeat(LINE_LENGTH_MAX + 1), &[], Step::Close);
+        check("\r\n", &[], Step::Incomplete);
+        check("\n", &[], Step::Incomplete);
+        check("abcd\r\n", &[], Step::Close);
+        check("\r\nset x 0 0 7\r\n", &[], Step::Close);
+        check("quit\r\n", &[], Step::Close);
+        check("abcde\r\n", &["unauthenticated"], Step::Incomplete);
     }
 }

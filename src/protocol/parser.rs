@@ -42,7 +42,7 @@ impl Parser {
             Parser::Undecided => true,
             Parser::Text(parser) => parser.is_idle(),
             Parser::Binary(parser) => parser.is_idle(),
-            Parser::Login(parser) => parser.is_idle(),
+            Parser::Login(_) => true,
         }
     }
 
