@@ -38,13 +38,12 @@ pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8]
     }
     if operation.has(b'I') || operation.has(b'x') {
         let kept_cas = item.cas();
-        let state = item.state() & (STALE | WON);
         let mut id = entry.id;
         if operation.has(b'x') {
             if !operation.has(b'I') {
                 shard.store.counters_of(id).delete_hits += 1;
             }
-            // An empty item takes its place: of the old one only the CAS value stays.
+            // An empty item takes its place: of the old one only the CAS value stays, not even that it was stale.
             let deadline =
                 if operation.has(b'T') { clock.deadline(operation.exptime, shard.store.now()) } else { NEVER };
             match shard.store.put(operation.hash, key, operation.client_flags, deadline, b"", Some(entry.id)) {
@@ -54,7 +53,6 @@ pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8]
                     return;
                 }
             }
-            shard.store.item(id).change_state(state, 0);
         } else if operation.has(b'T') {
             let deadline = clock.deadline(operation.exptime, shard.store.now());
             shard.store.set_deadline(id, deadline);

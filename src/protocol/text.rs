@@ -32,6 +32,9 @@ use super::{Limits, Operation, Span, Step, Verb};
 /// Bytes without a newline that are waited for; memcached's limit. More must be a `get`, or the connection is closed.
 pub const LINE_LENGTH_MAX: usize = 2048;
 
+/// Bytes that precede the newline of a command, with its `\r`.
+const COMMAND_LENGTH_MIN: usize = 3;
+
 /// Bytes behind a value: `\r\n`.
 pub const TERMINATOR_LEN: usize = 2;
 
@@ -300,7 +303,8 @@ impl Parser {
         let newline = start + length;
         let line = token::trim_return(&input[start..newline]);
         *at = newline + 1;
-        if line.len() < 2 {
+        // With a bare newline, a command needs three letters, and `mn` is none.
+        if length < COMMAND_LENGTH_MIN {
             return say(BAD_FORMAT, false, operation);
         }
         let word = &line[..find_end(line, 0)];
@@ -887,7 +891,7 @@ mod tests {
     fn storage() {
         check("set a 1 2 3\r\nxyz\r\n", "Set a 1 2 [xyz]");
         check("set a 0 0 0\r\n\r\n", "Set a 0 0 []");
-        check("set a 0 0 2\n\r\n\r\nmn\n", "Set a 0 0 [\\r\\n]; MN");
+        check("set a 0 0 2\n\r\n\r\nmn \n", "Set a 0 0 [\\r\\n]; MN");
         check("set a 0 0 1 noreply\r\nx\r\n", "Set a 0 0 quiet [x]");
         check("set a 0 0 1 noreply \r\nx\r\n", "Set a 0 0 quiet [x]");
         check("set a 0 0 1 Noreply\r\nx\r\n", "Set a 0 0 [x]");
@@ -1027,7 +1031,7 @@ mod tests {
         check("ms a 2 T30 MA\r\nxy\r\n", "MetaSet a <T30 MA> 30 0 0 [xy]");
         check("me YQ==\r\nme YQ== b v\r\n", "MetaDebug YQ== <> 0 0 0; MetaDebug a <b v> 0 0 0");
         check("mg\r\nms a\r\nmg a v v\r\n", "CE BCLF; CE BCLF; CE duplicate flag");
-        check("mn\r\nmn a\r\nmn\n", "MN; MN; MN");
+        check("mn\r\nmn a\r\nmn \nmn\n", "MN; MN; MN; CE BCLF");
         check("mx a\r\n mg a\r\n mn\r\n", "ERROR; ERROR; ERROR");
         check("mg a q z\r\n", "CE invalid flag");
     }
@@ -1045,7 +1049,7 @@ mod tests {
         check("statsx\r\nSTATS\r\nversion\ta\r\nbget a\r\n", "ERROR; ERROR; ERROR; ERROR");
         check(" get a\r\n set a 0 0 1\r\n", "ERROR; ERROR");
         check("foo\r\nfoo bar\r\n  \r\nfoo noreply\r\n", "ERROR; ERROR; ERROR; ERROR quiet");
-        check("\n\r\n \r\na\r\nab\n", "CE BCLF; CE BCLF; CE BCLF; CE BCLF; ERROR");
+        check("\n\r\n \r\na\r\nab\nabc\n", "CE BCLF; CE BCLF; CE BCLF; CE BCLF; CE BCLF; ERROR");
         check("GET / HTTP/1.1\r\nHost: a\r\n", "Close");
         check("foo HTTP/1.1 x\r\n", "ERROR");
         check("", "");

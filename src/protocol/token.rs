@@ -111,8 +111,8 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// As memcached's `safe_strtoull`: blanks and a sign may come first, a blank (tab, `\r` …) and anything may come last;
-/// a negative number is taken when it wraps round to less than 2⁶³, as C does.
+/// As memcached's `safe_strtoull`: blanks and a sign may come first, a blank (tab, `\r` …) or a NUL and anything may come
+/// last; a negative number is taken when it wraps round to less than 2⁶³, as C does.
 pub fn strto_u64(token: &[u8]) -> Option<u64> {
     let (negative, magnitude) = strto(token)?;
     let value = if negative { magnitude.wrapping_neg() } else { magnitude };
@@ -147,7 +147,8 @@ fn strto(token: &[u8]) -> Option<(bool, u64)> {
         rest => (false, rest),
     };
     let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let ended = digits.get(count).is_none_or(|byte| is_c_space(*byte));
+    // For C, a text ends with a NUL.
+    let ended = digits.get(count).is_none_or(|byte| *byte == 0 || is_c_space(*byte));
     sum(&digits[..count]).filter(|_| ended).map(|magnitude| (negative, magnitude))
 }
 
@@ -250,7 +251,8 @@ mod tests {
         check(" 1", Some(1), Some(1), None);
         check("\t1", Some(1), Some(1), None);
         check("1\tx", Some(1), Some(1), None);
-        check("1\0", None, None, None);
+        check("1\0x", Some(1), Some(1), None);
+        check("\x001", None, None, None);
         check("+1", Some(1), Some(1), None);
         check("-1", None, Some(-1), Some(-1));
         check("00000000000001", Some(1), Some(1), None);

@@ -107,7 +107,7 @@ const CONVERSATION: &[(&str, &[&str])] = &[
         "set e 0 0 1\r\nabcde\r\nget a\r\n",
         &["CLIENT_ERROR bad data chunk\r\n", "ERROR\r\n", "VALUE a 5 1\r\nx\r\nEND\r\n"],
     ),
-    ("mg a v\nmn\n", &["VA 1\r\nx\r\n", "MN\r\n"]),
+    ("mg a v\nmn \n", &["VA 1\r\nx\r\n", "MN\r\n"]),
     ("verbosity 0\r\nverbosity 0 noreply\r\n", &["OK\r\n"]),
     ("stats detail dump\r\nstats reset\r\n", &["END\r\n", "RESET\r\n"]),
     ("set t 0 0 11\r\nEND\r\nSTAT a\r\nget t\r\n", &["STORED\r\n", "VALUE t 0 11\r\nEND\r\nSTAT a\r\nEND\r\n"]),
