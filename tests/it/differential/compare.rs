@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::differences;
 use super::frame::Request;
+use crate::server::Program;
 
 /// Seconds by which clocks of two servers, started one after the other, may disagree.
 const SECONDS_APART_MAX: i64 = 4;
@@ -41,15 +42,26 @@ impl CasPairs {
     }
 }
 
+/// The name of a key among [`CasPairs`]: what is sent in base64 is another key.
+pub(super) fn name(key: &[u8], base64: bool) -> Vec<u8> {
+    if base64 { [b"b ", key].concat() } else { key.to_vec() }
+}
+
 /// Length of our reply at the start of `ours` if it is what `theirs` demands.
-pub(super) fn matching(request: &Request, theirs: &[u8], ours: &[u8], pairs: &mut CasPairs) -> Option<usize> {
+pub(super) fn matching(
+    request: &Request,
+    theirs: &[u8],
+    ours: &[u8],
+    pairs: &mut CasPairs,
+    oracle: Program,
+) -> Option<usize> {
     let words = request.words();
     let key = words.get(1).copied().unwrap_or_default();
     match request.command() {
         "gets" | "gats" => values(theirs, ours, pairs),
         "mg" | "ms" | "md" | "ma" => meta(request, key, theirs, ours, pairs),
         "me" => meta_debug(request, key, theirs, ours, pairs),
-        "stats" if theirs.starts_with(b"STAT ") => names(request, theirs, ours),
+        "stats" if theirs.starts_with(b"STAT ") || theirs == b"END\r\n" => names(request, theirs, ours, oracle),
         _ => ours.starts_with(theirs).then_some(theirs.len()),
     }
 }
@@ -100,8 +112,7 @@ fn meta(request: &Request, key: &[u8], theirs: &[u8], ours: &[u8], pairs: &mut C
     if theirs.is_empty() {
         return Some(0);
     }
-    // What is sent in base64 is another key.
-    let key = &if request.flag(b'b').is_some() { [b"b ", key].concat() } else { key.to_vec() }[..];
+    let key = &name(key, request.flag(b'b').is_some())[..];
     if theirs.windows(6).take(20).any(|bytes| bytes == b"_ERROR") {
         return ours.starts_with(theirs).then_some(theirs.len());
     }
@@ -165,7 +176,9 @@ fn meta_debug(request: &Request, key: &[u8], theirs: &[u8], ours: &[u8], pairs: 
     if their_words.len() != our_words.len() || !their_rest.is_empty() {
         return None;
     }
-    let key = &if request.flag(b'b').is_some() { [b"b ", key].concat() } else { key.to_vec() }[..];
+    // In `me`, it has to be the first flag, and may not be the last one.
+    let flags = request.flags();
+    let key = &name(key, flags.len() > 1 && flags[0] == b"b")[..];
     for (their_word, our_word) in their_words.iter().zip(&our_words) {
         let value = |word: &'_ [u8], name: &str| word.strip_prefix(name.as_bytes()).map(<[u8]>::to_vec);
         let pair = |name| value(their_word, name).zip(value(our_word, name));
@@ -190,20 +203,19 @@ fn meta_debug(request: &Request, key: &[u8], theirs: &[u8], ours: &[u8], pairs: 
 
 /// `STAT` lines are compared as a set of names, with those that are known to be of one version only left out; names of
 /// classes (`items:3:age`) without their numbers, as each server has classes of its own.
-fn names(request: &Request, theirs: &[u8], ours: &[u8]) -> Option<usize> {
+fn names(request: &Request, theirs: &[u8], ours: &[u8], oracle: Program) -> Option<usize> {
     let end = ours.windows(5).position(|bytes| bytes == b"END\r\n")? + 5;
     let words = request.words();
     let of_classes = matches!(words.get(1), Some(&(b"items" | b"slabs")));
     if of_classes {
-        // There may be none, or none of those that one server had to use.
-        return Some(end);
+        // There may be none, or none of those that one server had to use, or none any more.
+        let whole = ours[..end - 5].split_inclusive(|&byte| byte == b'\n').all(|line| line.starts_with(b"STAT "));
+        return whole.then_some(end);
     }
     let names = |text: &[u8]| -> Vec<String> {
         let lines = String::from_utf8_lossy(text);
         let names = lines.lines().map(|line| line.split(' ').nth(1).unwrap_or(line).to_owned());
-        names
-            .filter(|name| !differences::NAMES.iter().any(|(names, _)| names.split(' ').any(|other| other == name)))
-            .collect()
+        names.filter(|name| !differences::is_of_one(oracle, name)).collect()
     };
     (names(theirs) == names(&ours[..end])).then_some(end)
 }

@@ -1,9 +1,12 @@
-//! What memcached 1.6.18 is known to answer otherwise than 1.6.45, whose rules corecached follows. A row says which
-//! requests it is about, as narrowly as can be, and how to learn from 1.6.18 what 1.6.45 would answer: by asking it
-//! something else, by asking it more, or, where the reply does not depend on what is stored, not at all. So a row
-//! excuses nothing: it says what must come instead. A row that is never of use fails the long run.
+//! Where memcached answers otherwise than corecached, and what must come instead: a table for each version. Against
+//! 1.6.45, whose rules corecached follows, it holds what differs on purpose; against 1.6.18, what 1.6.45 would say.
+//!
+//! A row says which requests it is about, as narrowly as can be, and what the reply has to be: by asking memcached
+//! something else, by asking it more, or, where the reply does not depend on what is stored, not at all. So a row excuses
+//! nothing. A row that is never of use fails the long run.
 
 use super::frame::{self, KEY_MAX, Request, WORDS_MAX};
+use crate::server::Program;
 
 /// Asks memcached something, for a row that needs to know more.
 pub(super) type Ask<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<u8>;
@@ -15,11 +18,11 @@ pub(super) struct Difference {
 }
 
 pub(super) enum Rule {
-    /// 1.6.45 says this; 1.6.18 is not asked.
+    /// This must come; memcached is not asked.
     Says(fn(&Request) -> Option<&'static str>),
-    /// 1.6.18 is asked this instead. What earlier rows have made of the request is what later ones see.
+    /// memcached is asked this instead. What earlier rows have made of the request is what later ones see.
     Ask(fn(&Request, Ask<'_>) -> Option<Request>),
-    /// What 1.6.18 replied is put right.
+    /// What memcached replied is put right.
     Rewrite { applies: fn(&Request) -> bool, rewrite: fn(Vec<u8>) -> Vec<u8> },
     /// The same, given the request as it was asked, too, and before anything else is asked.
     Look { applies: fn(&Request) -> bool, rewrite: fn(&Request, Vec<u8>, Ask<'_>) -> Vec<u8> },
@@ -30,30 +33,112 @@ use Rule::{Ask as AskInstead, Look, Rewrite, Says};
 const ERROR: &str = "ERROR\r\n";
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
 
-/// Names of `stats` and `stats settings` that only one of the two versions has.
+/// Whether a name of `stats` and `stats settings` is only in this version, or only here.
+pub(super) fn is_of_one(oracle: Program, name: &str) -> bool {
+    let mut rows = NAMES.iter().filter(|(_, reason)| oracle == Program::Memcached || *reason != SINCE);
+    rows.any(|(names, _)| names.split(' ').any(|other| other == name))
+}
+
+/// Names of `stats` and `stats settings` that only one of the versions has, or only Debian's.
 pub(super) const NAMES: &[(&str, &str)] = &[
-    ("slab_reassign_evictions_nomem slab_reassign_busy_nomem", "it has another name since"),
-    ("slab_reassign_last_busy_status client_flags_size", "1.6.18 does not have it yet"),
+    ("slab_reassign_evictions_nomem slab_reassign_busy_nomem", SINCE),
+    ("slab_reassign_last_busy_status client_flags_size", SINCE),
     ("ext_item_size ext_item_age ext_low_ttl ext_recache_rate ext_wbuf_size", "Debian's has a disk tier"),
     ("ext_compact_under ext_drop_under ext_max_sleep ext_max_frag ext_drop_unread", "Debian's has a disk tier"),
     ("slab_automove_freeratio", "Debian's has a disk tier"),
     ("ssl_enabled ssl_chain_cert ssl_key ssl_verify_mode ssl_keyformat ssl_ciphers", "Debian's has TLS"),
     ("ssl_ca_cert ssl_wbuf_size ssl_session_cache ssl_kernel_tls ssl_min_version", "Debian's has TLS"),
+    ("proxy_enabled proxy_uring_enabled", "Debian's 1.6.45 has a proxy"),
 ];
 
-/// The table. The first row that says something ends it.
-pub(super) const DIFFERENCES: &[Difference] = &[
+const SINCE: &str = "1.6.18 has another name for it, or does not have it yet";
+
+/// The table of a version. The first row that says something ends it.
+pub(super) fn of(oracle: Program) -> &'static [Difference] {
+    if oracle == Program::Newest { ON_PURPOSE } else { DIFFERENCES }
+}
+
+/// What 1.6.45 answers otherwise than corecached.
+const ON_PURPOSE: &[Difference] = &[
+    LONG_KEY,
+    KEY_NOREPLY,
     Difference {
-        reason: "1.6.18 ends a line at a NUL: another byte stands for it",
+        reason: "1.6.45 executes mg before it complains of its opaque: md does not",
         rule: AskInstead(|request, _| {
-            let line: Vec<u8> =
-                request.line().iter().map(|&byte| if byte == 0 { STANDS_FOR_NUL } else { byte }).collect();
-            (line != request.line()).then(|| Request::of(&line, request.rest()))
+            let long = request.command() == "mg" && request.flag(b'O').is_some_and(|opaque| opaque.len() > OPAQUE_MAX);
+            long.then(|| Request::of(&[b"md", &request.line()[2..]].concat(), b""))
         }),
     },
     Difference {
-        reason: "1.6.18 says ERROR to a line of less than two bytes",
-        rule: Says(|request| (request.line().len() < 2).then_some(BAD_FORMAT)),
+        reason: "where the number gets longer, 1.6.45 gives the number of E to the item that was: it makes one up itself",
+        rule: AskInstead(|request, _| {
+            let is_it = request.command() == "ma" && frame::is_u64(&request.flag(b'E')?[1..]);
+            if is_it { replace_flag(request, b'E', |_| ignored(request)) } else { None }
+        }),
+    },
+    Difference {
+        reason: "1.6.45 takes no offence at words behind the key of a delete; memccapable wants them refused",
+        rule: Says(|request| {
+            let words = request.words();
+            match &words[..] {
+                _ if request.command() != "delete" => None,
+                [_] | [_, _] | [_, _, b"0" | b"noreply"] | [_, _, b"0", b"noreply"] => None,
+                [_, _, _] | [_, _, _, _] if request.noreply() => Some(""),
+                [_, _, _] | [_, _, _, _] => {
+                    Some("CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n")
+                }
+                _ => Some(ERROR),
+            }
+        }),
+    },
+];
+
+const KEY_NOREPLY: Difference = Difference {
+    reason: "memcached takes the key of `delete noreply` for the word, and its client waits: a word more tells it apart",
+    rule: AskInstead(|request, _| {
+        let is_it = request.command() == "delete" && request.words()[1..] == [b"noreply"];
+        is_it.then(|| Request::of(b"delete noreply 0", b""))
+    }),
+};
+
+const LONG_KEY: Difference = Difference {
+    reason: "memcached has fetched and touched what stands before a key that is too long: here, what is refused does nothing, and has no second line",
+    rule: Says(|request| {
+        let keys = match request.command() {
+            "get" | "gets" => 1,
+            "gat" | "gats" if frame::is_i32(request.words().get(1)?) => 2,
+            _ => return None,
+        };
+        let mut words = request.line().split(|&byte| byte == b' ').filter(|word| !word.is_empty()).skip(keys);
+        words.any(|key| key.len() > KEY_MAX).then_some(BAD_FORMAT)
+    }),
+};
+
+/// What 1.6.18 answers otherwise.
+const DIFFERENCES: &[Difference] = &[
+    Difference {
+        reason: "1.6.18 says ERROR to a line of less than three bytes before its newline",
+        rule: Says(|request| (request.bytes.len() < 4).then_some(BAD_FORMAT)),
+    },
+    Difference {
+        reason: "1.6.18 ends a line at a NUL: another byte stands for it, or nothing where it ends a number",
+        rule: AskInstead(|request, _| {
+            if !request.line().contains(&0) {
+                return None;
+            }
+            let mut number = 0;
+            let mut line = Vec::new();
+            for word in request.line().split(|&byte| byte == b' ') {
+                let ends_number = request.is_storage() && (number == 2 || number == 3);
+                let len = word.iter().position(|&byte| byte == 0).filter(|&len| ends_number && len > 0);
+                let kept = &word[..len.unwrap_or(word.len())];
+                line.extend(kept.iter().map(|&byte| if byte == 0 { STANDS_FOR_NUL } else { byte }));
+                line.push(b' ');
+                number += usize::from(!word.is_empty());
+            }
+            line.pop();
+            Some(Request::of(&line, request.rest()))
+        }),
     },
     Difference {
         reason: "1.6.18 takes no offence at spaces before a command on keys",
@@ -179,18 +264,8 @@ pub(super) const DIFFERENCES: &[Difference] = &[
             most.then(|| Request::of(&words[..META_WORDS_MAX - 1].join(&b' '), request.rest()))
         }),
     },
-    Difference {
-        reason: "1.6.18 has fetched and touched what stands before a key that is too long: here, what is refused does nothing",
-        rule: Says(|request| {
-            let keys = match request.command() {
-                "get" | "gets" => 1,
-                "gat" | "gats" => 2,
-                _ => return None,
-            };
-            let mut words = request.line().split(|&byte| byte == b' ').filter(|word| !word.is_empty()).skip(keys);
-            words.any(|key| key.len() > KEY_MAX).then_some(BAD_FORMAT)
-        }),
-    },
+    KEY_NOREPLY,
+    LONG_KEY,
     Difference {
         reason: "1.6.18 takes more for a number in flush_all",
         rule: Says(|request| {
@@ -204,7 +279,11 @@ pub(super) const DIFFERENCES: &[Difference] = &[
     Difference {
         reason: "1.6.18 has no window and no free ratio for the mover of pages",
         rule: Says(|request| {
-            matches!(request.line(), b"slabs automove window 20" | b"slabs automove freeratio 0.1").then_some("OK\r\n")
+            let is_it = matches!(
+                request.words()[..],
+                [b"slabs", b"automove", b"window", b"20", ..] | [b"slabs", b"automove", b"freeratio", b"0.1", ..]
+            );
+            is_it.then_some(if request.noreply() { "" } else { "OK\r\n" })
         }),
     },
     Difference {
@@ -418,6 +497,9 @@ pub(super) const DIFFERENCES: &[Difference] = &[
         },
     },
 ];
+
+/// Bytes that an opaque may have, with its letter.
+pub(super) const OPAQUE_MAX: usize = 32;
 
 /// Words that a meta command may have.
 const META_WORDS_MAX: usize = 20;

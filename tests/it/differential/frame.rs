@@ -143,6 +143,7 @@ fn parses<T: std::str::FromStr>(word: &[u8]) -> bool {
 
 /// A number as C's `strtol` and `strtoul` read it, before they look whether it fits.
 pub(super) fn strto(word: &[u8]) -> Option<i128> {
+    let word = word.split(|&byte| byte == 0).next()?;
     let space = |byte: &u8| matches!(byte, b'\t'..=b'\r');
     let start = word.iter().position(|byte| !space(byte))?;
     let (sign, digits) = match &word[start..] {

@@ -8,10 +8,12 @@
 //! - a `flush_all` now and one later in one conversation: for memcached, the later one undoes the first;
 //! - lines longer than a server waits for, but for lists of keys: whether a newline comes in time is chance.
 //!
-//! And because 1.6.18 cannot be asked: a valid `md … x` (`conversations/meta_delete.txt` has that), and an opaque that is
-//! too long for `mg` and `ma`, which 1.6.18 executes before it complains, and `T` with `ma`: where the number grows,
-//! 1.6.18 gives the time to the item that was.
+//! - an opaque that is too long for `ma`, which memcached executes before it complains;
+//! - `T` with `ma`: where the number gets longer, memcached gives the time to the item that was.
+//!
+//! And of 1.6.18 alone, which cannot be asked: a valid `md … x`, and an opaque that is too long for `mg`, as for `ma`.
 
+use super::compare;
 use super::differences::STANDS_FOR_NUL;
 use super::frame::KEY_MAX;
 use super::minimise;
@@ -68,6 +70,8 @@ fn joined(parts: &[Part]) -> Vec<Part> {
 pub(super) struct Scope {
     /// Commands that compute.
     pub(super) arithmetic: bool,
+    /// What only 1.6.45 can be asked.
+    pub(super) newest: bool,
 }
 
 /// At most so many commands are sent at once.
@@ -247,6 +251,7 @@ impl Generator {
 
     fn meta_get(&mut self) -> Piece {
         let (key, mut flags) = self.meta_key();
+        let name = compare::name(&key, !flags.is_empty());
         for letter in ["v", "v", "t", "f", "c", "s", "k", "h", "l", "q", "u", "x", "I"] {
             let likely = if matches!(letter, "x" | "I") { 1 } else { 22 };
             if self.random.percent(likely) {
@@ -259,15 +264,16 @@ impl Generator {
             }
         }
         if self.random.percent(6) {
-            flags.push(self.with_argument("C", |this| this.cas(&key)));
+            flags.push(self.with_argument("C", |this| this.cas(&name)));
         }
         self.sometimes_explicit(3, &mut flags);
-        self.opaque(31, &mut flags);
+        self.opaque(if self.scope.newest { 40 } else { 31 }, &mut flags);
         self.meta("mg", key, None, flags)
     }
 
     fn meta_set(&mut self) -> Piece {
         let (key, mut flags) = self.meta_key();
+        let name = compare::name(&key, !flags.is_empty());
         let value = Some(self.value()).filter(|value| value != LARGEST).unwrap_or_else(|| b"99".to_vec());
         for letter in ["c", "k", "q", "s", "I", "x"] {
             let likely = match letter {
@@ -292,7 +298,7 @@ impl Generator {
             flags.push(word(format!("M{mode}")));
         }
         if self.random.percent(25) {
-            flags.push(self.with_argument("C", |this| this.cas(&key)));
+            flags.push(self.with_argument("C", |this| this.cas(&name)));
         } else if self.random.percent(15) {
             flags.push(self.with_argument("N", Generator::exptime));
         }
@@ -307,7 +313,8 @@ impl Generator {
 
     fn meta_delete(&mut self) -> Piece {
         let (key, mut flags) = self.meta_key();
-        for letter in ["q", "k", "I", "I", "s", "v"] {
+        let name = compare::name(&key, !flags.is_empty());
+        for letter in ["q", "k", "I", "I", "s", "v", "x"] {
             if self.random.percent(15) {
                 flags.push(word(letter));
             }
@@ -316,7 +323,7 @@ impl Generator {
             flags.push(self.with_argument("T", Generator::exptime));
         }
         if self.random.percent(25) {
-            flags.push(self.with_argument("C", |this| this.cas(&key)));
+            flags.push(self.with_argument("C", |this| this.cas(&name)));
         }
         self.sometimes_explicit(8, &mut flags);
         self.opaque(40, &mut flags);
@@ -325,6 +332,7 @@ impl Generator {
 
     fn meta_arithmetic(&mut self) -> Piece {
         let (key, mut flags) = self.meta_key();
+        let name = compare::name(&key, !flags.is_empty());
         for letter in ["v", "v", "c", "t", "k", "q"] {
             if self.random.percent(22) {
                 flags.push(word(letter));
@@ -344,7 +352,7 @@ impl Generator {
             flags.push(word(format!("M{mode}")));
         }
         if self.random.percent(15) {
-            flags.push(self.with_argument("C", |this| this.cas(&key)));
+            flags.push(self.with_argument("C", |this| this.cas(&name)));
         }
         self.sometimes_explicit(8, &mut flags);
         self.opaque(31, &mut flags);
@@ -425,7 +433,7 @@ impl Generator {
             }
         }
         // A line may not take `x` for `md`: see above.
-        if command == "md" {
+        if command == "md" && !self.scope.newest {
             flags.retain(|flag| !matches!(&flag[0], Part::Bytes(bytes) if bytes[0] == b'x'));
         }
         let mut words = vec![word(command), word(key)];
@@ -614,6 +622,7 @@ impl Generator {
                     // So long a value nobody wants to send.
                     let length = if *length == "2147483645" { "20000" } else { length };
                     words[length_at] = word(length);
+                    numbers_for_all(&mut words);
                 }
                 _ => words[length_at] = word((value.len() + self.random.below(30)).to_string()),
             }
@@ -631,9 +640,7 @@ impl Generator {
         let bytes = words.iter().flatten().map(|part| if let Part::Bytes(bytes) = part { bytes.len() + 1 } else { 0 });
         if bytes.sum::<usize>() < DAMAGED_LINE_MAX && self.random.percent(self.damage / 2) {
             self.damaged = true;
-            // A number of which each server has its own may not become a length, nor a time: that is gigabytes.
-            let is_number = |part: &&mut Part| !matches!(part, Part::Bytes(_));
-            words.iter_mut().flatten().filter(is_number).for_each(|part| *part = Part::Bytes(b"7".to_vec()));
+            numbers_for_all(&mut words);
             let at = self.random.below(words.len());
             match self.random.below(16) {
                 0 | 1 => drop(words.remove(at)),
@@ -667,7 +674,7 @@ impl Generator {
             }
         }
         // Words that were changed may not be a valid `md … x` either.
-        if words.first() == Some(&word("md")) {
+        if words.first() == Some(&word("md")) && !self.scope.newest {
             let is_x = |word: &Vec<Part>| matches!(&word[0], Part::Bytes(bytes) if bytes.first() == Some(&b'x'));
             words.iter_mut().skip(2).filter(|flag| is_x(flag)).for_each(|flag| *flag = word("z"));
         }
@@ -681,6 +688,12 @@ impl Generator {
         parts.push(Part::Bytes(end.to_vec()));
         Piece(parts)
     }
+}
+
+/// A number of which each server has its own may not become a length, nor a time, which would be gigabytes.
+fn numbers_for_all(words: &mut Words) {
+    let parts = words.iter_mut().flatten().filter(|part| !matches!(part, Part::Bytes(_)));
+    parts.for_each(|part| *part = Part::Bytes(b"0".to_vec()));
 }
 
 /// A key of this length, of letters or of any bytes that a key may have; not of those that stand for others here (see

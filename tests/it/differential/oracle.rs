@@ -1,4 +1,4 @@
-//! memcached, asked request by request, and what 1.6.45 would say instead where that is known to differ.
+//! memcached, asked request by request, and what must come instead where it is known to differ.
 
 use std::path::Path;
 use std::time::Duration;
@@ -45,7 +45,7 @@ struct Pending {
 
 /// Whether memcached closes at once, and what it had not sent yet is lost.
 fn must_wait(request: &Request) -> bool {
-    request.line().starts_with(b"GET") || request.line().starts_with(b"POST")
+    memmem::find(request.line(), b"HTTP/").is_some()
 }
 
 /// A shorter number is padded to the length of the longer one unless memcached still has to send the latter.

@@ -18,7 +18,7 @@ use crate::peers;
 use crate::server::{Program, Server};
 
 /// Commands of a test, unless `CORECACHED_COMMANDS` says otherwise.
-const COMMANDS: usize = 20_000;
+const COMMANDS: usize = 40_000;
 
 /// In so many commands, each row of the table of differences is of use.
 const COUNTED: usize = 1_000_000;
@@ -32,20 +32,31 @@ const SECONDS_MIN: i128 = 120;
 
 #[test]
 fn text_and_meta_on_one_worker() {
-    check("1", 1);
+    check(Program::Newest, "1", 1);
 }
 
 #[test]
 fn text_and_meta_on_three_workers() {
-    check("3", 1_000_001);
+    check(Program::Newest, "3", 1_000_001);
 }
 
-fn check(workers: &'static str, seed: u64) {
-    if !peers::has_memcached() {
+#[test]
+fn text_and_meta_on_one_worker_with_1_6_18() {
+    check(Program::Memcached, "1", 2_000_001);
+}
+
+#[test]
+fn text_and_meta_on_three_workers_with_1_6_18() {
+    check(Program::Memcached, "3", 3_000_001);
+}
+
+fn check(oracle: Program, workers: &'static str, seed: u64) {
+    if !peers::has(oracle) {
         return;
     }
-    let report = campaign::run(&format!("{workers} workers"), &TextAndMeta { workers }, seed, COMMANDS);
-    for (difference, &count) in differences::DIFFERENCES.iter().zip(&report.used) {
+    let name = format!("{workers} workers and {oracle:?}");
+    let report = campaign::run(&name, &TextAndMeta { oracle, workers }, seed, COMMANDS);
+    for (difference, &count) in differences::of(oracle).iter().zip(&report.used) {
         if report.requests >= COUNTED {
             eprintln!("{count:8} times: {}", difference.reason);
             assert!(count > 0, "a row of the table that is of no use");
@@ -54,6 +65,7 @@ fn check(workers: &'static str, seed: u64) {
 }
 
 struct TextAndMeta {
+    oracle: Program,
     workers: &'static str,
 }
 
@@ -61,7 +73,17 @@ impl TextAndMeta {
     /// Commands that compute go without the maintainer of memcached's LRU: while that has to move an item, which takes a
     /// moment, memcached puts a shorter number into a new item instead of padding it.
     fn scope(&self, seed: u64) -> Scope {
-        Scope { arithmetic: !seed.is_multiple_of(4) }
+        Scope { arithmetic: !seed.is_multiple_of(4), newest: self.oracle == Program::Newest }
+    }
+
+    /// Whether it has an opaque that is too long, though none was made up, of which memcached complains too late: see
+    /// `generate.rs`.
+    fn cannot_be_asked(&self, request: &Request) -> bool {
+        let is_late = match request.command() {
+            "mg" => self.oracle == Program::Memcached,
+            command => command == "ma",
+        };
+        is_late && request.flag(b'O').is_some_and(|opaque| opaque.len() > differences::OPAQUE_MAX)
     }
 }
 
@@ -75,9 +97,9 @@ impl Protocol for TextAndMeta {
     fn hold(&self, conversation: &Conversation, seed: u64, patience: Duration) -> Result<Report, String> {
         let maintained = if self.scope(seed).arithmetic { &["-o", "no_lru_maintainer"][..] } else { &[] };
         let flags = |workers| [&["-m", "1024", "-t", workers], maintained].concat();
-        let memcached = Server::on_unix_socket(Program::Memcached, &flags("1"));
+        let memcached = Server::on_unix_socket(self.oracle, &flags("1"));
         let mut corecached = Server::on_unix_socket(Program::Corecached, &flags(self.workers));
-        let mut oracle = Oracle::connect(memcached.socket(), patience, differences::DIFFERENCES);
+        let mut oracle = Oracle::connect(memcached.socket(), patience, differences::of(self.oracle));
         let mut ours = Wire::connect(corecached.socket(), patience);
         let mut pairs = CasPairs::default();
         let mut random = Random::new(seed);
@@ -88,7 +110,7 @@ impl Protocol for TextAndMeta {
             let mut our_bytes = resolve(burst, now, |key| pairs.last(key).map(|pair| pair.0));
             let their_bytes = resolve(burst, now, |key| pairs.last(key).map(|pair| pair.1));
             let (requests_of_burst, filler) = split(&their_bytes);
-            if requests_of_burst.iter().any(is_left_to_chance) {
+            if requests_of_burst.iter().any(|request| is_left_to_chance(request) || self.cannot_be_asked(request)) {
                 continue;
             }
             our_bytes.extend_from_slice(&filler);
@@ -101,7 +123,7 @@ impl Protocol for TextAndMeta {
             let (replies, end) = ours.read_until(format!("NF {barrier}\r\n").as_bytes());
             let mut rest = &replies[..];
             for (request, answer) in requests_of_burst.iter().zip(&answers) {
-                match compare::matching(request, &answer.text, rest, &mut pairs) {
+                match compare::matching(request, &answer.text, rest, &mut pairs, self.oracle) {
                     Some(length) => rest = &rest[length..],
                     None => return Err(difference(request, answer, rest, end, &mut corecached)),
                 }
@@ -172,7 +194,9 @@ fn resolve(burst: &[Piece], now: i64, cas_of: impl Fn(&[u8]) -> Option<u64>) -> 
         match part {
             Part::Bytes(text) => bytes.extend_from_slice(text),
             Part::Cas { key, offset } => {
+                // To compare with 0 is not to compare.
                 let cas = cas_of(key).unwrap_or(UNKNOWN).saturating_add_signed(*offset);
+                let cas = if cas == 0 { UNKNOWN } else { cas };
                 bytes.extend_from_slice(cas.to_string().as_bytes());
             }
             Part::Unix(offset) => bytes.extend_from_slice((now + offset).to_string().as_bytes()),

@@ -167,7 +167,7 @@ impl Generator {
     fn new(seed: u64) -> Generator {
         let mut random = Random::new(seed);
         let setting = setting(seed);
-        let text = Text::new(seed, Scope { arithmetic: true });
+        let text = Text::new(seed, Scope { arithmetic: true, newest: false });
         let mut keys = text.keys.clone();
         for _ in 0..random.below(4) {
             let most = *random.one_of(&[8, 40, KEY_MAX]);
