@@ -26,6 +26,7 @@ mod counters;
 mod differential;
 mod dumps;
 mod flags;
+mod libmemcached;
 mod limits;
 mod memccapable;
 mod monitors;
