@@ -5,6 +5,7 @@ use super::{Reply, Shard, binary, echo, key_state, say, tokens};
 use crate::clock::{Clock, NEVER};
 use crate::protocol::{Operation, Verb};
 use crate::store::arena::ItemId;
+use crate::store::gather::{Gathered, Gathering};
 use crate::store::item::{STALE, WON};
 use crate::store::{Absent, OutOfMemory};
 
@@ -316,10 +317,15 @@ fn extend(
 ///
 /// # Errors
 /// What [`refuse`] is for; the value must be swallowed.
-pub fn reserve(shard: &mut Shard, operation: &Operation, input: &[u8]) -> Result<ItemId, OutOfMemory> {
+pub fn reserve(
+    shard: &mut Shard,
+    operation: &Operation,
+    input: &[u8],
+    so_far: Option<Gathering>,
+) -> Result<Gathered, OutOfMemory> {
     let key = operation.key.of(input);
-    match shard.store.allocate(key, operation.client_flags, operation.value.len as usize) {
-        Ok(id) => Ok(id),
+    match shard.store.gather(key, operation.client_flags, operation.value.len as usize, so_far) {
+        Ok(gathered) => Ok(gathered),
         Err(OutOfMemory) => {
             let forget = match operation.verb {
                 Verb::BinarySet => binary::is_set(operation),

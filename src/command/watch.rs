@@ -27,6 +27,7 @@ use crate::protocol::encode::Output;
 use crate::protocol::packet::opcode;
 use crate::protocol::{Operation, Verb};
 use crate::store::arena::ItemId;
+use crate::store::gather::{Gathered, Gathering};
 use crate::store::{Absent, Evicted, OutOfMemory, Store};
 use parking_lot::Mutex;
 use std::fmt::Write as _;
@@ -521,10 +522,11 @@ pub fn reserve(
     shard: &mut Shard,
     operation: &Operation,
     input: &[u8],
-) -> Result<ItemId, OutOfMemory> {
+    so_far: Option<Gathering>,
+) -> Result<Gathered, OutOfMemory> {
     let key = operation.key.of(input);
     let seen = Seen::of(&shard.store, operation.hash, key);
-    let reserved = log.observe(shard, |shard| super::set::reserve(shard, operation, input));
+    let reserved = log.observe(shard, |shard| super::set::reserve(shard, operation, input, so_far));
     if reserved.is_err() {
         tell_refusal(log, fd, shard, operation, key, &seen);
     }

@@ -64,6 +64,7 @@ impl Store {
                 busy |= self.settle(class, steps as usize) > 0;
             }
         }
+        busy |= self.free_remains();
         busy |= self.return_an_empty_page();
         busy |= self.shrink() || self.automove();
         self.move_pages(4 * steps) || busy

@@ -285,6 +285,17 @@ impl Items {
         }
     }
 
+    /// Adds a chunk to a large item, floating, that has fewer than its value needs: behind its last one, which is the head if
+    /// there is no other.
+    pub(super) fn append_body(&self, head: ItemId, last: ItemId, body: ItemId) {
+        let chunk = self.at(body);
+        chunk.write(NEXT, 0_u32);
+        chunk.write(BODY_OWNER, head.bits());
+        chunk.write(KEY_LEN, 0_u8);
+        chunk.write(STATE, BODY);
+        self.set_next_body(last, body);
+    }
+
     /// Makes a body one of the item that begins at `head`.
     pub(super) fn set_head(&self, body: ItemId, head: ItemId) {
         self.at(body).write(BODY_OWNER, head.bits());

@@ -11,6 +11,7 @@
 pub mod arena;
 mod automove;
 pub mod expiry;
+pub mod gather;
 pub mod image;
 mod index;
 pub mod item;
@@ -24,6 +25,7 @@ use crate::clock::{NEVER, Now};
 use crate::hash::KeyHasher;
 use arena::ItemId;
 use automove::Automover;
+use gather::Pace;
 use index::{Index, Place};
 use item::{ACTIVE, FETCHED, Item, Items};
 use lru::{Lru, Segment};
@@ -179,6 +181,10 @@ pub struct Store {
     last_cas: u64,
     /// Items that are being written to sockets: how often, and whether they died meanwhile.
     pins: HashMap<u32, Pin>,
+    /// Large items of which a part is still to be freed.
+    remains: Vec<ItemId>,
+    /// How pages are taken from other classes just now.
+    pace: Pace,
     /// Class whose housekeeping is next.
     housekeeping_next: u8,
     mover: Mover,
@@ -234,6 +240,8 @@ impl Store {
             flush_at: 0,
             last_cas: 0,
             pins: HashMap::new(),
+            remains: Vec::new(),
+            pace: Pace::AtOnce,
             housekeeping_next: 1,
             mover: Mover::default(),
             automover: Automover::new(sizes.len()),
@@ -649,12 +657,11 @@ impl Store {
             pin.dead = true;
             return;
         }
-        let mut body = self.items.first_body(id);
-        while let Some(chunk) = body {
-            body = self.items.next_chunk(chunk);
-            self.free_chunk(chunk);
+        if self.items.first_body(id).is_some() {
+            self.free_large(id);
+        } else {
+            self.free_chunk(id);
         }
-        self.free_chunk(id);
     }
 
     #[inline]
@@ -721,6 +728,7 @@ impl Store {
         for _ in 0..CLOSED_PAGE_TRIES {
             if !self.slabs.take_page(class, &self.budget)
                 && !self.take_empty_page(class)
+                && !(class == self.slabs.large() && self.free_remains())
                 && !self.reclaim(class, RECLAIM_STEPS)
                 && !self.evict(class)
                 && !self.take_from_other_class(class)
@@ -737,7 +745,7 @@ impl Store {
         if chunk.is_some() {
             return chunk;
         }
-        self.class_counters[class.index()].outofmemory += 1;
+        self.class_counters[class.index()].outofmemory += u64::from(self.pace != Pace::Waiting);
         None
     }
 

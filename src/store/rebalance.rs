@@ -15,6 +15,7 @@
 
 use super::Store;
 use super::arena::{ItemId, PageId};
+use super::gather::Pace;
 use super::item::Chunk;
 use super::lru::Segment;
 use super::slab::ClassId;
@@ -157,14 +158,18 @@ impl Store {
     }
 
     /// Takes a page for a class that has neither a free chunk nor anything to evict: on credit, which housekeeping pays back
-    /// in small steps; or, where there is none, at once from another class, and what it held is lost. That takes up to 2 ms
-    /// for a page of the smallest chunks (`benches/pauses.rs`).
+    /// in small steps; or, where there is none, from another class, and what it held is lost: for a value that can wait in
+    /// steps ([`Store::gather`]), for others at once, which takes up to 2 ms for a page of the smallest chunks
+    /// (`benches/pauses.rs`).
     pub(super) fn take_from_other_class(&mut self, class: ClassId) -> bool {
         if !self.options.reassign || !self.options.evict {
             return false;
         }
         if self.slabs.borrow_page(class, &self.budget) {
             return true;
+        }
+        if self.pace != Pace::AtOnce {
+            return self.hasten_page(class);
         }
         self.stop_moving();
         let page = self
@@ -189,7 +194,7 @@ impl Store {
 
     /// Classes with items, but one, the one whose tail has idled longest first, and of equals the one with most pages. Those
     /// with a single page come last: it may be the one that the class was just given.
-    fn by_age(&self, not: Option<ClassId>) -> Vec<(u32, ClassId)> {
+    pub(super) fn by_age(&self, not: Option<ClassId>) -> Vec<(u32, ClassId)> {
         let classes = self.slabs.ids().filter(|&class| Some(class) != not);
         let mut ages: Vec<(u32, ClassId)> =
             classes.filter_map(|class| self.tail_of(class).map(|id| (self.idle_seconds(id), class))).collect();

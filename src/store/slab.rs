@@ -556,6 +556,11 @@ impl Slabs {
         self.shard
     }
 
+    /// Whether a class has a free chunk to hand out.
+    pub(super) fn has_room(&self, class: ClassId) -> bool {
+        !self.classes[class.index()].with_room.is_empty()
+    }
+
     /// Whether a class has a free chunk outside a page.
     pub(super) fn has_other_room(&self, class: ClassId, page: PageId) -> bool {
         self.classes[class.index()].with_room.iter().any(|&other| other != page)

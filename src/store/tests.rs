@@ -5,6 +5,7 @@ use super::rebalance::Reassigned;
 use super::*;
 use std::collections::HashMap as Model;
 
+mod gather;
 mod pages;
 
 pub(super) fn store(pages: u32, options: StoreOptions) -> Store {

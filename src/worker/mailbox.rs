@@ -27,6 +27,7 @@ use crate::config::BindingProtocol;
 use crate::net::stream::Stream;
 use crate::protocol::{Operation, Span};
 use crate::store::arena::ItemId;
+use crate::store::gather::Gathering;
 use crossbeam::utils::CachePadded;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub enum Task {
     Execute(Operation),
     /// Make room for a value that is received in place. The reply is the item's id, 4 bytes, or 4 zeros and an error.
     Reserve(Operation),
+    /// Go on with that: what `Reserve` becomes when there is not enough room yet. Without a reply it is to be put again.
+    Gather(Box<(Operation, Gathering)>),
     /// Execute a storage command whose value was received.
     Commit(Operation, ItemId),
     /// Give up an item that was reserved.

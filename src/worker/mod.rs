@@ -272,7 +272,7 @@ impl<'a> Worker<'a> {
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let idle = self.queue.is_empty() && self.handshakes.is_empty() && !self.gates_ready;
+        let idle = self.queue.is_empty() && self.handshakes.is_empty() && !self.gates_ready && !self.serve.is_busy();
         let asleep = idle && self.exchange().falls_asleep(self.number());
         let timeout = match (asleep, self.stopping, self.housekeeping_left) {
             (false, ..) => Duration::ZERO,

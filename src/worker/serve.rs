@@ -17,6 +17,7 @@ use crate::protocol::{Limits, Operation, Span, Step, Verb};
 use crate::protocol::{binary, login};
 use crate::store::OutOfMemory;
 use crate::store::arena::ItemId;
+use crate::store::gather::{Gathered, Gathering};
 use crate::store::item::{Cursor, Items};
 use std::sync::Arc;
 
@@ -230,6 +231,8 @@ pub struct Serve<'a> {
     /// Batches of this worker that are done.
     done: Vec<Box<Batch>>,
     spare: Vec<Box<Batch>>,
+    /// Room for a long value is to be asked for once more: there is something to do in the next turn.
+    waits_for_room: bool,
     /// What there is to tell to those who watch; none while nobody does.
     log: Option<Box<Log<'a>>>,
     /// `-vv`: requests are printed.
@@ -275,6 +278,7 @@ impl<'a> Serve<'a> {
             hints: vec![None; limits.group_len],
             done: Vec::new(),
             spare: Vec::new(),
+            waits_for_room: false,
             log: None,
             traces: false,
         }
@@ -620,6 +624,7 @@ impl<'a> Serve<'a> {
 
     /// Sends batches on their way, at the end of a turn: runs them here if their shard is free.
     pub fn flush(&mut self) {
+        self.waits_for_room = false;
         for shard in 0..self.sides.len() {
             if self.sides[shard].open.is_none() || self.sides[shard].posted {
                 continue;
@@ -639,6 +644,11 @@ impl<'a> Serve<'a> {
             }
         }
         self.give_back();
+    }
+
+    /// Whether it has something to do although nothing comes in.
+    pub fn is_busy(&self) -> bool {
+        self.waits_for_room
     }
 
     /// One of its batches has come back by mail.
@@ -684,38 +694,58 @@ impl<'a> Serve<'a> {
         let mut keep = Batch::new(0, 0);
         let kept = keep.adopt(&operation, input);
         let mut receiving = Box::new(Receiving { operation: kept, bytes: keep.bytes, shard, place: None });
+        let mut gathering = None;
         if self.lease(shard).is_some()
             && let Some(lease) = &mut self.sides[shard].lease
         {
             let reserved = match &mut self.log {
-                None => set::reserve(lease, &operation, input),
-                Some(log) => watch::reserve(log, talk.fd, lease, &operation, input),
+                None => set::reserve(lease, &operation, input, None),
+                Some(log) => watch::reserve(log, talk.fd, lease, &operation, input, None),
             };
             match reserved {
-                Ok(id) => {
+                Ok(Gathered::Ready(id)) => {
                     receiving.place = Some((id, lease.store.items().value_cursor(id)));
                     talk.state = State::Receiving(receiving);
+                    return;
                 }
                 Err(OutOfMemory) => {
                     set::refuse(&operation, talk.pending.sink(output));
                     talk.parser.swallow_value(operation.value.len);
+                    return;
                 }
+                Ok(Gathered::Later(so_far)) => gathering = Some(so_far),
             }
-            return;
         }
-        let origin = Origin { token: talk.token, generation: talk.generation, slot: talk.pending.gap(), fd: talk.fd };
-        let batch = self.open(shard);
-        let operation = batch.adopt(&operation, input);
-        batch.tasks.push((Task::Reserve(operation), Some(origin)));
+        let slot = talk.pending.gap();
+        self.ask_for_room(talk, slot, &receiving, gathering);
         talk.state = State::Reserving(receiving);
+    }
+
+    /// Asks for room for a long value, or for more of it, in the next batch.
+    fn ask_for_room(&mut self, talk: &Talk, slot: usize, receiving: &Receiving, gathering: Option<Gathering>) {
+        let origin = Origin { token: talk.token, generation: talk.generation, slot, fd: talk.fd };
+        let batch = self.open(receiving.shard);
+        let operation = batch.adopt(&receiving.operation, &receiving.bytes);
+        let task = match gathering {
+            None => Task::Reserve(operation),
+            Some(gathering) => Task::Gather(Box::new((operation, gathering))),
+        };
+        batch.tasks.push((task, Some(origin)));
     }
 
     /// Hands a reply from a batch to its connection.
     pub fn deliver(&mut self, talk: &mut Talk, task: &Task, slot: usize, reply: &Reply, from: usize, to: usize) {
-        let Task::Reserve(_) = task else {
+        let (Task::Reserve(_) | Task::Gather(_)) = task else {
             talk.pending.fill(slot, reply, from, to);
             return;
         };
+        if let (Task::Gather(gather), State::Reserving(receiving)) = (task, &talk.state)
+            && from == to
+        {
+            self.ask_for_room(talk, slot, receiving, Some(gather.1));
+            self.waits_for_room = true;
+            return;
+        }
         let State::Reserving(mut receiving) = std::mem::replace(&mut talk.state, State::Parsing) else {
             unreachable!("a reply to a reservation comes to the connection that asked for it");
         };
@@ -735,9 +765,12 @@ impl<'a> Serve<'a> {
 
     /// A reply comes for a connection that has gone: what it holds is let go of.
     pub fn bury(&mut self, shard: usize, task: &Task, reply: &Reply, from: usize, to: usize) {
-        if let Task::Reserve(_) = task
-            && let Some(id) = reserved(&reply.out.bytes()[from..to])
-        {
+        let reserved = match task {
+            Task::Gather(gather) if from == to => gather.1.item(),
+            Task::Reserve(_) | Task::Gather(_) => reserved(&reply.out.bytes()[from..to]),
+            _ => None,
+        };
+        if let Some(id) = reserved {
             self.chore(shard, Task::Abandon(id));
         }
         for &pinned in reply.pinned.iter().filter(|pinned| pinned.at > from && pinned.at <= to) {
@@ -857,9 +890,9 @@ fn run_tasks<const WATCHED: bool>(
                     Task::Commit(operation, id) => {
                         watch::commit(log, fd, shard, operation, bytes, *id, clock, reply);
                     }
-                    Task::Reserve(operation) => {
-                        put_reserved(watch::reserve(log, fd, shard, operation, bytes), operation, reply);
-                    }
+                    Task::Reserve(_) | Task::Gather(_) => reserve(task, reply, |operation, so_far| {
+                        watch::reserve(log, fd, shard, operation, bytes, so_far)
+                    }),
                     task => log.observe(shard, |shard| run_task(shard, task, bytes, exchange, clock, reply)),
                 }
             } else {
@@ -875,7 +908,9 @@ fn run_task(shard: &mut Shard, task: &mut Task, bytes: &[u8], exchange: &Exchang
     match task {
         Task::Execute(operation) => command::execute(shard, operation, None, bytes, clock, reply),
         Task::Commit(operation, id) => set::commit(shard, operation, bytes, *id, clock, reply),
-        Task::Reserve(operation) => put_reserved(set::reserve(shard, operation, bytes), operation, reply),
+        Task::Reserve(_) | Task::Gather(_) => {
+            reserve(task, reply, |operation, so_far| set::reserve(shard, operation, bytes, so_far));
+        }
         Task::Abandon(id) => shard.store.abandon(*id),
         Task::Unpin(id) => shard.store.unpin(*id),
         Task::Walk(walk) => {
@@ -887,13 +922,23 @@ fn run_task(shard: &mut Shard, task: &mut Task, bytes: &[u8], exchange: &Exchang
     }
 }
 
-/// What [`reserved`] reads.
-fn put_reserved(reserved: Result<ItemId, OutOfMemory>, operation: &Operation, reply: &mut Reply) {
-    match reserved {
-        Ok(id) => reply.out.put(&id.bits().to_le_bytes()),
+/// Makes room for a value, or some of it; what [`reserved`] reads is the reply once that is done.
+fn reserve(
+    task: &mut Task,
+    reply: &mut Reply,
+    reserve: impl FnOnce(&Operation, Option<Gathering>) -> Result<Gathered, OutOfMemory>,
+) {
+    let (operation, so_far) = match task {
+        Task::Reserve(operation) => (*operation, None),
+        Task::Gather(gather) => (gather.0, Some(gather.1)),
+        _ => unreachable!("there is nothing to reserve for others"),
+    };
+    match reserve(&operation, so_far) {
+        Ok(Gathered::Ready(id)) => reply.out.put(&id.bits().to_le_bytes()),
+        Ok(Gathered::Later(so_far)) => *task = Task::Gather(Box::new((operation, so_far))),
         Err(OutOfMemory) => {
             reply.out.put(&[0; 4]);
-            set::refuse(operation, reply);
+            set::refuse(&operation, reply);
         }
     }
 }

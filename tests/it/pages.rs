@@ -121,3 +121,40 @@ fn the_limit_is_lowered_and_raised_under_load() {
     assert_eq!(held, 96);
     assert_eq!(count(&mut client, number + 40_000, 1000, 1000), 1000);
 }
+
+#[test]
+fn a_long_value_finds_room_among_small_ones_while_others_are_served() {
+    for workers in ["1", "3"] {
+        let server = Server::corecached(&["-m", "64", "-t", workers, "-I", "30m"]);
+        let mut others = server.client();
+        fill(&mut others, 0, 600_000, 100);
+        assert!(others.stat("evictions") > 0, "it is full");
+        let value = vec![b'x'; 12 << 20];
+        for number in 0..3 {
+            let mut client = server.client();
+            client.send(format!("set long{number} 0 0 {}\r\n", value.len()));
+            // It takes until a dozen pages have been emptied; others do not wait for it.
+            fill(&mut others, 600_000 + number, 1, 100);
+            client.send(&value);
+            client.send("\r\n");
+            client.expect("STORED\r\n");
+            client.send(format!("get long{number}\r\n"));
+            client.expect(format!("VALUE long{number} 0 {}\r\n", value.len()));
+            client.expect(&value);
+            client.expect("\r\nEND\r\n");
+        }
+        // Who hangs up leaves nothing behind.
+        for _ in 0..20 {
+            let mut client = server.client();
+            client.send(format!("set gone 0 0 {}\r\n", 28 << 20));
+        }
+        let class = pages(&mut others).last().expect("the class of long values").0;
+        others.send("flush_all\r\n");
+        others.expect("OK\r\n");
+        let used = format!("STAT {class}:used_chunks ");
+        wait_until("all is free", || {
+            let lines = others.ask_list("stats slabs");
+            lines.iter().find_map(|line| line.strip_prefix(&used)).is_none_or(|count| count == "0")
+        });
+    }
+}

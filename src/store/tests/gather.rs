@@ -1,0 +1,224 @@
+//! Long values: their room comes and goes in steps, and nothing of it is lost.
+
+use super::*;
+use crate::store::gather::{Gathered, Gathering};
+
+/// Chunks, or items, that one step may concern: it looks at so many chunks of a page that is emptied.
+const STEP_MAX: u64 = 1200;
+const STEPS_MAX: usize = 10_000;
+
+fn full_of_small_items(pages: u32, options: StoreOptions) -> Store {
+    let mut store = store(pages, StoreOptions { automove: 0, ..options });
+    for number in 0..u64::from(pages) * 20_000 {
+        store.set(format!("small{number}").as_bytes(), &[1; 20], NEVER).expect("evicts");
+    }
+    assert!(evicted(&store) > 0, "it is full");
+    store
+}
+
+fn evicted(store: &Store) -> u64 {
+    store.snapshot().classes.iter().map(|class| class.counters.evicted).sum()
+}
+
+fn chunks_in_use(store: &Store) -> u64 {
+    store.slabs.usage(store.slabs.large()).used_chunks
+}
+
+fn long_value(len: usize, seed: u64) -> Vec<u8> {
+    let mut value = vec![0; len];
+    for (at, part) in value.chunks_mut(1000).enumerate() {
+        part.fill((at as u64 * 3 + seed * 7) as u8);
+    }
+    value
+}
+
+impl Store {
+    /// Room for a value, with something done between the steps.
+    fn gather_all(
+        &mut self,
+        key: &[u8],
+        len: usize,
+        mut between: impl FnMut(&mut Store, usize),
+    ) -> Result<ItemId, OutOfMemory> {
+        let mut so_far = None;
+        for step in 0..STEPS_MAX {
+            match self.gather(key, 0, len, so_far)? {
+                Gathered::Ready(id) => return Ok(id),
+                Gathered::Later(gathering) => so_far = Some(gathering),
+            }
+            between(self, step);
+        }
+        panic!("after {STEPS_MAX} steps there is still no room");
+    }
+
+    fn store_long(&mut self, key: &[u8], id: ItemId, value: &[u8]) {
+        self.items.fill(self.items.value_cursor(id), value);
+        self.link(id, self.hasher.hash(key), NEVER);
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "hundreds of thousands of items")]
+fn a_long_value_makes_room_in_steps() {
+    let mut store = full_of_small_items(16, StoreOptions::default());
+    let (mut before, mut steps) = (evicted(&store), 0);
+    let value = long_value(9 << 20, 1);
+    let id = store.gather_all(b"long", value.len(), |store, step| {
+        let gone = evicted(store) - before;
+        assert!(gone <= STEP_MAX, "{gone} items went in step {step}");
+        // Others are served meanwhile.
+        store.set(format!("other{step}").as_bytes(), &[2; 20], NEVER).expect("evicts");
+        (before, steps) = (evicted(store), step);
+    });
+    assert!(steps > 100);
+    store.validate();
+    store.store_long(b"long", id.expect("room"), &value);
+    assert!(store.get(b"long") == Some(value));
+    assert!(store.get(format!("other{steps}").as_bytes()).is_some());
+    store.validate();
+    let outofmemory: u64 = store.snapshot().classes.iter().map(|class| class.counters.outofmemory).sum();
+    assert_eq!(outofmemory, 0);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "hundreds of thousands of items")]
+fn what_was_gathered_is_freed_when_it_is_given_up() {
+    let mut store = full_of_small_items(8, StoreOptions::default());
+    let mut so_far: Option<Gathering> = None;
+    while so_far.and_then(|gathering| gathering.item()).is_none() || chunks_in_use(&store) < 130 {
+        match store.gather(b"long", 0, 6 << 20, so_far).expect("room is on its way") {
+            Gathered::Ready(_) => panic!("130 chunks are not enough"),
+            Gathered::Later(gathering) => so_far = Some(gathering),
+        }
+    }
+    store.validate();
+    store.abandon(so_far.and_then(|gathering| gathering.item()).expect("it has begun"));
+    (0..10).for_each(|_| {
+        store.free_remains();
+    });
+    assert_eq!(chunks_in_use(&store), 0);
+    store.validate();
+}
+
+#[test]
+fn a_value_that_is_waited_for_too_long_is_refused() {
+    let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
+    // All that there is is being received or sent: no page can go.
+    let pinned: Vec<ItemId> = (0..40)
+        .map_while(|number| {
+            let id = store.set(format!("k{number}").as_bytes(), &[1; 60_000], NEVER).ok()?;
+            store.pin(id);
+            Some(id)
+        })
+        .collect();
+    let mut so_far = None;
+    let mut seconds = 0;
+    let refused = loop {
+        match store.gather(b"long", 0, 2 << 20, so_far) {
+            Ok(Gathered::Ready(_)) => panic!("there is no room"),
+            Ok(Gathered::Later(gathering)) => so_far = Some(gathering),
+            Err(OutOfMemory) => break seconds,
+        }
+        seconds += 1;
+        store.set_now(Now(store.now + 1));
+    };
+    assert!((10..60).contains(&refused), "after {refused} seconds");
+    assert_eq!(chunks_in_use(&store), 0);
+    pinned.into_iter().for_each(|id| store.unpin(id));
+    assert!(store.gather_all(b"long", 2 << 20, |store, _| store.set_now(Now(store.now + 1))).is_ok());
+    store.validate();
+}
+
+#[test]
+fn a_long_item_is_freed_in_steps() {
+    let mut store = store(12, StoreOptions { evict: false, ..StoreOptions::default() });
+    let value = long_value(10 << 20, 2);
+    for round in 0..3 {
+        let id = store.gather_all(b"long", value.len(), |_, _| ()).expect("room");
+        store.store_long(b"long", id, &value);
+        let held = chunks_in_use(&store);
+        let entry = store.find(store.hasher.hash(b"long"), b"long").expect("it was stored");
+        store.remove(entry);
+        assert!((1..200).contains(&(held - chunks_in_use(&store))));
+        store.validate();
+        // The next one finds the room, whether housekeeping has come by or not.
+        if round == 1 {
+            (0..store.housekeeping_round()).for_each(|_| {
+                store.housekeep(64, true);
+            });
+            assert_eq!(chunks_in_use(&store), 0);
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "hundreds of megabytes are copied")]
+fn long_values_agree_with_a_hash_map() {
+    for seed in 1..4 {
+        let mut store = store(24, StoreOptions { automove: 0, ..StoreOptions::default() });
+        let mut random = Random(seed);
+        let mut model: Model<u64, (usize, u64)> = Model::new();
+        let mut uploads: Vec<(u64, usize, Option<Gathering>)> = Vec::new();
+        let mut now = 2;
+        for step in 0..2000 {
+            let key = random.below(12);
+            let name = |key: u64| format!("long{key}").into_bytes();
+            match random.below(10) {
+                0 if uploads.len() < 3 => uploads.push((key, (100_000 + random.below(5 << 20)) as usize, None)),
+                0..5 if !uploads.is_empty() => {
+                    let at = random.below(uploads.len() as u64) as usize;
+                    let (key, len, so_far) = uploads[at];
+                    match store.gather(&name(key), 0, len, so_far) {
+                        Ok(Gathered::Later(gathering)) => uploads[at].2 = Some(gathering),
+                        Ok(Gathered::Ready(id)) => {
+                            store.store_long(&name(key), id, &long_value(len, step));
+                            model.insert(key, (len, step));
+                            uploads.swap_remove(at);
+                        }
+                        Err(OutOfMemory) => drop(uploads.swap_remove(at)),
+                    }
+                }
+                5 => {
+                    if let Some(value) = store.get(&name(key)) {
+                        let &(len, version) = model.get(&key).expect("it was stored");
+                        assert!(value == long_value(len, version), "seed {seed} step {step}");
+                    }
+                }
+                6 => {
+                    if let Ok(entry) = store.find(store.hasher.hash(&name(key)), &name(key)) {
+                        store.remove(entry);
+                    }
+                    model.remove(&key);
+                }
+                7 if !uploads.is_empty() && random.below(4) == 0 => {
+                    let (_, _, so_far) = uploads.swap_remove(random.below(uploads.len() as u64) as usize);
+                    if let Some(id) = so_far.and_then(|gathering| gathering.item()) {
+                        store.abandon(id);
+                    }
+                }
+                8 => {
+                    now += u32::from(random.below(10) == 0);
+                    store.set_now(Now(now));
+                    store.reassign(None, ClassId(random.below(10) as u8));
+                    store.housekeep(64, true);
+                }
+                _ => {
+                    for _ in 0..50 {
+                        let key = format!("small{}", random.below(100_000));
+                        store.set(key.as_bytes(), &value_of(4, 1), NEVER).expect("a class keeps a page");
+                    }
+                }
+            }
+            if step % 100 == 0 {
+                store.validate();
+            }
+        }
+        for (_, _, so_far) in uploads {
+            if let Some(id) = so_far.and_then(|gathering| gathering.item()) {
+                store.abandon(id);
+            }
+        }
+        while store.free_remains() {}
+        store.validate();
+    }
+}
