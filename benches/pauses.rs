@@ -21,6 +21,7 @@ use corecached::command::walk::{Classes, Walk, WalkKind, WalkLimits};
 use corecached::command::{Reply, Shard};
 use corecached::hash::KeyHasher;
 use corecached::store::arena::Arena;
+use corecached::store::gather::Gathered;
 use corecached::store::item::Items;
 use corecached::store::rebalance::Reassigned;
 use corecached::store::slab::{Budget, ClassId};
@@ -33,6 +34,8 @@ const RUNS: usize = 3;
 const VALUE_LEN: usize = 32;
 /// Items of such a key and value on a page.
 const ITEMS_PER_PAGE: u64 = 11_915;
+/// Bytes of a long value (`-I`): more than there is credit for.
+const LONG: usize = 32_000_000;
 /// `Config::housekeeping_items_per_turn`'s default.
 const HOUSEKEEPING: u32 = 64;
 /// `Config::memory_credit_percent`'s.
@@ -151,17 +154,27 @@ impl Bench {
         }
         let stored = self.next - first;
         self.turns("turns after that", 2000, VALUE_LEN);
-        self.begin("set of 1 MB, its class has no page");
-        let first = self.next;
-        for _ in 0..4 {
-            self.set(1_000_000, NEVER);
+        verdict.expect(stored > 5, || format!("{stored} classes were tried"));
+        for (len, set, delete) in [
+            (1_000_000, "set of 1 MB, a step", "delete of 1 MB, and turns after that"),
+            (LONG, "set of 32 MB, a step", "delete of 32 MB, and turns after that"),
+        ] {
+            self.begin(set);
+            let long = self.next;
+            self.set_long(len, verdict);
+            if len == LONG {
+                self.begin("set, its class has no page, and there is no credit left");
+                for value_len in [20_000, 40_000] {
+                    self.set(value_len, NEVER);
+                }
+            }
+            self.begin(delete);
+            self.delete(long);
+            for _ in 0..200 {
+                self.housekeep();
+            }
         }
         self.turns("turns after that", 2000, VALUE_LEN);
-        verdict.expect(stored > 5, || format!("{stored} classes were tried"));
-        self.begin("delete of 1 MB");
-        for number in first..first + 4 {
-            self.delete(number);
-        }
 
         self.begin("slabs reassign: a turn of the mover");
         for _ in 0..16 {
@@ -264,6 +277,23 @@ impl Bench {
             let old = shard.store.seek(None, hash, key).ok();
             assert!(shard.store.put(hash, key, 0, deadline, value, old).is_ok(), "it evicts");
         });
+    }
+
+    /// A value that is received in place: room is asked for in steps.
+    fn set_long(&mut self, value_len: usize, verdict: &mut Verdict) {
+        let number = self.next;
+        self.next += 1;
+        let hash = self.name(number);
+        let mut so_far = None;
+        let id = loop {
+            let gathered = self.step(|bench| bench.shard.store.gather(&bench.key, 0, value_len, so_far));
+            match gathered {
+                Ok(Gathered::Ready(id)) => break id,
+                Ok(Gathered::Later(gathering)) => so_far = Some(gathering),
+                Err(error) => return verdict.expect(false, || format!("{value_len} bytes: {error:?}")),
+            }
+        };
+        self.shard.store.link(id, hash, NEVER);
     }
 
     fn get(&mut self, number: u64) {

@@ -726,13 +726,13 @@ impl Store {
     #[inline(never)]
     fn make_room(&mut self, class: ClassId) -> Option<ItemId> {
         for _ in 0..CLOSED_PAGE_TRIES {
-            if !self.slabs.take_page(class, &self.budget)
-                && !self.take_empty_page(class)
-                && !(class == self.slabs.large() && self.free_remains())
-                && !self.reclaim(class, RECLAIM_STEPS)
-                && !self.evict(class)
-                && !self.take_from_other_class(class)
-            {
+            let freed = self.slabs.take_page(class, &self.budget)
+                || self.take_empty_page(class)
+                || class == self.slabs.large() && self.free_remains()
+                || self.reclaim(class, RECLAIM_STEPS)
+                || self.evict(class)
+                || self.take_from_other_class(class);
+            if !freed {
                 break;
             }
             let chunk = self.slabs.allocate(class, &self.items);
