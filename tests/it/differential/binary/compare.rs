@@ -90,3 +90,29 @@ fn statistics(request: &Request, theirs: &[u8], ours: &[u8]) -> Option<usize> {
     };
     (heads_agree && agree).then_some(end)
 }
+
+/// Whether a reply of the classic or the meta protocol is the same but for the CAS of this key: the last word of `VALUE`,
+/// or what stands behind a `c`.
+pub(super) fn lines_match(key: &[u8], theirs: &[u8], ours: &[u8], pairs: &mut CasPairs) -> bool {
+    let split = |reply: &[u8]| {
+        let end = reply.iter().position(|&byte| byte == b'\n').unwrap_or(reply.len());
+        let words: Vec<Vec<u8>> = reply[..end].split(|byte| b" \r".contains(byte)).map(<[u8]>::to_vec).collect();
+        (words, reply[end..].to_vec())
+    };
+    let ((their_words, their_rest), (our_words, our_rest)) = (split(theirs), split(ours));
+    let number = |word: &[u8]| str::from_utf8(word).ok()?.parse::<u64>().ok();
+    let is_value = their_words[0] == b"VALUE";
+    let mut words = their_words.iter().zip(&our_words).enumerate();
+    let same_words = words.all(|(index, (theirs, ours))| {
+        let cas = |word: &[u8]| match index {
+            4 if is_value => number(word),
+            1.. if !is_value => number(word.strip_prefix(b"c")?),
+            _ => None,
+        };
+        match (cas(theirs), cas(ours)) {
+            (Some(theirs), Some(ours)) => pairs.agree(key, ours, theirs),
+            _ => theirs == ours,
+        }
+    });
+    their_words.len() == our_words.len() && same_words && their_rest == our_rest
+}

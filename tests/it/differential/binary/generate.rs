@@ -1,11 +1,15 @@
 //! Conversations in the binary protocol, made up from a seed: every command in its usual forms, quiet runs that a noop
 //! ends, and every part of a packet damaged in turn.
 //!
+//! In some conversations, others speak the classic and the meta protocol meanwhile, about the same keys.
+//!
 //! What is not asked, because no two servers, or no two moments, answer it alike, is what `../generate.rs` says; here
 //! besides:
 //! - a flush now without CAS values: what was stored in the same second is spared then, or not;
-//! - numbers of 2^63 and more, unless there is no `-` in any value;
-//! - `detail dump` where packets are damaged: memcached counts what is to be stored before all of it has come.
+//! - a `-` in a key or a value: of numbers of 2^63 and more, memcached looks for one as far as there is no NUL, and in
+//!   what was there before, too;
+//! - `detail dump` where packets are damaged: memcached counts what is to be stored before all of it has come;
+//! - anything damaged in other protocols than this one: that is for `../generate.rs`.
 
 use super::super::generate::{Generator as Text, Scope};
 use super::super::minimise;
@@ -23,6 +27,8 @@ pub(super) enum Piece {
     Packet(Vec<Field>),
     /// The client has nothing more to say on this connection.
     End,
+    /// A request of the classic or the meta protocol on another connection, about this key. It stands among its like.
+    Line { key: Vec<u8>, fields: Vec<Field> },
 }
 
 /// Bytes, or what is only known when they are sent.
@@ -33,6 +39,10 @@ pub(super) enum Field {
     Cas {
         key: Vec<u8>,
         offset: i64,
+    },
+    /// The same in digits.
+    CasDigits {
+        key: Vec<u8>,
     },
     /// A Unix time, so many seconds from now.
     Unix(i64),
@@ -101,6 +111,22 @@ const UNKNOWN: &[u8] = &[0x1b, 0x1b, 0x1f, 0x25, 0x30, 0x31, 0x3d, 0x40, 0x47, 0
 /// No server has come so far.
 const NO_CAS: u64 = 4_000_000_000_000_000_000;
 
+/// Packets for datagrams, all sound: none that is larger than one, none that ends a connection, no statistics, whose
+/// lengths differ from server to server, and no flush, whose reply may come behind that to the next datagram.
+pub(super) fn datagrams(seed: u64, count: usize) -> Vec<Piece> {
+    let mut generator = Generator::new(seed);
+    generator.damage = 0;
+    let mut packets = Vec::new();
+    while packets.len() < count {
+        let packet = generator.sound_packet();
+        let is_fit = packet.value.len() <= 1000 && !matches!(packet.opcode, 0x07 | 0x08 | 0x10 | 0x17 | 0x18 | 0x1b);
+        if is_fit && !UNKNOWN.contains(&packet.opcode) {
+            packets.push(generator.piece(packet));
+        }
+    }
+    packets
+}
+
 /// A conversation of `commands` packets.
 pub(super) fn conversation(seed: u64, commands: usize) -> Conversation {
     let mut generator = Generator::new(seed);
@@ -150,6 +176,8 @@ struct Generator {
     damaged: bool,
     /// Whether there are numbers of more than 63 bits.
     wide: bool,
+    /// Whether others speak other protocols meanwhile.
+    mixed: bool,
     flushes: bool,
     item_size_max: usize,
     cas_len: usize,
@@ -169,25 +197,30 @@ impl Generator {
         let setting = setting(seed);
         let text = Text::new(seed, Scope { arithmetic: true, newest: false });
         let mut keys = text.keys.clone();
-        for _ in 0..random.below(4) {
+        let mixed = !setting.flags.contains(&"binary") && random.percent(30);
+        for _ in 0..if mixed { 0 } else { random.below(4) } {
             let most = *random.one_of(&[8, 40, KEY_MAX]);
             let length = 1 + random.below(most);
             keys.push(random.bytes(length));
         }
         let damage = *random.one_of(&[0, 0, 1, 5, 20, 60]);
         let wide = damage == 0 && random.percent(50);
-        if wide {
-            keys.iter_mut().flatten().filter(|byte| **byte == b'-').for_each(|byte| *byte = b'_');
+        keys.iter_mut().flatten().filter(|byte| **byte == b'-').for_each(|byte| *byte = b'_');
+        if mixed {
+            keys.iter_mut().flatten().filter(|byte| b"\0\r".contains(byte)).for_each(|byte| *byte = b'_');
         }
         let quiet = *random.one_of(&[10, 30, 80]);
         let flushes = setting.cas && random.percent(50);
         let item_size_max = setting.item_size_max();
         let cas_len = if setting.cas { 8 } else { 0 };
-        Generator { random, text, keys, damage, quiet, damaged: false, wide, flushes, item_size_max, cas_len }
+        Generator { random, text, keys, damage, quiet, damaged: false, wide, mixed, flushes, item_size_max, cas_len }
     }
 
     fn burst(&mut self) -> Vec<Piece> {
         self.damaged = false;
+        if self.mixed && self.random.percent(40) {
+            return (0..1 + self.random.below(8)).map(|_| self.line()).collect();
+        }
         let most = *self.random.mostly(60, 1, &[10, BURST_MAX, 1]);
         let count = 1 + self.random.below(most);
         let mut pieces = Vec::new();
@@ -461,6 +494,45 @@ impl Generator {
         Piece::Packet(fields)
     }
 
+    /// A sound request in words.
+    fn line(&mut self) -> Piece {
+        let key = self.random.one_of(&self.keys).clone();
+        let value = self.value(key.len(), 0);
+        let value = if value.len() > 1000 { b"short".to_vec() } else { value };
+        let flags = self.client_flags();
+        let time = *self.random.one_of(&["0", "0", "0", "1000", "100000", "-1"]);
+        let number = *self.random.one_of(&[1, 10, 99, 100_000]);
+        let len = value.len();
+        let mode = *self.random.one_of(&["S", "E", "R", "A", "P"]);
+        // What stands before the key, behind it, and whether CAS and a value follow.
+        let (command, rest, cas, has_value) = match self.random.below(20) {
+            0..3 => ("set", format!("{flags} {time} {len}"), "", true),
+            3 => ("add", format!("{flags} {time} {len}"), "", true),
+            4 => (*self.random.one_of(&["append", "prepend", "replace"]), format!("{flags} {time} {len}"), "", true),
+            5 => ("cas", format!("{flags} {time} {len}"), " ", true),
+            6..10 => ("gets", String::new(), "", false),
+            10 => ("incr", number.to_string(), "", false),
+            11 => ("decr", number.to_string(), "", false),
+            12 => ("touch", time.to_owned(), "", false),
+            13 => ("delete", String::new(), "", false),
+            14 => ("mg", "v f c s".to_owned(), "", false),
+            15 => ("mg", format!("v c f T{time}"), "", false),
+            16 => ("ms", format!("{len} c T{time} F{flags} M{mode}"), "", true),
+            17 => ("ms", format!("{len} c F{flags}"), " C", true),
+            18 => ("ma", format!("v c D{number} M{}", if flags == 0 { "I" } else { "D" }), "", false),
+            _ => ("md", (if flags == 0 { "I T1000" } else { "" }).to_owned(), " C", false),
+        };
+        let mut fields = vec![bytes([command.as_bytes(), b" ", &key, b" ", rest.as_bytes()].concat())];
+        if !cas.is_empty() {
+            fields.extend([bytes(cas), Field::CasDigits { key: key.clone() }]);
+        }
+        fields.push(bytes("\r\n"));
+        if has_value {
+            fields.push(bytes([&value, &b"\r\n"[..]].concat()));
+        }
+        Piece::Line { key, fields }
+    }
+
     /// One of the keys, or one that nobody has.
     fn key(&mut self) -> Vec<u8> {
         if self.random.percent(8) { b"nothing".to_vec() } else { self.random.one_of(&self.keys).clone() }
@@ -511,9 +583,7 @@ impl Generator {
             return vec![b'0' + self.random.below(10) as u8; length];
         }
         let mut value = self.text.value();
-        if self.wide {
-            value.iter_mut().filter(|byte| **byte == b'-').for_each(|byte| *byte = b'_');
-        }
+        value.iter_mut().filter(|byte| **byte == b'-').for_each(|byte| *byte = b'_');
         value
     }
 }
@@ -523,6 +593,7 @@ impl Field {
         match self {
             Field::Bytes(bytes) => bytes.len(),
             Field::Cas { .. } => 8,
+            Field::CasDigits { key } => unreachable!("a packet has no digits of {key:?}"),
             Field::Unix(_) => 4,
         }
     }
@@ -531,12 +602,16 @@ impl Field {
 impl Piece {
     /// As a person reads it.
     pub(super) fn shown(&self) -> String {
-        let Piece::Packet(fields) = self else { return "(no more)".to_owned() };
-        let mut text = Request { bytes: resolve(fields, 0, |_| None), is_cut: false }.shown();
+        let (fields, mut text) = match self {
+            Piece::End => return "(no more)".to_owned(),
+            Piece::Packet(fields) => (fields, Request { bytes: resolve(fields, 0, |_| None), is_cut: false }.shown()),
+            Piece::Line { fields, .. } => (fields, shown(&resolve(fields, 0, |_| None))),
+        };
         for field in fields {
             match field {
                 Field::Bytes(_) => {}
                 Field::Cas { key, offset } => text += &format!(" (with the CAS of {} {offset:+})", shown(key)),
+                Field::CasDigits { key } => text += &format!(" (with the CAS of {})", shown(key)),
                 Field::Unix(offset) => text += &format!(" (with now {offset:+})"),
             }
         }
@@ -555,6 +630,7 @@ pub(super) fn resolve(fields: &[Field], now: i64, cas_of: impl Fn(&[u8]) -> Opti
                 // To compare with 0 is not to compare.
                 bytes.extend_from_slice(&if cas == 0 { NO_CAS } else { cas }.to_be_bytes());
             }
+            Field::CasDigits { key } => bytes.extend_from_slice(cas_of(key).unwrap_or(NO_CAS).to_string().as_bytes()),
             Field::Unix(offset) => bytes.extend_from_slice(&((now + offset) as u32).to_be_bytes()),
         }
     }

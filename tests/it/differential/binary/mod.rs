@@ -4,6 +4,7 @@
 //! is known which reply belongs to which.
 
 mod compare;
+mod datagrams;
 mod differences;
 mod frame;
 mod generate;
@@ -99,6 +100,8 @@ struct Talk {
     corecached: Server,
     oracle: Oracle,
     ours: Wire,
+    /// For those who speak other protocols: to memcached and to corecached.
+    others: Option<(Wire, Wire)>,
     pairs: CasPairs,
     random: Random,
     patience: Duration,
@@ -119,6 +122,7 @@ impl Talk {
         let mut talk = Talk {
             oracle: Oracle::connect(binary.oracle, setting, memcached.socket(), patience),
             ours: Wire::connect(corecached.socket(), patience),
+            others: None,
             memcached,
             corecached,
             pairs: CasPairs::default(),
@@ -139,6 +143,10 @@ impl Talk {
 
     /// Holds a burst: the number of its requests, or the first disagreement.
     fn burst(&mut self, burst: &[Piece]) -> Result<usize, String> {
+        if let Some(Piece::Line { .. }) = burst.first() {
+            burst.iter().try_for_each(|piece| self.line(piece))?;
+            return Ok(burst.len());
+        }
         let mut our_bytes = resolve(burst, self.now, |key| self.pairs.last(key).map(|pair| pair.0));
         let their_bytes = resolve(burst, self.now, |key| self.pairs.last(key).map(|pair| pair.1));
         let (requests, filler) = split(&their_bytes, matches!(burst.last(), Some(Piece::End)));
@@ -175,6 +183,33 @@ impl Talk {
             self.settle_protocol();
         }
         Ok(requests.len())
+    }
+}
+
+impl Talk {
+    /// Holds a request of another protocol.
+    fn line(&mut self, piece: &Piece) -> Result<(), String> {
+        let Piece::Line { key, fields } = piece else { unreachable!("lines stand among their like") };
+        let connect = |server: &Server| Wire::connect(server.socket(), self.patience);
+        let (memcached, corecached) =
+            self.others.get_or_insert_with(|| (connect(&self.memcached), connect(&self.corecached)));
+        let ask = |wire: &mut Wire, cas: Option<u64>| {
+            let mut bytes = generate::resolve(fields, self.now, |_| cas);
+            bytes.extend_from_slice(b"mn\r\n");
+            wire.send(bytes);
+            wire.read_until(b"MN\r\n")
+        };
+        let last = self.pairs.last(key);
+        let theirs = ask(memcached, last.map(|pair| pair.1));
+        let ours = ask(corecached, last.map(|pair| pair.0));
+        let agree = theirs.1 == End::Complete
+            && ours.1 == End::Complete
+            && compare::lines_match(key, &theirs.0, &ours.0, &mut self.pairs);
+        let disagreement = || {
+            let (theirs, ours) = ((shown(&theirs.0), theirs.1), (shown(&ours.0), ours.1));
+            format!("  asked     {}\n  expected  {theirs:?}\n  got       {ours:?}\n", piece.shown())
+        };
+        if agree { Ok(()) } else { Err(disagreement()) }
     }
 }
 
@@ -217,7 +252,7 @@ fn resolve(burst: &[Piece], now: i64, cas_of: impl Fn(&[u8]) -> Option<u64>) -> 
     for piece in burst {
         match piece {
             Piece::Packet(fields) => bytes.extend(generate::resolve(fields, now, &cas_of)),
-            Piece::End => {}
+            Piece::End | Piece::Line { .. } => {}
         }
     }
     bytes
