@@ -995,11 +995,11 @@ fn addresses(config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)
     for entry in interfaces.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty()) {
         let (address, rules) = prefixes::read(entry, config)?;
         let listen = interface(address, port)?;
-        // Another port is chosen for each that asks for any.
-        let is_same =
-            |(other, others): &(Listen, ListenRules)| *other == listen && (*others == rules || other.port() != Some(0));
-        if !listens.iter().any(is_same) {
-            listens.push((listen, rules));
+        // The same with other rules, under TLS and not, cannot be bound twice, which is what will be said of it; unless
+        // each asks for any port.
+        let entry = (listen, rules);
+        if !listens.contains(&entry) {
+            listens.push(entry);
         }
     }
     if listens.is_empty() {

@@ -348,9 +348,11 @@ fn prefixes_of_an_address() {
             ("-l proto[auto]:a", vec![(None, None)]),
             ("-l tag[abc]:a,tag_12345678_:b", vec![(None, tag("abc")), (None, tag("12345678"))]),
             ("-l proto[ascii]:tag[x]:[::1]:5", vec![(Some(Ascii), tag("x"))]),
-            // At two ports that are chosen for them; but only one can have a port that is given.
+            // At two ports that are chosen for them; only one can have a port that is given, which is said when they are
+            // bound, as in memcached.
             ("-p -1 -l proto[ascii]:a,proto[binary]:a", vec![(Some(Ascii), None), (Some(Binary), None)]),
-            ("-p 5 -l proto[ascii]:a,proto[binary]:a", vec![(Some(Ascii), None)]),
+            ("-p 5 -l proto[ascii]:a,proto[binary]:a", vec![(Some(Ascii), None), (Some(Binary), None)]),
+            ("-p 5 -l proto[ascii]:a -l proto[ascii]:a,proto[ascii]:a:5", vec![(Some(Ascii), None)]),
         ],
     );
     let host = |host: &str, port| Listen::Host { host: host.into(), port };

@@ -375,6 +375,19 @@ fn what_is_done_under_tls_is_told_as_without() {
     drop(server);
 }
 
+#[test]
+fn a_port_is_under_tls_or_not() {
+    let pki = Pki::new();
+    let words = format!("ssl_chain_cert={},ssl_key={}", pki.text("server.pem"), pki.text("server.key"));
+    let port = free_ports(1)[0].to_string();
+    // Which of the two was meant, nobody knows; memcached cannot bind it twice either.
+    for listen in ["127.0.0.1,notls:127.0.0.1", "notls:127.0.0.1,btls:127.0.0.1"] {
+        let (status, printed) = corecached_run(&["-u", "root", "-p", &port, "-l", listen, "-Z", "-o", &words]);
+        assert_eq!(status.code(), Some(71), "{listen}: {printed}");
+        assert!(printed.contains("failed to listen on") && printed.contains("in use"), "{listen}: {printed}");
+    }
+}
+
 /// Ports that nobody listens on, as far as can be known.
 fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
