@@ -168,17 +168,17 @@ impl TlsStream {
     /// Takes the handshake as far as it goes with what is there; true: it is done. What came behind it can be read.
     ///
     /// # Errors
-    /// Those of the socket; `InvalidData` for what is no handshake to our terms, `UnexpectedEof` if it is broken off,
-    /// `ConnectionAborted` if it was never begun.
+    /// `InvalidData` for what is no handshake to our terms, `UnexpectedEof` if it is broken off, or what the socket says of
+    /// that; `ConnectionAborted` if it was never begun.
     pub fn handshake(&mut self) -> io::Result<bool> {
         while self.is_handshaking() {
-            if self.fill(&mut Target::new(&mut []))? == Received::Nothing {
-                return match (self.ended, self.has_begun) {
-                    (false, _) => Ok(false),
-                    (true, true) => Err(ErrorKind::UnexpectedEof.into()),
-                    (true, false) => Err(ErrorKind::ConnectionAborted.into()),
-                };
-            }
+            match self.fill(&mut Target::new(&mut [])) {
+                Ok(Received::Nothing) if !self.ended => return Ok(false),
+                Ok(Received::Nothing) if self.has_begun => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(Received::Nothing) => return Err(ErrorKind::ConnectionAborted.into()),
+                Err(_) if !self.has_begun => return Err(ErrorKind::ConnectionAborted.into()),
+                result => result?,
+            };
         }
         Ok(true)
     }

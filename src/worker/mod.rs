@@ -566,9 +566,13 @@ impl<'a> Worker<'a> {
     fn count_failure(&mut self, token: usize, error: &io::Error) {
         let counters = self.counters();
         let Stream::Tls(stream) = &self.connections[token].stream else { return };
-        if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) {
-            let counter =
-                if stream.is_handshaking() { &counters.ssl_handshake_errors } else { &counters.ssl_proto_errors };
+        let (fails, counter) = if stream.is_handshaking() {
+            (error.kind() != ErrorKind::ConnectionAborted, &counters.ssl_handshake_errors)
+        } else {
+            let fails = matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof);
+            (fails, &counters.ssl_proto_errors)
+        };
+        if fails {
             counter.add(1);
             if let Some(log) = self.serve.log() {
                 log.connection_tls_error(stream.socket().as_raw_fd(), error);
