@@ -1,16 +1,17 @@
-//! Programs that stand between memcached and its clients: nginx with its memcached module, and nutcracker (twemproxy)
-//! in front of three servers.
+//! Programs that stand between memcached and its clients: nginx with its memcached module, nutcracker (twemproxy) in front
+//! of three servers, and HAProxy in front of two.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::client::Client;
 use crate::clients::{PYMEMCACHE, run_script};
 use crate::peers;
-use crate::server::{Program, Server, new_folder};
+use crate::server::{Address, Program, Server, new_folder};
 
 /// How long a proxy may take to accept its first client, or to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,10 +39,8 @@ impl Proxy {
         let path = folder.to_str().expect("a temporary folder has a plain name");
         fs::write(&file, configuration(path, port)).expect("a file in a folder of ours");
         let printed = fs::File::create(folder.join("printed")).expect("a file in a folder of ours");
-        let child = Command::new(program)
+        let child = peers::command(program)
             .args(arguments(path, port))
-            .arg("-c")
-            .arg(&file)
             .stdin(Stdio::null())
             .stdout(printed.try_clone().expect("a second handle"))
             .stderr(printed)
@@ -97,7 +96,10 @@ fn nutcracker(program: Program) {
     let list: Vec<String> = servers.iter().enumerate().map(named).collect();
     // It insists on a port for monitoring: the same one, of another address of the loopback.
     let arguments = |folder: &str, port: u16| {
-        format!("-a 127.0.0.2 -s {port} -o {folder}/printed -p {folder}/pid").split(' ').map(str::to_owned).collect()
+        format!("-a 127.0.0.2 -s {port} -o {folder}/printed -p {folder}/pid -c {folder}/configuration")
+            .split(' ')
+            .map(str::to_owned)
+            .collect()
     };
     let proxy = Proxy::start(&path, arguments, |_, port| {
         format!(
@@ -108,6 +110,61 @@ fn nutcracker(program: Program) {
         )
     });
     run_script(&PYMEMCACHE, "nutcracker_pool.py", &[proxy.port], servers, &[]);
+}
+
+#[test]
+fn haproxy_checks_and_goes_over_to_the_other_server() {
+    haproxy(Program::Corecached);
+}
+
+#[test]
+fn haproxy_checks_memcached_and_goes_over_to_the_other_server() {
+    if peers::has_memcached() {
+        haproxy(Program::Memcached);
+    }
+}
+
+/// HAProxy asks each server for its version all the time, and sends clients to the first that answers.
+fn haproxy(program: Program) {
+    let Some(path) = peers::program("haproxy") else { return };
+    let servers: Vec<Server> = (0..2).map(|_| Server::on_tcp(program, &["-t", "2"])).collect();
+    let [first, second] = [servers[0].tcp(), servers[1].tcp()];
+    let proxy = Proxy::start(&path, with_configuration("-f"), |_, port| {
+        format!(
+            "defaults\n  mode tcp\n  timeout connect 10s\n  timeout client 20s\n  timeout server 20s\n\
+             listen cache\n  bind 127.0.0.1:{port}\n  option tcp-check\n  tcp-check connect\n  \
+             tcp-check send version\\r\\n\n  tcp-check expect rstring ^VERSION\\ 1\\.6\\.[0-9]+\\r\\n$\n  \
+             default-server check inter 50ms fall 1 rise 1 on-marked-down shutdown-sessions\n  \
+             server first {first}\n  server second {second} backup\n"
+        )
+    });
+    let through = || Client::connect(&Address::Tcp(proxy.address()));
+    let mut client = through();
+    assert_eq!(client.ask("set key 0 0 5\r\nfirst"), "STORED");
+    let mut behind = servers[0].client();
+    assert_eq!(behind.ask("get key"), "VALUE key 0 5");
+    // One check after another, and none of them is an error to the server.
+    let deadline = Instant::now() + PATIENCE;
+    let before = servers[1].client().stat("total_connections");
+    while servers[1].client().stat("total_connections") < before + 20 {
+        assert!(Instant::now() < deadline, "it does not check the server that waits");
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    assert_eq!(client.ask("get key"), "VALUE key 0 5");
+
+    // The first goes: the other one takes over.
+    let mut servers = servers;
+    drop(servers.remove(0));
+    loop {
+        let mut client = through();
+        let sent = client.try_send(b"set key 0 0 6\r\nsecond\r\n");
+        if sent.is_ok() && client.line().is_ok_and(|line| line == b"STORED\r\n") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it does not go over: {}", proxy.printed());
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    assert_eq!(servers[0].client().ask("get key"), "VALUE key 0 6");
 }
 
 #[test]
@@ -126,7 +183,8 @@ fn nginx_serves_pages_from_memcached() {
 fn nginx(program: Program) {
     let Some(path) = peers::program("nginx") else { return };
     let server = Server::on_tcp(program, &["-t", "2"]);
-    let proxy = Proxy::start(&path, |_, _| Vec::new(), |folder, port| nginx_configuration(folder, port, server.tcp()));
+    let proxy =
+        Proxy::start(&path, with_configuration("-c"), |folder, port| nginx_configuration(folder, port, server.tcp()));
 
     let mut cache = server.client();
     let mut put = |key: &str, flags: u32, value: &[u8]| {
@@ -169,6 +227,12 @@ fn nginx(program: Program) {
     let mut cache = server.client();
     assert!(cache.stat("get_hits") >= 450 && cache.stat("get_misses") >= 400);
     assert!(cache.stat("total_connections") < 200, "nginx does not keep its connections");
+}
+
+/// The arguments of a program that is told its file of configuration by `flag`.
+fn with_configuration(flag: &str) -> impl Fn(&str, u16) -> Vec<String> {
+    let flag = flag.to_owned();
+    move |folder, _| vec![flag.clone(), format!("{folder}/configuration")]
 }
 
 fn nginx_configuration(folder: &str, port: u16, cache: SocketAddr) -> String {
