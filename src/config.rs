@@ -351,13 +351,6 @@ impl Listen {
             Listen::Unix { .. } => Ok(Vec::new()),
         }
     }
-
-    fn port(&self) -> Option<u16> {
-        match self {
-            Listen::Loopback { port } | Listen::Any { port } | Listen::Host { port, .. } => Some(*port),
-            Listen::Unix { .. } => None,
-        }
-    }
 }
 
 /// As an operator would write it: `127.0.0.1:11211`, `[::1]:11211`, `*:11211`, `/run/memcached.sock`.
