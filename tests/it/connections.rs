@@ -183,8 +183,8 @@ fn the_backlog_is_what_is_asked_for() {
         text.split_whitespace().nth(2)?.parse::<u32>().ok()
     };
     for (flags, wanted) in [(&["-b", "7"][..], 7), (&["-b", "100"][..], 100)] {
-        for program in [Program::Corecached, Program::Memcached] {
-            if program == Program::Memcached && !peers::has_memcached() {
+        for program in [Program::Corecached, Program::Memcached, Program::Newest] {
+            if !peers::has(program) {
                 continue;
             }
             match backlog(&Server::on_tcp(program, flags)) {
@@ -234,8 +234,10 @@ fn connections_are_described_as_memcached_does() {
     assert_eq!(ours, describe(Program::Corecached, "3"));
     assert_eq!(ours.iter().filter(|line| *line == "listen_addr tcp:127.0.0.1:SERVER").count(), 2, "{ours:#?}");
     assert!(ours.contains(&"addr tcp:127.0.0.1:PEER".to_owned()), "{ours:#?}");
-    if peers::has_memcached() {
-        assert_eq!(ours, describe(Program::Memcached, "1"));
+    for memcached in [Program::Memcached, Program::Newest] {
+        if peers::has(memcached) {
+            assert_eq!(ours, describe(memcached, "1"));
+        }
     }
 }
 

@@ -83,8 +83,10 @@ fn nutcracker_spreads_keys_over_three_servers() {
 
 #[test]
 fn nutcracker_spreads_keys_over_three_memcached() {
-    if peers::has_memcached() {
-        nutcracker(Program::Memcached);
+    for memcached in [Program::Memcached, Program::Newest] {
+        if peers::has(memcached) {
+            nutcracker(memcached);
+        }
     }
 }
 
@@ -174,8 +176,10 @@ fn nginx_serves_pages_from_it() {
 
 #[test]
 fn nginx_serves_pages_from_memcached() {
-    if peers::has_memcached() {
-        nginx(Program::Memcached);
+    for memcached in [Program::Memcached, Program::Newest] {
+        if peers::has(memcached) {
+            nginx(memcached);
+        }
     }
 }
 

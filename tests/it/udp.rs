@@ -121,9 +121,10 @@ const CONVERSATION: &[(&str, &[&str])] = &[
 #[test]
 fn a_conversation_in_datagrams() {
     let mut asked = vec![(Program::Corecached, "1"), (Program::Corecached, "3")];
-    if peers::has_memcached() {
-        asked.push((Program::Memcached, "1"));
-        asked.push((Program::Memcached, "3"));
+    for memcached in [Program::Memcached, Program::Newest] {
+        if peers::has(memcached) {
+            asked.extend([(memcached, "1"), (memcached, "3")]);
+        }
     }
     for (program, workers) in asked {
         let server = Server::on_tcp(program, &[FLAGS, &["-t", workers]].concat());
@@ -185,8 +186,10 @@ fn packets_in_datagrams() {
     };
     let ours = ask(Program::Corecached, "1");
     assert_eq!(ours, ask(Program::Corecached, "3"));
-    if peers::has_memcached() {
-        assert_eq!(ours, ask(Program::Memcached, "1"));
+    for memcached in [Program::Memcached, Program::Newest] {
+        if peers::has(memcached) {
+            assert_eq!(ours, ask(memcached, "1"));
+        }
     }
     // A stranger's limit, and no words for who expects packets: see below for the rest of it.
     let server = Server::corecached_tcp(&[FLAGS, &["-t", "1"]].concat());
@@ -285,8 +288,8 @@ fn long_requests_are_taken_as_long_as_they_are_one_datagram() {
 
 #[test]
 fn what_is_no_request_is_not_answered() {
-    for program in [Program::Corecached, Program::Memcached] {
-        if program == Program::Memcached && !peers::has_memcached() {
+    for program in [Program::Corecached, Program::Memcached, Program::Newest] {
+        if !peers::has(program) {
             continue;
         }
         let server = Server::on_tcp(program, &[FLAGS, &["-t", "1"]].concat());
@@ -510,8 +513,10 @@ fn sockets_are_counted_and_described_as_memcached_does() {
     let ours = describe(Program::Corecached);
     assert_eq!(ours.0, [3, 4]);
     assert_eq!(ours.2, ["UDP UDP", "UDP UDP", "addr udp:127.0.0.1:PORT", "addr udp:127.0.0.1:PORT"]);
-    if peers::has_memcached() {
-        assert_eq!(ours, describe(Program::Memcached));
+    for memcached in [Program::Memcached, Program::Newest] {
+        if peers::has(memcached) {
+            assert_eq!(ours, describe(memcached));
+        }
     }
 }
 
