@@ -127,6 +127,11 @@ impl Parser {
         self.state == State::Line
     }
 
+    /// Whether there is an operation to come without further input: the end of a list of keys that is there whole.
+    pub fn owes_end(&self) -> bool {
+        self.state == State::End
+    }
+
     /// The usual commands, told by their first bytes; [`Parser::command`] takes the others.
     #[inline]
     fn line(&mut self, input: &mut [u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step {

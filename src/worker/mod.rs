@@ -509,7 +509,7 @@ impl<'a> Worker<'a> {
         if connection.readable {
             filled += self.fill(token)?;
         }
-        if filled == 0 && !self.connections[token].talk.has_received() {
+        if filled == 0 && !self.connections[token].talk.owes() {
             let connection = &mut self.connections[token];
             connection.closing |= connection.ended;
             return Ok(());

@@ -183,10 +183,14 @@ impl Talk {
         }
     }
 
-    /// Whether a long value is there whole, so that there is something to do without further input: in the binary
-    /// protocol nothing comes behind it.
-    pub fn has_received(&self) -> bool {
-        matches!(&self.state, State::Receiving(receiving) if receiving.place.is_some_and(|(_, cursor)| cursor.left() == 0))
+    /// Whether there is something to do without further input: a long value is there whole, behind which nothing comes in
+    /// the binary protocol; or all keys of a `get` were taken by groups that were full, and what is left of it is its end.
+    pub fn owes(&self) -> bool {
+        match &self.state {
+            State::Receiving(receiving) => receiving.place.is_some_and(|(_, cursor)| cursor.left() == 0),
+            State::Parsing => matches!(&self.parser, Parser::Text(parser) if parser.owes_end()),
+            State::Reserving(_) | State::Asking | State::Dumping | State::Watching(_) => false,
+        }
     }
 
     /// `count` bytes of the value went to [`Talk::room`].

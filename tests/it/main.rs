@@ -28,6 +28,7 @@ mod dumps;
 mod flags;
 mod libmemcached;
 mod limits;
+mod long_gets;
 mod memccapable;
 mod monitors;
 mod mtop;
