@@ -70,6 +70,17 @@ const ON_PURPOSE: &[Difference] = &[
         }),
     },
     Difference {
+        reason: "1.6.45 looks at the size of a value before it complains of the opaque: a short value stands for it",
+        rule: AskInstead(|request, _| {
+            let long = request.command() == "ms" && request.flag(b'O').is_some_and(|opaque| opaque.len() > OPAQUE_MAX);
+            (long && request.rest().len() > VALUE_LARGE).then(|| {
+                let mut words = request.words();
+                words[2] = b"1";
+                Request::of(&words.join(&b' '), b"x\r\n")
+            })
+        }),
+    },
+    Difference {
         reason: "where the number gets longer, 1.6.45 gives the number of E to the item that was: it makes one up itself",
         rule: AskInstead(|request, _| {
             let is_it = request.command() == "ma" && frame::is_u64(&request.flag(b'E')?[1..]);
@@ -138,6 +149,15 @@ const DIFFERENCES: &[Difference] = &[
             }
             line.pop();
             Some(Request::of(&line, request.rest()))
+        }),
+    },
+    Difference {
+        reason: "1.6.18 knows a browser by its first word, not by its last one",
+        rule: AskInstead(|request, _| {
+            // What is left of it behind a value that takes some of it along.
+            let words = request.words();
+            let is_rest = matches!(words[..], [b"ET" | b"T" | b"/", .., last] if last.starts_with(b"HTTP/"));
+            is_rest.then(|| Request::of(b"GET / HTTP/1.1", b""))
         }),
     },
     Difference {
@@ -497,6 +517,9 @@ const DIFFERENCES: &[Difference] = &[
         },
     },
 ];
+
+/// Fewer bytes than what is too large for the cache has.
+const VALUE_LARGE: usize = 1_000_000;
 
 /// Bytes that an opaque may have, with its letter.
 pub(super) const OPAQUE_MAX: usize = 32;

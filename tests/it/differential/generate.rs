@@ -258,10 +258,13 @@ impl Generator {
                 flags.push(word(letter));
             }
         }
-        for letter in ["T", "N", "R"] {
+        for letter in ["T", "N"] {
             if self.random.percent(8) {
                 flags.push(self.with_argument(letter, Generator::exptime));
             }
+        }
+        if self.random.percent(8) {
+            flags.push(self.with_argument("R", Generator::recache));
         }
         if self.random.percent(6) {
             flags.push(self.with_argument("C", |this| this.cas(&name)));
@@ -307,6 +310,10 @@ impl Generator {
             flags.retain(|flag| *flag != word("s"));
         }
         self.sometimes_explicit(8, &mut flags);
+        // Which of two complaints comes first.
+        if value.len() > 1_000_000 && self.random.percent(20) {
+            flags.push(word(format!("O{}", "o".repeat(39))));
+        }
         self.opaque(40, &mut flags);
         self.meta("ms", key, Some(value), flags)
     }
@@ -523,6 +530,12 @@ impl Generator {
             }
             _ => word(*self.random.one_of(&times)),
         }
+    }
+
+    /// A time that is safely longer or shorter than what any item has left.
+    fn recache(&mut self) -> Vec<Part> {
+        let times = ["0", "300", "3000", "50000", "2000000", "-1", "x", "1x", "+300", "99999999999"];
+        word(*self.random.mostly(90, 6, &times))
     }
 
     fn number(&mut self) -> String {
