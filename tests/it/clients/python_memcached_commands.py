@@ -10,8 +10,8 @@ addresses = [f"127.0.0.1:{port}" for port in sys.argv[1:]]
 assert len(addresses) == 3
 
 
-def connect(servers, **options):
-    return memcache.Client(servers, socket_timeout=10, dead_retry=0, **options)
+def connect(servers):
+    return memcache.Client(servers, socket_timeout=10, dead_retry=0, cache_cas=True)
 
 
 # What it returns: 0 where it failed, also where that is what the server says; 1 or True.
@@ -65,7 +65,6 @@ def commands(client):
     many = {f"{i}": i for i in range(300)}
     assert client.set_multi(many, time=100, key_prefix="many-") == []
     assert client.get_multi([*many, "nothing"], key_prefix="many-") == many
-    assert client.get_multi([(0, "many-0"), (1, "many-1")]) == {"many-0": 0, "many-1": 1}
     assert client.delete_multi(many, key_prefix="many-")
     assert client.get_multi(many, key_prefix="many-") == {}
 
@@ -87,10 +86,6 @@ def statistics(client, servers):
         assert int(stats["pid"]) > 0 and int(stats["curr_items"]) > 0, stats
         assert stats["version"].startswith("1.6."), stats
     assert all(stats["maxconns"] == "1024" for _, stats in client.get_stats("settings"))
-    assert len(client.get_slabs()) == servers
-    for _, slabs in client.get_slabs():
-        assert all(int(fields["number"]) > 0 for fields in slabs.values()), slabs
-    assert len(client.get_slab_stats()) == servers
 
 
 for servers in (addresses[:1], addresses):
@@ -102,7 +97,7 @@ for servers in (addresses[:1], addresses):
     client.disconnect_all()
 
 # cas with the ids of gets of a client whose values are compared.
-one, two = connect(addresses, cache_cas=True), connect(addresses, cache_cas=True)
+one, two = connect(addresses), connect(addresses)
 one.set("shared", 0)
 for i in range(100):
     for client in (one, two):
