@@ -217,6 +217,9 @@ pub struct Config {
     pub inline_value_max: usize,
     /// Replies waiting in one connection, in bytes, beyond which it is not read from. Default 1 MiB.
     pub output_high_water_bytes: usize,
+    /// Bytes of one list of keys that are taken in nevertheless, so that a client may send all of it before it reads.
+    /// Default 4 MiB; memcached takes any number.
+    pub list_backlog_max: usize,
     /// Requests that are parsed ahead, hashed and prefetched together. Default 64.
     pub group_len: usize,
     /// Bytes of operations, and of replies, in one batch to another worker. Default 256 KiB.
@@ -518,6 +521,7 @@ impl Config {
             read_buffer_bytes: 64 << 10,
             inline_value_max: 8 << 10,
             output_high_water_bytes: 1 << 20,
+            list_backlog_max: 4 << 20,
             group_len: 64,
             mailbox_batch_bytes: 256 << 10,
             poll_events_len: 1024,

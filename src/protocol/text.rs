@@ -279,6 +279,11 @@ impl Parser {
         }
     }
 
+    /// Whether keys of a list were handed out, and more are to come.
+    pub fn is_in_list(&self) -> bool {
+        matches!(self.state, State::Keys { .. })
+    }
+
     /// Goes on with [`State::Skip`] and [`State::Swallow`].
     fn discard(&mut self, input: &[u8], at: &mut usize) {
         let rest = input.get(*at..).unwrap_or_default();

@@ -476,7 +476,7 @@ impl<'a> Worker<'a> {
         if !connection.outbox.is_empty() {
             send(connection, &self.options.items, &mut self.serve, counters)?;
             if !connection.outbox.is_empty() {
-                return Ok(());
+                return self.take_in_list(token);
             }
             connection.outbox.shrink();
         }
@@ -503,11 +503,14 @@ impl<'a> Worker<'a> {
         if !connection.talk.is_idle() {
             connection.active = self.now;
         }
-        let kept = connection.input.len();
-        self.buffer[..kept].copy_from_slice(&connection.input);
+        let kept = connection.input.len().min(self.buffer.len());
+        if kept > 0 {
+            self.buffer[..kept].copy_from_slice(&connection.input[..kept]);
+            connection.input.drain(..kept);
+        }
         let mut filled = kept;
-        if connection.readable {
-            filled += self.fill(token)?;
+        if connection.readable && connection.input.is_empty() {
+            filled += self.fill(token, kept)?;
         }
         if filled == 0 && !self.connections[token].talk.owes() {
             let connection = &mut self.connections[token];
@@ -580,12 +583,30 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// One read: into the item of a long value that is coming in, and into the buffer behind what is there.
-    fn fill(&mut self, token: usize) -> io::Result<usize> {
+    /// Takes in more of a list of keys while replies to its beginning are not taken: many a client sends all of its list
+    /// before it reads, and memcached replies to none of it before its end.
+    fn take_in_list(&mut self, token: usize) -> io::Result<()> {
+        let most = self.config().list_backlog_max;
+        let connection = &self.connections[token];
+        let in_list = matches!(connection.talk.parser(), Parser::Text(parser) if parser.is_in_list());
+        let wanted = in_list && connection.input.len() < most && memchr::memchr(b'\n', &connection.input).is_none();
+        if !wanted || !connection.readable || connection.closing {
+            return Ok(());
+        }
+        let count = self.fill(token, 0)?;
+        let connection = &mut self.connections[token];
+        connection.input.extend_from_slice(&self.buffer[..count]);
+        if connection.readable {
+            self.queue_up(token);
+        }
+        Ok(())
+    }
+
+    /// One read: into the item of a long value that is coming in, and into the buffer behind the `kept` bytes there.
+    fn fill(&mut self, token: usize, kept: usize) -> io::Result<usize> {
         let counters = self.counters();
         let connection = &mut self.connections[token];
         let items = &self.options.items;
-        let kept = connection.input.len();
         let end = self.buffer.len().min(kept + self.options.environment.config.read_buffer_bytes);
         let rest = &mut self.buffer[kept..end];
         if rest.is_empty() {
@@ -686,6 +707,11 @@ impl<'a> Worker<'a> {
                     break;
                 }
                 Served::Drained => {
+                    if !connection.input.is_empty() {
+                        // The rest of a long list.
+                        self.queue_up(token);
+                        break;
+                    }
                     if connection.ended {
                         // Half a command is left at most.
                         connection.closing = true;
@@ -711,15 +737,13 @@ impl<'a> Worker<'a> {
         if at > 0 {
             connection.active = self.now;
         }
-        if at == filled {
-            if !connection.input.is_empty() {
-                connection.input = Vec::new();
-            }
-        } else {
-            connection.input.clear();
-            connection.input.extend_from_slice(&self.buffer[at..filled]);
+        if at < filled {
+            connection.input.splice(..0, self.buffer[at..filled].iter().copied());
+        } else if connection.input.capacity() > 0 && connection.input.is_empty() {
+            connection.input = Vec::new();
         }
-        self.send_reply(token)
+        self.send_reply(token)?;
+        if self.connections[token].outbox.is_empty() { Ok(()) } else { self.take_in_list(token) }
     }
 
     /// Sends the replies to what was just served; what the socket does not take is kept.

@@ -80,7 +80,7 @@ impl Worker<'_> {
         let connection = &mut self.connections[token];
         connection.input = Vec::new();
         if connection.readable && !connection.closing {
-            self.fill(token)?;
+            self.fill(token, 0)?;
             let connection = &mut self.connections[token];
             connection.closing |= connection.ended;
             if connection.readable {

@@ -1,4 +1,4 @@
-//! A `get` of as many keys as there are operations in a group, whose reply the socket does not take at once.
+//! A `get` of many keys, whose reply the socket does not take at once.
 
 use crate::server::Server;
 
@@ -18,6 +18,31 @@ fn a_get_ends_also_when_its_last_key_fills_a_group() {
             client.send(format!("get{}\r\n", " k".repeat(keys)));
             (0..keys).for_each(|_| client.expect(&one));
             client.expect("END\r\n");
+        }
+    }
+}
+
+/// Many clients send all of a list before they read: neither side may wait for the other then.
+#[test]
+fn a_list_may_be_sent_as_a_whole_before_anything_is_read() {
+    const KEYS: usize = 50_000;
+    for workers in ["1", "2"] {
+        let server = Server::corecached(&["-t", workers, "-m", "256"]);
+        let mut client = server.client();
+        let keys: Vec<String> = (0..KEYS).map(|number| format!("{number:040}")).collect();
+        let value = "v".repeat(200);
+        for some in keys.chunks(1000) {
+            let sets = some.iter().map(|key| format!("set {key} 0 0 200 noreply\r\n{value}\r\n"));
+            client.send(sets.collect::<String>());
+        }
+        client.send("mn\r\n");
+        client.expect("MN\r\n");
+        for _ in 0..2 {
+            client.send(format!("get {}\r\nmn\r\n", keys.join(" ")));
+            for key in &keys {
+                client.expect(&format!("VALUE {key} 0 200\r\n{value}\r\n"));
+            }
+            client.expect("END\r\nMN\r\n");
         }
     }
 }
