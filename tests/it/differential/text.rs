@@ -76,14 +76,15 @@ impl TextAndMeta {
         Scope { arithmetic: !seed.is_multiple_of(4), newest: self.oracle == Program::Newest }
     }
 
-    /// Whether it has an opaque that is too long, though none was made up, of which memcached complains too late: see
-    /// `generate.rs`.
+    /// Whether it has, though none was made up, a `T` for `ma`, or an opaque that is too long, of which memcached complains
+    /// too late: see `generate.rs`.
     fn cannot_be_asked(&self, request: &Request) -> bool {
         let is_late = match request.command() {
             "mg" => self.oracle == Program::Memcached,
             command => command == "ma",
         };
-        is_late && request.flag(b'O').is_some_and(|opaque| opaque.len() > differences::OPAQUE_MAX)
+        let is_long = request.flag(b'O').is_some_and(|opaque| opaque.len() > differences::OPAQUE_MAX);
+        is_late && is_long || request.command() == "ma" && request.flag(b'T').is_some()
     }
 }
 
