@@ -15,7 +15,8 @@ use crate::server::{Server, TemporaryFile, corecached_run};
 fn check(file: &str, talk: &str) {
     let users = TemporaryFile::new(file);
     for workers in ["1", "3"] {
-        let server = Server::corecached_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S", "-t", workers]);
+        let server =
+            Server::corecached_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S", "-t", workers, "-m", "256"]);
         for talk in talk.split("---") {
             let mut client = server.client();
             for line in talk.trim().lines().map(str::trim) {
@@ -146,7 +147,7 @@ fn messages_that_are_too_long_are_not_looked_at() {
 #[test]
 fn attempts_are_counted() {
     let users = TemporaryFile::new("user:secret\n");
-    let server = Server::corecached_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S", "-t", "2"]);
+    let server = Server::corecached_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S", "-t", "2", "-m", "256"]);
     for (password, count) in [("wrong", 3), ("secret", 2)] {
         for _ in 0..count {
             let mut client = server.client();
@@ -178,7 +179,7 @@ fn libmemcached_logs_in() {
     let Some(memccp) = peers::program("memccp") else { return };
     let Some(memccat) = peers::program("memccat") else { return };
     let users = TemporaryFile::new("user:secret\n");
-    let server = Server::corecached_tcp_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S", "-t", "2"]);
+    let server = Server::corecached_tcp_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S", "-t", "2", "-m", "256"]);
     let run = |tool: &Path, password: &str, argument: &str| {
         let servers = format!("--servers=127.0.0.1:{}", server.tcp().port());
         let mut command = Command::new(tool);
@@ -205,7 +206,7 @@ fn text_is_no_way_around_sasl() {
 #[test]
 fn a_password_file_that_has_changed_is_read_again() {
     let users = TemporaryFile::new("foo:old\n");
-    let server = Server::corecached(&["-Y", users.path(), "-v", "-t", "2"]);
+    let server = Server::corecached(&["-Y", users.path(), "-v", "-t", "2", "-m", "256"]);
     let log_in = |password: &str| server.client().ask(&format!("set x 0 0 7\r\nfoo {password}"));
     let mut inside = server.client();
     assert_eq!(inside.ask("set x 0 0 7\r\nfoo old"), "STORED");

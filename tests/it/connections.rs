@@ -26,7 +26,7 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 #[test]
 fn as_many_as_the_limit_says_are_served_and_one_more_is_told() {
     for workers in ["1", "3"] {
-        let server = Server::corecached_tcp(&["-c", "10", "-t", workers]);
+        let server = Server::corecached_tcp(&["-c", "10", "-t", workers, "-m", "256"]);
         // The one that found out that the server is ready may not be counted out yet: refused ones ask again.
         let mut served: Vec<Client> = Vec::new();
         until("ten are served", || {
@@ -53,7 +53,7 @@ fn as_many_as_the_limit_says_are_served_and_one_more_is_told() {
 #[test]
 fn without_maxconns_fast_they_wait_until_one_closes() {
     for workers in ["1", "3"] {
-        let server = Server::corecached_tcp(&["-c", "3", "-o", "no_maxconns_fast", "-t", workers]);
+        let server = Server::corecached_tcp(&["-c", "3", "-o", "no_maxconns_fast", "-t", workers, "-m", "256"]);
         let mut served: Vec<Client> = (0..3).map(|_| server.client()).collect();
         for client in &mut served {
             assert_eq!(client.ask("mn"), "MN");
@@ -81,7 +81,7 @@ fn a_server_without_descriptors_rests_and_recovers() {
         return peers::say_skipped("prlimit is not installed");
     }
     for workers in ["1", "3"] {
-        let server = Server::corecached_tcp(&["-t", workers]);
+        let server = Server::corecached_tcp(&["-t", workers, "-m", "256"]);
         let mut first = server.client();
         assert_eq!(first.ask("mn"), "MN");
         let fds = format!("/proc/{}/fd", server.pid());
@@ -130,7 +130,7 @@ fn idle_connections_are_kicked_and_busy_ones_are_not() {
         return peers::say_skipped("the clock is moved by a feature that is not built: debug-commands");
     }
     for workers in ["1", "3"] {
-        let server = Server::corecached_tcp(&["-o", "idle_timeout=10", "-t", workers]);
+        let server = Server::corecached_tcp(&["-o", "idle_timeout=10", "-t", workers, "-m", "256"]);
         let (mut idle, mut busy, mut halfway) = (server.client(), server.client(), server.client());
         assert_eq!(idle.ask("mn"), "MN");
         // A command that is not complete: the server waits for the rest, and memcached lets such a one be, too.
@@ -216,7 +216,7 @@ fn described(client: &mut Client, server: &Server, peer: u16) -> Vec<String> {
 #[test]
 fn connections_are_described_as_memcached_does() {
     let describe = |program: Program, workers: &str| {
-        let server = Server::on_tcp(program, &["-t", workers]);
+        let server = Server::on_tcp(program, &["-t", workers, "-m", "256"]);
         let mut asker = server.client();
         let mut idle = TcpStream::connect(server.tcp()).expect("it accepts");
         let peer = idle.local_addr().expect("it is connected").port();
@@ -268,7 +268,7 @@ fn nobody_is_heard_who_was_refused() {
 fn who_has_sent_all_is_answered_to_the_end() {
     // Replies that come from elsewhere, and turns that end before the input does, are no end of it.
     for workers in ["1", "3"] {
-        let server = Server::corecached(&["-t", workers, "-R", "1"]);
+        let server = Server::corecached(&["-t", workers, "-m", "256", "-R", "1"]);
         let mut other = server.client();
         assert_eq!(other.ask("mn"), "MN");
         for requests in ["version\r\nverbosity 0\r\nflush_all\r\n".repeat(20), "mn\r\n".repeat(10_000)] {

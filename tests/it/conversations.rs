@@ -16,25 +16,25 @@ macro_rules! topics {
 
             #[test]
             fn on_one_worker() {
-                super::check(FILE, TEXT, super::Program::Corecached, &["-t", "1"]);
+                super::check(FILE, TEXT, super::Program::Corecached, &["-t", "1", "-m", "256"]);
             }
 
             #[test]
             fn on_several_workers() {
-                super::check(FILE, TEXT, super::Program::Corecached, &["-t", "4"]);
+                super::check(FILE, TEXT, super::Program::Corecached, &["-t", "4", "-m", "256"]);
             }
 
             #[test]
             fn on_memcached() {
                 if super::peers::has(super::Program::Memcached) {
-                    super::check(FILE, TEXT, super::Program::Memcached, &["-t", "2"]);
+                    super::check(FILE, TEXT, super::Program::Memcached, &["-t", "2", "-m", "256"]);
                 }
             }
 
             #[test]
             fn on_memcached_1_6_45() {
                 if super::peers::has(super::Program::Newest) {
-                    super::check(FILE, TEXT, super::Program::Newest, &["-t", "2"]);
+                    super::check(FILE, TEXT, super::Program::Newest, &["-t", "2", "-m", "256"]);
                 }
             }
         })*
@@ -80,12 +80,12 @@ mod expiry {
 
     #[test]
     fn on_one_worker() {
-        check(FILE, TEXT, Program::Corecached, &["-t", "1"]);
+        check(FILE, TEXT, Program::Corecached, &["-t", "1", "-m", "256"]);
     }
 
     #[test]
     fn on_several_workers() {
-        check(FILE, TEXT, Program::Corecached, &["-t", "4"]);
+        check(FILE, TEXT, Program::Corecached, &["-t", "4", "-m", "256"]);
     }
 }
 

@@ -209,7 +209,8 @@ struct Life {
 impl Life {
     fn begin(program: Program, workers: &str) -> Life {
         // Their threads would count what they find in their own time.
-        let server = Server::on_unix_socket(program, &["-t", workers, "-o", "no_lru_maintainer,no_lru_crawler"]);
+        let server =
+            Server::on_unix_socket(program, &["-t", workers, "-m", "256", "-o", "no_lru_maintainer,no_lru_crawler"]);
         Life { text: server.client(), binary: server.client(), server }
     }
 

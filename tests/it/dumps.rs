@@ -166,7 +166,7 @@ fn a_crawl_looks_at_as_many_items_as_it_is_told() {
 
 #[test]
 fn a_crawl_frees_what_is_dead() {
-    let server = Server::corecached(&["-t", "2"]);
+    let server = Server::corecached(&["-t", "2", "-m", "256"]);
     let mut client = server.client();
     fill(&mut client, "key", 5000);
     assert_eq!(client.ask("flush_all"), "OK");

@@ -85,7 +85,7 @@ fn tools(program: Program, binary: bool) {
     if !peers::has(program) {
         return;
     }
-    let server = Server::on_tcp(program, &["-t", "2"]);
+    let server = Server::on_tcp(program, &["-t", "2", "-m", "256"]);
     let folder = new_folder();
     let file = folder.join("a-file");
     fs::write(&file, "its content").expect("a file in a folder of ours");

@@ -11,7 +11,7 @@ const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
 
 #[test]
 fn surplus_connections_are_told_and_closed() {
-    let mut server = Server::corecached_tcp(&["-c", "100", "-t", "2"]);
+    let mut server = Server::corecached_tcp(&["-c", "100", "-t", "2", "-m", "256"]);
     let mut served = Vec::new();
     let mut refused = 0;
     for _ in 0..150 {
@@ -166,7 +166,7 @@ fn the_largest_item_can_be_set() {
 
 #[test]
 fn hundreds_of_connections_are_spread_and_served() {
-    let server = Server::corecached_tcp(&["-t", "4"]);
+    let server = Server::corecached_tcp(&["-t", "4", "-m", "256"]);
     let mut clients: Vec<Client> = (0..500).map(|_| server.client()).collect();
     for (i, client) in clients.iter_mut().enumerate() {
         client.send(format!("set key{i} 0 0 {}\r\n{i}\r\n", i.to_string().len()));

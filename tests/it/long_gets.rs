@@ -8,7 +8,7 @@ const SIZE: usize = 200_000;
 #[test]
 fn a_get_ends_also_when_its_last_key_fills_a_group() {
     for workers in ["1", "2"] {
-        let server = Server::corecached_tcp(&["-t", workers]);
+        let server = Server::corecached_tcp(&["-t", workers, "-m", "256"]);
         let mut client = server.client();
         let value = "v".repeat(SIZE);
         client.send(format!("set k 0 0 {SIZE}\r\n{value}\r\n"));
@@ -40,7 +40,7 @@ fn a_list_may_be_sent_as_a_whole_before_anything_is_read() {
         for _ in 0..2 {
             client.send(format!("get {}\r\nmn\r\n", keys.join(" ")));
             for key in &keys {
-                client.expect(&format!("VALUE {key} 0 200\r\n{value}\r\n"));
+                client.expect(format!("VALUE {key} 0 200\r\n{value}\r\n"));
             }
             client.expect("END\r\nMN\r\n");
         }

@@ -19,7 +19,7 @@ fn on_two_workers() {
 
 fn check(workers: &str) {
     let Some(memccapable) = peers::program("memccapable") else { return };
-    let server = Server::corecached_tcp(&["-t", workers]);
+    let server = Server::corecached_tcp(&["-t", workers, "-m", "256"]);
     let port = server.tcp().port().to_string();
     let output =
         Command::new(memccapable).args(["-h", "127.0.0.1", "-p", &port]).output().expect("memccapable can be run");

@@ -167,7 +167,7 @@ fn some_that_hang_up_in_the_middle_of_a_value() {
 fn some_that_hang_up_at_once_do_not_take_their_successors_along() {
     // A connection that has gone leaves its place to the next one; news about the old must not reach the new.
     for workers in ["1", "4"] {
-        let mut server = Server::corecached(&["-t", workers]);
+        let mut server = Server::corecached(&["-t", workers, "-m", "256"]);
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {

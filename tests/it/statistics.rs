@@ -74,7 +74,7 @@ fn without_class(name: &str) -> Option<(u32, &str)> {
 fn the_general_ones_have_their_names_and_order() {
     assert_eq!(words(GENERAL).len(), 93);
     for workers in ["1", "4"] {
-        let server = Server::corecached(&["-t", workers]);
+        let server = Server::corecached(&["-t", workers, "-m", "256"]);
         let statistics = ask(&server, "stats");
         assert_eq!(names(&statistics), words(GENERAL));
         assert_eq!(value(&statistics, "threads"), workers);
@@ -124,7 +124,8 @@ fn their_values_have_the_shapes_that_tools_parse() {
 
 #[test]
 fn the_settings_have_their_names_and_order() {
-    let server = Server::corecached(&["-t", "3", "-c", "200", "-D", "/", "-R", "40", "-o", "hashpower=20"]);
+    let server =
+        Server::corecached(&["-t", "3", "-m", "256", "-c", "200", "-D", "/", "-R", "40", "-o", "hashpower=20"]);
     let statistics = ask(&server, "stats settings");
     let of_other_builds = |name: &str| {
         ["ext_", "ssl_", "proxy_"].iter().any(|group| name.starts_with(group)) || name == "drop_privileges"
@@ -136,7 +137,7 @@ fn the_settings_have_their_names_and_order() {
     // What is ours may follow theirs.
     assert_eq!(names[..words(SETTINGS).len().min(names.len())], words(SETTINGS));
     for (name, wanted) in [
-        ("maxbytes", "67108864"),
+        ("maxbytes", "268435456"),
         ("maxconns", "200"),
         ("num_threads", "3"),
         ("stat_key_prefix", "/"),
@@ -163,7 +164,7 @@ fn the_settings_have_their_names_and_order() {
 #[test]
 fn items_and_slabs_speak_of_the_same_classes() {
     for workers in ["1", "4"] {
-        let server = Server::corecached(&["-t", workers]);
+        let server = Server::corecached(&["-t", workers, "-m", "256"]);
         let mut client = server.client();
         for i in 0..10 {
             assert_eq!(client.ask(&format!("set small{i} 0 0 10\r\n0123456789")), "STORED");
@@ -219,13 +220,13 @@ fn check_classes(statistics: &[(String, String)], fields: &[&str]) -> Vec<u32> {
 
 #[test]
 fn an_empty_cache_has_no_items() {
-    let server = Server::corecached(&["-t", "2"]);
+    let server = Server::corecached(&["-t", "2", "-m", "256"]);
     assert!(ask(&server, "stats items").is_empty());
 }
 
 #[test]
 fn connections_are_described() {
-    let server = Server::corecached(&["-t", "2"]);
+    let server = Server::corecached(&["-t", "2", "-m", "256"]);
     let mut other = server.client();
     assert_eq!(other.ask("mn"), "MN");
     let statistics = ask(&server, "stats conns");
@@ -241,7 +242,7 @@ fn connections_are_described() {
 
 #[test]
 fn counters_of_all_workers_are_summed() {
-    let server = Server::corecached_tcp(&["-t", "4"]);
+    let server = Server::corecached_tcp(&["-t", "4", "-m", "256"]);
     for i in 0..40 {
         let mut client = server.client();
         client.send(format!("set key{i} 0 0 1\r\nx\r\nget key{i}\r\nget nothing{i}\r\ndelete nothing\r\n"));

@@ -127,7 +127,7 @@ fn a_conversation_in_datagrams() {
         }
     }
     for (program, workers) in asked {
-        let server = Server::on_tcp(program, &[FLAGS, &["-t", workers]].concat());
+        let server = Server::on_tcp(program, &[FLAGS, &["-t", workers, "-m", "256"]].concat());
         let mut asker = Asker::new(server.udp());
         for (request, messages) in CONVERSATION {
             let expected: Vec<Vec<u8>> = messages.iter().map(|message| whole(message)).collect();
@@ -172,7 +172,7 @@ fn packets_in_datagrams() {
     ];
     let expected = [1, 1, 3, 1, 1, 4, 1, 0];
     let ask = |program: Program, workers: &str| {
-        let server = Server::on_tcp(program, &[FLAGS, &["-t", workers]].concat());
+        let server = Server::on_tcp(program, &[FLAGS, &["-t", workers, "-m", "256"]].concat());
         let mut asker = Asker::new(server.udp());
         let mut replies = Vec::new();
         for (request, expected) in requests.iter().zip(expected) {
@@ -229,7 +229,7 @@ fn long_replies_are_many_datagrams() {
         programs.push((Program::Memcached, "1"));
     }
     for (program, workers) in programs {
-        let server = Server::on_tcp(program, &[FLAGS, &["-t", workers]].concat());
+        let server = Server::on_tcp(program, &[FLAGS, &["-t", workers, "-m", "256"]].concat());
         let mut client = server.client();
         let mut asker = Asker::new(server.udp());
         // Around the end of the first datagram, and a long one: the header line has 14 to 19 bytes.
@@ -256,7 +256,7 @@ fn long_replies_are_many_datagrams() {
 #[test]
 fn long_requests_are_taken_as_long_as_they_are_one_datagram() {
     for workers in ["1", "3"] {
-        let server = Server::corecached_tcp(&[FLAGS, &["-t", workers]].concat());
+        let server = Server::corecached_tcp(&[FLAGS, &["-t", workers, "-m", "256"]].concat());
         let mut asker = Asker::new(server.udp());
         let value = "y".repeat(60_000);
         assert_eq!(asker.ask(format!("set y 0 0 60000\r\n{value}\r\n").as_bytes(), 1), [whole("STORED\r\n")]);
@@ -326,7 +326,7 @@ fn what_is_no_request_is_not_answered() {
 
 #[test]
 fn random_datagrams_do_no_harm() {
-    let mut server = Server::corecached_tcp(&[FLAGS, &["-t", "3"]].concat());
+    let mut server = Server::corecached_tcp(&[FLAGS, &["-t", "3", "-m", "256"]].concat());
     let mut asker = Asker::new(server.udp());
     let words = [
         "get ",
@@ -392,7 +392,7 @@ fn a_stranger_is_sent_no_more_than_it_has_sent() {
     };
     let listen = format!("127.0.0.1,{address}");
     for workers in ["1", "3"] {
-        let server = Server::corecached_tcp(&["-U", "-1", "-l", &listen, "-t", workers]);
+        let server = Server::corecached_tcp(&["-U", "-1", "-l", &listen, "-t", workers, "-m", "256"]);
         let mut friend = Asker::new(server.udp());
         let value = "v".repeat(5000);
         friend.ask(format!("set big 0 0 5000\r\n{value}\r\n").as_bytes(), 1);
@@ -470,7 +470,7 @@ fn no_reply_is_larger_than_any_may_be() {
 
 #[test]
 fn many_clients_are_answered_by_all_workers() {
-    let server = Server::corecached_tcp(&[FLAGS, &["-t", "3"]].concat());
+    let server = Server::corecached_tcp(&[FLAGS, &["-t", "3", "-m", "256"]].concat());
     let mut askers: Vec<Asker> = (0..60).map(|_| Asker::new(server.udp())).collect();
     for round in 0..10 {
         for (at, asker) in askers.iter_mut().enumerate() {
@@ -492,7 +492,7 @@ fn many_clients_are_answered_by_all_workers() {
 #[test]
 fn sockets_are_counted_and_described_as_memcached_does() {
     let describe = |program: Program| {
-        let server = Server::on_tcp(program, &["-U", "-1", "-t", "2"]);
+        let server = Server::on_tcp(program, &["-U", "-1", "-t", "2", "-m", "256"]);
         let mut client = server.client();
         assert_eq!(Asker::new(server.udp()).ask(b"mn\r\n", 1), [whole("MN\r\n")]);
         let counted = ["curr_connections", "total_connections"].map(|name| client.stat(name));
@@ -524,7 +524,7 @@ fn sockets_are_counted_and_described_as_memcached_does() {
 fn a_port_of_udp_that_is_taken_is_not_shared() {
     let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = taken.local_addr().expect("it is bound").port().to_string();
-    let (status, printed) = crate::server::corecached_run(&["-p", "-1", "-U", &port, "-t", "2"]);
+    let (status, printed) = crate::server::corecached_run(&["-p", "-1", "-U", &port, "-t", "2", "-m", "256"]);
     assert_eq!(status.code(), Some(71), "{printed}");
     assert!(printed.contains("failed to listen on UDP"), "{printed}");
 }

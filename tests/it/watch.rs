@@ -256,21 +256,21 @@ fn one_worker_tells_what_memcached_tells() {
 
 #[test]
 fn several_workers_tell_what_memcached_tells() {
-    check(Program::Corecached, &["-t", "4"]);
+    check(Program::Corecached, &["-t", "4", "-m", "256"]);
 }
 
 #[test]
 fn memcached_tells_it() {
     for program in [Program::Memcached, Program::Newest] {
         if peers::has(program) {
-            check(program, &["-t", "2"]);
+            check(program, &["-t", "2", "-m", "256"]);
         }
     }
 }
 
 #[test]
 fn deletions_are_told() {
-    let server = Server::corecached(&["-t", "2"]);
+    let server = Server::corecached(&["-t", "2", "-m", "256"]);
     let mut watcher = watcher(&server, "deletions");
     let mut client = server.client();
     client.send("set a 0 0 3\r\nabc\r\nset b 0 0 1\r\nb\r\nset c 0 0 1\r\nc\r\n");
@@ -357,7 +357,7 @@ fn moves_of_pages_are_told() {
 }
 
 fn check_connections(program: Program) {
-    let server = Server::on_tcp(program, &["-t", "2"]);
+    let server = Server::on_tcp(program, &["-t", "2", "-m", "256"]);
     let mut watcher = watcher(&server, "connevents");
     for farewell in ["quit\r\n", ""] {
         let mut client = TcpStream::connect(server.tcp()).expect("the server listens");
@@ -373,7 +373,7 @@ fn check_connections(program: Program) {
     }
     // One that resets its connection is known by its address all the same.
     for host in ["127.0.0.1", "::1"] {
-        let server = Server::on_tcp(program, &["-t", "2", "-l", host]);
+        let server = Server::on_tcp(program, &["-t", "2", "-m", "256", "-l", host]);
         let mut watcher = crate::watch::watcher(&server, "connevents");
         let mut rude = TcpStream::connect(server.tcp()).expect("the server listens");
         let port = rude.local_addr().expect("it is connected").port();
@@ -385,7 +385,7 @@ fn check_connections(program: Program) {
         let close = format!("type=conn_close rip={host} rport={port} transport=tcp reason=error");
         assert_eq!(settled(&told(&mut watcher)), close);
     }
-    let server = Server::on_unix_socket(program, &["-t", "2"]);
+    let server = Server::on_unix_socket(program, &["-t", "2", "-m", "256"]);
     // Whoever tried whether the server accepts has gone before anybody watches.
     let mut early = server.client();
     while early.stat("curr_connections") > 1 {}
@@ -460,7 +460,7 @@ w type=item_get key=k status=not_found clsid=0 size=0
 ";
 
 fn check_packets(program: Program, workers: &str) {
-    let server = Server::on_tcp(program, &["-t", workers]);
+    let server = Server::on_tcp(program, &["-t", workers, "-m", "256"]);
     let mut watcher = watcher(&server, "fetchers mutations connevents");
     let mut client = server.client();
     let new = settled(&told(&mut watcher));
@@ -489,7 +489,7 @@ fn of_packets_is_told_what_memcached_tells() {
 
 #[test]
 fn lines_are_stamped_numbered_and_name_the_connection() {
-    let server = Server::corecached(&["-t", "3"]);
+    let server = Server::corecached(&["-t", "3", "-m", "256"]);
     let mut watcher = watcher(&server, "fetchers");
     let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
     // Every key names its sender.
@@ -526,7 +526,7 @@ fn lines_are_stamped_numbered_and_name_the_connection() {
 
 #[test]
 fn who_does_not_listen_holds_up_nobody_and_no_memory() {
-    let server = Server::corecached_tcp(&["-t", "2", "-o", "watcher_logbuf_size=64"]);
+    let server = Server::corecached_tcp(&["-t", "2", "-m", "256", "-o", "watcher_logbuf_size=64"]);
     let mut deaf = watcher(&server, "fetchers mutations connevents");
     let mut client = server.client();
     client.send("mn\r\n");
@@ -583,7 +583,7 @@ fn a_turns_lines_have_a_limit() {
 
 #[test]
 fn so_many_may_watch_and_no_more() {
-    let server = Server::corecached(&["-t", "2"]);
+    let server = Server::corecached(&["-t", "2", "-m", "256"]);
     let mut client = server.client();
     let mut watchers: Vec<Client> = (0..20).map(|_| watcher(&server, "")).collect();
     assert_eq!(client.ask("watch"), "WATCHER_TOO_MANY log watcher limit reached");
@@ -603,7 +603,7 @@ fn so_many_may_watch_and_no_more() {
 
 #[test]
 fn what_a_watcher_says_is_not_listened_to() {
-    let server = Server::corecached(&["-t", "2"]);
+    let server = Server::corecached(&["-t", "2", "-m", "256"]);
     let mut watcher = watcher(&server, "fetchers");
     watcher.send("get a\r\nquit\r\nset x 0 0 3\r\nabc\r\n".repeat(5000));
     let mut client = server.client();

@@ -36,7 +36,7 @@ struct Asker {
 
 impl Asker {
     fn new(program: Program, workers: &str) -> Asker {
-        let server = Server::on_tcp(program, &["-U", "-1", "-t", workers, "-o", "no_lru_maintainer"]);
+        let server = Server::on_tcp(program, &["-U", "-1", "-t", workers, "-m", "256", "-o", "no_lru_maintainer"]);
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a time above zero");
         socket.connect(server.udp()).expect("a socket of UDP has a peer");
