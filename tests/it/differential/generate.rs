@@ -68,7 +68,8 @@ fn joined(parts: &[Part]) -> Vec<Part> {
 /// What a conversation may have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scope {
-    /// Commands that compute.
+    /// Commands that compute, and those that empty the cache now. memcached goes without its LRU's maintainer then, which
+    /// puts old items before new ones: a flush, which looks for those of this very second, stops at the first older one.
     pub(super) arithmetic: bool,
     /// What only 1.6.45 can be asked.
     pub(super) newest: bool,
@@ -168,6 +169,7 @@ impl Generator {
         }
         let damage = *random.one_of(&[0, 5, 20, 50]);
         let (explicit, large, flushes) = (random.percent(50), random.percent(20), random.percent(50));
+        let flushes = flushes && scope.arithmetic;
         Generator { random, keys, explicit_cas: EXPLICIT_CAS, damaged: false, scope, damage, explicit, large, flushes }
     }
 
