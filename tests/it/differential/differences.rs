@@ -213,6 +213,19 @@ const DIFFERENCES: &[Difference] = &[
         }),
     },
     Difference {
+        reason: "1.6.18 reads a verbosity as C does: what is no number stands for what is more than digits",
+        rule: AskInstead(|request, _| {
+            let mut words = request.words();
+            let level = *words.get(1).filter(|_| request.command() == "verbosity")?;
+            let plain = level.len() <= 11 && level.iter().all(u8::is_ascii_digit);
+            let fits = plain && str::from_utf8(level).is_ok_and(|level| level.parse::<u32>().is_ok());
+            (!fits && frame::is_unsigned(level)).then(|| {
+                words[1] = b"x";
+                Request::of(&words.join(&b' '), b"")
+            })
+        }),
+    },
+    Difference {
         reason: "1.6.18 takes no minus alone for a number: a 0 stands for it",
         rule: AskInstead(|request, _| {
             let at = match request.command() {
@@ -546,13 +559,13 @@ fn words_wanted(command: &str) -> usize {
     }
 }
 
-/// A flag that means nothing and is not there yet.
+/// A flag that means nothing and is not there yet; no flag if there is none left.
 fn ignored(request: &Request) -> Vec<u8> {
     let letter = b"PL".iter().find(|letter| request.flag(**letter).is_none());
-    vec![*letter.unwrap_or(&b'P')]
+    letter.copied().into_iter().collect()
 }
 
-/// The request with another flag in place of each of a letter; `None` if there is none.
+/// The request with another flag, or none, in place of each of a letter; `None` if there is none.
 fn replace_flag(request: &Request, letter: u8, other: impl Fn(&[u8]) -> Vec<u8>) -> Option<Request> {
     if !request.is_meta() || request.flag(letter).is_none() {
         return None;
@@ -565,6 +578,7 @@ fn replace_flag(request: &Request, letter: u8, other: impl Fn(&[u8]) -> Vec<u8>)
             let is_it = (first_flag..WORDS_MAX).contains(&index) && word[0] == letter;
             if is_it { other(word) } else { word.to_vec() }
         })
+        .filter(|word| !word.is_empty())
         .collect();
     Some(Request::of(&words.join(&b' '), request.rest()))
 }
