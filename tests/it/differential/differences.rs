@@ -200,13 +200,17 @@ const DIFFERENCES: &[Difference] = &[
                 "cas" => 7,
                 "set" | "add" | "replace" | "append" | "prepend" => 6,
                 "incr" | "decr" | "touch" => 4,
-                "flush_all" | "verbosity" => 3,
+                "flush_all" | "verbosity" | "cache_memlimit" => 3,
                 _ => return None,
             };
             let words = request.words();
             let all = request.line().split(|&byte| byte == b' ').filter(|word| !word.is_empty()).count();
             (all > most).then(|| {
                 let mut kept = words[..most - 1].to_vec();
+                // The last word alone makes a request quiet: not one that has become the last.
+                if !request.noreply() && kept.last() == Some(&&b"noreply"[..]) {
+                    kept[most - 2] = b"x";
+                }
                 kept.extend(request.noreply().then_some(&b"noreply"[..]));
                 Request::of(&kept.join(&b' '), request.rest())
             })
@@ -318,6 +322,33 @@ const DIFFERENCES: &[Difference] = &[
             );
             is_it.then_some(if request.noreply() { "" } else { "OK\r\n" })
         }),
+    },
+    Difference {
+        reason: "1.6.18 has other words for what the mover of pages does not understand",
+        rule: Says(|request| {
+            let words = request.words();
+            if let [b"slabs", b"reassign", classes @ ..] = &words[..]
+                && classes.len() == 2
+                && classes.iter().all(|class| frame::strto(class).is_some())
+                && !classes.iter().all(|class| frame::is_i32(class))
+            {
+                return Some(BAD_FORMAT);
+            }
+            let [b"slabs", b"automove", argument, rest @ ..] = &words[..] else { return None };
+            let is_number = |word: &[u8]| str::from_utf8(word).is_ok_and(|word| word.parse::<f64>().is_ok());
+            let said = match *argument {
+                b"ratio" | b"window" => return None,
+                b"freeratio" if rest.first().is_some_and(|ratio| is_number(ratio)) => return None,
+                b"freeratio" => ERROR,
+                level if level.len() <= 11 && level.iter().all(u8::is_ascii_digit) => return None,
+                _ => BAD_FORMAT,
+            };
+            Some(if request.noreply() { "" } else { said })
+        }),
+    },
+    Difference {
+        reason: "1.6.18 answers shutdown even with noreply",
+        rule: Says(|request| (request.words().first() == Some(&&b"shutdown"[..]) && request.noreply()).then_some("")),
     },
     Difference {
         reason: "1.6.18 says ERROR: shutdown",
