@@ -215,14 +215,16 @@ pub struct Config {
     /// Values up to this size, in bytes, are parsed out of the read buffer and copied into replies; larger ones are read
     /// into their place and written from there. Default 8 KiB.
     pub inline_value_max: usize,
-    /// Replies waiting in one connection, in bytes, beyond which it is not read from. Default 1 MiB.
+    /// Unsent replies of one connection, in bytes, beyond which no more of its requests are served; those that are still
+    /// awaited from other shards count as much as they may take. Default 1 MiB.
     pub output_high_water_bytes: usize,
     /// Bytes of one list of keys that are taken in nevertheless, so that a client may send all of it before it reads.
     /// Default 4 MiB; memcached takes any number.
     pub list_backlog_max: usize,
     /// Requests that are parsed ahead, hashed and prefetched together. Default 64.
     pub group_len: usize,
-    /// Bytes of operations, and of replies, in one batch to another worker. Default 256 KiB.
+    /// Bytes of operations and of their replies, as many as they may take, in one batch to another shard. A worker has at
+    /// most one batch on its way to a shard, and another that fills; when both are full its clients wait. Default 1 MiB.
     pub mailbox_batch_bytes: usize,
     /// Events taken from one poll. Default 1024.
     pub poll_events_len: usize,
@@ -523,7 +525,7 @@ impl Config {
             output_high_water_bytes: 1 << 20,
             list_backlog_max: 4 << 20,
             group_len: 64,
-            mailbox_batch_bytes: 256 << 10,
+            mailbox_batch_bytes: 1 << 20,
             poll_events_len: 1024,
             accepts_per_turn: 64,
             datagrams_per_turn: 64,

@@ -40,6 +40,14 @@ impl Output {
         self.len = 0;
     }
 
+    /// Gives room beyond `capacity` bytes back, unless it is in use.
+    pub fn shrink_to(&mut self, capacity: usize) {
+        if self.buffer.len() > capacity.max(self.len) {
+            self.buffer.truncate(capacity.max(self.len));
+            self.buffer.shrink_to_fit();
+        }
+    }
+
     /// Forgets the bytes behind `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);

@@ -87,21 +87,48 @@ pub struct Batch {
     pub reply: Reply,
     /// Where the reply of each task ends.
     pub ends: Vec<usize>,
+    /// Bytes that the replies may take, at most; those of pinned values do not count.
+    reply_bytes_max: usize,
 }
+
+/// Room for replies and operations that a batch keeps from one use to the next, in bytes each.
+const KEPT_BYTES_MAX: usize = 256 << 10;
 
 impl Batch {
     /// An empty batch.
     pub fn new(from: usize, shard: usize) -> Batch {
-        Batch { from, shard, tasks: Vec::new(), bytes: Vec::new(), reply: Reply::default(), ends: Vec::new() }
+        Batch {
+            from,
+            shard,
+            tasks: Vec::new(),
+            bytes: Vec::new(),
+            reply: Reply::default(),
+            ends: Vec::new(),
+            reply_bytes_max: 0,
+        }
     }
 
-    /// Empties it, to be used again.
+    /// Empties it, to be used again. Memory beyond what most batches need goes back.
     pub fn clear(&mut self) {
         self.tasks.clear();
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BYTES_MAX);
         self.reply.out.clear();
+        self.reply.out.shrink_to(KEPT_BYTES_MAX);
         self.reply.pinned.clear();
         self.ends.clear();
+        self.reply_bytes_max = 0;
+    }
+
+    /// Adds a task whose reply takes at most `reply_bytes_max` bytes.
+    pub fn push(&mut self, task: Task, origin: Option<Origin>, reply_bytes_max: usize) {
+        self.tasks.push((task, origin));
+        self.reply_bytes_max += reply_bytes_max;
+    }
+
+    /// Bytes that it takes, at most, with those of the replies.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes.len() + self.tasks.len() * size_of::<(Task, Option<Origin>)>() + self.reply_bytes_max
     }
 
     /// Copies the bytes that an operation refers to into the batch, and makes it refer to them.

@@ -18,6 +18,8 @@ struct Gaps {
     gaps: Vec<Gap>,
     /// Gaps that are not filled.
     waiting: usize,
+    /// Bytes that may come for those, at most.
+    expected: usize,
     /// The replies behind the first gap, without gaps.
     between: Reply,
     /// What fills gaps, in the order in which it came.
@@ -31,6 +33,8 @@ struct Gap {
     /// What fills it: a part of `filled`.
     from: usize,
     to: usize,
+    /// Bytes that may come for it, at most.
+    expected: usize,
 }
 
 impl Pending {
@@ -55,11 +59,17 @@ impl Pending {
         }
     }
 
-    /// Leaves a gap for a reply that comes later; gives its number.
-    pub fn gap(&mut self) -> usize {
+    /// Bytes that are kept here, with those of pinned values, and bytes that may still come for the gaps.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |gaps| gaps.between.len() + gaps.filled.len() + gaps.expected)
+    }
+
+    /// Leaves a gap for a reply of at most `expected` bytes that comes later; gives its number.
+    pub fn gap(&mut self, expected: usize) -> usize {
         let gaps = self.0.get_or_insert_default();
-        gaps.gaps.push(Gap { at: gaps.between.out.len(), from: 0, to: 0 });
+        gaps.gaps.push(Gap { at: gaps.between.out.len(), from: 0, to: 0, expected });
         gaps.waiting += 1;
+        gaps.expected += expected;
         gaps.gaps.len() - 1
     }
 
@@ -71,8 +81,10 @@ impl Pending {
         let gaps = self.0.as_mut().expect("a reply comes for a gap");
         let start = gaps.filled.out.len();
         gaps.filled.append(reply, from, to);
-        gaps.gaps[gap].from = start;
-        gaps.gaps[gap].to = gaps.filled.out.len();
+        let gap = &mut gaps.gaps[gap];
+        gap.from = start;
+        gap.to = gaps.filled.out.len();
+        gaps.expected -= gap.expected;
         gaps.waiting -= 1;
     }
 
@@ -111,13 +123,14 @@ mod tests {
             let mut pending = Pending::default();
             let mut output = Reply::default();
             pending.sink(&mut output).out.put(b"a");
-            let gaps = [pending.gap(), pending.gap()];
+            let gaps = [pending.gap(1), pending.gap(1)];
             pending.sink(&mut output).out.put(b"d");
-            let gaps = [gaps[0], gaps[1], pending.gap()];
+            let gaps = [gaps[0], gaps[1], pending.gap(1)];
             pending.sink(&mut output).out.put(b"f");
             let source = text("-b-c-e-");
-            for which in order {
+            for (filled, which) in order.into_iter().enumerate() {
                 assert!(pending.is_waiting());
+                assert_eq!(pending.len(), b"d".len() + b"f".len() + filled + (3 - filled));
                 pending.fill(gaps[which], &source, which * 2 + 1, which * 2 + 2);
             }
             pending.settle(&mut output);

@@ -15,10 +15,10 @@ use crate::hash::{self, KeyHasher};
 use crate::protocol::parser::{Parse, Parser};
 use crate::protocol::{Limits, Operation, Span, Step, Verb};
 use crate::protocol::{binary, login};
-use crate::store::OutOfMemory;
 use crate::store::arena::ItemId;
 use crate::store::gather::{Gathered, Gathering};
 use crate::store::item::{Cursor, Items};
+use crate::store::{OutOfMemory, PIN_LEN_MIN};
 use std::sync::Arc;
 
 /// How many operations ahead of the one that is executed an item is asked for. All of a group at once would fill the
@@ -105,6 +105,12 @@ impl Talk {
     /// A new connection, with the parser that it begins with.
     pub fn new(token: usize, generation: u64, parser: Parser) -> Talk {
         Talk { token, generation, fd: -1, parser, pending: Pending::default(), state: State::Parsing }
+    }
+
+    /// Where the reply to an operation that is posted belongs: a gap for at most `reply_bytes_max` bytes.
+    fn origin(&mut self, reply_bytes_max: usize) -> Origin {
+        let slot = self.pending.gap(reply_bytes_max);
+        Origin { token: self.token, generation: self.generation, slot, fd: self.fd }
     }
 
     /// What makes operations of what it says.
@@ -241,6 +247,8 @@ pub struct Serve<'a> {
     log: Option<Box<Log<'a>>>,
     /// `-vv`: requests are printed.
     traces: bool,
+    /// A batch has become as large as it may be.
+    has_full: bool,
 }
 
 /// How a group came to its end.
@@ -285,6 +293,7 @@ impl<'a> Serve<'a> {
             waits_for_room: false,
             log: None,
             traces: false,
+            has_full: false,
         }
     }
 
@@ -348,6 +357,9 @@ impl<'a> Serve<'a> {
                     continue;
                 }
             }
+            if self.has_full && !self.post_full() {
+                return Served::Waiting;
+            }
             let from = *at;
             let (count, end) = match &mut talk.parser {
                 Parser::Text(parser) => self.parse_group(parser, input, at),
@@ -374,8 +386,9 @@ impl<'a> Serve<'a> {
             }
             requests += count;
             match end {
-                End::Full if output.len() > self.limits.output_max => return Served::Full,
-                End::Full if self.is_congested() => return Served::Waiting,
+                End::Full if output.len() + talk.pending.len() > self.limits.output_max => {
+                    return if talk.pending.is_waiting() { Served::Waiting } else { Served::Full };
+                }
                 End::Full if requests >= self.limits.requests_per_turn && !alone => return Served::Yield,
                 End::Full => {}
                 End::Incomplete if talk.pending.is_waiting() => return Served::Waiting,
@@ -398,10 +411,25 @@ impl<'a> Serve<'a> {
         if self.limits.keep_keys { self.worker } else { hash::shard(hash, self.sides.len()) }
     }
 
-    /// Whether a batch has grown as large as it may while another one is on its way.
-    fn is_congested(&self) -> bool {
-        let full = |batch: &Batch| batch.bytes.len() + batch.tasks.len() * 64 > self.limits.batch_bytes_max;
-        self.sides.iter().any(|side| side.posted && side.open.as_deref().is_some_and(full))
+    /// Sends batches that are as large as they may be on their way. Says whether that was possible: a shard that still
+    /// has one of this worker's batches is not sent another.
+    #[cold]
+    fn post_full(&mut self) -> bool {
+        self.has_full = false;
+        for shard in 0..self.sides.len() {
+            let side = &self.sides[shard];
+            if side.open.as_deref().is_none_or(|batch| batch.bytes_max() <= self.limits.batch_bytes_max) {
+                continue;
+            }
+            if side.lease.is_some() {
+                self.run_open(shard);
+            } else if side.posted {
+                self.has_full = true;
+            } else {
+                self.post(shard);
+            }
+        }
+        !self.has_full
     }
 
     /// Parses up to a group of operations. The last one, where it is not to be executed like the others, stands behind
@@ -488,15 +516,10 @@ impl<'a> Serve<'a> {
                 }
                 None => {
                     let operation = *operation;
-                    let origin = Origin {
-                        token: talk.token,
-                        generation: talk.generation,
-                        slot: talk.pending.gap(),
-                        fd: talk.fd,
-                    };
-                    let batch = self.open(shard);
-                    let operation = batch.adopt(&operation, input);
-                    batch.tasks.push((Task::Execute(operation), Some(origin)));
+                    let expected = reply_bytes_max(&operation);
+                    let origin = talk.origin(expected);
+                    let operation = self.open(shard).adopt(&operation, input);
+                    self.push(shard, Task::Execute(operation), Some(origin), expected);
                 }
             }
         }
@@ -577,6 +600,14 @@ impl<'a> Serve<'a> {
         })
     }
 
+    /// Adds a task to the batch for a shard.
+    fn push(&mut self, shard: usize, task: Task, origin: Option<Origin>, reply_bytes_max: usize) {
+        let most = self.limits.batch_bytes_max;
+        let batch = self.open(shard);
+        batch.push(task, origin, reply_bytes_max);
+        self.has_full |= batch.bytes_max() > most;
+    }
+
     /// Puts a task that nobody waits for where it is done: at once, or with the next batch.
     fn chore(&mut self, shard: usize, task: Task) {
         match &mut self.sides[shard].lease {
@@ -585,7 +616,7 @@ impl<'a> Serve<'a> {
                 Task::Abandon(id) => lease.store.abandon(id),
                 _ => unreachable!("chores are unpinning and abandoning"),
             },
-            None => self.open(shard).tasks.push((task, None)),
+            None => self.push(shard, task, None, 0),
         }
     }
 
@@ -597,7 +628,7 @@ impl<'a> Serve<'a> {
     /// Asks all shards.
     pub fn ask_shards(&mut self, control: &Arc<super::control::Control>) {
         for shard in 0..self.sides.len() {
-            self.open(shard).tasks.push((Task::Control(Arc::clone(control)), None));
+            self.push(shard, Task::Control(Arc::clone(control)), None, 0);
             if self.sides[shard].lease.is_some() {
                 self.run_open(shard);
             }
@@ -607,14 +638,14 @@ impl<'a> Serve<'a> {
     /// As [`Serve::ask_shards`], but at the end of the turn: what is asked piece by piece leaves turns to others.
     pub fn ask_shards_later(&mut self, control: &Arc<super::control::Control>) {
         for shard in 0..self.sides.len() {
-            self.open(shard).tasks.push((Task::Control(Arc::clone(control)), None));
+            self.push(shard, Task::Control(Arc::clone(control)), None, 0);
         }
     }
 
     /// Sends a walk to the shard that it has come to. It returns with the batch.
     pub fn walk(&mut self, walk: Box<Walk>) {
         let shard = walk.shard;
-        self.open(shard).tasks.push((Task::Walk(Some(walk)), None));
+        self.push(shard, Task::Walk(Some(walk)), None, 0);
     }
 
     fn run_open(&mut self, shard: usize) {
@@ -638,16 +669,20 @@ impl<'a> Serve<'a> {
                 continue;
             }
             self.take_lease(shard);
-            if let Some(batch) = self.sides[shard].open.take() {
-                self.sides[shard].posted = true;
-                let (exchange, clock, now, group_len) = (self.exchange, self.clock, self.now, self.limits.group_len);
-                let log = &mut self.log;
-                exchange.post(batch, |shard, batch| {
-                    run(shard, batch, exchange, clock, now, group_len, log.as_deref_mut());
-                });
-            }
+            self.post(shard);
         }
         self.give_back();
+    }
+
+    /// Sends the batch for a shard on its way, if there is one. None is on its way yet.
+    fn post(&mut self, shard: usize) {
+        let Some(batch) = self.sides[shard].open.take() else { return };
+        self.sides[shard].posted = true;
+        let (exchange, clock, now, group_len) = (self.exchange, self.clock, self.now, self.limits.group_len);
+        let log = &mut self.log;
+        exchange.post(batch, |shard, batch| {
+            run(shard, batch, exchange, clock, now, group_len, log.as_deref_mut());
+        });
     }
 
     /// Whether it has something to do although nothing comes in.
@@ -720,7 +755,7 @@ impl<'a> Serve<'a> {
                 Ok(Gathered::Later(so_far)) => gathering = Some(so_far),
             }
         }
-        let slot = talk.pending.gap();
+        let slot = talk.pending.gap(reply_bytes_max(&operation));
         self.ask_for_room(talk, slot, &receiving, gathering);
         talk.state = State::Reserving(receiving);
     }
@@ -734,7 +769,7 @@ impl<'a> Serve<'a> {
             None => Task::Reserve(operation),
             Some(gathering) => Task::Gather(Box::new((operation, gathering))),
         };
-        batch.tasks.push((task, Some(origin)));
+        self.push(receiving.shard, task, Some(origin), reply_bytes_max(&receiving.operation));
     }
 
     /// Hands a reply from a batch to its connection.
@@ -828,15 +863,23 @@ impl<'a> Serve<'a> {
                 watch::commit(log, talk.fd, lease, &operation, &bytes, id, clock, sink);
             }
             (None, _) => {
-                let origin =
-                    Origin { token: talk.token, generation: talk.generation, slot: talk.pending.gap(), fd: talk.fd };
-                let batch = self.open(shard);
-                let operation = batch.adopt(&operation, &bytes);
-                batch.tasks.push((Task::Commit(operation, id), Some(origin)));
+                let expected = reply_bytes_max(&operation);
+                let origin = talk.origin(expected);
+                let operation = self.open(shard).adopt(&operation, &bytes);
+                self.push(shard, Task::Commit(operation, id), Some(origin), expected);
             }
         }
         true
     }
+}
+
+/// Bytes that the reply to an operation takes at most, without those of pinned values.
+fn reply_bytes_max(operation: &Operation) -> usize {
+    let has_value =
+        matches!(operation.verb, Verb::Get | Verb::Gets | Verb::Gat | Verb::Gats | Verb::MetaGet | Verb::BinaryGet);
+    // A line of the reply repeats the key, perhaps in base64, or the flags of the request, and some numbers.
+    let line = 512 + if operation.verb.is_meta() { operation.tokens.len as usize } else { 0 };
+    if has_value { PIN_LEN_MIN + line } else { line }
 }
 
 /// The item that the reply to a reservation names, if there was room.

@@ -29,7 +29,7 @@ const LIMITS: ServeLimits = ServeLimits {
     group_len: 8,
     output_max: 1 << 20,
     requests_per_turn: 20,
-    batch_bytes_max: 4096,
+    batch_bytes_max: 100_000,
     keep_keys: false,
 };
 
@@ -446,5 +446,84 @@ fn replies_keep_their_order_across_shards() {
 fn replies_keep_their_order_across_threads() {
     for seed in if cfg!(miri) { 1..2 } else { 1..9 } {
         work_in_threads(seed, 2 + seed as usize % 3, 1 + seed as usize % 2);
+    }
+}
+
+/// What a worker holds of replies of a client that asks for much, while another has leased the other shards: in order of
+/// the client's keys, so that each of its groups has keys of all shards.
+fn hold_replies(worker_limits: ServeLimits, value_len: usize, keys: usize) -> (usize, usize) {
+    let shards = 4;
+    let world = World::new(7, 2, shards);
+    let World { exchange, items, hasher, clock } = &world;
+    let names: Vec<String> = (0..keys).map(|key| format!("key-{key}")).collect();
+    for name in &names {
+        let hash = hasher.hash(name.as_bytes());
+        let mut lease = exchange.try_lease(hash::shard(hash, shards)).expect("nobody has it");
+        lease.store.put(hash, name.as_bytes(), 0, NEVER, &vec![b'v'; value_len], None).expect("there is room");
+    }
+    let mut input = Vec::new();
+    for list in names.chunks(100) {
+        input.extend(format!("get {}\r\n", list.join(" ")).bytes());
+    }
+    let mut serve = Serve::new(0, exchange, clock, hasher.clone(), items.clone(), worker_limits);
+    let mut talk = Talk::new(0, 0, Parser::Undecided);
+    let (mut held_max, mut batch_max, mut received, mut at) = (0, 0, 0, 0);
+    for _ in 0..100_000 {
+        let others: Vec<Lease<'_>> = (1..shards).filter_map(|shard| exchange.try_lease(shard)).collect();
+        serve.begin(clock.now());
+        let mut output = Reply::default();
+        if !talk.is_waiting() {
+            serve.serve(&mut talk, &mut input, &mut at, &mut output, false);
+        }
+        let open = serve.sides.iter().filter_map(|side| side.open.as_deref());
+        batch_max = batch_max.max(open.map(Batch::bytes_max).max().unwrap_or(0));
+        held_max = held_max.max(output.len() + talk.pending.len());
+        serve.flush();
+        for lease in others {
+            exchange.give_back(lease, |shard, batch| run(shard, batch, exchange, clock, clock.now(), 8, None));
+        }
+        while let Some(mail) = exchange.next_mail(0) {
+            let Mail::Batch(batch) = mail else { panic!("unexpected mail {mail:?}") };
+            assert!(batch.reply.out.len() <= batch.bytes_max(), "replies are no longer than was said");
+            serve.returned(batch);
+        }
+        while let Some(batch) = serve.next_done() {
+            let mut from = 0;
+            for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
+                let slot = origin.expect("a get has an origin").slot;
+                serve.deliver(&mut talk, task, slot, &batch.reply, from, to);
+                from = to;
+            }
+            serve.recycle(batch);
+        }
+        held_max = held_max.max(output.len() + talk.pending.len());
+        talk.pending.settle(&mut output);
+        received += output.len();
+        if at == input.len() && !talk.is_waiting() {
+            let line = names.iter().map(|name| format!("VALUE {name} 0 {value_len}\r\n").len()).sum::<usize>();
+            assert_eq!(received, line + keys * (value_len + 2) + keys.div_ceil(100) * b"END\r\n".len());
+            return (held_max, batch_max);
+        }
+    }
+    panic!("it does not come to an end");
+}
+
+#[test]
+fn replies_awaited_from_other_shards_count_as_unsent() {
+    let limits = ServeLimits { output_max: 100_000, batch_bytes_max: 1 << 30, ..LIMITS };
+    let group = limits.group_len * (PIN_LEN_MIN + 600);
+    for value_len in [0, 100, PIN_LEN_MIN - 1] {
+        let (held, _) = hold_replies(limits, value_len, 2000);
+        assert!(held <= limits.output_max + group, "{held} bytes for values of {value_len} bytes");
+    }
+}
+
+#[test]
+fn batches_between_shards_are_limited() {
+    let limits = ServeLimits { output_max: 1 << 30, batch_bytes_max: 100_000, ..LIMITS };
+    let group = limits.group_len * (PIN_LEN_MIN + 1000);
+    for value_len in [0, 100, PIN_LEN_MIN - 1] {
+        let (_, batch) = hold_replies(limits, value_len, 2000);
+        assert!(batch <= limits.batch_bytes_max + group, "{batch} bytes for values of {value_len} bytes");
     }
 }

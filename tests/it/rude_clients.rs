@@ -118,6 +118,43 @@ fn one_that_reads_nothing_of_what_it_asks_for() {
 }
 
 #[test]
+fn some_that_ask_for_much_from_all_shards_and_read_nothing() {
+    // Values just short enough to be copied into replies, on four shards, so that many replies wait for another shard.
+    const KEYS: usize = 26;
+    const CLIENTS: u64 = 4;
+    // A connection may hold 1 MiB of replies and those to a group of requests; batches between four shards as much each.
+    const UNSENT_MAX_KIB: u64 = (CLIENTS + 2 * 12) * 2 * 1024;
+    let mut server = Server::corecached_tcp(&["-t", "4", "-m", "256"]);
+    let value = "x".repeat(8100);
+    let mut polite = server.client();
+    for key in 0..KEYS {
+        polite.send(format!("set key{key} 0 0 8100\r\n{value}\r\n"));
+        polite.expect("STORED\r\n");
+    }
+    let resident_before_kib = server.resident_kib();
+    let list: String = (0..20_000).map(|i| format!(" key{}", i % KEYS)).collect();
+    let mut rude: Vec<Client> = (0..CLIENTS).map(|_| server.client()).collect();
+    for round in 0..20 {
+        for client in &mut rude {
+            client.send_without_waiting(format!("get{list}\r\n").as_bytes());
+        }
+        for i in 0..50 {
+            polite.send(format!("get nothing{i}\r\n"));
+            polite.expect("END\r\n");
+        }
+        let grown = server.resident_kib().saturating_sub(resident_before_kib);
+        assert!(grown <= UNSENT_MAX_KIB, "round {round}: {grown} KiB more are resident");
+    }
+    // One changes its mind and reads.
+    for i in 0..20_000 {
+        rude[0].expect(format!("VALUE key{} 0 8100\r\n{value}\r\n", i % KEYS));
+    }
+    rude[0].expect("END\r\n");
+    drop(rude);
+    server.assert_alive();
+}
+
+#[test]
 fn one_that_sends_a_byte_at_a_time() {
     let mut host = Host::with_memory(64);
     let mut slow = host.client();
