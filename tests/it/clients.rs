@@ -115,7 +115,7 @@ fn run(peer: &Peer, file: &str, program: Program, count: usize, arguments: &[&st
     if !peers::has(program) {
         return;
     }
-    let servers = (0..count).map(|_| Server::on_tcp(program, &["-t", "2"])).collect();
+    let servers = (0..count).map(|_| Server::on_lasting_port(program, &["-t", "2"])).collect();
     run_script(peer, file, &[], servers, arguments);
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 use crate::clients::{PYMEMCACHE, run_script};
 use crate::peers;
-use crate::server::{Address, Program, Server, new_folder};
+use crate::server::{Address, Program, Server, free_ports, new_folder};
 
 /// How long a proxy may take to accept its first client, or to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -32,9 +32,8 @@ impl Proxy {
         configuration: impl Fn(&str, u16) -> String,
     ) -> Proxy {
         let folder = new_folder();
-        // Free now. Neither program can be asked for any port and tell which it got.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let port = port.expect("the loopback has free ports").port();
+        // Neither program can be asked for any port and tell which it got.
+        let port = free_ports(1)[0];
         let file = folder.join("configuration");
         let path = folder.to_str().expect("a temporary folder has a plain name");
         fs::write(&file, configuration(path, port)).expect("a file in a folder of ours");

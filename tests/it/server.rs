@@ -4,7 +4,7 @@
 //! with the server. A server that fails to start takes its test with it, and what it printed is in the message.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -97,7 +97,13 @@ impl Server {
         Server::on_tcp_port(program, "-1", &[], flags)
     }
 
-    /// Killed, and started again on its TCP port: to its clients, the same server, which has forgotten everything.
+    /// `program` on the loopback, on a port that stays its own while it is restarted.
+    pub(crate) fn on_lasting_port(program: Program, flags: &[&str]) -> Server {
+        Server::on_tcp_port(program, &free_ports(1)[0].to_string(), &[], flags)
+    }
+
+    /// Killed, and started again on its TCP port, which must be a lasting one: to its clients, the same server, which has
+    /// forgotten everything.
     pub(crate) fn restarted(self) -> Server {
         let (program, flags, port) = (self.program, self.flags.clone(), self.tcp().port().to_string());
         drop(self);
@@ -307,6 +313,19 @@ impl Drop for TemporaryFile {
 pub(crate) fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
+}
+
+/// Ports that nobody listens on, for programs that cannot be asked for any port. They are none of those that the system
+/// gives to connections, which would take one between now and its use, and no test is given the port of another.
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Other processes of tests begin elsewhere.
+    let start = std::process::id().wrapping_mul(7919);
+    let ports = std::iter::repeat_with(|| FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    ports.map(|port| port as u16).filter(is_free).take(count).collect()
 }
 
 /// A new folder for one server. Short, because the path of a Unix socket has 108 bytes.
