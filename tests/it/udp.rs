@@ -6,7 +6,7 @@
 mod inherited;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::client::shown;
 use crate::peers;
@@ -495,6 +495,11 @@ fn sockets_are_counted_and_described_as_memcached_does() {
         let server = Server::on_tcp(program, &["-U", "-1", "-t", "2", "-m", "256"]);
         let mut client = server.client();
         assert_eq!(Asker::new(server.udp()).ask(b"mn\r\n", 1), [whole("MN\r\n")]);
+        // Each worker of memcached takes its socket in its own time, and counts it then.
+        let deadline = Instant::now() + PATIENCE;
+        while client.stat("curr_connections") < 3 {
+            assert!(Instant::now() < deadline, "{program:?}: not all sockets are counted");
+        }
         let counted = ["curr_connections", "total_connections"].map(|name| client.stat(name));
         let settings = client.ask_list("stats settings");
         let ours = ["STAT tcpport", "STAT udpport", "STAT num_threads_per_udp"];
