@@ -208,9 +208,9 @@ struct Life {
 
 impl Life {
     fn begin(program: Program, workers: &str) -> Life {
-        // Their threads would count what they find in their own time.
-        let server =
-            Server::on_unix_socket(program, &["-t", workers, "-m", "256", "-o", "no_lru_maintainer,no_lru_crawler"]);
+        // Their threads would count what they find, and move pages, in their own time.
+        let words = "no_lru_maintainer,no_lru_crawler,slab_automove=0";
+        let server = Server::on_unix_socket(program, &["-t", workers, "-m", "256", "-o", words]);
         Life { text: server.client(), binary: server.client(), server }
     }
 
@@ -231,6 +231,12 @@ impl Life {
             {
             }
         }
+    }
+
+    /// Has the worker of the packets count all that it has sent: it counts after sending, and the reader may be faster.
+    fn part_with_binary(&mut self) {
+        self.binary.finish_sending();
+        self.binary.expect_closed();
     }
 
     /// The statistics of a kind: those of classes as sums over all.
@@ -282,6 +288,7 @@ fn check(workers: &str) {
         for key in ["a", "b", "some-longer-key", "c", "d"] {
             life.lead(key);
         }
+        life.part_with_binary();
     }
     let [theirs, ours] = &mut lives;
     let kinds = ["stats", "stats items", "stats slabs"];
