@@ -4,8 +4,9 @@
 //! start and when told to; a check looks at what was read last. It takes the same time for whatever is wrong, but for
 //! lengths, and only a client that logs in waits for its lock.
 //!
-//! Wanted differences from memcached: a line that is too long makes the file unusable, where it would be cut and so let
-//! shorter passwords in; the last line needs no end; a changed file of `-S` is looked at when told to, not each time.
+//! Wanted differences from memcached: a line that is too long or has a zero byte makes the file unusable, where it would be
+//! cut and so let shorter passwords in; so does a directory, which memcached takes for a file that lets nobody in; a
+//! changed file of `-S` is looked at when told to, not each time.
 
 use parking_lot::RwLock;
 use std::fmt;
@@ -40,6 +41,8 @@ pub enum Malformed {
     NoColon(usize),
     /// It is longer than 255 bytes.
     TooLong(usize),
+    /// There is a zero byte in it.
+    ZeroByte(usize),
 }
 
 impl fmt::Display for Malformed {
@@ -47,6 +50,7 @@ impl fmt::Display for Malformed {
         match self {
             Malformed::NoColon(line) => write!(f, "has a malformed entry. Should be 'user:password' (line {line})"),
             Malformed::TooLong(line) => write!(f, "has a line of more than {LINE_LENGTH_MAX} bytes (line {line})"),
+            Malformed::ZeroByte(line) => write!(f, "has a zero byte (line {line})"),
         }
     }
 }
@@ -62,7 +66,7 @@ impl Users {
     /// Those of a file of `-Y`: `user:password` in each line, of which the first [`TEXT_USERS_MAX`] count.
     ///
     /// # Errors
-    /// When it has a line of another form, be it an empty one.
+    /// When it has a line of another form, be it an empty one: an empty file, which would let nobody in, has one.
     pub fn of_text(file: &[u8]) -> Result<Users, Malformed> {
         let mut users = Users::default();
         for (number, line) in lines(file) {
@@ -81,7 +85,7 @@ impl Users {
     /// of the host, `user@host` is the entry of a client that logs in as `user`.
     ///
     /// # Errors
-    /// When a line is too long.
+    /// When a line is too long, or has a zero byte.
     pub fn of_sasl(file: &[u8], host: &[u8]) -> Result<Users, Malformed> {
         let mut users = Users::default();
         for (_, line) in lines(file) {
@@ -119,13 +123,19 @@ impl Users {
     }
 }
 
-/// The lines of a file with their numbers; what is too long is an error.
+/// The lines of a file with their numbers; an empty file has one. What memcached would cut is an error.
 fn lines(file: &[u8]) -> impl Iterator<Item = (usize, Result<&[u8], Malformed>)> {
-    let file = file.strip_suffix(b"\n").or((!file.is_empty()).then_some(file));
-    let lines = file.into_iter().flat_map(|file| file.split(|&byte| byte == b'\n'));
+    let lines = file.strip_suffix(b"\n").unwrap_or(file).split(|&byte| byte == b'\n');
     (1..).zip(lines).map(|(number, line)| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        (number, if line.len() > LINE_LENGTH_MAX { Err(Malformed::TooLong(number)) } else { Ok(line) })
+        let checked = if line.len() > LINE_LENGTH_MAX {
+            Err(Malformed::TooLong(number))
+        } else if line.contains(&0) {
+            Err(Malformed::ZeroByte(number))
+        } else {
+            Ok(line)
+        };
+        (number, checked)
     })
 }
 
@@ -195,17 +205,19 @@ mod tests {
         let users = Users::of_text(file.as_bytes()).expect("a good file");
         assert_eq!((users.len(), users.ignored), (8, 2));
         check(&users, &[("user7", "password7", true), ("user8", "password8", false)]);
-        assert!(Users::of_text(b"").expect("an empty file is one").is_empty());
     }
 
     #[test]
     fn a_text_file_has_no_other_lines() {
         let long = format!("user:{}\n", "x".repeat(251));
         for (file, expected) in [
+            ("", Malformed::NoColon(1)),
             ("foo", Malformed::NoColon(1)),
             ("\n", Malformed::NoColon(1)),
             ("foo:bar\n\n", Malformed::NoColon(2)),
             ("# users\nfoo:bar\n", Malformed::NoColon(1)),
+            ("foo:bar\na:b\0c\n", Malformed::ZeroByte(2)),
+            ("a\0:b\n", Malformed::ZeroByte(1)),
             (&long, Malformed::TooLong(1)),
         ] {
             assert_eq!(Users::of_text(file.as_bytes()).expect_err("a bad file"), expected, "{file:?}");

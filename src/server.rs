@@ -122,6 +122,10 @@ fn read_users(config: &Config) -> Result<Option<Users>, String> {
         Users::of_sasl(&text, host.as_encoded_bytes())
     };
     let users = users.map_err(|why| format!("Authfile [{named}] {why}"))?;
+    if users.is_empty() {
+        // memcached, too, starts with a file of `-S` that has no users: they may come later.
+        log::warn!("Authfile [{named}] has no users: nobody can log in");
+    }
     if users.ignored > 0 {
         log::warn!("Authfile [{named}]: the last {} lines are ignored, {TEXT_USERS_MAX} count", users.ignored);
     }

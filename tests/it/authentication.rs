@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 use crate::packet::{Packet, request};
 use crate::peers;
-use crate::server::{Server, TemporaryFile, corecached_run};
+use crate::server::{Program, Server, TemporaryFile, corecached_run, run};
 
 /// Holds a conversation in packets, one request at a time: `> request` and `< reply`, several replies with ` | `, `= closed`.
 #[track_caller]
@@ -239,6 +239,8 @@ fn a_server_that_cannot_know_its_users_does_not_start() {
     let bad = TemporaryFile::new("foo:bar\nno colon\n");
     for (flags, code, words) in [
         (&["-Y", "/nowhere/users"][..], 1, "Could not open authfile [/nowhere/users] for reading, error"),
+        (&["-Y", ""], 1, "Could not open authfile [] for reading, error"),
+        (&["-Y", "/"], 1, "Could not open authfile [/] for reading, error Is a directory"),
         (&["-Y", bad.path()], 1, "has a malformed entry. Should be 'user:password' (line 2)"),
         (&["-S"], 1, "Error initializing sasl. MEMCACHED_SASL_PWDB names no file"),
         (&["-S", "-B", "auto"], 64, "ERROR: You cannot allow the ASCII protocol while using SASL."),
@@ -252,4 +254,81 @@ fn a_server_that_cannot_know_its_users_does_not_start() {
         let (status, printed) = corecached_run(flags);
         assert!(status.code() == Some(code) && printed.contains(words), "{flags:?}: {status}, {printed}");
     }
+}
+
+/// What comes of a file of `-Y`: it serves, or exits with code 1 and these words in its first line.
+#[track_caller]
+fn check_file(program: Program, file: &[u8], complaint: Option<&str>) {
+    let users = TemporaryFile::new("");
+    std::fs::write(users.path(), file).expect("a file in a folder of ours");
+    let shown = file.escape_ascii();
+    match complaint {
+        None => {
+            let server = Server::on_tcp(program, &["-Y", users.path()]);
+            assert_eq!(server.client().ask("version"), "CLIENT_ERROR unauthenticated", "{program:?} {shown}");
+        }
+        Some(complaint) => {
+            let (status, printed) = run(program, &["-p", "-1", "-l", "127.0.0.1", "-Y", users.path()]);
+            let first = printed.lines().find(|line| !line.contains("WARN")).unwrap_or_default();
+            assert_eq!(status.code(), Some(1), "{program:?} {shown}: {printed}");
+            assert!(first.starts_with("Authfile [") && first.contains(complaint), "{program:?} {shown}: {printed}");
+        }
+    }
+}
+
+#[test]
+fn a_file_of_users_is_what_memcached_takes_for_one() {
+    const MALFORMED: &str = "] has a malformed entry. Should be 'user:password'";
+    let eight: String = (0..8).map(|number| format!("user{number}:password{number}\n")).collect();
+    // The file; what memcached says of it, if it does not serve; the same of ours.
+    let same = |complaint| [complaint, complaint];
+    let longest = format!("user:{}\n", "x".repeat(250));
+    let too_long = format!("user:{}\n", "x".repeat(251));
+    for (file, [theirs, ours]) in [
+        (&b""[..], same(Some(MALFORMED))),
+        (b"\n", same(Some(MALFORMED))),
+        (b"\n\n\n", same(Some(MALFORMED))),
+        (b"\r\n", same(Some(MALFORMED))),
+        (b" \n", same(Some(MALFORMED))),
+        (b"user", same(Some(MALFORMED))),
+        (b"user\n", same(Some(MALFORMED))),
+        (b"user:password\n\n", same(Some(MALFORMED))),
+        (b"user:password\n\nother:password\n", same(Some(MALFORMED))),
+        (b"user:password", same(None)),
+        (b"user:password\r\n", same(None)),
+        (b"user:\n", same(None)),
+        (b":password\n", same(None)),
+        (b":\n", same(None)),
+        (eight.as_bytes(), same(None)),
+        // Behind the eighth nothing is read.
+        (format!("{eight}\n").as_bytes(), same(None)),
+        (format!("{eight}malformed\n").as_bytes(), same(None)),
+        (longest.as_bytes(), same(None)),
+        // It would cut these.
+        (too_long.as_bytes(), [None, Some("] has a line of more than 255 bytes (line 1)")]),
+        (b"user:pass\0word\n", [None, Some("] has a zero byte (line 1)")]),
+        (b"us\0er:password\n", [Some(MALFORMED), Some("] has a zero byte (line 1)")]),
+    ] {
+        check_file(Program::Corecached, file, ours);
+        if peers::has(Program::Newest) {
+            check_file(Program::Newest, file, theirs);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_lets_nobody_in_is_not_taken_while_it_serves() {
+    let users = TemporaryFile::new("foo:old\n");
+    let server = Server::corecached(&["-v", "-Y", users.path()]);
+    users.write("");
+    server.signal("HUP");
+    wait_until("the server complains", || server.printed().contains("users stay as they were"));
+    assert_eq!(server.client().ask("set a 0 0 7\r\nfoo old"), "STORED");
+}
+
+#[test]
+fn sasl_starts_without_users_and_says_so() {
+    let users = TemporaryFile::new("# none yet\n");
+    let server = Server::corecached_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S"]);
+    assert!(server.printed().contains("has no users: nobody can log in"), "{}", server.printed());
 }

@@ -260,10 +260,15 @@ impl Drop for Server {
 
 /// Runs corecached with `flags` until it ends by itself, as a wrong flag makes it: its exit status and what it printed.
 pub(crate) fn corecached_run(flags: &[&str]) -> (ExitStatus, String) {
+    run(Program::Corecached, flags)
+}
+
+/// The same of any program.
+pub(crate) fn run(program: Program, flags: &[&str]) -> (ExitStatus, String) {
     let folder = new_folder();
-    let mut command = command(Program::Corecached, &folder);
+    let mut command = command(program, &folder);
     command.args(flags);
-    let mut server = Server::spawn(Program::Corecached, flags, folder, command);
+    let mut server = Server::spawn(program, flags, folder, command);
     let status = server.wait();
     (status, server.printed())
 }
