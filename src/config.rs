@@ -47,6 +47,8 @@ pub const EXIT_USAGE: u8 = 64;
 pub const EXIT_NO_USER: u8 = 67;
 /// Exit code when the system refuses: bind, limits, fork, setuid (EX_OSERR).
 pub const EXIT_SYSTEM: u8 = 71;
+/// Exit code when a graceful stop could not write the image of `-e`: the next start will be cold (EX_IOERR).
+pub const EXIT_NOT_KEPT: u8 = 74;
 
 const KILOBYTE: u64 = 1 << 10;
 const MEGABYTE: u64 = 1 << 20;

@@ -143,24 +143,25 @@ impl MemoryFile {
         File::open(folder)?.sync_all()
     }
 
-    /// Writes what is in the shards to the file, once all workers have ended, and empties them. On failure there is no
-    /// image, nor a part of one; either way the log tells.
-    pub fn save(&self, exchange: &Exchange, clock: &Clock, ports: u32) {
+    /// Writes what is in the shards to the file, once all workers have ended, and empties them.
+    ///
+    /// # Errors
+    /// What kept it from being written, in a line. There is no image then, nor a part of one.
+    pub fn save(&self, exchange: &Exchange, clock: &Clock, ports: u32) -> Result<(), String> {
         let begun = Instant::now();
-        match self.write(exchange, clock, ports) {
-            Ok((items, bytes)) => log::info!(
-                "kept {items} items ({} MiB) in {} in {:.2} s",
-                bytes >> 20,
-                self.path.display(),
-                begun.elapsed().as_secs_f64()
-            ),
-            Err(error) => {
-                log::error!("{}: the cache could not be kept: {error}", self.path.display());
-                if let Err(error) = fs::remove_file(&self.beside_path) {
-                    log::warn!("{} could not be removed: {error}", self.beside_path.display());
-                }
+        let (items, bytes) = self.write(exchange, clock, ports).map_err(|error| {
+            if let Err(error) = fs::remove_file(&self.beside_path) {
+                log::warn!("{} could not be removed: {error}", self.beside_path.display());
             }
-        }
+            format!("{}: the cache could not be kept: {error}", self.path.display())
+        })?;
+        log::info!(
+            "kept {items} items ({} MiB) in {} in {:.2} s",
+            bytes >> 20,
+            self.path.display(),
+            begun.elapsed().as_secs_f64()
+        );
+        Ok(())
     }
 
     fn write(&self, exchange: &Exchange, clock: &Clock, ports: u32) -> io::Result<(u64, u64)> {

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::command::Shard;
 use crate::command::admin::{Answer, Environment, Settings};
 use crate::command::detail::Prefixes;
-use crate::config::{BindingProtocol, Config, EXIT_SYSTEM, EXIT_USAGE, Exit, Listen};
+use crate::config::{BindingProtocol, Config, EXIT_NOT_KEPT, EXIT_SYSTEM, EXIT_USAGE, Exit, Listen};
 use crate::counters::{ServerCounters, WorkerCounters};
 use crate::hash::KeyHasher;
 use crate::net::certificates::{Certificates, Verify};
@@ -65,7 +65,7 @@ const PAGES_PER_SHARD_MIN: u64 = 64;
 /// Serves until INT, TERM or `shutdown`.
 ///
 /// # Errors
-/// What keeps the server from starting, with the exit code for it.
+/// What keeps the server from starting, or a graceful stop from keeping the cache, with the exit code for it.
 pub fn run(mut config: Config) -> Result<(), Exit> {
     process::start_log(config.verbosity);
     let supervisor = Supervisor::of_environment();
@@ -467,7 +467,9 @@ fn serve(
             process::unlock_memory();
         }
         let save = || file.save(&exchange, &clock, if config.port_per_core { shards as u32 } else { 0 });
-        supervisor.during("writing the cache", file.bytes(), save);
+        supervisor
+            .during("writing the cache", file.bytes(), save)
+            .map_err(|line| Exit::failure(EXIT_NOT_KEPT, line))?;
     }
     Ok(())
 }

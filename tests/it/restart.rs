@@ -291,17 +291,36 @@ fn two_servers_cannot_share_a_file() {
 }
 
 #[test]
-fn an_image_that_cannot_be_written_is_said_and_nothing_is_left() {
-    let folder = Folder::new();
-    let mut server = folder.start("-t 1");
-    server.client().ask("ms key 1\r\n1");
-    // Its place has become a folder: what is written beside it cannot be moved there.
-    fs::create_dir(folder.image()).expect("a folder of ours");
-    end(&mut server, "USR1");
-    assert!(server.printed().contains("the cache could not be kept"), "it printed:\n{}", server.printed());
-    fs::remove_dir(folder.image()).expect("it is empty");
-    assert_eq!(fs::read_dir(&folder.0).expect("a folder of ours").count(), 0, "something is left");
-    let mut server = folder.start("-t 1");
-    assert_eq!(server.client().ask("mg key"), "EN");
-    end(&mut server, "TERM");
+fn a_graceful_stop_without_an_image_is_told_by_the_exit_code_and_leaves_nothing() {
+    for command in ["kill -USR1", "shutdown graceful"] {
+        for folder_is_gone in [false, true] {
+            let folder = Folder::new();
+            let mut server = folder.start("-t 1 -A");
+            let mut client = server.client();
+            client.ask("ms key 1\r\n1");
+            if folder_is_gone {
+                fs::remove_dir_all(&folder.0).expect("a folder of ours");
+            } else {
+                // What is written beside its place cannot be moved there.
+                fs::create_dir(folder.image()).expect("a folder of ours");
+            }
+            match command {
+                "kill -USR1" => server.signal("USR1"),
+                _ => client.send(format!("{command}\r\n")),
+            }
+            let (status, printed) = (server.wait(), server.printed());
+            assert_eq!(status.code(), Some(74), "{command}: {status}; it printed:\n{printed}");
+            assert!(printed.contains("the cache could not be kept"), "{command}; it printed:\n{printed}");
+            assert!(!printed.contains("Exiting normally"), "{command}; it printed:\n{printed}");
+            if folder_is_gone {
+                continue;
+            }
+            fs::remove_dir(folder.image()).expect("it is empty");
+            assert_eq!(fs::read_dir(&folder.0).expect("a folder of ours").count(), 0, "something is left");
+            let mut server = folder.start("-t 1");
+            assert_eq!(server.client().ask("mg key"), "EN");
+            // Without an image to write, any end is as good as another.
+            end(&mut server, "TERM");
+        }
+    }
 }
