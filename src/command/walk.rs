@@ -110,7 +110,7 @@ fn put_metadata(store: &Store, id: ItemId, clock: &Clock, out: &mut Output) {
     out.put(b" exp=");
     out.put_i64(exptime);
     out.put(b" la=");
-    out.put_i64(clock.unix(Now(item.last_access())));
+    out.put_i64(clock.unix(store.last_access(id)));
     out.put(b" cas=");
     out.put_u64(item.cas());
     out.put(if item.state() & FETCHED == 0 { b" fetch=no cls=" } else { b" fetch=yes cls=" });

@@ -105,7 +105,7 @@ fn see(store: &Store, id: crate::store::arena::ItemId) -> Seen {
         exptime: item.exptime(),
         cas: item.cas(),
         marks: item.state() & MARKS,
-        last_access: item.last_access(),
+        last_access: store.last_access(id).0,
     }
 }
 

@@ -5,7 +5,7 @@
 //!  0 next          u32  id in its LRU list, or FLOATING               head, as a small item up to the key, then
 //!  4 prev          u32  id in its LRU list                              value length u32, id of first body u32,
 //!  8 exptime       u32  count of the clock, 0: never                    value …
-//! 12 last access   u32  count of the clock                            body
+//! 12 stamp         u32  of the last access (stamps.rs)                body
 //! 16 value length  u16  LARGE: a large item                            0 next body u32
 //! 18 key length    u8   1–250; 0: no item begins in this chunk          4 id of the head u32
 //! 19 state         u8   see the constants                              18 0 u8, 19 BODY u8
@@ -31,7 +31,7 @@ pub const LARGE_CHUNK: usize = 16 << 10;
 const NEXT: usize = 0;
 const PREV: usize = 4;
 const EXPTIME: usize = 8;
-const LAST_ACCESS: usize = 12;
+const STAMP: usize = 12;
 const VALUE_LEN: usize = 16;
 const KEY_LEN: usize = 18;
 const STATE: usize = 19;
@@ -170,7 +170,7 @@ impl Items {
         item.write(NEXT, FLOATING);
         item.write(PREV, 0_u32);
         item.write(EXPTIME, 0_u32);
-        item.write(LAST_ACCESS, 0_u32);
+        item.write(STAMP, 0_u32);
         item.write(VALUE_LEN, if large.is_some() { LARGE } else { value_len as u16 });
         item.write(KEY_LEN, key.len() as u8);
         item.write(STATE, if client_flags == 0 { 0 } else { HAS_CLIENT_FLAGS });
@@ -407,15 +407,15 @@ impl<'a> Item<'a> {
         self.write(EXPTIME, exptime);
     }
 
-    /// When it was last fetched or stored: a count of the clock.
+    /// The stamp of its last fetch or storage, see `stamps.rs`: [`super::Store::last_access`] says when that was.
     #[inline]
-    pub fn last_access(&self) -> u32 {
-        self.read(LAST_ACCESS)
+    pub(super) fn stamp(&self) -> u32 {
+        self.read(STAMP)
     }
 
     #[inline]
-    pub(super) fn set_last_access(&self, at: u32) {
-        self.write(LAST_ACCESS, at);
+    pub(super) fn set_stamp(&self, stamp: u32) {
+        self.write(STAMP, stamp);
     }
 
     /// Its CAS value; 0 when none are kept.
@@ -576,7 +576,7 @@ mod tests {
             scope.spawn(|| {
                 let item = items.at(ids[0]);
                 item.change_state(FETCHED | ACTIVE, 0);
-                item.set_last_access(1);
+                item.set_stamp(1);
                 item.set_exptime(2);
                 item.set_cas(3);
                 item.set_floating();

@@ -18,6 +18,7 @@ pub mod item;
 pub mod lru;
 pub mod rebalance;
 pub mod slab;
+mod stamps;
 pub mod stats;
 pub mod walk;
 
@@ -31,6 +32,7 @@ use item::{ACTIVE, FETCHED, Item, Items};
 use lru::{Lru, Segment};
 use rebalance::{Busy, Mover};
 use slab::{Budget, ClassId, SlabOptions, Slabs};
+use stamps::Stamps;
 use stats::{ClassCounters, Counters};
 use std::collections::HashMap;
 use std::io;
@@ -52,6 +54,9 @@ const SETTLE_MOVES_EMPTY: usize = 256;
 const CLOSED_PAGE_TRIES: usize = 16;
 /// Chunks looked at for a dead item before a live one is evicted.
 const RECLAIM_STEPS: u32 = 256;
+
+/// Items that a flush takes out at once, if they were accessed last: see [`Store::flush_at`].
+const FLUSHED_AT_ONCE: usize = 512;
 
 /// What [`StoreOptions::hash_power`] counts as the slots of a bucket of the index, as log2.
 const SLOTS_PER_BUCKET_LOG2: u32 = 3;
@@ -171,13 +176,12 @@ pub struct Store {
     lru: Lru,
     options: StoreOptions,
     now: u32,
-    /// What items are stamped with on access: `now`, or later when a flush happened within this second.
-    /// Invariant: `flushed_until < stamp`.
-    stamp: u32,
-    /// Items last accessed at this count or before are flushed.
-    flushed_until: u32,
+    /// When items were accessed, and which of them are flushed.
+    stamps: Stamps,
     /// When the next flush is due; 0: none.
     flush_at: u32,
+    /// `counters.total_items` at the last flush: as long as it is the same, there is nothing to flush.
+    total_items_flushed: u64,
     last_cas: u64,
     /// Items that are being written to sockets: how often, and whether they died meanwhile.
     pins: HashMap<u32, Pin>,
@@ -235,9 +239,9 @@ impl Store {
             index,
             options,
             now: 2,
-            stamp: 2,
-            flushed_until: 0,
+            stamps: Stamps::new(2),
             flush_at: 0,
+            total_items_flushed: 0,
             last_cas: 0,
             pins: HashMap::new(),
             remains: Vec::new(),
@@ -263,10 +267,9 @@ impl Store {
     pub fn set_now(&mut self, now: Now) {
         if self.now != now.0 {
             self.now = now.0;
-            self.stamp = now.0.max(self.flushed_until + 1);
+            self.stamps.set_now(now.0);
             if self.flush_at != 0 && self.flush_at <= now.0 {
-                self.flush_at = 0;
-                self.flush();
+                self.flush_at(Now(self.flush_at));
             }
         }
     }
@@ -369,7 +372,7 @@ impl Store {
         const _: () = assert!(NEVER == 0);
         if item.exptime().wrapping_sub(1) < self.now {
             Some(Absent::Expired)
-        } else if item.last_access() <= self.flushed_until {
+        } else if self.stamps.is_flushed(item.stamp()) {
             Some(Absent::Flushed)
         } else {
             None
@@ -410,20 +413,27 @@ impl Store {
         if state & (FETCHED | ACTIVE) != FETCHED | ACTIVE {
             item.change_state(FETCHED | ACTIVE, 0);
         }
-        if item.last_access() != self.stamp {
-            item.set_last_access(self.stamp);
+        if item.stamp() != self.stamps.current() {
+            item.set_stamp(self.stamps.current());
         }
     }
 
     /// Marks an item as accessed, but not as fetched: a change, or an attempt at one (memcached's `do_item_update`).
     #[inline]
     pub fn refresh(&mut self, id: ItemId) {
-        self.items.at(id).set_last_access(self.stamp);
+        self.items.at(id).set_stamp(self.stamps.current());
+    }
+
+    /// When an item was last fetched or stored.
+    #[inline]
+    pub fn last_access(&self, id: ItemId) -> Now {
+        Now(self.stamps.time(self.items.at(id).stamp()))
     }
 
     /// Seconds since an item was last accessed.
+    #[inline]
     pub fn idle_seconds(&self, id: ItemId) -> u32 {
-        self.now.saturating_sub(self.items.at(id).last_access())
+        self.now.saturating_sub(self.last_access(id).0)
     }
 
     /// Gives an item another deadline, a count of the clock or [`NEVER`].
@@ -594,7 +604,7 @@ impl Store {
     fn date(&mut self, id: ItemId, class: ClassId, deadline: u32) {
         let item = self.items.at(id);
         item.set_exptime(deadline);
-        item.set_last_access(self.stamp);
+        item.set_stamp(self.stamps.current());
         self.note_deadline(id, deadline);
         let size = self.item_size(id);
         self.bytes += size;
@@ -809,9 +819,11 @@ impl Store {
     /// Evicts an item, or reclaims it if it is dead.
     fn evict_item(&mut self, id: ItemId, class: ClassId) {
         let item = self.items.at(id);
+        let dead = self.death(&item).is_some();
+        let idle_seconds = self.idle_seconds(id);
         let counters = &mut self.class_counters[class.index()];
         let unfetched = item.state() & FETCHED == 0;
-        if item.exptime().wrapping_sub(1) < self.now || item.last_access() <= self.flushed_until {
+        if dead {
             counters.reclaimed += 1;
             counters.expired_unfetched += u64::from(unfetched);
         } else {
@@ -819,7 +831,7 @@ impl Store {
             counters.evicted_nonzero += u64::from(item.exptime() != NEVER);
             counters.evicted_unfetched += u64::from(unfetched);
             counters.evicted_active += u64::from(item.state() & ACTIVE != 0);
-            self.evicted_age[class.index()] = self.now.saturating_sub(item.last_access());
+            self.evicted_age[class.index()] = idle_seconds;
             if self.notes {
                 self.note_eviction(id, class);
             }
@@ -879,6 +891,7 @@ impl Store {
                 let Some(id) = self.lru.tail(class, segment) else { break };
                 let item = self.items.at(id);
                 self.prefetch_raw(item.prev());
+                let idle_seconds = self.idle_seconds(id);
                 let counters = &mut self.class_counters[class.index()];
                 if item.state() & ACTIVE != 0 {
                     item.change_state(0, ACTIVE);
@@ -888,9 +901,7 @@ impl Store {
                         counters.moves_within_lru += 1;
                     }
                     self.relist(class, id, Segment::Warm);
-                } else if self.lru.count(class, segment) > limit
-                    || self.now.saturating_sub(item.last_access()) > age_max
-                {
+                } else if self.lru.count(class, segment) > limit || idle_seconds > age_max {
                     counters.moves_to_cold += 1;
                     self.relist(class, id, Segment::Cold);
                 } else {
@@ -919,17 +930,51 @@ impl Store {
         self.lru.tail(class, segment).map_or(0, |id| self.idle_seconds(id))
     }
 
-    /// All items stored up to now are dead from now on. Their memory is reclaimed later.
-    fn flush(&mut self) {
-        self.flushed_until = self.stamp;
-        self.stamp += 1;
-        self.slabs.all_due();
-    }
-
-    /// `flush_all`: at once if `at` is not later than now, or else when that time has come. A later call replaces it.
+    /// `flush_all`: when this time has come, which may be now, everything that is stored is dead. A later call replaces it.
+    ///
+    /// The memory is reclaimed later, but for items accessed since then that are found at the heads of their lists: as in
+    /// memcached, who flushes what was just stored sees it gone from the counts. At most [`FLUSHED_AT_ONCE`] of them are
+    /// looked for.
     pub fn flush_at(&mut self, at: Now) {
         self.flush_at = 0;
-        if at.0 <= self.now { self.flush() } else { self.flush_at = at.0 }
+        if at.0 > self.now {
+            self.flush_at = at.0;
+        } else if self.counters.total_items != self.total_items_flushed {
+            self.total_items_flushed = self.counters.total_items;
+            if self.stamps.are_worn() {
+                self.unlink_heads(usize::MAX, |_, _| true);
+            } else {
+                self.unlink_heads(FLUSHED_AT_ONCE, |store, id| {
+                    !store.stamps.is_flushed(store.item(id).stamp()) && store.last_access(id) >= at
+                });
+            }
+            if self.index.len() == 0 {
+                self.stamps.restart(self.now);
+            } else {
+                self.stamps.flush(self.now);
+                self.slabs.all_due();
+            }
+        }
+    }
+
+    /// No flush is to come.
+    pub fn forget_flush(&mut self) {
+        self.flush_at = 0;
+    }
+
+    /// Takes up to `count` items out, from the heads of lists as far as they are wanted.
+    fn unlink_heads(&mut self, mut count: usize, wanted: impl Fn(&Store, ItemId) -> bool) {
+        for class in self.slabs.ids() {
+            for segment in Segment::ALL {
+                while count > 0
+                    && let Some(id) = self.lru.head(class, segment)
+                    && wanted(self, id)
+                {
+                    self.remove_by_id(id);
+                    count -= 1;
+                }
+            }
+        }
     }
 
     /// What there is, for `stats`.
@@ -961,6 +1006,8 @@ impl Store {
         for counters in &mut self.class_counters {
             *counters = ClassCounters { mem_requested: counters.mem_requested, ..ClassCounters::default() };
         }
+        // What was stored since the last flush is not known any more: there may be something.
+        self.total_items_flushed = u64::MAX;
         self.evicted_age.fill(0);
     }
 }

@@ -264,6 +264,83 @@ fn a_flush_spares_what_is_stored_in_the_same_second() {
 }
 
 #[test]
+fn flushes_leave_times_true() {
+    let mut store = store(2, StoreOptions::default());
+    store.set_now(Now(10));
+    // More than one flush takes out at once: there is always something left that is dead.
+    for number in 0..FLUSHED_AT_ONCE + 100 {
+        store.set(format!("old{number}").as_bytes(), b"1", NEVER).expect("memory");
+    }
+    store.set_now(Now(20));
+    for _ in 0..1000 {
+        let id = store.set(b"key", b"1", NEVER).expect("memory");
+        assert_eq!(store.idle_seconds(id), 0);
+        store.flush_at(Now(19));
+        assert!(store.get(b"key").is_none());
+    }
+    assert_eq!(store.index.len(), FLUSHED_AT_ONCE + 100);
+    let id = store.set(b"key", b"1", NEVER).expect("memory");
+    for now in 20..25 {
+        store.set_now(Now(now));
+        assert_eq!((store.idle_seconds(id), store.last_access(id)), (now - 20, Now(20)));
+    }
+    store.hit(id);
+    assert_eq!(store.idle_seconds(id), 0);
+    let oldest = store.snapshot().classes.into_iter().flat_map(|class| class.ages).max();
+    assert!(oldest <= Some(14), "{oldest:?}");
+}
+
+#[test]
+fn a_flush_takes_out_at_once_what_was_stored_last() {
+    let mut store = store(2, StoreOptions::default());
+    for (now, key) in [(10, "a"), (11, "b"), (12, "c")] {
+        store.set_now(Now(now));
+        store.set(key.as_bytes(), b"1", NEVER).expect("memory");
+    }
+    store.flush_at(Now(11));
+    assert_eq!((store.index.len(), store.peek(store.hasher.hash(b"a"), b"a")), (1, Err(Absent::Flushed)));
+    store.validate();
+}
+
+#[test]
+fn a_flush_with_nothing_to_flush_changes_nothing() {
+    let mut store = store(2, StoreOptions::default());
+    store.set(b"a", b"1", NEVER).expect("memory");
+    store.set_now(Now(10));
+    store.flush_at(Now(9));
+    let before = store.stamps.current();
+    for _ in 0..1000 {
+        store.flush_at(Now(9));
+    }
+    assert_eq!((store.stamps.current(), store.index.len()), (before, 1));
+    // Counts that were reset say nothing of what there is.
+    store.set(b"b", b"1", NEVER).expect("memory");
+    store.reset_counters();
+    store.flush_at(Now(9));
+    assert!(store.get(b"b").is_none());
+}
+
+#[test]
+fn stamps_that_are_worn_begin_anew_in_an_empty_store() {
+    let mut store = store(8, StoreOptions::default());
+    for number in 0..5000 {
+        store.set(format!("k{number}").as_bytes(), b"1", NEVER).expect("memory");
+    }
+    store.set_now(Now(100));
+    store.stamps.wear_out(100);
+    let pinned = store.set(b"pinned", &[7; 100_000], NEVER).expect("memory");
+    store.pin(pinned);
+    assert_eq!(store.idle_seconds(pinned), 0);
+    store.flush_at(Now(99));
+    assert_eq!((store.index.len(), store.stamps.current()), (0, 100));
+    store.validate();
+    store.unpin(pinned);
+    let id = store.set(b"new", b"1", NEVER).expect("memory");
+    store.set_now(Now(101));
+    assert_eq!(store.idle_seconds(id), 1);
+}
+
+#[test]
 fn a_lowered_limit_is_met() {
     let mut store = store(8, StoreOptions::default());
     for number in 0..40_000 {

@@ -175,5 +175,6 @@ fn a_crawl_frees_what_is_dead() {
     assert_eq!(ask_until_free(&mut client, "lru_crawler crawl all"), "OK");
     while client.stat("lru_crawler_running") == 1 {}
     assert_eq!(client.stat("curr_items"), 100);
-    assert_eq!(client.stat("crawler_reclaimed"), 5000);
+    // Of what was stored last, a part goes at once: at most 512 items of each shard.
+    assert!((5000 - 2 * 512..=5000).contains(&client.stat("crawler_reclaimed")));
 }

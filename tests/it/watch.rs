@@ -157,7 +157,8 @@ m type=item_get key=large status=found clsid=N size=100000
 < OK
 > get a
 < END
-w type=item_get key=a status=flushed clsid=0 size=0
+w type=item_get key=a status=not_found clsid=0 size=0
+m type=item_get key=a status=flushed clsid=0 size=0
 n type=item_get key=a status=not_found clsid=0 size=0
 > mn
 < MN
@@ -217,7 +218,7 @@ fn check(program: Program, flags: &[&str]) {
         let of = |mark| exchange.contains(&format!("\n{mark} "));
         let own = match program {
             Program::Corecached => "w",
-            // It looks at once for what was stored within this second.
+            // As corecached, it looks at once for what was stored within this second.
             Program::Newest if of("n") => "n",
             Program::Memcached | Program::Newest => {
                 if of("m") {

@@ -155,8 +155,8 @@ impl Loader {
         // Even of an image that does not keep its word.
         store.last_cas = store.last_cas.max(item.cas());
         item.set_exptime(record.exptime);
-        // A flush within the last second before the image was taken lends items a second of the future: it has come.
-        item.set_last_access(record.last_access.min(store.now));
+        // Even of an image that does not keep its word. Nothing is flushed yet: a stamp is the time.
+        item.set_stamp(record.last_access.min(store.now));
         store.note_deadline(id, record.exptime);
         let size = store.item_size(id);
         let class = store.class_of(id);

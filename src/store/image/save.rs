@@ -149,7 +149,7 @@ impl Store {
         let item = self.items.at(id);
         let record = Record {
             exptime: item.exptime(),
-            last_access: item.last_access(),
+            last_access: self.last_access(id).0,
             state: item.state() & STATE_MASK,
             age: item.prev() as u16,
             client_flags: item.client_flags(),

@@ -170,7 +170,7 @@ fn a_planned_flush_is_kept_and_one_that_has_come_is_made() {
 fn a_flush_just_after_the_start_takes_all() {
     let mut before = store(4, StoreOptions::default());
     before.flush_at(Now(2));
-    // Stamped with a second to come, so that this flush spares it.
+    // Stored in the same second, so that this flush spares it.
     before.set(b"key", b"value", NEVER).expect("memory");
     let (mut after, loaded) = load(&save(before), store(4, StoreOptions::default()), 2);
     assert_eq!(loaded.items, 1);

@@ -1,0 +1,161 @@
+//! When items were last accessed, and which of them a flush has ended: one number in each item tells both.
+//!
+//! A stamp is a count of the clock plus a lead. The lead grows by one with each flush, so that what is stored after a flush
+//! has a later stamp than what was stored before, in the same second too. All live items were stamped after the last flush
+//! and hence with the same lead: their times are exact. Only the times of dead items may be known as an upper bound alone.
+//!
+//! Stamps cannot run out: after [`LEAD_MAX`] flushes they are [worn](Stamps::are_worn), and [`Stamps::restart`] takes the
+//! lead back once no item is left.
+
+/// Flushes after which the store is to be emptied. As many seconds remain for the clock: 68 years.
+const LEAD_MAX: u32 = 1 << 31;
+
+/// See the top of the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stamps {
+    /// What an item is stamped with that is accessed now.
+    /// Invariant: `current` is `now + lead`, but never as low as `flushed_until`.
+    current: u32,
+    /// Items with this stamp or an earlier one are flushed.
+    flushed_until: u32,
+    /// How far stamps are ahead of the clock.
+    lead: u32,
+    /// `flushed_until` before the last flush, and the time of the flush that had set it.
+    flushed_before: (u32, u32),
+    /// Time of the last flush.
+    flushed_at: u32,
+}
+
+impl Stamps {
+    pub(super) fn new(now: u32) -> Stamps {
+        Stamps { current: now, flushed_until: 0, lead: 0, flushed_before: (0, 0), flushed_at: 0 }
+    }
+
+    #[inline]
+    pub(super) fn current(&self) -> u32 {
+        self.current
+    }
+
+    /// The clock has moved.
+    #[inline]
+    pub(super) fn set_now(&mut self, now: u32) {
+        self.current = now.saturating_add(self.lead).max(self.flushed_until + 1);
+    }
+
+    /// Whether an item with this stamp was stored before the last flush.
+    #[inline]
+    pub(super) fn is_flushed(&self, stamp: u32) -> bool {
+        stamp <= self.flushed_until
+    }
+
+    /// All stamps that were given are flushed from now on.
+    pub(super) fn flush(&mut self, now: u32) {
+        self.flushed_before = (self.flushed_until, self.flushed_at);
+        self.flushed_at = now;
+        self.flushed_until = self.current;
+        self.lead += 1;
+        self.set_now(now);
+    }
+
+    /// Whether there were so many flushes that the store must be emptied.
+    pub(super) fn are_worn(&self) -> bool {
+        self.lead >= LEAD_MAX
+    }
+
+    /// As after so many flushes: for tests.
+    #[cfg(test)]
+    pub(super) fn wear_out(&mut self, now: u32) {
+        self.lead = LEAD_MAX - 1;
+        self.set_now(now);
+        self.flush(now);
+    }
+
+    /// Begins anew. No item has a stamp.
+    pub(super) fn restart(&mut self, now: u32) {
+        *self = Stamps::new(now);
+    }
+
+    /// The time that a stamp stands for. Of an item that was dead at the last flush already: the time of the flush that
+    /// killed it, or of a later one.
+    #[inline]
+    pub(super) fn time(&self, stamp: u32) -> u32 {
+        if stamp > self.flushed_until {
+            return stamp.saturating_sub(self.lead);
+        }
+        let (flushed_before, at) = self.flushed_before;
+        if stamp > flushed_before { stamp.saturating_sub(self.lead - 1) } else { at }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stamps beside a model that remembers of each what is true.
+    #[test]
+    fn times_are_true_whatever_was_flushed() {
+        let mut random: u64 = 7;
+        let mut below = |limit: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) % limit
+        };
+        let (mut stamps, mut now) = (Stamps::new(2), 2);
+        let mut live: Vec<(u32, u32)> = Vec::new();
+        let mut dead: Vec<(u32, u32)> = Vec::new();
+        for _ in 0..20_000 {
+            match below(20) {
+                0 => {
+                    now += below(3) as u32;
+                    stamps.set_now(now);
+                }
+                1..4 => {
+                    stamps.flush(now);
+                    dead.append(&mut live);
+                }
+                4 if dead.len() > 100 => {
+                    stamps.restart(now);
+                    live.clear();
+                    dead.clear();
+                }
+                _ => live.push((stamps.current(), now)),
+            }
+            assert!(live.iter().all(|&(stamp, at)| !stamps.is_flushed(stamp) && stamps.time(stamp) == at));
+            assert!(dead.iter().all(|&(stamp, _)| stamps.is_flushed(stamp) && stamps.time(stamp) <= now));
+            assert!(dead.iter().all(|&(stamp, at)| stamps.time(stamp) >= at));
+        }
+    }
+
+    #[test]
+    fn times_are_exact_of_what_the_last_flush_ended() {
+        let mut stamps = Stamps::new(2);
+        let old = stamps.current();
+        stamps.set_now(10);
+        stamps.flush(10);
+        assert_eq!((stamps.time(old), stamps.time(stamps.current())), (2, 10));
+        for _ in 0..200_000 {
+            stamps.flush(10);
+        }
+        assert_eq!((stamps.time(old), stamps.time(stamps.current())), (10, 10));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_resurrects_nothing() {
+        let mut stamps = Stamps::new(100);
+        let before = stamps.current();
+        stamps.flush(100);
+        stamps.set_now(10);
+        assert!(stamps.is_flushed(before) && !stamps.is_flushed(stamps.current()));
+    }
+
+    #[test]
+    fn nothing_overflows_before_stamps_are_worn() {
+        let mut stamps = Stamps::new(1 << 31);
+        stamps.lead = LEAD_MAX - 1;
+        stamps.set_now(1 << 30);
+        assert!(!stamps.are_worn());
+        stamps.flush(1 << 30);
+        assert!(stamps.are_worn());
+        stamps.restart(1 << 30);
+        assert_eq!((stamps.are_worn(), stamps.time(stamps.current())), (false, 1 << 30));
+    }
+}
