@@ -207,7 +207,7 @@ impl Bench {
         self.turns("all has expired: a turn", items / 100, VALUE_LEN);
         self.fill("set into what has expired", NEVER);
         self.begin("flush_all");
-        self.ask(&Question::Flush(Now(0)));
+        self.ask(&Question::Flush(None));
         self.begin("set after flush_all");
         for _ in 0..items / 16 {
             self.set(VALUE_LEN, NEVER);

@@ -1,8 +1,8 @@
 //! Time as the cache counts it: whole seconds since shortly before the process started.
 //!
 //! A worker reads the clock once per turn ([`Clock::now`]) and hands the result down; nothing below
-//! `worker/` reads a clock. Like memcached, the count starts at 2, so that 0 can mean "never" and 1
-//! "long ago".
+//! `worker/` reads a clock. Like memcached, the count starts at 62, so that 0 can mean "never" and 1
+//! "long ago", and times of up to a minute before the start are known.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -11,6 +11,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now(pub u32);
 
+impl Now {
+    /// Seconds that a server has been up then, as memcached counts them: 2 at the start.
+    pub fn uptime(self) -> u32 {
+        self.0.saturating_sub(UPTIME_OFFSET).max(1)
+    }
+}
+
 /// An exptime up to this many seconds (30 days) is relative to now; a larger one is absolute Unix time
 /// (protocol.txt, "Expiration times").
 pub const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
@@ -18,8 +25,12 @@ pub const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
 /// What an item that never expires stores.
 pub const NEVER: u32 = 0;
 
-/// The count at the start: memcached's `ITEM_UPDATE_INTERVAL` hack, so that uptime is never 0.
-const START: i64 = 2;
+/// The count at the start.
+const START: i64 = UPTIME_OFFSET as i64 + 2;
+/// What the count is ahead of the uptime: memcached's `ITEM_UPDATE_INTERVAL`.
+const UPTIME_OFFSET: u32 = 60;
+/// The least count there is.
+const FIRST: i64 = 2;
 
 /// The one clock of a process, shared by its workers.
 #[derive(Debug)]
@@ -44,7 +55,7 @@ impl Clock {
     /// A clock that goes on from a count: that of the server whose items this one has taken over. Counts that are stored in
     /// them stay true.
     pub fn from_count(count: Now) -> Clock {
-        let start = i64::from(count.0).max(START);
+        let start = i64::from(count.0).max(FIRST);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         Clock {
             started: Instant::now(),
@@ -59,7 +70,7 @@ impl Clock {
     pub fn now(&self) -> Now {
         let paused_at = self.paused_at.load(Ordering::Relaxed);
         let base = if paused_at >= 0 { paused_at } else { self.elapsed() };
-        Now((base + self.offset.load(Ordering::Relaxed)).max(START) as u32)
+        Now((base + self.offset.load(Ordering::Relaxed)).max(FIRST) as u32)
     }
 
     fn elapsed(&self) -> i64 {

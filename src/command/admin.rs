@@ -34,8 +34,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 /// What is asked of all shards, or of all workers.
 #[derive(Clone, Debug)]
 pub enum Question {
-    /// Flush, now or when the time comes.
-    Flush(Now),
+    /// Flush when the time comes, or at once.
+    Flush(Option<Now>),
+    /// No flush is to come.
+    ForgetFlush,
     /// What is there and what was counted.
     Snapshot,
     /// Forget what was counted.
@@ -470,16 +472,16 @@ pub(super) fn flush(exptime: i32, environment: &Environment<'_>) -> Question {
     let Environment { settings, clock, .. } = environment;
     let now = clock.now();
     // What is flushed was stored in the second before the deadline, or earlier.
-    let (at, oldest) = match exptime {
-        1.. => {
-            let last = clock.deadline(exptime, now) - 1;
-            (Now(last), last)
-        }
-        // A store's clock may be a turn behind: 0 is over for all of them.
-        _ => (Now(0), now.0 - 1),
+    let (question, oldest) = match exptime {
+        1.. => match clock.deadline(exptime, now) - 1 {
+            // Before the clock began: in memcached, "none".
+            0 => (Question::ForgetFlush, 0),
+            last => (Question::Flush(Some(Now(last))), last),
+        },
+        _ => (Question::Flush(None), now.0 - 1),
     };
     settings.oldest.store(oldest, Ordering::Relaxed);
-    Question::Flush(at)
+    question
 }
 
 fn verbosity(arguments: &[&[u8]], settings: &Settings) -> Plan {
@@ -729,7 +731,10 @@ fn debugtime(arguments: &[&[u8]], clock: &Clock) -> Plan {
 pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
     let store = &mut shard.store;
     match question {
-        &Question::Flush(at) => store.flush_at(at),
+        &Question::Flush(Some(at)) => store.flush_at(at),
+        // Its clock may be a turn behind that of who asks.
+        Question::Flush(None) => store.flush_at(Now(store.now().0 - 1)),
+        Question::ForgetFlush => store.forget_flush(),
         Question::Snapshot => return Answer::Snapshot(Box::new(store.snapshot())),
         Question::ResetCounters => {
             store.reset_counters();
@@ -1070,6 +1075,23 @@ pub(super) mod tests {
         cache.shard(0).store.set_now(Now(oldest));
         assert!(!cache.has(0, "a"));
         assert_eq!((cache.workers[0].cmd_flush.get(), cache.workers[1].cmd_flush.get()), (0, 1));
+    }
+
+    #[test]
+    fn a_flush_that_was_due_before_the_clock_began_keeps_all() {
+        for (exptime, kept) in [(2_592_001, true), (1_000_000_000, true), (0, false), (-60, false), (-64, true)] {
+            let mut cache = Cache::new("");
+            cache.set(0, "a", NEVER, b"1");
+            let now = cache.clock.now();
+            cache.shard(0).store.set_now(now);
+            let exptime = if exptime > 0 { exptime } else { cache.clock.unix(now) + exptime };
+            cache.ask("flush_all 10");
+            assert_eq!(cache.ask(&format!("flush_all {exptime}")), "OK\r\n");
+            assert_eq!(cache.has(0, "a"), kept, "{exptime}");
+            assert_eq!(cache.settings.oldest.load(Ordering::Relaxed) == 0, kept, "{exptime}");
+            cache.shard(0).store.set_now(Now(now.0 + 20));
+            assert_eq!(cache.has(0, "a"), kept, "{exptime}");
+        }
     }
 
     #[test]

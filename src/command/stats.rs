@@ -114,7 +114,7 @@ pub(super) fn general(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec
 
     let mut stats = Stats::default();
     stats.put("pid", std::process::id());
-    stats.put("uptime", now.0);
+    stats.put("uptime", now.uptime());
     stats.put("time", clock.unix(now));
     stats.put("version", MEMCACHED_VERSION);
     stats.put("libevent", EVENTS);

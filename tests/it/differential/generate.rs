@@ -127,8 +127,9 @@ const FLUSHES: &str = "
     flush_all | flush_all | flush_all 0 | flush_all -1 | flush_all noreply | flush_all x |
     flush_all 0 noreply | flush_all 0 0 0 | flush_all x noreply | flush_all 99999999999";
 
-/// Later than a conversation takes.
-const LATER: &str = "flush_all 1000 | flush_all 5000 noreply | flush_all 2147483647 | flush_all 200";
+/// Later than a conversation takes, or before the server started, which is never.
+const LATER: &str = "flush_all 1000 | flush_all 5000 noreply | flush_all 2147483647 | flush_all 200 |
+    flush_all 2592001 | flush_all 1000000000 noreply";
 
 pub(super) struct Generator {
     random: Random,

@@ -2,8 +2,6 @@
 //! narrowly as can be, of which versions, and what must come instead: it excuses nothing. A row that is never of use
 //! fails the long run.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::frame::{HEADER_LEN, Request};
 use super::generate::Setting;
 use crate::server::Program;
@@ -25,12 +23,6 @@ pub(super) enum Rule {
     Rewrites { applies: fn(&Request, &Setting) -> bool, rewrite: fn(&Request, &[u8]) -> Vec<u8> },
 }
 
-/// Longest delay of a flush, in seconds; more is a Unix time.
-const DELAY_MAX: u64 = 60 * 60 * 24 * 30;
-
-/// No conversation takes so many seconds.
-const CONVERSATION_MAX: u64 = 1000;
-
 const EVERY: &[Program] = &[Program::Memcached, Program::Newest];
 const OLDER: &[Program] = &[Program::Memcached];
 
@@ -50,17 +42,6 @@ pub(super) const DIFFERENCES: &[Difference] = &[
                 bytes[8..12].fill(0);
                 bytes
             })
-        }),
-    },
-    Difference {
-        reason: "memcached takes no notice of a flush at a moment before its start: that is over, so it is now",
-        of: EVERY,
-        rule: Rule::Asks(|request| {
-            let is_flush = matches!(request.opcode(), 0x08 | 0x18) && request.extras_len() == 4 && !request.is_last();
-            let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            let before = |at: u64| (DELAY_MAX + 1..unix - CONVERSATION_MAX).contains(&at);
-            let at = || request.bytes[HEADER_LEN..].iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
-            (is_flush && before(at())).then(|| [&request.bytes[..HEADER_LEN], &[0; 4]].concat())
         }),
     },
     Difference {

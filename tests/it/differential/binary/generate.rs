@@ -344,8 +344,9 @@ impl Generator {
     }
 
     fn flush(&mut self) -> Packet {
-        // Now, or later than a conversation takes.
-        let times: &[u32] = if self.flushes { &[0, 0, 2_592_001] } else { &[1000, 5000, 0x7fff_ffff, 0xffff_ffff] };
+        // Now; or later than a conversation takes, or before the server started, which is never.
+        let never = &[1000, 5000, 0x7fff_ffff, 0xffff_ffff, 2_592_001, 1_000_000_000];
+        let times: &[u32] = if self.flushes { &[0] } else { never };
         let time = *self.random.one_of(times);
         let bare = self.flushes && self.random.percent(50);
         let extras = if bare { Vec::new() } else { vec![bytes(time.to_be_bytes())] };
