@@ -199,8 +199,11 @@ pub struct Config {
     /// `-N`: receive queues of network cards whose connections have a worker of their own, which is the first to be given
     /// one of them; 1 to `threads`, 0: whichever has fewest. Default 0.
     pub napi_ids: usize,
-    /// `-c`: simultaneous connections of the whole server, at least 1. Default 1024.
+    /// `-c`: simultaneous connections of the whole server, at least 1. Default 1024, or as many as the limit of open files
+    /// leaves.
     pub connections_max: u32,
+    /// `-c` was given: that many connections are promised. Default false.
+    pub connections_given: bool,
     /// `-o no_maxconns_fast` clears it: a connection above `-c` is refused with an error line, rather than left waiting
     /// until one closes. Default true.
     pub maxconns_fast: bool,
@@ -518,6 +521,7 @@ impl Config {
             port_per_core: false,
             napi_ids: 0,
             connections_max: 1024,
+            connections_given: false,
             maxconns_fast: true,
             requests_per_event: 20,
             idle_timeout_seconds: 0,
@@ -753,6 +757,7 @@ fn numbers(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
     }
     if let Some(count) = positive("conn-limit", "Maximum connections must be greater than 0", int_max)? {
         config.connections_max = count as u32;
+        config.connections_given = true;
     }
     if let Some(count) = positive("max-reqs-per-event", "Number of requests per event must be greater than 0", int_max)?
     {

@@ -72,10 +72,10 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    process::raise_limits(&config)?;
     // Before anything is there that must be tidied up: a signal right after the start is no surprise.
     let signals =
         Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP]).map_err(|error| failure("failed to take signals", error))?;
-    process::raise_limits(&config)?;
     process::name_files_from_the_root(&mut config)?;
     // While it may still read what only root may.
     let certificates = config.tls_enabled.then(|| Certificates::load(&config.tls)).transpose();
@@ -84,6 +84,7 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
         Some(sockets) => sockets,
         None => (bind(&config)?, bind_udp(&config)?),
     };
+    process::fit_connections(&mut config)?;
     let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
     if let Some(path) = &config.port_file {
         let ports = listeners.iter().filter_map(|entrance| Some(("TCP", entrance.listener.tcp_address()?)));

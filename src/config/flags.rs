@@ -196,7 +196,12 @@ const FLAGS: &[(&str, &[Flag])] = &[
                 "Give connections to workers by the receive queue of the network card; that many queues, at most -t \
                  (default: off)",
             ),
-            Flag('c', "conn-limit", One("count"), "Simultaneous connections (default: 1024)"),
+            Flag(
+                'c',
+                "conn-limit",
+                One("count"),
+                "Simultaneous connections (default: 1024, or what the limit of open files leaves)",
+            ),
             Flag(
                 'R',
                 "max-reqs-per-event",

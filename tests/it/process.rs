@@ -400,6 +400,72 @@ fn a_log_has_the_lines_that_are_looked_for_in_memcacheds() {
     }
 }
 
+/// Runs a program under a limit of open files, hard and soft.
+fn limited(program: &Path, files: u32, flags: &[&str]) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n $0 && exec \"$@\"", &files.to_string()]).arg(program);
+    command.args(["-u", "root", "-t", "2", "-l", "127.0.0.1"]).args(flags);
+    command
+}
+
+#[test]
+fn as_many_connections_are_served_as_there_are_descriptors() {
+    let newest = peers::has(Program::Newest).then(peers::newest_memcached).flatten();
+    for (files, flags, all) in [
+        (1024, &[][..], false),
+        (1024, &["-c", "1024"], false),
+        (1024, &["-c", "900"], true),
+        (8192, &["-c", "8192"], false),
+        (256, &["-c", "256", "-U", "-1"], false),
+        (256, &[], false),
+        (64, &[], false),
+    ] {
+        let wanted: u64 =
+            flags.iter().position(|flag| *flag == "-c").map_or(1024, |at| flags[at + 1].parse().unwrap_or(0));
+        let mut scene = Scene::new();
+        let mut command = limited(Path::new(CORECACHED), files, &[flags, &["-p", "-1"]].concat());
+        let printed = fs::File::create(scene.file("printed")).expect("a file in a folder of ours");
+        command.env("MEMCACHED_PORT_FILENAME", scene.file("ports")).stdin(Stdio::null()).stderr(printed);
+        let mut child = command.spawn().expect("there is a shell");
+        scene.pids.push(child.id());
+        until("it has written its ports", || {
+            assert!(child.try_wait().is_ok_and(|status| status.is_none()), "{files} {flags:?}: {}", scene.printed());
+            scene.file("ports").exists()
+        });
+        let mut first = scene.client();
+        let served = first.stat("max_connections");
+        let shown = first.ask_list("stats settings");
+        assert!(shown.contains(&format!("STAT maxconns {served}")), "{files} {flags:?}: {shown:?}");
+        let line =
+            format!("the limit of open files is {files}: {served} connections are served at once, not {wanted} (-c");
+        assert_eq!(scene.printed().contains(&line), !all, "{files} {flags:?}: {}", scene.printed());
+        assert!(if all { served == wanted } else { served < wanted && served + 64 > u64::from(files) }, "{served}");
+        if served < 300 {
+            // What is promised is kept, and one more is told, not left to wait.
+            let mut others: Vec<Client> = (1..served).map(|_| scene.client()).collect();
+            for client in &mut others {
+                assert_eq!(client.ask("mn"), "MN", "{files} {flags:?}");
+            }
+            assert_eq!(scene.client().line(), Ok(b"ERROR Too many open connections\r\n".to_vec()));
+            assert_eq!(first.stat("listen_disabled_num"), 0, "{files} {flags:?}");
+        }
+    }
+    // As memcached: more than there are descriptors may not be asked for. Ours, in words of its own: too few for anybody.
+    for (files, flags, words, theirs) in [
+        (256, &["-c", "257"][..], "failed to set rlimit for open files.", true),
+        (1024, &["-c", "8192"], "failed to set rlimit for open files.", true),
+        (20, &[], "the limit of open files is 20: at least ", false),
+        (8, &[], "the limit of open files is 8: at least ", false),
+    ] {
+        let programs = [Some(PathBuf::from(CORECACHED)), newest.clone().filter(|_| theirs)];
+        for program in programs.iter().flatten() {
+            let output = limited(program, files, &[flags, &["-p", "-1"]].concat()).output().expect("there is a shell");
+            let said = text(&output.stderr);
+            assert!(output.status.code() == Some(71) && said.starts_with(words), "{files} {flags:?}: {said}");
+        }
+    }
+}
+
 /// A supervisor's socket, and what it hears.
 struct Supervisor {
     path: PathBuf,
