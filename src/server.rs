@@ -31,6 +31,7 @@ use crate::worker::{Worker, WorkerOptions};
 use core_affinity::CoreId;
 use crossbeam::queue::SegQueue;
 use listenfd::ListenFd;
+use log::Level;
 use mio::{Events, Interest, Poll, Token, Waker};
 use nix::unistd;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
@@ -38,6 +39,7 @@ use signal_hook_mio::v1_0::Signals;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -80,7 +82,9 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     // While it may still read what only root may.
     let certificates = config.tls_enabled.then(|| Certificates::load(&config.tls)).transpose();
     let certificates = certificates.map_err(|line| Exit::failure(EXIT_USAGE, line))?;
-    let (listeners, gates) = match inherited(&config)? {
+    let inherited = inherited(&config)?;
+    let is_bound_by_us = inherited.is_none();
+    let (listeners, gates) = match inherited {
         Some(sockets) => sockets,
         None => (bind(&config)?, bind_udp(&config)?),
     };
@@ -88,14 +92,24 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
     if let Some(path) = &config.port_file {
         let ports = listeners.iter().filter_map(|entrance| Some(("TCP", entrance.listener.tcp_address()?)));
-        // Those of other workers have the same port, unless each has its own.
-        let some = if config.port_per_core { gates.len() } else { 1 };
-        let udp_ports = gates.iter().take(some).flatten().filter_map(|socket| Some(("UDP", socket.address().ok()?)));
-        let ports = ports.chain(udp_ports);
+        let ports = ports.chain(udp_addresses(&config, &gates).map(|address| ("UDP", address)));
         process::write_port_file(path, ports).map_err(|error| failure(&format!("{}", path.display()), error))?;
+    }
+    let tell = || {
+        if is_bound_by_us {
+            tell_that_it_is_for_this_machine(&config, &listeners, &gates);
+        }
+        tell_that_replies_are_withheld(&config, &gates);
+    };
+    if config.daemonize {
+        // Afterwards nobody would see it.
+        tell();
     }
     process::daemonize(&config)?;
     process::drop_privileges(&config)?;
+    if !config.daemonize {
+        tell();
+    }
     let _pid_file = config.pid_file.as_deref().and_then(PidFile::write);
     serve(&config, auth.as_ref(), listeners, gates, certificates, signals, &supervisor)?;
     log::info!("Exiting normally");
@@ -185,46 +199,88 @@ impl Entrance {
 /// The sockets for UDP of each worker.
 type Gates = Vec<Vec<UdpSocket>>;
 
+/// Binding the addresses of one entry of `-l`, or of the default. As in memcached an address that is in use is left out as
+/// long as there is another one.
+struct Attempt<'a> {
+    /// Before the address in what is told: nothing for TCP.
+    transport: &'static str,
+    listen: &'a Listen,
+    /// Of each worker with a port of its own, or of all: whether it has an address.
+    served: Vec<bool>,
+    missing: Vec<(SocketAddr, io::Error)>,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(transport: &'static str, listen: &'a Listen, ports: usize) -> Attempt<'a> {
+        Attempt { transport, listen, served: vec![false; ports], missing: Vec::new() }
+    }
+
+    fn failed(&self, error: io::Error) -> Exit {
+        failure(&format!("failed to listen on {}{}", self.transport, self.listen), error)
+    }
+
+    /// The address of a worker with a port of its own.
+    fn address(&self, mut base: SocketAddr, worker: usize) -> Result<SocketAddr, Exit> {
+        if base.port() != 0 {
+            let port = base.port().checked_add(worker as u16);
+            base.set_port(port.ok_or_else(|| self.failed(io::Error::other("there are not enough ports above it")))?);
+        }
+        Ok(base)
+    }
+
+    /// An address could not be bound. Of the two of loopback or of all interfaces one is enough, whatever is wrong with
+    /// the other: not every machine has IPv6.
+    fn refused(&mut self, address: SocketAddr, error: io::Error) -> Result<(), Exit> {
+        if matches!(self.listen, Listen::Host { .. }) && error.kind() != ErrorKind::AddrInUse {
+            return Err(self.failed(error));
+        }
+        self.missing.push((address, error));
+        Ok(())
+    }
+
+    /// All addresses were tried: fails where nobody could be served, and tells what is missing.
+    fn end(mut self) -> Result<(), Exit> {
+        if self.served.contains(&false) {
+            let error = self.missing.pop().map_or(ErrorKind::AddrNotAvailable.into(), |(_, error)| error);
+            return Err(self.failed(error));
+        }
+        for (address, error) in &self.missing {
+            let level = if error.kind() == ErrorKind::AddrInUse { Level::Warn } else { Level::Info };
+            log::log!(level, "{}{address} is not listened on: {error}", self.transport);
+        }
+        Ok(())
+    }
+}
+
 fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
     let mut listeners = Vec::new();
     let workers = if config.port_per_core { config.threads } else { 1 };
     for (at, listen) in config.listen.iter().enumerate() {
-        let failed = |error| failure(&format!("failed to listen on {listen}"), error);
+        let mut attempt = Attempt::new("", listen, workers);
         if let Listen::Unix { path, mask } = listen {
-            let listener = Listener::unix(path, *mask, config.listen_backlog).map_err(failed)?;
+            let listener = Listener::unix(path, *mask, config.listen_backlog).map_err(|error| attempt.failed(error))?;
             listeners.push(Entrance::of(listener, config));
             continue;
         }
         let rules = config.rules(at);
-        // Of the two addresses of loopback or of all interfaces one is enough: not every machine has IPv6.
-        let both_needed = matches!(listen, Listen::Host { .. });
-        let (mut bound, mut refused) = (0, None);
-        let addresses = listen.resolve().map_err(failed)?;
-        for (mut address, worker) in
-            addresses.iter().flat_map(|&address| (0..workers).map(move |worker| (address, worker)))
-        {
-            if address.port() != 0 {
-                let port = address.port().checked_add(worker as u16);
-                address.set_port(port.ok_or_else(|| failed(io::Error::other("there are not enough ports above it")))?);
-            }
+        let addresses = listen.resolve().map_err(|error| attempt.failed(error))?;
+        for (base, worker) in addresses.iter().flat_map(|&base| (0..workers).map(move |worker| (base, worker))) {
+            let address = attempt.address(base, worker)?;
             match Listener::tcp(address, config.listen_backlog) {
                 Ok(listener) => {
                     mark(config, |mark| listener.set_mark(mark));
                     if let Some(tag) = &rules.tag {
                         log::info!("tag {tag}: {listener}");
                     }
+                    attempt.served[worker] = true;
                     let worker = config.port_per_core.then_some(worker);
                     let protocol = rules.protocol.unwrap_or(config.protocol);
                     listeners.push(Entrance { listener, worker, verify: config.verify(at), protocol });
-                    bound += 1;
                 }
-                Err(error) if both_needed || error.kind() == ErrorKind::AddrInUse => return Err(failed(error)),
-                Err(error) => refused = Some(error),
+                Err(error) => attempt.refused(address, error)?,
             }
         }
-        if bound == 0 {
-            return Err(failed(refused.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into())));
-        }
+        attempt.end()?;
     }
     Ok(listeners)
 }
@@ -245,39 +301,67 @@ fn mark(config: &Config, set: impl FnOnce(u32) -> io::Result<()>) {
 /// ports are different ones.
 fn bind_udp(config: &Config) -> Result<Gates, Exit> {
     let mut gates: Gates = (0..config.threads).map(|_| Vec::new()).collect();
+    let shared = config.threads > 1 && !config.port_per_core;
+    let sharers = if config.port_per_core { 1 } else { config.threads };
     for listen in &config.udp_listen {
-        let failed = |error| failure(&format!("failed to listen on UDP {listen}"), error);
-        let both_needed = matches!(listen, Listen::Host { .. });
-        let (mut bound, mut refused) = (0, None);
-        for mut address in listen.resolve().map_err(failed)? {
-            // Alone first: a port that another server has is not to be shared with it.
-            match UdpSocket::bind(address, false).and_then(|alone| alone.address()) {
-                Ok(found) => address = found,
-                Err(error) if both_needed || error.kind() == ErrorKind::AddrInUse => return Err(failed(error)),
-                Err(error) => {
-                    refused = Some(error);
-                    continue;
+        let mut attempt = Attempt::new("UDP ", listen, config.threads / sharers);
+        for mut base in listen.resolve().map_err(|error| attempt.failed(error))? {
+            for (port, owners) in gates.chunks_mut(sharers).enumerate() {
+                let mut address = attempt.address(base, port)?;
+                // Alone first: a port that another server has is not to be shared with it.
+                match UdpSocket::bind(address, false).and_then(|alone| alone.address()) {
+                    Ok(found) => address = found,
+                    Err(error) => {
+                        attempt.refused(address, error)?;
+                        continue;
+                    }
                 }
-            }
-            for (number, own) in gates.iter_mut().enumerate() {
-                let mut address = address;
-                if config.port_per_core {
-                    let port = address.port().checked_add(number as u16);
-                    address
-                        .set_port(port.ok_or_else(|| failed(io::Error::other("there are not enough ports above it")))?);
+                if port == 0 {
+                    // The others have the ports above it, which may be any one.
+                    base = address;
                 }
-                let shared = config.threads > 1 && !config.port_per_core;
-                let socket = UdpSocket::bind(address, shared).map_err(failed)?;
-                mark(config, |mark| socket.set_mark(mark));
-                own.push(socket);
+                for own in owners {
+                    let socket = UdpSocket::bind(address, shared).map_err(|error| attempt.failed(error))?;
+                    mark(config, |mark| socket.set_mark(mark));
+                    own.push(socket);
+                }
+                attempt.served[port] = true;
             }
-            bound += 1;
         }
-        if bound == 0 {
-            return Err(failed(refused.unwrap_or_else(|| ErrorKind::AddrNotAvailable.into())));
-        }
+        attempt.end()?;
     }
     Ok(gates)
+}
+
+/// Where the sockets of UDP are bound. Those of all workers are at the same addresses, unless each has a port of its own.
+fn udp_addresses(config: &Config, gates: &Gates) -> impl Iterator<Item = SocketAddr> {
+    let some = if config.port_per_core { gates.len() } else { 1 };
+    gates.iter().take(some).flatten().filter_map(|socket| socket.address().ok())
+}
+
+/// Without `-l` memcached listens on all addresses, so whoever comes from there must be told, also without `-v`.
+fn tell_that_it_is_for_this_machine(config: &Config, listeners: &[Entrance], gates: &Gates) {
+    let by_default = |listen: &Listen| matches!(listen, Listen::Loopback { .. });
+    if config.listen.iter().chain(&config.udp_listen).any(by_default) {
+        let tcp = listeners.iter().filter_map(|entrance| entrance.listener.tcp_address());
+        let udp = udp_addresses(config, gates).map(|address| format!("UDP {address}"));
+        let places: Vec<String> = tcp.map(|address| address.to_string()).chain(udp).collect();
+        log::warn!(
+            "listening on {}, for this machine only: -l ADDRESS serves others (-l 0.0.0.0: on every address)",
+            places.join(", ")
+        );
+    }
+}
+
+/// The same of replies over UDP: whoever has not said who may get long ones sees them only on this machine.
+fn tell_that_replies_are_withheld(config: &Config, gates: &Gates) {
+    let public = udp_addresses(config, gates).find(|address| !address.ip().to_canonical().is_loopback());
+    if let Some(address) = public.filter(|_| config.udp_allow.is_empty()) {
+        log::warn!(
+            "listening on UDP {address}: of other machines only those of --udp-allow get replies that are longer than \
+             their request"
+        );
+    }
 }
 
 /// How many shards there are for so many workers.
@@ -329,6 +413,18 @@ fn serve_limits(config: &Config) -> ServeLimits {
         requests_per_turn: config.requests_per_event as usize,
         batch_bytes_max: config.mailbox_batch_bytes,
         keep_keys: config.port_per_core,
+    }
+}
+
+/// In memcached's words. Before the slab classes: test suites give up after fifty lines without one of these.
+fn tell_listeners(listeners: &[Entrance], gates: &Gates) {
+    for Entrance { listener, protocol, .. } in listeners {
+        log::info!("listening on {listener}");
+        log::debug!("<{} server listening ({protocol})", listener.fd());
+    }
+    for socket in gates.iter().flatten() {
+        log::info!("listening on {socket}");
+        log::debug!("<{} server listening (udp)", socket.fd());
     }
 }
 
@@ -404,6 +500,7 @@ fn serve(
     };
     let cores = if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
     let udp_sockets: usize = gates.iter().map(Vec::len).sum();
+    tell_listeners(&listeners, &gates);
     let make = |(number, gates)| {
         let mut worker = Worker::new(options(number))?;
         worker.take_gates(gates)?;
@@ -564,10 +661,8 @@ impl Acceptor<'_> {
     /// Accepts until a signal or `shutdown` comes; the listeners are closed then. Says whether the end is to be graceful.
     fn run(mut self, mut signals: Signals, stopped: &AtomicBool, gracefully: &AtomicBool) -> io::Result<bool> {
         self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        for (at, Entrance { listener, protocol, .. }) in self.listeners.iter_mut().enumerate() {
+        for (at, Entrance { listener, .. }) in self.listeners.iter_mut().enumerate() {
             self.poll.registry().register(listener, Token(at), Interest::READABLE)?;
-            log::info!("listening on {listener}");
-            log::debug!("<{} server listening ({protocol})", listener.fd());
         }
         self.server.certificates_read.set(u64::from(self.clock.now().0));
         // As memcached counts: each socket of each worker.
@@ -780,5 +875,40 @@ impl Acceptor<'_> {
         let config = self.certificates.as_ref().and_then(|certificates| certificates.config(verify));
         let config = config.ok_or_else(|| io::Error::other("there are no certificates"))?;
         stream.secure(Arc::clone(config), self.config.tls_limits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(listen: &Listen, outcomes: &[Result<(), ErrorKind>]) -> Result<(), Exit> {
+        let mut attempt = Attempt::new("", listen, 1);
+        for outcome in outcomes {
+            match outcome {
+                Ok(()) => attempt.served[0] = true,
+                Err(kind) => attempt.refused(([127, 0, 0, 1], 1).into(), (*kind).into())?,
+            }
+        }
+        attempt.end()
+    }
+
+    #[test]
+    fn one_address_of_a_name_is_enough_where_the_others_are_in_use() {
+        use ErrorKind::{AddrInUse, AddrNotAvailable};
+        let named = Listen::Host { host: "name".into(), port: 1 };
+        for (listen, outcomes, serves) in [
+            (&named, &[Ok(()), Ok(())][..], true),
+            (&named, &[Ok(()), Err(AddrInUse)], true),
+            (&named, &[Err(AddrInUse), Ok(())], true),
+            (&named, &[Err(AddrInUse), Err(AddrInUse)], false),
+            (&named, &[Ok(()), Err(AddrNotAvailable)], false),
+            (&named, &[], false),
+            (&Listen::Loopback { port: 1 }, &[Ok(()), Err(AddrNotAvailable)], true),
+            (&Listen::Loopback { port: 1 }, &[Err(AddrInUse), Err(AddrNotAvailable)], false),
+            (&Listen::Any { port: 1 }, &[Err(AddrInUse), Ok(())], true),
+        ] {
+            assert_eq!(attempt(listen, outcomes).is_ok(), serves, "{listen} {outcomes:?}");
+        }
     }
 }

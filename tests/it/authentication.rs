@@ -320,15 +320,17 @@ fn a_file_of_users_is_what_memcached_takes_for_one() {
 fn a_file_that_lets_nobody_in_is_not_taken_while_it_serves() {
     let users = TemporaryFile::new("foo:old\n");
     let server = Server::corecached(&["-v", "-Y", users.path()]);
+    let log_in = || server.client().ask("set a 0 0 7\r\nfoo old");
+    assert_eq!(log_in(), "STORED");
     users.write("");
     server.signal("HUP");
     wait_until("the server complains", || server.printed().contains("users stay as they were"));
-    assert_eq!(server.client().ask("set a 0 0 7\r\nfoo old"), "STORED");
+    assert_eq!(log_in(), "STORED");
 }
 
 #[test]
 fn sasl_starts_without_users_and_says_so() {
     let users = TemporaryFile::new("# none yet\n");
     let server = Server::corecached_with(&[("MEMCACHED_SASL_PWDB", users.path())], &["-S"]);
-    assert!(server.printed().contains("has no users: nobody can log in"), "{}", server.printed());
+    wait_until("it has said so", || server.printed().contains("has no users: nobody can log in"));
 }

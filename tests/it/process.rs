@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
@@ -370,8 +371,9 @@ fn check_log(program: Program) {
     assert!(server.wait().success());
     let log = server.printed();
     let mut lines = log.lines();
+    // memcached names these first; what stands before "server listening" has a test of its own.
+    assert!(log.contains("slab class   1: chunk size "), "{program:?}:\n{log}");
     for expected in [
-        "slab class   1: chunk size ",
         "server listening (auto-negotiate)",
         " new auto-negotiating client connection",
         ": Client using the ascii protocol",
@@ -396,6 +398,67 @@ fn a_log_has_the_lines_that_are_looked_for_in_memcacheds() {
     for program in [Program::Memcached, Program::Newest] {
         if peers::has(program) {
             check_log(program);
+        }
+    }
+}
+
+#[test]
+fn a_log_says_where_it_listens_before_the_slab_classes() {
+    // As many lines as test suites read before they give up.
+    const LINES_READ: usize = 50;
+    for flags in [&["-vv"][..], &["-vv", "-f", "1.02"], &["-vv", "-t", "8", "-U", "-1"]] {
+        let server = Server::on_tcp(Program::Corecached, flags);
+        server.client().ask("mn");
+        let log = server.printed();
+        let at = |text: &str| log.lines().position(|line| line.contains(text));
+        let (listening, first_class) = (at("server listening (auto-negotiate)"), at("slab class   1: chunk size "));
+        assert!(listening < first_class, "{flags:?}:\n{log}");
+        assert!(listening.is_some_and(|line| line < LINES_READ), "{flags:?}:\n{log}");
+        assert_eq!(at("server listening (udp)").is_some(), flags.contains(&"-U"), "{flags:?}:\n{log}");
+    }
+}
+
+#[test]
+fn a_start_without_an_address_says_that_other_machines_are_not_served() {
+    const LINE: &str = ", for this machine only: -l ADDRESS serves others";
+    let scene = Scene::new();
+    let (link, socket) = (scene.memcached(), scene.file("socket").display().to_string());
+    for (program, flags, says_so, udp) in [
+        (Path::new(CORECACHED), &["-p", "-1"][..], true, false),
+        (&link, &["-p", "-1"], true, false),
+        (&link, &["-p", "-1", "-d", "-P", "pid"], true, false),
+        (&link, &["-p", "0", "-U", "-1"], true, false),
+        (&link, &["-p", "-1", "-l", "127.0.0.1"], false, false),
+        (&link, &["-p", "-1", "-l", "127.0.0.1", "-U", "-1"], false, false),
+        (&link, &["-s", &socket], false, false),
+        (&link, &["-p", "-1", "-l", "0.0.0.0"], false, false),
+        (&link, &["-p", "-1", "-l", "0.0.0.0", "-U", "-1"], false, true),
+        (&link, &["-p", "-1", "-l", "0.0.0.0", "-U", "-1", "--udp-allow", "127.0.0.1"], false, false),
+    ] {
+        let mut scene = Scene::new();
+        scene.start(program, &[&["-u", "root", "-t", "2"], flags].concat());
+        if flags.contains(&"-d") {
+            scene.pid_in("pid");
+        } else if fs::read_to_string(scene.file("ports")).is_ok_and(|ports| ports.contains("TCP")) {
+            // By then it has said what it says.
+            scene.client().ask("mn");
+        }
+        // The ports are written first.
+        until("it has said what it says", || !(says_so || udp) || scene.printed().contains('\n'));
+        let printed = scene.printed();
+        let ports = fs::read_to_string(scene.file("ports")).expect("it was written");
+        let lines: Vec<&str> = printed.lines().collect();
+        assert_eq!(lines.len(), usize::from(says_so || udp), "{flags:?}: {printed}");
+        for line in lines {
+            assert!(!says_so || line.contains(LINE), "{flags:?}: {line}");
+            assert!(
+                !udp || line.contains("only those of --udp-allow get replies that are longer"),
+                "{flags:?}: {line}"
+            );
+            for port in ports.lines().filter(|port| says_so || port.starts_with("UDP")) {
+                let port = port.rsplit(' ').next().expect("a number");
+                assert!(line.contains(&format!(":{port}")), "{flags:?}: port {port} in {line}");
+            }
         }
     }
 }
@@ -464,6 +527,69 @@ fn as_many_connections_are_served_as_there_are_descriptors() {
             assert!(output.status.code() == Some(71) && said.starts_with(words), "{files} {flags:?}: {said}");
         }
     }
+}
+
+#[test]
+fn an_address_in_use_is_left_out_if_there_is_another_one() {
+    /// One port of loopback, taken by TCP and UDP on either address: none that the system gives to others meanwhile.
+    fn taken(v4: bool, v6: bool) -> (Vec<TcpListener>, Vec<UdpSocket>, u16) {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        loop {
+            let port = 20_000 + (std::process::id() as u16 + NEXT.fetch_add(7, Ordering::Relaxed)) % 12_000;
+            let [four, six] = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].map(|address| {
+                Some((TcpListener::bind((address, port)).ok()?, UdpSocket::bind((address, port)).ok()?))
+            });
+            if let (Some(four), Some(six)) = (four, six) {
+                let (tcp, udp) = [v4.then_some(four), v6.then_some(six)].into_iter().flatten().unzip();
+                return (tcp, udp, port);
+            }
+        }
+    }
+    if TcpListener::bind(("::1", 0)).is_err() {
+        return peers::say_skipped("there is no IPv6 here");
+    }
+    for (v4, v6) in [(false, true), (true, false), (true, true)] {
+        for flags in [&["-p", "PORT"][..], &["-p", "0", "-U", "PORT"], &["-p", "PORT", "-U", "PORT"]] {
+            for program in [Program::Corecached, Program::Newest] {
+                if !peers::has(program) {
+                    continue;
+                }
+                let (_tcp, _udp, port) = taken(v4, v6);
+                let port = port.to_string();
+                let flags: Vec<&str> = flags.iter().map(|&flag| if flag == "PORT" { &*port } else { flag }).collect();
+                let mut scene = Scene::new();
+                let path = match program {
+                    Program::Corecached => PathBuf::from(CORECACHED),
+                    _ => peers::newest_memcached().expect("it is there"),
+                };
+                if v4 && v6 {
+                    let output = run(&path, &[&["-u", "root"], &flags[..]].concat());
+                    let said = text(&output.stderr);
+                    assert_eq!(output.status.code(), Some(71), "{program:?} {flags:?}: {said}");
+                    assert!(said.starts_with("failed to listen on ") && said.contains("in use"), "{said}");
+                    continue;
+                }
+                scene.start(&path, &[&["-u", "root"], &flags[..]].concat());
+                let ports = fs::read_to_string(scene.file("ports")).expect("it was written");
+                let sockets = flags.iter().filter(|flag| **flag == port).count();
+                assert_eq!(ports.lines().filter(|line| line.ends_with(&port)).count(), sockets, "{program:?}: {ports}");
+                if program == Program::Corecached {
+                    let missing = if v4 { format!("127.0.0.1:{port}") } else { format!("[::1]:{port}") };
+                    let line = format!("{missing} is not listened on: Address already in use");
+                    until("it has said so", || scene.printed().matches(&line).count() == sockets);
+                }
+            }
+        }
+    }
+    // With a port for each worker, each must have one.
+    let (_tcp, _udp, port) = taken(true, true);
+    let below = (port - 1).to_string();
+    let output = run(Path::new(CORECACHED), &["-u", "root", "-t", "2", "--port-per-core", "-p", &below]);
+    assert_eq!(output.status.code(), Some(71), "{}", text(&output.stderr));
+    // Whoever names an address wants it.
+    let (_tcp, _udp, port) = taken(false, true);
+    let output = run(Path::new(CORECACHED), &["-u", "root", "-l", "127.0.0.1,::1", "-p", &port.to_string()]);
+    assert_eq!(output.status.code(), Some(71), "{}", text(&output.stderr));
 }
 
 /// A supervisor's socket, and what it hears.

@@ -529,7 +529,7 @@ fn sockets_are_counted_and_described_as_memcached_does() {
 fn a_port_of_udp_that_is_taken_is_not_shared() {
     let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = taken.local_addr().expect("it is bound").port().to_string();
-    let (status, printed) = crate::server::corecached_run(&["-p", "-1", "-U", &port, "-t", "2", "-m", "256"]);
+    let (status, printed) = crate::server::corecached_run(&["-p", "-1", "-l", "127.0.0.1", "-U", &port, "-t", "2"]);
     assert_eq!(status.code(), Some(71), "{printed}");
     assert!(printed.contains("failed to listen on UDP"), "{printed}");
 }
