@@ -127,7 +127,7 @@ impl Case {
 fn parse_all(input: &mut [u8], mut look: impl FnMut(&Operation) -> u64) -> u64 {
     let (mut parser, mut operation) = (Parser::default(), Operation::default());
     let (mut at, mut sum) = (0, 0);
-    while parser.next(input, &mut at, &LIMITS, &mut operation) == Step::Operation {
+    while let Step::Operation | Step::Key = parser.next(input, &mut at, &LIMITS, &mut operation) {
         sum += look(&operation);
     }
     sum

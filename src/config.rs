@@ -207,7 +207,8 @@ pub struct Config {
     /// `-o no_maxconns_fast` clears it: a connection above `-c` is refused with an error line, rather than left waiting
     /// until one closes. Default true.
     pub maxconns_fast: bool,
-    /// `-R`: requests of one connection that are served in a turn before others have theirs; at least 1. Default 20.
+    /// `-R`: requests of one connection that are served in a turn before others have theirs; at least 1. From
+    /// [`Config::REQUESTS_PER_EVENT`] on, which is the default, the group in which they are reached is served whole.
     pub requests_per_event: u32,
     /// `-o idle_timeout`: a TCP connection silent for this long is closed, in seconds; 0: never. Default 0.
     pub idle_timeout_seconds: u32,
@@ -447,6 +448,9 @@ impl Default for Config {
 }
 
 impl Config {
+    /// The default of `-R`.
+    pub const REQUESTS_PER_EVENT: u32 = 20;
+
     /// Reads a command line, the program's name first, and what of the environment belongs to it.
     ///
     /// # Errors
@@ -523,7 +527,7 @@ impl Config {
             connections_max: 1024,
             connections_given: false,
             maxconns_fast: true,
-            requests_per_event: 20,
+            requests_per_event: Config::REQUESTS_PER_EVENT,
             idle_timeout_seconds: 0,
             read_buffers_limit_bytes: 0,
             read_buffer_bytes: 64 << 10,

@@ -411,6 +411,7 @@ fn serve_limits(config: &Config) -> ServeLimits {
         group_len: config.group_len,
         output_max: config.output_high_water_bytes,
         requests_per_turn: config.requests_per_event as usize,
+        cut_groups: config.requests_per_event < Config::REQUESTS_PER_EVENT,
         batch_bytes_max: config.mailbox_batch_bytes,
         keep_keys: config.port_per_core,
     }

@@ -206,7 +206,8 @@ const FLAGS: &[(&str, &[Flag])] = &[
                 'R',
                 "max-reqs-per-event",
                 One("count"),
-                "Requests of one connection before others have their turn (default: 20)",
+                "Requests of one connection before others have their turn: exact below 20, else at the end of a group of \
+                 up to 64 (default: 20)",
             ),
         ],
     ),

@@ -201,8 +201,11 @@ impl Operation {
 /// What the parser found at the position it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The operation was filled in and its bytes, including a complete value, are behind the position.
+    /// The operation was filled in and its bytes, including a complete value, are behind the position. It ends a
+    /// command.
     Operation,
+    /// As `Operation`, for one key of a `get`, `gets`, `gat` or `gats`: an operation without a key ends the command.
+    Key,
     /// A storage command whose header is complete and behind the position, but whose value is not complete in
     /// the buffer and is longer than [`Limits::inline_max`]: `operation.value` starts at the position and has the
     /// announced length, which goes beyond the buffer. The caller takes the value and its `\r\n` from here on.

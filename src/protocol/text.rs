@@ -604,7 +604,8 @@ fn has_long_key(keys: &[u8]) -> bool {
 #[inline(always)]
 fn retrieve(verb: Verb, exptime: i32, start: usize, end: usize, operation: &mut Operation) -> Step {
     operation.exptime = exptime;
-    classic(verb, false, Span::new(start, end), operation)
+    classic(verb, false, Span::new(start, end), operation);
+    Step::Key
 }
 
 #[inline(always)]
@@ -688,7 +689,7 @@ mod tests {
                 let step = self.parser.next(&mut self.buffer, &mut at, &self.limits, &mut operation);
                 assert!(before <= at && at <= self.buffer.len());
                 match step {
-                    Step::Operation => self.said.push(words(&operation, &self.buffer, true)),
+                    Step::Operation | Step::Key => self.said.push(words(&operation, &self.buffer, true)),
                     Step::Data => {
                         assert!(operation.value.start as usize == at && operation.value.len > self.limits.inline_max);
                         let hidden = operation.quiet && operation.verb != Verb::MetaSet;

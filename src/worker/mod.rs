@@ -676,11 +676,15 @@ impl<'a> Worker<'a> {
     /// Serves what is in the buffer, sends the replies, and keeps what is left of the input.
     fn serve_input(&mut self, token: usize, filled: usize) -> io::Result<()> {
         let alone = self.connections.len() == 1;
+        let counters = self.counters();
         let mut at = 0;
         loop {
             let connection = &mut self.connections[token];
             let input = &mut self.buffer[..filled];
             let served = self.serve.serve(&mut connection.talk, input, &mut at, &mut self.reply, alone);
+            if let yields @ 1.. = self.serve.take_yields() {
+                counters.conn_yields.add(yields as u64);
+            }
             match served {
                 Served::Admin(line) => {
                     self.administer(token, line);
@@ -695,7 +699,6 @@ impl<'a> Worker<'a> {
                     }
                 }
                 Served::Yield => {
-                    self.counters().conn_yields.add(1);
                     self.queue_up(token);
                     break;
                 }

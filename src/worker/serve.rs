@@ -35,8 +35,10 @@ pub struct ServeLimits {
     pub group_len: usize,
     /// Bytes of replies after which a connection is not served before they are on their way.
     pub output_max: usize,
-    /// `-R`: operations after which a connection lets others go first.
+    /// `-R`: commands after which a connection lets others go first.
     pub requests_per_turn: usize,
+    /// Groups end where a connection lets others go first. Else it does so at the end of the group.
+    pub cut_groups: bool,
     /// Bytes of a batch after which no more is put into it before it is on its way.
     pub batch_bytes_max: usize,
     /// `--port-per-core`: all keys belong to the worker's own shard, that with its number.
@@ -73,6 +75,8 @@ pub struct Talk {
     /// Replies that wait for those before them.
     pub pending: Pending,
     state: State,
+    /// Commands since its turn began, or since it last let others go first; at most as many as it may.
+    requests: usize,
 }
 
 #[derive(Debug)]
@@ -104,7 +108,7 @@ struct Receiving {
 impl Talk {
     /// A new connection, with the parser that it begins with.
     pub fn new(token: usize, generation: u64, parser: Parser) -> Talk {
-        Talk { token, generation, fd: -1, parser, pending: Pending::default(), state: State::Parsing }
+        Talk { token, generation, fd: -1, parser, pending: Pending::default(), state: State::Parsing, requests: 0 }
     }
 
     /// Where the reply to an operation that is posted belongs: a gap for at most `reply_bytes_max` bytes.
@@ -249,6 +253,8 @@ pub struct Serve<'a> {
     traces: bool,
     /// A batch has become as large as it may be.
     has_full: bool,
+    /// Times that connections let others go first, since somebody last asked.
+    yields: usize,
 }
 
 /// How a group came to its end.
@@ -294,6 +300,7 @@ impl<'a> Serve<'a> {
             log: None,
             traces: false,
             has_full: false,
+            yields: 0,
         }
     }
 
@@ -333,8 +340,37 @@ impl<'a> Serve<'a> {
         alone: bool,
     ) -> Served {
         let served = self.serve_groups(talk, input, at, output, alone);
+        if served == Served::Drained || *at == input.len() {
+            // All that it sent at once was taken.
+            talk.requests = 0;
+        }
         self.give_back();
         served
+    }
+
+    /// How often connections let others go first since this was last asked.
+    pub fn take_yields(&mut self) -> usize {
+        std::mem::take(&mut self.yields)
+    }
+
+    /// Counts commands of a connection. As in memcached, it lets others go first before the first command beyond `-R`,
+    /// and each such time counts, also where there is nobody else and it goes on at once.
+    #[inline]
+    fn count_requests(&mut self, talk: &mut Talk, commands: usize) {
+        talk.requests += commands;
+        let most = self.limits.requests_per_turn;
+        if talk.requests > most {
+            let yields = (talk.requests - 1) / most;
+            talk.requests -= yields * most;
+            self.yields += yields;
+        }
+    }
+
+    /// Whether a connection lets others go first. Each key of a long list counts, which memcached does not count.
+    #[inline]
+    fn has_had_its_share(&self, talk: &Talk, operations: usize) -> bool {
+        let most = self.limits.requests_per_turn;
+        talk.requests == most || operations >= most
     }
 
     fn serve_groups(
@@ -345,7 +381,7 @@ impl<'a> Serve<'a> {
         output: &mut Reply,
         alone: bool,
     ) -> Served {
-        let mut requests = 0;
+        let mut operations = 0;
         loop {
             match talk.state {
                 State::Parsing => {}
@@ -361,10 +397,15 @@ impl<'a> Serve<'a> {
                 return Served::Waiting;
             }
             let from = *at;
-            let (count, end) = match &mut talk.parser {
-                Parser::Text(parser) => self.parse_group(parser, input, at),
-                Parser::Binary(parser) => self.parse_packets(parser, input, at),
-                Parser::Login(parser) => self.parse_login(parser, input, at),
+            let commands_max = match self.limits.requests_per_turn {
+                _ if alone || !self.limits.cut_groups => usize::MAX,
+                most if talk.requests == most => most,
+                most => most - talk.requests,
+            };
+            let (count, commands, end) = match &mut talk.parser {
+                Parser::Text(parser) => self.parse_group(parser, input, at, commands_max),
+                Parser::Binary(parser) => self.parse_packets(parser, input, at, commands_max),
+                Parser::Login(parser) => self.parse_login(parser, input, at, commands_max),
                 Parser::Undecided => match input.get(*at) {
                     Some(&first) => {
                         talk.parser = Parser::decided_by(first);
@@ -384,12 +425,13 @@ impl<'a> Serve<'a> {
             } else {
                 self.execute_watched_group(talk, count, input, output);
             }
-            requests += count;
+            operations += count;
+            self.count_requests(talk, commands);
             match end {
                 End::Full if output.len() + talk.pending.len() > self.limits.output_max => {
                     return if talk.pending.is_waiting() { Served::Waiting } else { Served::Full };
                 }
-                End::Full if requests >= self.limits.requests_per_turn && !alone => return Served::Yield,
+                End::Full if !alone && self.has_had_its_share(talk, operations) => return Served::Yield,
                 End::Full => {}
                 End::Incomplete if talk.pending.is_waiting() => return Served::Waiting,
                 End::Incomplete => return Served::Drained,
@@ -398,8 +440,14 @@ impl<'a> Serve<'a> {
                     *at = start;
                     return Served::Waiting;
                 }
-                End::Admin { line, .. } => return Served::Admin(line),
-                End::Data => self.begin_value(talk, count, input, output),
+                End::Admin { line, .. } => {
+                    self.count_requests(talk, 1);
+                    return Served::Admin(line);
+                }
+                End::Data => {
+                    self.count_requests(talk, 1);
+                    self.begin_value(talk, count, input, output);
+                }
                 End::Close => return Served::Close,
             }
         }
@@ -432,49 +480,74 @@ impl<'a> Serve<'a> {
         !self.has_full
     }
 
-    /// Parses up to a group of operations. The last one, where it is not to be executed like the others, stands behind
-    /// the ones that are counted.
+    /// Parses up to a group of operations, and no more than `commands_max` commands. Gives the number of operations to be
+    /// executed and that of the commands they are; where one more is not to be executed like the others, it stands
+    /// behind them.
     #[inline]
-    fn parse_group(&mut self, parser: &mut impl Parse, input: &mut [u8], at: &mut usize) -> (usize, End) {
+    fn parse_group(
+        &mut self,
+        parser: &mut impl Parse,
+        input: &mut [u8],
+        at: &mut usize,
+        commands_max: usize,
+    ) -> (usize, usize, End) {
+        let mut commands = 0;
         for count in 0..self.limits.group_len {
             let start = *at;
             let operation = &mut self.group[count];
-            match parser.next(input, at, &self.limits.parse, operation) {
+            let is_keyed = match parser.next(input, at, &self.limits.parse, operation) {
+                Step::Key => true,
                 Step::Operation => match operation.verb {
-                    Verb::Admin => {
-                        return (count, End::Admin { line: operation.tokens, start });
-                    }
-                    Verb::End | Verb::Say | Verb::BinarySay => {}
-                    _ => {
-                        operation.hash = self.hasher.hash(operation.key.of(input));
-                        let hash = operation.hash;
-                        let shard = self.shard_of(hash);
-                        if let Some(lease) = self.lease(shard) {
-                            lease.store.prefetch_bucket(hash);
-                        }
+                    Verb::Admin => return (count, commands, End::Admin { line: operation.tokens, start }),
+                    verb => {
+                        commands += 1;
+                        verb.is_keyed()
                     }
                 },
                 Step::Data => {
                     operation.hash = self.hasher.hash(operation.key.of(input));
-                    return (count, End::Data);
+                    return (count, commands, End::Data);
                 }
-                Step::Incomplete => return (count, End::Incomplete),
-                Step::Close => return (count, End::Close),
+                Step::Incomplete => return (count, commands, End::Incomplete),
+                Step::Close => return (count, commands, End::Close),
+            };
+            if is_keyed {
+                operation.hash = self.hasher.hash(operation.key.of(input));
+                let hash = operation.hash;
+                let shard = self.shard_of(hash);
+                if let Some(lease) = self.lease(shard) {
+                    lease.store.prefetch_bucket(hash);
+                }
+            }
+            if commands == commands_max {
+                return (count + 1, commands, End::Full);
             }
         }
-        (self.limits.group_len, End::Full)
+        (self.limits.group_len, commands, End::Full)
     }
 
     /// [`Serve::parse_group`] of a connection that speaks binary: not in the way of the others.
     #[inline(never)]
-    fn parse_packets(&mut self, parser: &mut binary::Parser, input: &mut [u8], at: &mut usize) -> (usize, End) {
-        self.parse_group(parser, input, at)
+    fn parse_packets(
+        &mut self,
+        parser: &mut binary::Parser,
+        input: &mut [u8],
+        at: &mut usize,
+        commands_max: usize,
+    ) -> (usize, usize, End) {
+        self.parse_group(parser, input, at, commands_max)
     }
 
     /// [`Serve::parse_group`] of a connection that has still to show who it is.
     #[inline(never)]
-    fn parse_login(&mut self, parser: &mut login::Parser, input: &mut [u8], at: &mut usize) -> (usize, End) {
-        self.parse_group(parser, input, at)
+    fn parse_login(
+        &mut self,
+        parser: &mut login::Parser,
+        input: &mut [u8],
+        at: &mut usize,
+        commands_max: usize,
+    ) -> (usize, usize, End) {
+        self.parse_group(parser, input, at, commands_max)
     }
 
     /// Not part of the code that is for speed.

@@ -6,6 +6,7 @@ use super::*;
 use crate::clock::NEVER;
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, Head, Status, opcode};
+use crate::protocol::text;
 use crate::store::arena::Arena;
 use crate::store::slab::Budget;
 use crate::store::{Store, StoreOptions};
@@ -29,6 +30,7 @@ const LIMITS: ServeLimits = ServeLimits {
     group_len: 8,
     output_max: 1 << 20,
     requests_per_turn: 20,
+    cut_groups: false,
     batch_bytes_max: 100_000,
     keep_keys: false,
 };
@@ -526,4 +528,40 @@ fn batches_between_shards_are_limited() {
         let (_, batch) = hold_replies(limits, value_len, 2000);
         assert!(batch <= limits.batch_bytes_max + group, "{batch} bytes for values of {value_len} bytes");
     }
+}
+
+#[test]
+fn others_go_first_after_as_many_requests_as_are_allowed() {
+    let world = World::new(1, 1, 1);
+    // What each visit says, and the replies given by then, to 12 requests: one by one, in lists of 4 keys, alone.
+    let check =
+        |request: &str, requests_per_turn: usize, cut_groups: bool, alone: bool, expected: &[(Served, usize)]| {
+            let limits = ServeLimits { requests_per_turn, cut_groups, group_len: 10, ..LIMITS };
+            let (hasher, items) = (world.hasher.clone(), world.items.clone());
+            let mut serve = Serve::new(0, &world.exchange, &world.clock, hasher, items, limits);
+            let mut talk = Talk::new(0, 0, Parser::Text(text::Parser::default()));
+            let (mut input, mut at, mut output) = (request.repeat(12).into_bytes(), 0, Reply::default());
+            let mut visits = Vec::new();
+            loop {
+                let served = serve.serve(&mut talk, &mut input, &mut at, &mut output, alone);
+                visits.push((served, output.out.bytes().iter().filter(|&&byte| byte == b'\n').count()));
+                if served != Served::Yield {
+                    break;
+                }
+            }
+            serve.give_back();
+            assert_eq!(visits, expected, "{request:?}, {requests_per_turn} at a time, alone: {alone}");
+            assert_eq!(serve.take_yields(), 11 / requests_per_turn, "{request:?}, {requests_per_turn} at a time");
+        };
+    use Served::{Drained, Yield};
+    let in_fives = [(Yield, 5), (Yield, 10), (Drained, 12)];
+    check("mn\r\n", 5, true, false, &in_fives);
+    check("get a\r\n", 5, true, false, &in_fives);
+    // So many keys are too much at a time, although they count as few.
+    let in_twos = [(Yield, 2), (Yield, 4), (Yield, 5), (Yield, 7), (Yield, 9), (Yield, 10), (Yield, 12), (Drained, 12)];
+    check("get a b c d\r\n", 5, true, false, &in_twos);
+    check("mn\r\n", 5, true, true, &[(Drained, 12)]);
+    // The group is served whole.
+    check("mn\r\n", 5, false, false, &[(Yield, 10), (Drained, 12)]);
+    check("mn\r\n", 20, false, false, &[(Drained, 12)]);
 }

@@ -178,6 +178,32 @@ fn a_greedy_connection_lets_others_go_first() {
     assert!((1..=requests as u64).contains(&yields), "{yields} yields in {requests} requests, one at a time");
 }
 
+/// As in memcached, which counts the same: a connection yields each time that it has had `-R` of the commands that it sent
+/// at once and has more, also where nobody else is there. The keys of a list are one command.
+#[test]
+fn each_pipeline_beyond_the_limit_counts_as_yields() {
+    let commands = ["get a\r\n", "get a b c\r\n", "set a 0 0 1 noreply\r\nx\r\n", "mg a q\r\n", "verbosity 0\r\n"];
+    let programs = [Program::Corecached, Program::Newest].into_iter().filter(|&program| peers::has(program));
+    for (program, limit) in programs.flat_map(|program| [2, 5, 20].map(|limit| (program, limit))) {
+        let server = Server::on_tcp(program, &["-R", &limit.to_string(), "-t", "1"]);
+        let mut client = server.client();
+        let mut others = Vec::new();
+        for (others_count, command) in [0, 2].iter().flat_map(|&count| commands.map(|command| (count, command))) {
+            others.resize_with(others_count, || server.client());
+            for commands_before in [0, 1, 2, 4, 5, 19, 20, 21, 40, 99, 200] {
+                let before = client.stat("conn_yields");
+                client.send(command.repeat(commands_before) + "mn\r\n");
+                while client.line().expect("a reply to each") != b"MN\r\n" {}
+                assert_eq!(
+                    client.stat("conn_yields") - before,
+                    commands_before as u64 / limit,
+                    "{program:?} -R {limit}, beside {others_count}, {commands_before} of {command:?} before the last"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn the_backlog_is_what_is_asked_for() {
     let backlog = |server: &Server| {
