@@ -286,9 +286,9 @@ impl Bench {
         let hash = self.name(number);
         let mut so_far = None;
         let id = loop {
-            let gathered = self.step(|bench| bench.shard.store.gather(&bench.key, 0, value_len, so_far));
+            let gathered = self.step(|bench| bench.shard.store.gather(&bench.key, 0, value_len, value_len, so_far));
             match gathered {
-                Ok(Gathered::Ready(id)) => break id,
+                Ok(Gathered::Ready(gathering)) => break gathering.item().expect("it is ready"),
                 Ok(Gathered::Later(gathering)) => so_far = Some(gathering),
                 Err(error) => return verdict.expect(false, || format!("{value_len} bytes: {error:?}")),
             }

@@ -221,6 +221,12 @@ pub struct Config {
     /// Values up to this size, in bytes, are parsed out of the read buffer and copied into replies; larger ones are read
     /// into their place and written from there. Default 8 KiB.
     pub inline_value_max: usize,
+    /// Memory of long values that clients have begun to send, as a share of `-m`, in percent; see `worker/uploads.rs`.
+    /// Default 25.
+    pub uploads_percent: u32,
+    /// A connection that is silent for this long in the middle of a long value is closed, in seconds; less if
+    /// `idle_timeout` is. Default 60.
+    pub upload_idle_seconds: u32,
     /// Unsent replies of one connection, in bytes, beyond which no more of its requests are served; those that are still
     /// awaited from other shards count as much as they may take. Default 1 MiB.
     pub output_high_water_bytes: usize,
@@ -532,6 +538,8 @@ impl Config {
             read_buffers_limit_bytes: 0,
             read_buffer_bytes: 64 << 10,
             inline_value_max: 8 << 10,
+            uploads_percent: 25,
+            upload_idle_seconds: 60,
             output_high_water_bytes: 1 << 20,
             list_backlog_max: 4 << 20,
             group_len: 64,

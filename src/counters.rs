@@ -41,6 +41,8 @@ pub struct WorkerCounters {
     pub conn_yields: Counter,
     /// Connections closed for idling.
     pub idle_kicks: Counter,
+    /// Connections closed because the rest of a long value did not come, or too slowly while others waited.
+    pub uploads_timed_out: Counter,
     /// `flush_all` commands.
     pub cmd_flush: Counter,
     /// Attempts to show who one is, to their end.
@@ -73,6 +75,17 @@ impl WorkerCounters {
     pub fn connections(&self) -> u64 {
         self.given_connections.get().saturating_sub(self.closed_connections.get())
     }
+}
+
+/// What long values under way take at a moment: see `worker/uploads.rs`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UploadUse {
+    /// Bytes that count.
+    pub bytes: usize,
+    /// Bytes that may.
+    pub limit: usize,
+    /// Values that wait.
+    pub waiting: usize,
 }
 
 /// What the listening side counts. The main thread is the writer, but for `curr_connections`, which follows from the

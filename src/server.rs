@@ -9,7 +9,7 @@ use crate::command::Shard;
 use crate::command::admin::{Answer, Environment, Settings};
 use crate::command::detail::Prefixes;
 use crate::config::{BindingProtocol, Config, EXIT_NOT_KEPT, EXIT_SYSTEM, EXIT_USAGE, Exit, Listen};
-use crate::counters::{ServerCounters, WorkerCounters};
+use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::hash::KeyHasher;
 use crate::net::certificates::{Certificates, Verify};
 use crate::net::listener::Listener;
@@ -27,6 +27,7 @@ use crate::store::{Store, StoreOptions};
 use crate::worker::control::Control;
 use crate::worker::mailbox::{Exchange, Mail};
 use crate::worker::serve::ServeLimits;
+use crate::worker::uploads::Uploads;
 use crate::worker::{Worker, WorkerOptions};
 use core_affinity::CoreId;
 use crossbeam::queue::SegQueue;
@@ -451,7 +452,8 @@ fn serve(
         let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter, config.prefixes_max));
         Shard { number: number as u16, store, limits: serve_limits(config).parse, prefixes }
     };
-    let exchange = Exchange::new(stores.into_iter().enumerate().map(shard).collect(), config.threads);
+    let uploads = Uploads::limited(Arc::clone(&budget), config.uploads_percent, config.item_size_max);
+    let exchange = Exchange::new(stores.into_iter().enumerate().map(shard).collect(), config.threads, uploads);
     if config.lock_memory {
         process::lock_memory();
     }
@@ -492,6 +494,7 @@ fn serve(
             listeners: &addresses,
             server: &server,
             worker: number,
+            uploads: UploadUse::default(),
         },
         hasher: hasher.clone(),
         items: items.clone(),

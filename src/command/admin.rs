@@ -16,7 +16,7 @@ use super::watch::{Categories, Watchers};
 use crate::auth::Auth;
 use crate::clock::{Clock, NEVER, Now};
 use crate::config::{Config, MEMCACHED_VERSION};
-use crate::counters::{ServerCounters, WorkerCounters};
+use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::protocol::binary::Access;
 use crate::protocol::packet::Head;
 use crate::protocol::token::{Tokens, digits_i32, digits_u32};
@@ -312,6 +312,8 @@ pub struct Environment<'a> {
     pub server: &'a ServerCounters,
     /// The worker that asks: an index into `workers`.
     pub worker: usize,
+    /// What long values under way take.
+    pub uploads: UploadUse,
 }
 
 const OK: &[u8] = b"OK\r\n";
@@ -382,6 +384,7 @@ pub(super) fn stats(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan 
         _ if means(word, "settings") => Plan::Say(stats::settings(environment)),
         _ if means(word, "cachedump") => cachedump(rest, environment.config),
         b"udp" => Plan::Say(stats::udp(environment)),
+        b"uploads" => Plan::Say(stats::uploads(environment)),
         _ if means(word, "conns") => Plan::Ask(Question::Connections, Report::Lines),
         _ => say(ERROR),
     }
@@ -953,6 +956,7 @@ pub(super) mod tests {
                 listeners: &[],
                 server: &self.server,
                 worker: 1,
+                uploads: UploadUse::default(),
             }
         }
 

@@ -312,8 +312,8 @@ fn extend(
     }
 }
 
-/// Room for the value of a storage command that is too long for the request buffer; the value goes to
-/// [`crate::store::item::Items::room`] and then to [`commit`], or to `abandon`.
+/// Room for the first `wanted` bytes of the value of a storage command that is too long for the request buffer; the value
+/// goes to [`crate::store::item::Items::room`] and then to [`commit`], or to `abandon`.
 ///
 /// # Errors
 /// What [`refuse`] is for; the value must be swallowed.
@@ -321,10 +321,11 @@ pub fn reserve(
     shard: &mut Shard,
     operation: &Operation,
     input: &[u8],
+    wanted: usize,
     so_far: Option<Gathering>,
 ) -> Result<Gathered, OutOfMemory> {
     let key = operation.key.of(input);
-    match shard.store.gather(key, operation.client_flags, operation.value.len as usize, so_far) {
+    match shard.store.gather(key, operation.client_flags, operation.value.len as usize, wanted, so_far) {
         Ok(gathered) => Ok(gathered),
         Err(OutOfMemory) => {
             let forget = match operation.verb {

@@ -254,6 +254,17 @@ pub(super) fn udp(environment: &Environment<'_>) -> Vec<u8> {
     stats.end()
 }
 
+/// `stats uploads`, which memcached has not: long values that are being received.
+pub(super) fn uploads(environment: &Environment<'_>) -> Vec<u8> {
+    let timed_out: u64 = environment.workers.iter().map(|worker| worker.uploads_timed_out.get()).sum();
+    let mut stats = Stats::default();
+    stats.put("uploads_bytes", environment.uploads.bytes);
+    stats.put("uploads_limit", environment.uploads.limit);
+    stats.put("uploads_waiting", environment.uploads.waiting);
+    stats.put("uploads_timed_out", timed_out);
+    stats.end()
+}
+
 /// `stats settings`
 pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     let Environment { config, settings, budget, .. } = *environment;

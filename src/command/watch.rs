@@ -522,11 +522,12 @@ pub fn reserve(
     shard: &mut Shard,
     operation: &Operation,
     input: &[u8],
+    wanted: usize,
     so_far: Option<Gathering>,
 ) -> Result<Gathered, OutOfMemory> {
     let key = operation.key.of(input);
     let seen = Seen::of(&shard.store, operation.hash, key);
-    let reserved = log.observe(shard, |shard| super::set::reserve(shard, operation, input, so_far));
+    let reserved = log.observe(shard, |shard| super::set::reserve(shard, operation, input, wanted, so_far));
     if reserved.is_err() {
         tell_refusal(log, fd, shard, operation, key, &seen);
     }

@@ -1,5 +1,8 @@
 //! Room for a long value, and its return, a part at a time.
 //!
+//! A value that is announced need not come. So a client that has announced one is given room for some of it, and for more
+//! as its bytes come ([`Store::gather`] says how much is wanted).
+//!
 //! A value of 1 GiB takes 65,000 chunks. To take them, or to free them, in one go would hold a worker up for tens of
 //! milliseconds, and to empty a thousand pages of small items for them, for seconds. So room is asked for again and again,
 //! between which other requests are served, until it is there; and of what is freed the rest is for housekeeping, or for
@@ -8,6 +11,7 @@
 //! An item that is being gathered is floating, and has all of its header: whoever gives it up frees the chunks it has.
 
 use super::arena::ItemId;
+use super::item::{Cursor, Items};
 use super::slab::ClassId;
 use super::{OutOfMemory, Store};
 
@@ -22,6 +26,10 @@ const SECONDS_MAX: u32 = 30;
 #[derive(Clone, Copy, Debug)]
 pub struct Gathering {
     parts: Option<Parts>,
+    /// Bytes of the value that there is room for.
+    room: usize,
+    /// There was as much room as was wanted: the next chunk is the first of what is wanted next.
+    begins: bool,
     /// It is given up at this count of the clock.
     give_up_at: u32,
 }
@@ -31,6 +39,8 @@ struct Parts {
     head: ItemId,
     last: ItemId,
     count: usize,
+    /// The first chunk that came since more was wanted.
+    newest: ItemId,
 }
 
 impl Gathering {
@@ -38,13 +48,28 @@ impl Gathering {
     pub fn item(&self) -> Option<ItemId> {
         self.parts.map(|parts| parts.head)
     }
+
+    /// Bytes of the value that there is room for.
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Where bytes of the value go for which there was no room before: those behind the first `received`. It has just
+    /// become ready.
+    ///
+    /// # Panics
+    /// If there is no room at all.
+    pub fn cursor(&self, items: &Items, received: usize) -> Cursor {
+        let parts = self.parts.expect("what is ready has begun");
+        items.cursor_from(parts.head, parts.newest, self.room - received)
+    }
 }
 
 /// How far it has come.
 #[derive(Clone, Copy, Debug)]
 pub enum Gathered {
-    /// There is room: a floating item.
-    Ready(ItemId),
+    /// There is as much room as is wanted, in a floating item.
+    Ready(Gathering),
     /// Ask again, with this.
     Later(Gathering),
 }
@@ -62,7 +87,8 @@ pub(super) enum Pace {
 }
 
 impl Store {
-    /// As [`Store::allocate`], for a value that can be waited for: in steps of bounded work.
+    /// As [`Store::allocate`], for a value that can be waited for: in steps of bounded work, and for the first `wanted`
+    /// bytes of the value at least; when they have come, it is asked for more.
     ///
     /// # Errors
     /// When there is no room, and none is on its way; nothing is left of what was gathered then.
@@ -71,15 +97,21 @@ impl Store {
         key: &[u8],
         client_flags: u32,
         value_len: usize,
+        wanted: usize,
         so_far: Option<Gathering>,
     ) -> Result<Gathered, OutOfMemory> {
-        let mut gathering =
-            so_far.unwrap_or_else(|| Gathering { parts: None, give_up_at: self.now.saturating_add(SECONDS_MAX) });
+        let mut gathering = so_far.unwrap_or(Gathering { parts: None, room: 0, begins: true, give_up_at: 0 });
+        if gathering.begins {
+            gathering.give_up_at = self.now.saturating_add(SECONDS_MAX);
+        }
         self.pace = Pace::InSteps;
-        let ready = self.gather_some(key, client_flags, value_len, &mut gathering);
+        let ready = self.gather_some(key, client_flags, value_len, wanted, &mut gathering);
         let pace = std::mem::take(&mut self.pace);
         match ready {
-            Some(true) => Ok(Gathered::Ready(gathering.item().expect("what is ready has begun"))),
+            Some(true) => {
+                gathering.begins = true;
+                Ok(Gathered::Ready(gathering))
+            }
             Some(false) => Ok(Gathered::Later(gathering)),
             None if pace == Pace::Waiting && self.now < gathering.give_up_at => Ok(Gathered::Later(gathering)),
             None => {
@@ -97,30 +129,34 @@ impl Store {
         key: &[u8],
         client_flags: u32,
         value_len: usize,
+        wanted: usize,
         gathering: &mut Gathering,
     ) -> Option<bool> {
         if let Some(class) = self.slabs.class_for(self.items.size(key.len(), client_flags, value_len)) {
             let id = self.chunk(class)?;
             self.items.create(id, key, client_flags, value_len, None);
-            gathering.parts = Some(Parts { head: id, last: id, count: 1 });
+            gathering.parts = Some(Parts { head: id, last: id, count: 1, newest: id });
+            gathering.room = value_len;
             return Some(true);
         }
-        let wanted = self.items.chunks(key.len(), client_flags, value_len);
+        let wanted = wanted.min(value_len);
         let class = self.slabs.large();
         for _ in 0..CHUNKS_PER_STEP {
             let id = self.chunk(class)?;
             let parts = match gathering.parts {
                 None => {
                     self.items.create(id, key, client_flags, value_len, Some(&[]));
-                    Parts { head: id, last: id, count: 1 }
+                    Parts { head: id, last: id, count: 1, newest: id }
                 }
-                Some(Parts { head, last, count }) => {
+                Some(Parts { head, last, count, newest }) => {
                     self.items.append_body(head, last, id);
-                    Parts { head, last: id, count: count + 1 }
+                    Parts { head, last: id, count: count + 1, newest: if gathering.begins { id } else { newest } }
                 }
             };
+            gathering.begins = false;
             gathering.parts = Some(parts);
-            if parts.count == wanted {
+            gathering.room = self.items.room_in(key.len(), client_flags, parts.count).min(value_len);
+            if gathering.room >= wanted {
                 return Some(true);
             }
         }

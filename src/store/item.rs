@@ -105,6 +105,12 @@ impl Cursor {
     pub fn left(&self) -> usize {
         self.left as usize
     }
+
+    /// The same place in a value that ends `left` bytes behind it, if it does not end before.
+    fn cut(self, left: usize) -> Cursor {
+        let left = self.left.min(left as u32);
+        Cursor { here: self.here.min(left), left, ..self }
+    }
 }
 
 impl Items {
@@ -131,8 +137,13 @@ impl Items {
 
     /// Chunks of [`LARGE_CHUNK`] that a large item takes.
     pub fn chunks(&self, key_len: usize, client_flags: u32, value_len: usize) -> usize {
+        1 + value_len.saturating_sub(self.room_in(key_len, client_flags, 1)).div_ceil(LARGE_CHUNK - BODY_HEADER)
+    }
+
+    /// Bytes of a large item's value that its first `count` chunks hold; `count` is at least 1.
+    pub(super) fn room_in(&self, key_len: usize, client_flags: u32, count: usize) -> usize {
         let first = LARGE_CHUNK - self.size(key_len, client_flags, LARGE_EXTENSION);
-        1 + value_len.saturating_sub(first).div_ceil(LARGE_CHUNK - BODY_HEADER)
+        first + (count - 1) * (LARGE_CHUNK - BODY_HEADER)
     }
 
     /// The item that begins at an id.
@@ -223,6 +234,18 @@ impl Items {
         let (offset, left) = (item.value_offset() as u32, item.value_len() as u32);
         let here = if item.is_large() { left.min(LARGE_CHUNK as u32 - offset) } else { left };
         Cursor { chunk: id, offset, here, left, next: self.first_body(id) }
+    }
+
+    /// The beginning of the `left` bytes of a floating item's value from a chunk on: of the head, or of a body.
+    ///
+    /// The caller is the one who fills the item, and it has chunks for so many bytes.
+    pub(super) fn cursor_from(&self, head: ItemId, chunk: ItemId, left: usize) -> Cursor {
+        if chunk == head {
+            return self.value_cursor(head).cut(left);
+        }
+        let here = left.min(LARGE_CHUNK - BODY_HEADER) as u32;
+        let next = self.next_chunk(chunk);
+        Cursor { chunk, offset: BODY_HEADER as u32, here, left: left as u32, next }
     }
 
     /// The bytes from a place in a value to the end of its chunk; empty at the end of the value.

@@ -21,6 +21,7 @@
 //! made by the one thread that changed `leased` from false to true, and dropped before that is undone.
 
 use super::control::Control;
+use super::uploads::{Admission, Uploads};
 use crate::command::walk::Walk;
 use crate::command::{Reply, Shard};
 use crate::config::BindingProtocol;
@@ -56,10 +57,8 @@ pub struct Origin {
 pub enum Task {
     /// Execute an operation. Its spans refer to the bytes of the batch.
     Execute(Operation),
-    /// Make room for a value that is received in place. The reply is the item's id, 4 bytes, or 4 zeros and an error.
-    Reserve(Operation),
-    /// Go on with that: what `Reserve` becomes when there is not enough room yet. Without a reply it is to be put again.
-    Gather(Box<(Operation, Gathering)>),
+    /// Make room for a value that is received in place. There is a reply only if there is none: the error.
+    Reserve(Box<Reservation>),
     /// Execute a storage command whose value was received.
     Commit(Operation, ItemId),
     /// Give up an item that was reserved.
@@ -70,6 +69,39 @@ pub enum Task {
     Control(Arc<Control>),
     /// A piece of a walk, which is taken out when the batch has returned. The reply is a piece of a dump.
     Walk(Option<Box<Walk>>),
+}
+
+/// Room for a value that is received in place.
+#[derive(Clone, Debug)]
+pub struct Reservation {
+    /// The storage command.
+    pub operation: Operation,
+    /// Bytes of the value that room is wanted for.
+    pub wanted: usize,
+    /// How far it has come.
+    pub room: Room,
+}
+
+/// See [`Reservation`].
+#[derive(Clone, Copy, Debug)]
+pub enum Room {
+    /// More is wanted than there is. On the way back: ask once more.
+    Wanted(Option<Gathering>),
+    /// There is as much as is wanted.
+    Ready(Gathering),
+    /// There is no memory. What there was has been given up.
+    Refused,
+}
+
+impl Room {
+    /// The item that must be abandoned if nobody takes it over.
+    pub fn item(&self) -> Option<ItemId> {
+        match self {
+            Room::Wanted(so_far) => so_far.as_ref().and_then(Gathering::item),
+            Room::Ready(gathering) => gathering.item(),
+            Room::Refused => None,
+        }
+    }
 }
 
 /// Tasks of one worker for one shard; on the way back, with their replies.
@@ -161,6 +193,8 @@ pub enum Mail {
     Connection(Stream, BindingProtocol),
     /// One of its batches, executed.
     Batch(Box<Batch>),
+    /// A long value of one of its connections may come in now: it has become one of those under way.
+    Admitted(Admission),
     /// A question to all workers.
     Control(Arc<Control>),
     /// A question of one of its connections has been answered by all.
@@ -177,6 +211,7 @@ pub enum Mail {
 pub struct Exchange {
     shards: Box<[CachePadded<Slot>]>,
     desks: Box<[CachePadded<Desk>]>,
+    uploads: Uploads,
 }
 
 struct Slot {
@@ -202,8 +237,8 @@ impl std::fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    /// An exchange for shards and a number of workers.
-    pub fn new(shards: Vec<Shard>, workers: usize) -> Exchange {
+    /// An exchange for shards and a number of workers, with a limit of the long values under way.
+    pub fn new(shards: Vec<Shard>, workers: usize, uploads: Uploads) -> Exchange {
         let slot = |shard| {
             CachePadded::new(Slot {
                 leased: AtomicBool::new(false),
@@ -215,7 +250,19 @@ impl Exchange {
         let desk = |_| {
             CachePadded::new(Desk { mail: SegQueue::new(), sleeps: AtomicBool::new(false), waker: OnceLock::new() })
         };
-        Exchange { shards: shards.into_iter().map(slot).collect(), desks: (0..workers).map(desk).collect() }
+        Exchange { shards: shards.into_iter().map(slot).collect(), desks: (0..workers).map(desk).collect(), uploads }
+    }
+
+    /// The long values under way.
+    pub fn uploads(&self) -> &Uploads {
+        &self.uploads
+    }
+
+    /// Tells those whose values may come in now.
+    pub fn admit(&self, admitted: Vec<Admission>) {
+        for admission in admitted {
+            self.mail(admission.ticket.worker, Mail::Admitted(admission));
+        }
     }
 
     /// Number of shards.
@@ -371,7 +418,7 @@ mod loom_tests {
         let (items, budget) = (MEMORY.0.clone(), Arc::clone(&MEMORY.1));
         let store = Store::new(0, StoreOptions::default(), items, budget, KeyHasher::seeded(1)).expect("address space");
         let limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 2048 };
-        Arc::new(Exchange::new(vec![Shard { number: 0, store, limits, prefixes: None }], workers))
+        Arc::new(Exchange::new(vec![Shard { number: 0, store, limits, prefixes: None }], workers, Uploads::unlimited()))
     }
 
     /// Runs a test in every order in which threads are stopped at most so many times where they could go on.

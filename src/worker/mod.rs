@@ -12,6 +12,7 @@ mod outbox;
 mod pending;
 pub mod serve;
 mod trace;
+pub mod uploads;
 mod watch;
 
 use crate::clock::{Clock, Now};
@@ -108,8 +109,8 @@ struct Connection {
     close_reason: CloseReason,
     /// Closed by `idle_timeout`, if there is one: TCP only.
     may_idle_out: bool,
-    /// When it last had a command served, or something came that a command was waiting for: a line that comes byte by byte
-    /// does not count before its end, nor does a handshake.
+    /// When it last had a command served, or something came that a command was waiting for, as the bytes of a value: a line
+    /// that comes byte by byte does not count before its end, nor does a handshake.
     active: Now,
 }
 
@@ -308,26 +309,40 @@ impl<'a> Worker<'a> {
             HOUSEKEEPING_STEPS_PER_SECOND
         };
         self.housekeeping_idle = 0;
-        let idle_max = self.config().idle_timeout_seconds;
-        if idle_max > 0 {
-            let idle = |connection: &Connection| {
-                connection.may_idle_out
-                    && connection.talk.is_idle()
-                    // As in memcached, a command whose value is awaited is not idle, and neither is who has not taken all
-                    // replies yet; half a line is.
-                    && connection.is_flushed()
-                    && memchr::memchr(b'\n', &connection.input).is_none()
-                    && self.now.0.saturating_sub(connection.active.0) > idle_max
-            };
-            let tokens: Vec<usize> =
-                self.connections.iter().filter(|(_, connection)| idle(connection)).map(|(token, _)| token).collect();
-            for token in tokens {
-                self.counters().idle_kicks.add(1);
-                self.connections[token].close_reason = CloseReason::IdleTimeout;
-                self.close(token);
+        self.close_silent();
+        self.count_buffers();
+    }
+
+    /// Closes connections that are idle, and those in the middle of a long value of which nothing comes.
+    fn close_silent(&mut self) {
+        let idle_max = match self.config().idle_timeout_seconds {
+            0 => u32::MAX,
+            seconds => seconds,
+        };
+        let upload_idle_max = self.config().upload_idle_seconds;
+        let (mut idle, mut silent) = (Vec::new(), Vec::new());
+        for (token, connection) in &mut self.connections {
+            let seconds = self.now.0.saturating_sub(connection.active.0);
+            let idle_max = if connection.may_idle_out { idle_max } else { u32::MAX };
+            if connection.talk.awaits_value() {
+                if seconds > upload_idle_max.min(idle_max) || self.serve.is_too_slow(&mut connection.talk) {
+                    silent.push(token);
+                }
+            // As in memcached, who has not taken all replies yet is not idle; half a line is, and so is half a value.
+            } else if seconds > idle_max && connection.talk.is_idle() && connection.is_flushed() {
+                idle.push(token);
             }
         }
-        self.count_buffers();
+        for token in idle {
+            self.counters().idle_kicks.add(1);
+            self.connections[token].close_reason = CloseReason::IdleTimeout;
+            self.close(token);
+        }
+        for token in silent {
+            self.counters().uploads_timed_out.add(1);
+            self.connections[token].close_reason = CloseReason::IdleTimeout;
+            self.close(token);
+        }
     }
 
     fn count_buffers(&self) {
@@ -358,6 +373,20 @@ impl<'a> Worker<'a> {
         match mail {
             Mail::Connection(stream, protocol) => self.welcome(stream, protocol),
             Mail::Batch(batch) => self.serve.returned(batch),
+            Mail::Admitted(admission) => {
+                let (token, generation) = (admission.ticket.token, admission.ticket.generation);
+                let waits = match self.connections.get_mut(token) {
+                    Some(connection) if connection.talk.generation == generation => {
+                        self.serve.admitted(&mut connection.talk, &admission)
+                    }
+                    _ => false,
+                };
+                if waits {
+                    self.queue_up(token);
+                } else {
+                    self.exchange().admit(self.exchange().uploads().leave(admission.bytes));
+                }
+            }
             Mail::Control(control) => {
                 let lines = self.describe_connections();
                 control.answer(self.exchange(), Answer::Lines(lines));
@@ -476,6 +505,10 @@ impl<'a> Worker<'a> {
         if !connection.outbox.is_empty() {
             send(connection, &self.options.items, &mut self.serve, counters)?;
             if !connection.outbox.is_empty() {
+                if connection.talk.awaits_value() {
+                    // It is not read from, but it takes replies, or sends.
+                    connection.active = self.now;
+                }
                 return self.take_in_list(token);
             }
             connection.outbox.shrink();
@@ -510,7 +543,20 @@ impl<'a> Worker<'a> {
         }
         let mut filled = kept;
         if connection.readable && connection.input.is_empty() {
-            filled += self.fill(token, kept)?;
+            if kept == 0 && connection.talk.wants_room() {
+                self.serve.make_room(&mut connection.talk, &mut self.reply);
+                if connection.talk.is_waiting() {
+                    return Ok(());
+                }
+                // There may be none: then that is said.
+                self.send_reply(token)?;
+            }
+            let came = self.fill(token, kept)?;
+            if came > 0 && memchr::memchr(b'\n', &self.buffer[..kept]).is_some() {
+                // More of a value that waits in the buffer until it is there whole. Half a line is not enough.
+                self.connections[token].active = self.now;
+            }
+            filled += came;
         }
         if filled == 0 && !self.connections[token].talk.owes() {
             let connection = &mut self.connections[token];
@@ -615,7 +661,7 @@ impl<'a> Worker<'a> {
         }
         let (result, room) = match connection.talk.room().filter(|_| kept == 0) {
             None => (connection.stream.read(rest), rest.len()),
-            Some(mut cursor) => {
+            Some((mut cursor, last)) => {
                 let mut parts = Vec::with_capacity(8);
                 let mut direct = 0;
                 while cursor.left() > 0 && parts.len() < 15 {
@@ -625,7 +671,8 @@ impl<'a> Worker<'a> {
                     parts.push(IoSliceMut::new(part));
                     cursor = items.advance(cursor, count);
                 }
-                let complete = cursor.left() == 0;
+                // What comes behind the value, but not what there is no room for yet.
+                let complete = cursor.left() == 0 && last;
                 let room = direct + if complete { rest.len() } else { 0 };
                 if complete {
                     parts.push(IoSliceMut::new(rest));
@@ -788,7 +835,8 @@ impl<'a> Worker<'a> {
 
     /// A command of the connection or of the whole cache. All before it has been answered.
     fn administer(&mut self, token: usize, line: Span) {
-        let (line, environment) = (line.of(&self.buffer), self.environment());
+        let line = line.of(&self.buffer);
+        let environment = Environment { uploads: self.exchange().uploads().usage(), ..self.environment() };
         if trace::is_on() && !matches!(self.connections[token].talk.parser(), Parser::Login(_)) {
             let talk = &self.connections[token].talk;
             match (talk.parser(), line) {
@@ -921,7 +969,7 @@ impl<'a> Worker<'a> {
             log.connection_close(stream.peer_address(), stream.is_local(), connection.close_reason, stream.fd());
         }
         let in_words = !matches!(connection.talk.parser(), Parser::Binary(_));
-        let cut_short = connection.talk.room().is_some() || memchr::memchr(b'\n', &connection.input).is_some();
+        let cut_short = connection.talk.is_receiving() || memchr::memchr(b'\n', &connection.input).is_some();
         self.serve.end(connection.talk);
         match connection.stream {
             Stream::Tcp(_) | Stream::Unix(_) | Stream::Tls(_) => self.counters().closed_connections.add(1),

@@ -4,9 +4,10 @@
 //! that the buckets name are prefetched some operations ahead: memory latency is not paid once per key. Operations on a
 //! shard that somebody else has leased go into a batch for it (see `mailbox.rs`).
 
-use super::mailbox::{Batch, Exchange, Lease, Origin, Task};
+use super::mailbox::{Batch, Exchange, Lease, Origin, Reservation, Room, Task};
 use super::pending::Pending;
 use super::trace;
+use super::uploads::{Admission, Ticket};
 use crate::clock::{Clock, Now};
 use crate::command::walk::Walk;
 use crate::command::watch::{self, Categories, Log, Watcher, Watchers};
@@ -25,6 +26,17 @@ use std::sync::Arc;
 /// processor's queue to memory and wait there, with nothing executed meanwhile: a fifth of the time of a `get` of 50 keys
 /// out of ten million. 8 to 20 measure alike.
 pub const PREFETCH_AHEAD: usize = 12;
+
+/// Room for a long value ahead of what has come of it, in bytes: as much as has come, but at least and at most so many. A
+/// value of 100 KB has all of its room with its first byte, one of 1 MB is read in as many pieces as before.
+const ROOM_AHEAD_MIN: usize = 128 << 10;
+const ROOM_AHEAD_MAX: usize = 512 << 10;
+/// While others wait, a value of which fewer bytes come in a second than this is slow;
+const SLOW_BYTES: usize = 16 << 10;
+/// after so many seconds it makes way for those who wait,
+const SLOW_SECONDS_YIELD: u32 = 2;
+/// and after so many it is given up with its connection.
+const SLOW_SECONDS_MAX: u32 = 10;
 
 /// What serving needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -82,10 +94,12 @@ pub struct Talk {
 #[derive(Debug)]
 enum State {
     Parsing,
-    /// Room for a long value was asked for.
-    Reserving(Box<Receiving>),
-    /// A long value is coming in.
+    /// A long value is coming in, as far as there is room.
     Receiving(Box<Receiving>),
+    /// More of it has come, and waits until there are fewer others: see [`super::uploads`].
+    Queued(Box<Receiving>),
+    /// More room for it was asked for.
+    Reserving(Box<Receiving>),
     /// A question to all shards or workers is under way.
     Asking,
     /// A dump is under way.
@@ -95,14 +109,48 @@ enum State {
 }
 
 /// A storage command whose value is received in place.
+///
+/// Invariant: `received <= room <= operation.value.len`, where the room is that of `gathering`.
 #[derive(Debug)]
 struct Receiving {
     operation: Operation,
     /// What its spans refer to.
     bytes: Vec<u8>,
     shard: usize,
-    /// Where the value goes; none while room is asked for.
-    place: Option<(ItemId, Cursor)>,
+    /// The room that there is. None: none yet; or it travels with the task that asks for more.
+    gathering: Option<Gathering>,
+    /// Where the next bytes go, to the end of the room.
+    cursor: Option<Cursor>,
+    /// Bytes of the value that have come.
+    received: usize,
+    /// Bytes that it counts among the values under way.
+    counted: usize,
+    /// It has yielded: it counts no more than it holds.
+    yielded: bool,
+    /// `received` when a second began, and for how many seconds next to nothing has come while others wait.
+    received_before: usize,
+    slow_seconds: u32,
+}
+
+impl Receiving {
+    fn len(&self) -> usize {
+        self.operation.value.len as usize
+    }
+
+    /// There is room for bytes that have not come.
+    fn has_room(&self) -> bool {
+        self.cursor.is_some_and(|cursor| cursor.left() > 0)
+    }
+
+    /// How much room is wanted next: as much again as has come, within bounds.
+    fn wanted(&self) -> usize {
+        (self.received + self.received.clamp(ROOM_AHEAD_MIN, ROOM_AHEAD_MAX)).min(self.len())
+    }
+
+    fn set_room(&mut self, gathering: Gathering, items: &Items) {
+        self.gathering = Some(gathering);
+        self.cursor = Some(gathering.cursor(items, self.received));
+    }
 }
 
 impl Talk {
@@ -130,7 +178,8 @@ impl Talk {
     /// Whether it can go on only after something has come from another shard or worker.
     #[inline]
     pub fn is_waiting(&self) -> bool {
-        self.pending.is_waiting() || matches!(self.state, State::Reserving(_) | State::Asking | State::Dumping)
+        self.pending.is_waiting()
+            || matches!(self.state, State::Queued(_) | State::Reserving(_) | State::Asking | State::Dumping)
     }
 
     /// Whether it is between commands, and nothing is under way.
@@ -143,7 +192,7 @@ impl Talk {
         match self.state {
             State::Parsing if self.parser.is_idle() => "conn_read",
             State::Parsing => "conn_parse_cmd",
-            State::Reserving(_) | State::Receiving(_) => "conn_nread",
+            State::Receiving(_) | State::Queued(_) | State::Reserving(_) => "conn_nread",
             // The question is its command.
             State::Asking => "conn_parse_cmd",
             State::Dumping | State::Watching(_) => "conn_watch",
@@ -185,10 +234,30 @@ impl Talk {
         self.state = State::Parsing;
     }
 
-    /// Where the rest of a long value goes, if one is coming in.
-    pub fn room(&self) -> Option<Cursor> {
+    /// Whether a long value is coming in.
+    pub fn is_receiving(&self) -> bool {
+        matches!(self.state, State::Receiving(_) | State::Queued(_) | State::Reserving(_))
+    }
+
+    /// Whether bytes of a long value are what is waited for.
+    #[inline]
+    pub fn awaits_value(&self) -> bool {
+        matches!(self.state, State::Receiving(_))
+    }
+
+    /// Whether more of a long value can be taken only once there is room for it: see [`Serve::make_room`].
+    #[inline]
+    pub fn wants_room(&self) -> bool {
+        matches!(&self.state, State::Receiving(value) if !value.has_room() && value.received < value.len())
+    }
+
+    /// Where the next bytes of a long value go, if one is coming in, and whether they are its last.
+    pub fn room(&self) -> Option<(Cursor, bool)> {
         match &self.state {
-            State::Receiving(receiving) => receiving.place.map(|(_, cursor)| cursor).filter(|cursor| cursor.left() > 0),
+            State::Receiving(value) => value
+                .cursor
+                .filter(|cursor| cursor.left() > 0)
+                .map(|cursor| (cursor, value.received + cursor.left() == value.len())),
             _ => None,
         }
     }
@@ -197,19 +266,24 @@ impl Talk {
     /// the binary protocol; or all keys of a `get` were taken by groups that were full, and what is left of it is its end.
     pub fn owes(&self) -> bool {
         match &self.state {
-            State::Receiving(receiving) => receiving.place.is_some_and(|(_, cursor)| cursor.left() == 0),
+            State::Receiving(value) => value.received == value.len(),
             State::Parsing => matches!(&self.parser, Parser::Text(parser) if parser.owes_end()),
-            State::Reserving(_) | State::Asking | State::Dumping | State::Watching(_) => false,
+            _ => false,
         }
     }
 
     /// `count` bytes of the value went to [`Talk::room`].
     pub fn received(&mut self, items: &Items, count: usize) {
-        if let State::Receiving(receiving) = &mut self.state
-            && let Some((_, cursor)) = &mut receiving.place
+        if let State::Receiving(value) = &mut self.state
+            && let Some(cursor) = &mut value.cursor
         {
             *cursor = items.advance(*cursor, count);
+            value.received += count;
         }
+    }
+
+    fn ticket(&self, worker: usize) -> Ticket {
+        Ticket { worker, token: self.token, generation: self.generation }
     }
 }
 
@@ -385,13 +459,13 @@ impl<'a> Serve<'a> {
         loop {
             match talk.state {
                 State::Parsing => {}
-                State::Reserving(_) | State::Asking | State::Dumping | State::Watching(_) => return Served::Waiting,
                 State::Receiving(_) => {
                     if !self.receive(talk, input, at, output) {
-                        return if talk.pending.is_waiting() { Served::Waiting } else { Served::Drained };
+                        return if talk.is_waiting() { Served::Waiting } else { Served::Drained };
                     }
                     continue;
                 }
+                _ => return Served::Waiting,
             }
             if self.has_full && !self.post_full() {
                 return Served::Waiting;
@@ -446,7 +520,7 @@ impl<'a> Serve<'a> {
                 }
                 End::Data => {
                     self.count_requests(talk, 1);
-                    self.begin_value(talk, count, input, output);
+                    self.begin_value(talk, count, input);
                 }
                 End::Close => return Served::Close,
             }
@@ -799,90 +873,168 @@ impl<'a> Serve<'a> {
         busy
     }
 
-    /// The command at the end of the group has a value that is too long for the buffer.
-    fn begin_value(&mut self, talk: &mut Talk, at: usize, input: &[u8], output: &mut Reply) {
+    /// The command at the end of the group has a value that is too long for the buffer. It takes no memory before the first
+    /// of its bytes has come.
+    fn begin_value(&mut self, talk: &mut Talk, at: usize, input: &[u8]) {
         let operation = self.group[at];
-        let shard = self.shard_of(operation.hash);
         let mut keep = Batch::new(0, 0);
         let kept = keep.adopt(&operation, input);
-        let mut receiving = Box::new(Receiving { operation: kept, bytes: keep.bytes, shard, place: None });
-        let mut gathering = None;
+        talk.state = State::Receiving(Box::new(Receiving {
+            operation: kept,
+            bytes: keep.bytes,
+            shard: self.shard_of(operation.hash),
+            gathering: None,
+            cursor: None,
+            received: 0,
+            counted: 0,
+            yielded: false,
+            received_before: 0,
+            slow_seconds: 0,
+        }));
+    }
+
+    /// Makes room for more of a long value, of which bytes have come: [`Talk::wants_room`] said so. Afterwards there is
+    /// room, or the connection waits for it, or there is none and the reply says so.
+    pub fn make_room(&mut self, talk: &mut Talk, output: &mut Reply) {
+        self.widen(talk, output);
+        self.give_back();
+    }
+
+    fn widen(&mut self, talk: &mut Talk, output: &mut Reply) {
+        let State::Receiving(mut value) = std::mem::replace(&mut talk.state, State::Parsing) else {
+            unreachable!("only called while receiving");
+        };
+        if value.counted < value.len() {
+            let held = value.counted;
+            let admission = Admission::new(talk.ticket(self.worker), value.len(), held);
+            if !self.exchange.uploads().enter(admission) {
+                talk.state = State::Queued(value);
+                return;
+            }
+            value.counted = value.len();
+            value.yielded = false;
+        }
+        let (shard, wanted, so_far) = (value.shard, value.wanted(), value.gathering.take());
+        let mut room = Room::Wanted(so_far);
         if self.lease(shard).is_some()
             && let Some(lease) = &mut self.sides[shard].lease
         {
-            let reserved = match &mut self.log {
-                None => set::reserve(lease, &operation, input, None),
-                Some(log) => watch::reserve(log, talk.fd, lease, &operation, input, None),
+            let (operation, bytes) = (&value.operation, &value.bytes);
+            let gathered = match &mut self.log {
+                None => set::reserve(lease, operation, bytes, wanted, so_far),
+                Some(log) => watch::reserve(log, talk.fd, lease, operation, bytes, wanted, so_far),
             };
-            match reserved {
-                Ok(Gathered::Ready(id)) => {
-                    receiving.place = Some((id, lease.store.items().value_cursor(id)));
-                    talk.state = State::Receiving(receiving);
-                    return;
-                }
-                Err(OutOfMemory) => {
-                    set::refuse(&operation, talk.pending.sink(output));
-                    talk.parser.swallow_value(operation.value.len);
-                    return;
-                }
-                Ok(Gathered::Later(so_far)) => gathering = Some(so_far),
+            room = Room::of(gathered);
+        }
+        match room {
+            Room::Ready(gathering) => {
+                value.set_room(gathering, &self.items);
+                talk.state = State::Receiving(value);
+            }
+            Room::Wanted(so_far) => {
+                let slot = talk.pending.gap(reply_bytes_max(&value.operation));
+                self.ask_for_room(talk, slot, &value, so_far);
+                talk.state = State::Reserving(value);
+            }
+            Room::Refused => {
+                set::refuse(&value.operation, talk.pending.sink(output));
+                self.refuse(talk, &value);
             }
         }
-        let slot = talk.pending.gap(reply_bytes_max(&operation));
-        self.ask_for_room(talk, slot, &receiving, gathering);
-        talk.state = State::Reserving(receiving);
+    }
+
+    /// There is no room for the rest of a value: it is swallowed.
+    fn refuse(&mut self, talk: &mut Talk, value: &Receiving) {
+        talk.parser.swallow_value((value.len() - value.received) as u32);
+        self.discount(value);
+    }
+
+    /// A value is not under way any more.
+    fn discount(&self, value: &Receiving) {
+        let uploads = self.exchange.uploads();
+        if value.counted > 0 {
+            let gone = if value.yielded { uploads.leave_yielded(value.counted) } else { uploads.leave(value.counted) };
+            self.exchange.admit(gone);
+        }
+    }
+
+    /// A long value that waited may come in. Says whether the connection still waits for that.
+    pub fn admitted(&mut self, talk: &mut Talk, admission: &Admission) -> bool {
+        match std::mem::replace(&mut talk.state, State::Parsing) {
+            State::Queued(mut value) => {
+                value.counted = admission.bytes;
+                value.yielded = false;
+                talk.state = State::Receiving(value);
+                true
+            }
+            other => {
+                talk.state = other;
+                false
+            }
+        }
+    }
+
+    /// A second has passed for a connection: a long value that hardly comes in makes way for those that wait. Says whether
+    /// it has done so for too long, and the connection is to be closed.
+    pub fn is_too_slow(&mut self, talk: &mut Talk) -> bool {
+        let State::Receiving(value) = &mut talk.state else { return false };
+        let came = value.received - value.received_before;
+        value.received_before = value.received;
+        if value.counted == 0 || came >= SLOW_BYTES || self.exchange.uploads().waiting() == 0 {
+            value.slow_seconds = 0;
+            return false;
+        }
+        value.slow_seconds += 1;
+        if value.slow_seconds == SLOW_SECONDS_YIELD && !value.yielded {
+            let held = value.gathering.as_ref().map_or(0, Gathering::room);
+            self.exchange.admit(self.exchange.uploads().yield_to_others(value.counted, held));
+            value.counted = held;
+            value.yielded = true;
+        }
+        value.slow_seconds >= SLOW_SECONDS_MAX
     }
 
     /// Asks for room for a long value, or for more of it, in the next batch.
-    fn ask_for_room(&mut self, talk: &Talk, slot: usize, receiving: &Receiving, gathering: Option<Gathering>) {
+    fn ask_for_room(&mut self, talk: &Talk, slot: usize, value: &Receiving, so_far: Option<Gathering>) {
         let origin = Origin { token: talk.token, generation: talk.generation, slot, fd: talk.fd };
-        let batch = self.open(receiving.shard);
-        let operation = batch.adopt(&receiving.operation, &receiving.bytes);
-        let task = match gathering {
-            None => Task::Reserve(operation),
-            Some(gathering) => Task::Gather(Box::new((operation, gathering))),
-        };
-        self.push(receiving.shard, task, Some(origin), reply_bytes_max(&receiving.operation));
+        let operation = self.open(value.shard).adopt(&value.operation, &value.bytes);
+        let reservation = Reservation { operation, wanted: value.wanted(), room: Room::Wanted(so_far) };
+        self.push(value.shard, Task::Reserve(Box::new(reservation)), Some(origin), reply_bytes_max(&operation));
     }
 
     /// Hands a reply from a batch to its connection.
     pub fn deliver(&mut self, talk: &mut Talk, task: &Task, slot: usize, reply: &Reply, from: usize, to: usize) {
-        let (Task::Reserve(_) | Task::Gather(_)) = task else {
+        let Task::Reserve(reservation) = task else {
             talk.pending.fill(slot, reply, from, to);
             return;
         };
-        if let (Task::Gather(gather), State::Reserving(receiving)) = (task, &talk.state)
-            && from == to
-        {
-            self.ask_for_room(talk, slot, receiving, Some(gather.1));
-            self.waits_for_room = true;
-            return;
-        }
-        let State::Reserving(mut receiving) = std::mem::replace(&mut talk.state, State::Parsing) else {
+        let State::Reserving(mut value) = std::mem::replace(&mut talk.state, State::Parsing) else {
             unreachable!("a reply to a reservation comes to the connection that asked for it");
         };
-        match reserved(&reply.out.bytes()[from..to]) {
-            Some(id) => {
-                talk.pending.fill(slot, reply, from, from);
-                receiving.place = Some((id, self.items.value_cursor(id)));
-                talk.state = State::Receiving(receiving);
+        match reservation.room {
+            Room::Wanted(so_far) => {
+                self.ask_for_room(talk, slot, &value, so_far);
+                self.waits_for_room = true;
+                talk.state = State::Reserving(value);
             }
-            None => {
+            Room::Ready(gathering) => {
+                talk.pending.fill(slot, reply, from, from);
+                value.set_room(gathering, &self.items);
+                talk.state = State::Receiving(value);
+            }
+            Room::Refused => {
                 // The error, unless the client wants none, is the reply.
-                talk.pending.fill(slot, reply, from + 4, to);
-                talk.parser.swallow_value(receiving.operation.value.len);
+                talk.pending.fill(slot, reply, from, to);
+                self.refuse(talk, &value);
             }
         }
     }
 
     /// A reply comes for a connection that has gone: what it holds is let go of.
     pub fn bury(&mut self, shard: usize, task: &Task, reply: &Reply, from: usize, to: usize) {
-        let reserved = match task {
-            Task::Gather(gather) if from == to => gather.1.item(),
-            Task::Reserve(_) | Task::Gather(_) => reserved(&reply.out.bytes()[from..to]),
-            _ => None,
-        };
-        if let Some(id) = reserved {
+        if let Task::Reserve(reservation) = task
+            && let Some(id) = reservation.room.item()
+        {
             self.chore(shard, Task::Abandon(id));
         }
         for &pinned in reply.pinned.iter().filter(|pinned| pinned.at > from && pinned.at <= to) {
@@ -895,29 +1047,61 @@ impl<'a> Serve<'a> {
         for reply in talk.pending.take_all() {
             reply.pinned.into_iter().for_each(|pinned| self.unpin(pinned));
         }
-        if let State::Receiving(receiving) = talk.state
-            && let Some((id, _)) = receiving.place
-        {
-            self.chore(receiving.shard, Task::Abandon(id));
+        let ticket = talk.ticket(self.worker);
+        match talk.state {
+            State::Receiving(value) => {
+                if let Some(id) = value.gathering.as_ref().and_then(Gathering::item) {
+                    self.chore(value.shard, Task::Abandon(id));
+                }
+                self.discount(&value);
+            }
+            State::Queued(value) => {
+                if let Some(id) = value.gathering.as_ref().and_then(Gathering::item) {
+                    self.chore(value.shard, Task::Abandon(id));
+                }
+                // If it has been admitted meanwhile, it is taken back when the mail comes.
+                if let Some(admitted) = self.exchange.uploads().withdraw(ticket) {
+                    self.exchange.admit(admitted);
+                }
+            }
+            // The room comes back with the task: see [`Serve::bury`].
+            State::Reserving(value) => self.discount(&value),
+            State::Parsing | State::Asking | State::Dumping | State::Watching(_) => {}
         }
     }
 
-    /// Takes what the input has of a long value; stores it when it is complete. False when more input is needed.
+    /// Takes what the input has of a long value; stores it when it is complete. False when more input is needed, or the
+    /// connection waits.
     fn receive(&mut self, talk: &mut Talk, input: &mut [u8], at: &mut usize, output: &mut Reply) -> bool {
-        let State::Receiving(receiving) = &mut talk.state else { unreachable!("only called while receiving") };
-        let (id, cursor) = receiving.place.expect("room was given before the value was taken");
-        let count = cursor.left().min(input.len() - *at);
-        let cursor = self.items.fill(cursor, &input[*at..*at + count]);
-        *at += count;
-        receiving.place = Some((id, cursor));
         let terminator_len = talk.parser.terminator_len();
-        if cursor.left() > 0 || input.len() - *at < terminator_len {
+        loop {
+            let State::Receiving(value) = &mut talk.state else { return !talk.is_waiting() };
+            let missing = value.len() - value.received;
+            if missing == 0 {
+                break;
+            }
+            if *at == input.len() {
+                return false;
+            }
+            match value.cursor {
+                Some(cursor) if cursor.left() > 0 => {
+                    let count = cursor.left().min(input.len() - *at);
+                    value.cursor = Some(self.items.fill(cursor, &input[*at..*at + count]));
+                    value.received += count;
+                    *at += count;
+                }
+                _ => self.widen(talk, output),
+            }
+        }
+        if input.len() - *at < terminator_len {
             return false;
         }
-        let State::Receiving(receiving) = std::mem::replace(&mut talk.state, State::Parsing) else {
+        let State::Receiving(value) = std::mem::replace(&mut talk.state, State::Parsing) else {
             unreachable!("it was receiving a moment ago");
         };
-        let Receiving { operation, bytes, shard, .. } = *receiving;
+        self.discount(&value);
+        let Receiving { operation, bytes, shard, gathering, .. } = *value;
+        let id = gathering.as_ref().and_then(Gathering::item).expect("there was room for the value");
         let terminated = b"\r\n".starts_with(&input[*at..*at + terminator_len]);
         *at += terminator_len;
         if !terminated {
@@ -955,10 +1139,14 @@ fn reply_bytes_max(operation: &Operation) -> usize {
     if has_value { PIN_LEN_MIN + line } else { line }
 }
 
-/// The item that the reply to a reservation names, if there was room.
-fn reserved(reply: &[u8]) -> Option<ItemId> {
-    let raw = reply.first_chunk().map_or(0, |&raw| u32::from_le_bytes(raw));
-    ItemId::from_raw(raw)
+impl Room {
+    fn of(gathered: Result<Gathered, OutOfMemory>) -> Room {
+        match gathered {
+            Ok(Gathered::Ready(gathering)) => Room::Ready(gathering),
+            Ok(Gathered::Later(so_far)) => Room::Wanted(Some(so_far)),
+            Err(OutOfMemory) => Room::Refused,
+        }
+    }
 }
 
 /// Runs a batch on its shard.
@@ -1010,8 +1198,8 @@ fn run_tasks<const WATCHED: bool>(
                     Task::Commit(operation, id) => {
                         watch::commit(log, fd, shard, operation, bytes, *id, clock, reply);
                     }
-                    Task::Reserve(_) | Task::Gather(_) => reserve(task, reply, |operation, so_far| {
-                        watch::reserve(log, fd, shard, operation, bytes, so_far)
+                    Task::Reserve(reservation) => reserve(reservation, reply, |operation, wanted, so_far| {
+                        watch::reserve(log, fd, shard, operation, bytes, wanted, so_far)
                     }),
                     task => log.observe(shard, |shard| run_task(shard, task, bytes, exchange, clock, reply)),
                 }
@@ -1028,9 +1216,9 @@ fn run_task(shard: &mut Shard, task: &mut Task, bytes: &[u8], exchange: &Exchang
     match task {
         Task::Execute(operation) => command::execute(shard, operation, None, bytes, clock, reply),
         Task::Commit(operation, id) => set::commit(shard, operation, bytes, *id, clock, reply),
-        Task::Reserve(_) | Task::Gather(_) => {
-            reserve(task, reply, |operation, so_far| set::reserve(shard, operation, bytes, so_far));
-        }
+        Task::Reserve(reservation) => reserve(reservation, reply, |operation, wanted, so_far| {
+            set::reserve(shard, operation, bytes, wanted, so_far)
+        }),
         Task::Abandon(id) => shard.store.abandon(*id),
         Task::Unpin(id) => shard.store.unpin(*id),
         Task::Walk(walk) => {
@@ -1042,24 +1230,16 @@ fn run_task(shard: &mut Shard, task: &mut Task, bytes: &[u8], exchange: &Exchang
     }
 }
 
-/// Makes room for a value, or some of it; what [`reserved`] reads is the reply once that is done.
+/// Makes room for a value, or some of it.
 fn reserve(
-    task: &mut Task,
+    reservation: &mut Reservation,
     reply: &mut Reply,
-    reserve: impl FnOnce(&Operation, Option<Gathering>) -> Result<Gathered, OutOfMemory>,
+    reserve: impl FnOnce(&Operation, usize, Option<Gathering>) -> Result<Gathered, OutOfMemory>,
 ) {
-    let (operation, so_far) = match task {
-        Task::Reserve(operation) => (*operation, None),
-        Task::Gather(gather) => (gather.0, Some(gather.1)),
-        _ => unreachable!("there is nothing to reserve for others"),
-    };
-    match reserve(&operation, so_far) {
-        Ok(Gathered::Ready(id)) => reply.out.put(&id.bits().to_le_bytes()),
-        Ok(Gathered::Later(so_far)) => *task = Task::Gather(Box::new((operation, so_far))),
-        Err(OutOfMemory) => {
-            reply.out.put(&[0; 4]);
-            set::refuse(&operation, reply);
-        }
+    let Room::Wanted(so_far) = reservation.room else { unreachable!("what is ready is not asked for") };
+    reservation.room = Room::of(reserve(&reservation.operation, reservation.wanted, so_far));
+    if matches!(reservation.room, Room::Refused) {
+        set::refuse(&reservation.operation, reply);
     }
 }
 

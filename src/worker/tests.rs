@@ -2,6 +2,7 @@
 //! those of a model, however input is cut, shards are leased by others, and batches travel.
 
 use super::super::mailbox::Mail;
+use super::super::uploads::Uploads;
 use super::*;
 use crate::clock::NEVER;
 use crate::protocol::encode::Output;
@@ -270,6 +271,8 @@ impl World {
     fn new(seed: u64, workers: usize, shards: usize) -> World {
         let arena = Arc::new(Arena::reserve(PAGES, false).expect("address space"));
         let budget = Arc::new(Budget::new(PAGES, shards, &arena));
+        // So few that clients wait for each other.
+        let uploads = Uploads::limited(Arc::clone(&budget), 0, LONG as u64 / 2);
         let items = Items::new(arena, true);
         let hasher = KeyHasher::seeded(seed);
         let shard = |number| {
@@ -283,7 +286,7 @@ impl World {
             }
             Shard { number: number as u16, store, limits: LIMITS.parse, prefixes: None }
         };
-        let exchange = Exchange::new((0..shards).map(shard).collect(), workers);
+        let exchange = Exchange::new((0..shards).map(shard).collect(), workers, uploads);
         World { exchange, items, hasher, clock: Clock::start() }
     }
 
@@ -308,7 +311,8 @@ impl World {
 
 impl Line {
     fn is_finished(&self) -> bool {
-        self.client.received.len() >= self.client.expected.len()
+        let Client { input, sent, expected, received, .. } = &self.client;
+        received.len() >= expected.len() && *sent == input.len() && self.input.is_empty() && self.talk.is_idle()
     }
 }
 
@@ -320,6 +324,9 @@ impl Site<'_> {
         while let Some(mail) = exchange.next_mail(*worker) {
             match mail {
                 Mail::Batch(batch) => serve.returned(batch),
+                Mail::Admitted(admission) => {
+                    assert!(serve.admitted(&mut lines[admission.ticket.token].talk, &admission), "it waits for that");
+                }
                 other => panic!("unexpected mail {other:?}"),
             }
         }
@@ -403,6 +410,7 @@ fn simulate(seed: u64, workers: usize, shards: usize) {
         sites[worker].turn(&mut random);
     }
     sites.iter().for_each(|site| site.check(seed));
+    assert_eq!((exchange.uploads().usage().bytes, exchange.uploads().waiting()), (0, 0), "seed {seed}");
 }
 
 /// The same with a thread for each worker, which sleeps when it has nothing to do. What threads do to each other's memory

@@ -131,25 +131,35 @@ fn idle_connections_are_kicked_and_busy_ones_are_not() {
     }
     for workers in ["1", "3"] {
         let server = Server::corecached_tcp(&["-o", "idle_timeout=10", "-t", workers, "-m", "256"]);
-        let (mut idle, mut busy, mut halfway) = (server.client(), server.client(), server.client());
+        let (mut idle, mut busy) = (server.client(), server.client());
         assert_eq!(idle.ask("mn"), "MN");
-        // A command that is not complete: the server waits for the rest, and memcached lets such a one be, too.
-        halfway.send("mn\r\nset a 0 0 5\r\nhel");
-        halfway.expect("MN\r\n");
+        // Who has stopped in the middle of a value is idle, unlike in memcached; who goes on is not.
+        let (mut stopped, mut halfway) = (server.client(), server.client());
+        for client in [&mut stopped, &mut halfway] {
+            client.send("mn\r\nset a 0 0 5\r\nhel");
+            client.expect("MN\r\n");
+        }
         // Nor is one idle that has not taken its replies.
         let mut slow = server.client();
         let big = "x".repeat(1_000_000);
         assert_eq!(slow.ask(&format!("set big 0 0 1000000\r\n{big}")), "STORED");
         slow.send("get big\r\n".repeat(20));
         slow.expect("VALUE big 0 1000000\r\n");
-        for _ in 0..2 {
+        for byte in ["l", "o"] {
+            let mut read = busy.stat("bytes_read");
+            halfway.send(byte);
+            until("it was read", || {
+                read += b"stats\r\n".len() as u64;
+                busy.stat("bytes_read") == read + 1
+            });
             assert_eq!(busy.ask("debugtime 6"), "OK");
             assert_eq!(busy.ask("mn"), "MN");
         }
         idle.expect_closed();
+        stopped.expect_closed();
         assert_eq!(busy.ask("mn"), "MN");
-        assert_eq!(busy.stat("idle_kicks"), 1);
-        halfway.send("lo\r\n");
+        assert_eq!(busy.stat("idle_kicks"), 2);
+        halfway.send("\r\n");
         halfway.expect("STORED\r\n");
         slow.expect(format!("{big}\r\nEND\r\n"));
         slow.expect(format!("VALUE big 0 1000000\r\n{big}\r\nEND\r\n").repeat(19));

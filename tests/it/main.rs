@@ -42,4 +42,5 @@ mod signals;
 mod statistics;
 mod tls;
 mod udp;
+mod uploads;
 mod watch;

@@ -7,6 +7,16 @@ use crate::store::gather::{Gathered, Gathering};
 const STEP_MAX: u64 = 1200;
 const STEPS_MAX: usize = 10_000;
 
+/// A value whose bytes come part by part.
+struct Upload {
+    key: u64,
+    len: usize,
+    version: u64,
+    wanted: usize,
+    received: usize,
+    so_far: Option<Gathering>,
+}
+
 fn full_of_small_items(pages: u32, options: StoreOptions) -> Store {
     let mut store = store(pages, StoreOptions { automove: 0, ..options });
     for number in 0..u64::from(pages) * 20_000 {
@@ -42,8 +52,8 @@ impl Store {
     ) -> Result<ItemId, OutOfMemory> {
         let mut so_far = None;
         for step in 0..STEPS_MAX {
-            match self.gather(key, 0, len, so_far)? {
-                Gathered::Ready(id) => return Ok(id),
+            match self.gather(key, 0, len, len, so_far)? {
+                Gathered::Ready(gathering) => return Ok(gathering.item().expect("it is ready")),
                 Gathered::Later(gathering) => so_far = Some(gathering),
             }
             between(self, step);
@@ -86,7 +96,7 @@ fn what_was_gathered_is_freed_when_it_is_given_up() {
     let mut store = full_of_small_items(8, StoreOptions::default());
     let mut so_far: Option<Gathering> = None;
     while so_far.and_then(|gathering| gathering.item()).is_none() || chunks_in_use(&store) < 130 {
-        match store.gather(b"long", 0, 6 << 20, so_far).expect("room is on its way") {
+        match store.gather(b"long", 0, 6 << 20, 6 << 20, so_far).expect("room is on its way") {
             Gathered::Ready(_) => panic!("130 chunks are not enough"),
             Gathered::Later(gathering) => so_far = Some(gathering),
         }
@@ -114,7 +124,7 @@ fn a_value_that_is_waited_for_too_long_is_refused() {
     let mut so_far = None;
     let mut seconds = 0;
     let refused = loop {
-        match store.gather(b"long", 0, 2 << 20, so_far) {
+        match store.gather(b"long", 0, 2 << 20, 2 << 20, so_far) {
             Ok(Gathered::Ready(_)) => panic!("there is no room"),
             Ok(Gathered::Later(gathering)) => so_far = Some(gathering),
             Err(OutOfMemory) => break seconds,
@@ -158,22 +168,38 @@ fn long_values_agree_with_a_hash_map() {
         let mut store = store(24, StoreOptions { automove: 0, ..StoreOptions::default() });
         let mut random = Random(seed);
         let mut model: Model<u64, (usize, u64)> = Model::new();
-        let mut uploads: Vec<(u64, usize, Option<Gathering>)> = Vec::new();
+        let mut uploads: Vec<Upload> = Vec::new();
         let mut now = 2;
-        for step in 0..2000 {
+        for step in 0..2000_u64 {
             let key = random.below(12);
             let name = |key: u64| format!("long{key}").into_bytes();
             match random.below(10) {
-                0 if uploads.len() < 3 => uploads.push((key, (100_000 + random.below(5 << 20)) as usize, None)),
+                0 if uploads.len() < 3 => {
+                    let len = (100_000 + random.below(5 << 20)) as usize;
+                    let wanted = 1 + random.below(len as u64) as usize;
+                    uploads.push(Upload { key, len, version: step, wanted, received: 0, so_far: None });
+                }
                 0..5 if !uploads.is_empty() => {
                     let at = random.below(uploads.len() as u64) as usize;
-                    let (key, len, so_far) = uploads[at];
-                    match store.gather(&name(key), 0, len, so_far) {
-                        Ok(Gathered::Later(gathering)) => uploads[at].2 = Some(gathering),
-                        Ok(Gathered::Ready(id)) => {
-                            store.store_long(&name(key), id, &long_value(len, step));
-                            model.insert(key, (len, step));
-                            uploads.swap_remove(at);
+                    let Upload { key, len, version, wanted, received, so_far } = &mut uploads[at];
+                    match store.gather(&name(*key), 0, *len, *wanted, *so_far) {
+                        Ok(Gathered::Later(gathering)) => *so_far = Some(gathering),
+                        Ok(Gathered::Ready(gathering)) => {
+                            assert!(gathering.room() >= *wanted && gathering.room() <= *len);
+                            let cursor = gathering.cursor(&store.items, *received);
+                            assert_eq!(cursor.left(), gathering.room() - *received);
+                            let value = long_value(*len, *version);
+                            store.items.fill(cursor, &value[*received..gathering.room()]);
+                            *received = gathering.room();
+                            *so_far = Some(gathering);
+                            if received < len {
+                                *wanted = *received + 1 + random.below((*len - *received) as u64) as usize;
+                            } else {
+                                let id = gathering.item().expect("it is ready");
+                                store.link(id, store.hasher.hash(&name(*key)), NEVER);
+                                model.insert(*key, (*len, *version));
+                                uploads.swap_remove(at);
+                            }
                         }
                         Err(OutOfMemory) => drop(uploads.swap_remove(at)),
                     }
@@ -191,8 +217,8 @@ fn long_values_agree_with_a_hash_map() {
                     model.remove(&key);
                 }
                 7 if !uploads.is_empty() && random.below(4) == 0 => {
-                    let (_, _, so_far) = uploads.swap_remove(random.below(uploads.len() as u64) as usize);
-                    if let Some(id) = so_far.and_then(|gathering| gathering.item()) {
+                    let upload = uploads.swap_remove(random.below(uploads.len() as u64) as usize);
+                    if let Some(id) = upload.so_far.and_then(|gathering| gathering.item()) {
                         store.abandon(id);
                     }
                 }
@@ -213,8 +239,8 @@ fn long_values_agree_with_a_hash_map() {
                 store.validate();
             }
         }
-        for (_, _, so_far) in uploads {
-            if let Some(id) = so_far.and_then(|gathering| gathering.item()) {
+        for upload in uploads {
+            if let Some(id) = upload.so_far.and_then(|gathering| gathering.item()) {
                 store.abandon(id);
             }
         }

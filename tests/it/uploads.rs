@@ -1,0 +1,197 @@
+//! Long values under way: what is announced takes no memory before it comes, what comes is limited, and whoever stops in
+//! the middle makes way.
+
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::peers;
+use crate::server::Server;
+
+/// As long as a value may be, nearly.
+const LONG: usize = 1_000_000;
+
+/// Small items that fill half of a cache of 16 MB.
+const SMALL: u64 = 8_000;
+
+fn filled_server(flags: &[&str]) -> Server {
+    let server = Server::corecached_tcp(&[&["-m", "16", "-t", "2"], flags].concat());
+    let mut client = server.client();
+    for batch in 0..SMALL / 100 {
+        let value = "v".repeat(900);
+        let sets: String = (0..100).map(|i| format!("set small{} 0 0 900\r\n{value}\r\n", batch * 100 + i)).collect();
+        client.send(sets);
+        client.expect("STORED\r\n".repeat(100));
+    }
+    assert_eq!((client.stat("curr_items"), client.stat("evictions")), (SMALL, 0));
+    server
+}
+
+/// Clients that have announced a long value, and sent so many bytes of it. The server has read the announcement.
+fn announce(server: &Server, count: usize, sent: usize) -> Vec<Client> {
+    (0..count)
+        .map(|number| {
+            let mut client = server.client();
+            client.send(format!("mn\r\nset long{number} 0 0 {LONG}\r\n"));
+            client.expect("MN\r\n");
+            client.send_without_waiting(&vec![b'x'; sent]);
+            client
+        })
+        .collect()
+}
+
+/// A line of `stats uploads`.
+fn upload_stat(client: &mut Client, name: &str) -> u64 {
+    let (lines, prefix) = (client.ask_list("stats uploads"), format!("STAT uploads_{name} "));
+    let value = lines.iter().find_map(|line| line.strip_prefix(&prefix)).and_then(|value| value.parse().ok());
+    value.unwrap_or_else(|| panic!("no number {name}: {lines:?}"))
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+    }
+}
+
+#[test]
+fn announced_values_take_no_memory() {
+    let server = filled_server(&[]);
+    let mut polite = server.client();
+    let rude = announce(&server, 80, 0);
+    for i in 0..100 {
+        assert_eq!(polite.ask(&format!("set other{i} 0 0 900\r\n{}", "o".repeat(900))), "STORED");
+    }
+    assert_eq!(upload_stat(&mut polite, "bytes"), 0);
+    assert_eq!((polite.stat("curr_items"), polite.stat("evictions")), (SMALL + 100, 0));
+    drop(rude);
+}
+
+#[test]
+fn values_cut_off_in_the_middle_take_a_share_of_memory() {
+    for sent in [1, LONG / 2, LONG - 1] {
+        let server = filled_server(&[]);
+        let mut polite = server.client();
+        let rude = announce(&server, 80, sent);
+        until("values wait", || upload_stat(&mut polite, "waiting") > 60);
+        let (bytes, limit) = (upload_stat(&mut polite, "bytes"), upload_stat(&mut polite, "limit"));
+        assert_eq!(limit, 4 << 20, "a quarter of -m");
+        assert!(bytes <= limit, "{bytes} bytes are under way");
+        for i in 0..1000 {
+            assert_eq!(polite.ask(&format!("set other{i} 0 0 900\r\n{}", "o".repeat(900))), "STORED");
+        }
+        let (items, evictions) = (polite.stat("curr_items"), polite.stat("evictions"));
+        assert_eq!((items, evictions), (SMALL + 1000, 0), "{sent} bytes of each were sent");
+        // A long value of somebody who means it waits, but not for those that have gone.
+        drop(rude);
+        assert_eq!(polite.ask(&format!("set long 0 0 {LONG}\r\n{}", "y".repeat(LONG))), "STORED");
+        until("nothing is under way", || upload_stat(&mut polite, "bytes") + upload_stat(&mut polite, "waiting") == 0);
+    }
+}
+
+#[test]
+fn values_that_take_half_of_memory_each_come_in_one_by_one() {
+    let mut server = Server::corecached_tcp(&["-m", "64", "-I", "20m", "-t", "2"]);
+    let value = "z".repeat(20_000_000);
+    std::thread::scope(|scope| {
+        for i in 0..6 {
+            let mut client = server.client();
+            let value = &value;
+            scope.spawn(move || {
+                client.send(format!("set huge{i} 0 0 {}\r\n{value}\r\n", value.len()));
+                client.expect("STORED\r\n");
+            });
+        }
+    });
+    let mut client = server.client();
+    assert_eq!((upload_stat(&mut client, "bytes"), client.stat("store_no_memory")), (0, 0));
+    server.assert_alive();
+}
+
+#[test]
+fn many_long_values_at_once_are_all_stored() {
+    // Ten times what may be under way at once, from more clients than fit.
+    let server = Server::corecached_tcp(&["-m", "64", "-t", "3"]);
+    let mut clients: Vec<Client> = (0..60).map(|_| server.client()).collect();
+    let value = "z".repeat(LONG);
+    for round in 0..2 {
+        for (i, client) in clients.iter_mut().enumerate() {
+            let request = format!("set long{i} {round} 0 {LONG}\r\n");
+            client.send(request);
+        }
+        std::thread::scope(|scope| {
+            for client in &mut clients {
+                let value = &value;
+                scope.spawn(move || {
+                    client.send(value);
+                    client.send("\r\nmn\r\n");
+                    client.expect("STORED\r\nMN\r\n");
+                });
+            }
+        });
+    }
+    let mut client = server.client();
+    client.send("get long59\r\n");
+    client.expect(format!("VALUE long59 1 {LONG}\r\n{value}\r\nEND\r\n"));
+    assert_eq!((upload_stat(&mut client, "bytes"), client.stat("store_no_memory")), (0, 0));
+}
+
+#[test]
+fn slow_uploads_make_way_for_others() {
+    if !cfg!(feature = "debug-commands") {
+        return peers::say_skipped("the clock is moved by a feature that is not built: debug-commands");
+    }
+    let server = filled_server(&[]);
+    let (mut polite, mut keeper) = (server.client(), server.client());
+    // Four fit; those that wait have their turn when the first ones are found out.
+    let sent = LONG / 10;
+    let mut rude = announce(&server, 12, sent);
+    until("values wait", || upload_stat(&mut keeper, "waiting") == 8);
+    polite.send(format!("set long 0 0 {LONG}\r\n{}", "y".repeat(LONG)));
+    until("another value waits", || upload_stat(&mut keeper, "waiting") == 9);
+    let mut seconds = 0;
+    while upload_stat(&mut keeper, "waiting") > 0 {
+        assert!(seconds < 20, "after {seconds} seconds there are still some that wait");
+        seconds += 1;
+        assert_eq!(keeper.ask("debugtime 1"), "OK");
+        // Each worker answers, and has seen the second pass before.
+        keeper.send("stats conns\r\n");
+        while keeper.line().expect("a line") != b"END\r\n" {}
+    }
+    polite.send("\r\n");
+    polite.expect("STORED\r\n");
+    // One that made way goes on where it was; the first four may have been given up by now.
+    rude[8].send(format!("{}\r\n", "x".repeat(LONG - sent)));
+    rude[8].expect("STORED\r\n");
+    assert!(upload_stat(&mut keeper, "timed_out") <= 4, "{} were given up", upload_stat(&mut keeper, "timed_out"));
+}
+
+#[test]
+fn idle_uploads_are_closed() {
+    if !cfg!(feature = "debug-commands") {
+        return peers::say_skipped("the clock is moved by a feature that is not built: debug-commands");
+    }
+    for (flags, seconds) in [(&[][..], 60), (&["-o", "idle_timeout=5"], 5)] {
+        let server = filled_server(flags);
+        let mut keeper = server.client();
+        let (mut silent, mut dripping) = (announce(&server, 2, 1000), announce(&server, 1, 1000).remove(0));
+        silent.extend(announce(&server, 1, 0));
+        until("three have begun", || upload_stat(&mut keeper, "bytes") == 3 * LONG as u64);
+        for _ in 0..=seconds {
+            // The byte is there before the clock moves.
+            let mut read = keeper.stat("bytes_read");
+            dripping.send("x");
+            until("it was read", || {
+                read += b"stats\r\n".len() as u64;
+                keeper.stat("bytes_read") == read + 1
+            });
+            assert_eq!(keeper.ask("debugtime 1"), "OK");
+            assert_eq!(keeper.ask("mn"), "MN");
+        }
+        for client in &mut silent {
+            client.expect_closed();
+        }
+        dripping.send(format!("{}\r\n", "x".repeat(LONG - 1000 - seconds - 1)));
+        dripping.expect("STORED\r\n");
+        assert_eq!((upload_stat(&mut keeper, "timed_out"), upload_stat(&mut keeper, "bytes")), (3, 0));
+    }
+}
