@@ -45,7 +45,6 @@ const ERROR: &[u8] = b"ERROR\r\n";
 const BAD_DATA_CHUNK: &[u8] = b"CLIENT_ERROR bad data chunk\r\n";
 const BAD_DELTA: &[u8] = b"CLIENT_ERROR invalid numeric delta argument\r\n";
 const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
-const BAD_DELETE: &[u8] = b"CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n";
 
 /// What a connection's parser remembers between calls.
 #[derive(Clone, Copy, Debug, Default)]
@@ -523,11 +522,8 @@ fn keyed(verb: Verb, line: &[u8], start: usize, operation: &mut Operation) -> St
     let tokens = Tokens::of(line);
     let quiet = tokens.noreply() && (verb != Verb::Delete || tokens.all().len() > 2);
     let argument = match (verb, tokens.all()) {
-        (Verb::Delete, [_, _]) => &b""[..],
-        // What was a delay, long ago, may be given if it is zero. (1.6.45 takes anything; clients' tests do not.)
-        (Verb::Delete, [_, _, b"noreply" | b"0"] | [_, _, b"0", b"noreply"]) => b"",
-        (Verb::Delete, [_, _, _] | [_, _, _, _]) => return say(BAD_DELETE, quiet, operation),
-        (Verb::Delete, [_, _, ..]) => return say(ERROR, false, operation),
+        // Old clients send a time, once a delay, behind the key: whatever stands there, the key is deleted.
+        (Verb::Delete, [_, _, ..]) => &b""[..],
         (Verb::Incr | Verb::Decr | Verb::Touch, [_, _, argument, ..]) => *argument,
         _ => return say(BAD_FORMAT, false, operation),
     };
@@ -1016,23 +1012,22 @@ mod tests {
         check("touch a noreply\r\n", "CE invalid exptime argument quiet");
     }
 
-    /// As memcached 1.6.18, which memccapable and old clients expect.
     #[test]
-    fn delete() {
-        let usage = "CE BCLF.  Usage: delete <key> [noreply]";
+    fn words_behind_the_key_of_a_delete_mean_nothing() {
         check("delete\r\n", "CE BCLF");
         check("delete a\r\n", "Delete a");
         check("delete noreply\r\n", "Delete noreply");
-        check("delete a noreply\r\n", "Delete a quiet");
-        check("delete a 0\r\n", "Delete a");
-        check("delete a 0 noreply\r\n", "Delete a quiet");
-        check("delete a 1\r\n", usage);
-        check("delete a b c\r\n", usage);
-        check("delete a 0 x\r\n", usage);
-        check("delete a b noreply\r\n", &format!("{usage} quiet"));
-        check("delete a b c d\r\n", "ERROR");
-        check("delete a b c d e\r\n", "ERROR");
-        check("delete a 0 noreply noreply\r\n", "ERROR");
+        check("delete noreply noreply\r\n", "Delete noreply quiet");
+        for words in
+            ["", "0", "1", "-1", "b", "0 0", "b c d e", "noreply 0", "NOREPLY", &"0 ".repeat(20), &"0".repeat(999)]
+        {
+            check(&format!("delete a {words}\r\n"), "Delete a");
+            check(&format!("delete a {words} noreply\r\n"), "Delete a quiet");
+        }
+        // Not among the words that are looked at.
+        check(&format!("delete a {} noreply\r\n", "0 ".repeat(21)), "Delete a");
+        check(&format!("delete {} 0\r\n", "k".repeat(251)), "CE BCLF");
+        check(&format!("delete {} 0 noreply\r\n", "k".repeat(251)), "CE BCLF quiet");
     }
 
     #[test]

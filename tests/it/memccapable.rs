@@ -1,4 +1,5 @@
-//! `memccapable`, libmemcached's test of servers: all 27 of its tests of each protocol pass.
+//! `memccapable`, libmemcached's test of servers: its 27 tests of each protocol pass, but for two that do not hold for
+//! memcached 1.6.45 either.
 
 use std::process::Command;
 
@@ -6,6 +7,12 @@ use crate::peers;
 use crate::server::Server;
 
 const TESTS: usize = 2 * 27;
+
+/// Characters that the name of a test takes in the report.
+const COLUMN: usize = 40;
+
+/// They want words behind the key of a `delete` refused, as memcached did up to 1.6.18: since then it deletes the key.
+const OUTDATED: [&str; 2] = ["ascii delete", "ascii delete noreply"];
 
 #[test]
 fn on_one_worker() {
@@ -24,9 +31,19 @@ fn check(workers: &str) {
     let output =
         Command::new(memccapable).args(["-h", "127.0.0.1", "-p", &port]).output().expect("memccapable can be run");
     let report = String::from_utf8_lossy(&output.stdout);
-    let passed = report.lines().filter(|line| line.contains("[pass]")).count();
+    // A line ends with the verdict on what has passed. What has failed stands before it, in columns of the same width.
+    let names = |line: &str| -> Vec<String> {
+        let columns = line.as_bytes().chunks(COLUMN);
+        columns.map(|name| String::from_utf8_lossy(name).trim_end().to_owned()).collect()
+    };
+    let (mut passed, mut failed) = (0, Vec::new());
+    for line in report.lines().filter_map(|line| line.strip_suffix("[pass]")) {
+        let mut names = names(line);
+        passed += usize::from(names.pop().is_some());
+        failed.extend(names);
+    }
     assert!(
-        output.status.success() && passed == TESTS,
+        failed == OUTDATED && passed == TESTS - OUTDATED.len(),
         "{passed} of {TESTS} passed ({}):\n{report}{}",
         output.status,
         String::from_utf8_lossy(&output.stderr)

@@ -87,21 +87,6 @@ const ON_PURPOSE: &[Difference] = &[
             if is_it { replace_flag(request, b'E', |_| ignored(request)) } else { None }
         }),
     },
-    Difference {
-        reason: "1.6.45 takes no offence at words behind the key of a delete; memccapable wants them refused",
-        rule: Says(|request| {
-            let words = request.words();
-            match &words[..] {
-                _ if request.command() != "delete" => None,
-                [_] | [_, _] | [_, _, b"0" | b"noreply"] | [_, _, b"0", b"noreply"] => None,
-                [_, _, _] | [_, _, _, _] if request.noreply() => Some(""),
-                [_, _, _] | [_, _, _, _] => {
-                    Some("CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]\r\n")
-                }
-                _ => Some(ERROR),
-            }
-        }),
-    },
 ];
 
 const KEY_NOREPLY: Difference = Difference {
@@ -213,6 +198,17 @@ const DIFFERENCES: &[Difference] = &[
                 }
                 kept.extend(request.noreply().then_some(&b"noreply"[..]));
                 Request::of(&kept.join(&b' '), request.rest())
+            })
+        }),
+    },
+    Difference {
+        reason: "1.6.18 refuses words behind the key of a delete, but for a 0",
+        rule: AskInstead(|request, _| {
+            let mut kept = request.words();
+            (request.command() == "delete" && kept.len() > 2).then(|| {
+                kept.truncate(2);
+                kept.extend(request.noreply().then_some(&b"noreply"[..]));
+                Request::of(&kept.join(&b' '), b"")
             })
         }),
     },
