@@ -11,9 +11,9 @@
 //! Sessions are resumed by tickets, which all workers can open: no state, and no lock but for the keys of the tickets,
 //! in handshakes alone.
 
+use super::{keys, pem};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{
     NoServerSessionStorage, ProducesTickets, ServerConfig, ServerSessionMemoryCache, StoresServerSessions,
@@ -24,6 +24,10 @@ use rustls::{RootCertStore, SupportedCipherSuite, version};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use x509_parser::asn1_rs::{Any, FromDer};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::oid_registry::OID_KEY_TYPE_EC_PUBLIC_KEY;
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// What a listener wants of its clients. memcached's `ssl_verify_mode`, and the prefixes of listeners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub enum Verify {
 /// How a key is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyFormat {
-    /// Text: PKCS#8, PKCS#1 or SEC1.
+    /// Text: PKCS#8, PKCS#1 or SEC1, under whatever label.
     Pem,
     /// The same, binary.
     Der,
@@ -103,8 +107,13 @@ impl Certificates {
             return Ok(Certificates { none, request: None, require: None });
         };
         let failed = |why: String| format!("Error loading the CA certificate: {} : {why}", path.display());
-        let authorities = Arc::new(authorities(path).map_err(failed)?);
-        let verifier = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&authorities), Arc::clone(&provider));
+        let authorities = read(path).and_then(|bytes| certificates(&bytes, Trusted::Alone)).map_err(failed)?;
+        let mut store = RootCertStore::empty();
+        for authority in authorities {
+            store.add(authority).map_err(|error| failed(error.to_string()))?;
+        }
+        let store = Arc::new(store);
+        let verifier = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&store), Arc::clone(&provider));
         let request = verifier().allow_unauthenticated().build().map_err(|error| failed(error.to_string()))?;
         let require = verifier().build().map_err(|error| failed(error.to_string()))?;
         Ok(Certificates { none, request: Some(config(request)?), require: Some(config(require)?) })
@@ -135,55 +144,118 @@ impl Certificates {
 fn certified_key(options: &TlsOptions) -> Result<CertifiedKey, String> {
     let TlsOptions { chain, key_format, .. } = options;
     let Some(chain) = chain else { return Err("Error loading the certificate chain: none is named".into()) };
-    let failed = |why: &str| format!("Error loading the certificate chain: {} : {why}", chain.display());
-    let certificates = certificates(chain).map_err(|why| failed(&why))?;
+    let failed = |why: String| format!("Error loading the certificate chain: {} : {why}", chain.display());
+    let certificates = read(chain).and_then(|bytes| certificates(&bytes, Trusted::First)).map_err(failed)?;
+    let public = public_key(&certificates[0]).map_err(failed)?;
 
     let path = options.key.as_ref().unwrap_or(chain);
-    let failed = |why: &str| format!("Error loading the key: {} : {why}", path.display());
-    let bytes = fs::read(path).map_err(|error| failed(&error.to_string()))?;
-    let key = match key_format {
-        KeyFormat::Pem => PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| failed(&reason(&error)))?,
-        KeyFormat::Der => PrivateKeyDer::try_from(bytes).map_err(failed)?,
+    let failed = |why: String| format!("Error loading the key: {} : {why}", path.display());
+    let bytes = read(path).map_err(failed)?;
+    let der = match key_format {
+        KeyFormat::Pem => private_key(&bytes).map_err(failed)?,
+        KeyFormat::Der if bytes.starts_with(b"-----") => {
+            return Err(failed("it is PEM: leave -o ssl_keyformat=DER away".into()));
+        }
+        KeyFormat::Der => bytes,
     };
-    let key = ring::sign::any_supported_type(&key).map_err(|error| failed(&error.to_string()))?;
-
-    let certified = CertifiedKey::new(certificates, key);
-    match certified.keys_match() {
-        // A key that does not tell is taken at its word.
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
-        Err(rustls::Error::InconsistentKeys(_)) => Err(failed("it is not the key of the certificate")),
-        Err(error) => Err(format!("Error validating the certificate: {error}")),
+    let key = keys::signing_key(&der, &public).map_err(failed)?;
+    let is_key_of = |public: &SubjectPublicKeyInfo<'_>| key.public_key().is_some_and(|own| is_same(&own, public));
+    if !is_key_of(&public) {
+        let other =
+            certificates.iter().skip(1).position(|other| public_key(other).is_ok_and(|other| is_key_of(&other)));
+        let why = "it is not the key of the certificate".to_owned();
+        return Err(failed(match other {
+            Some(index) => format!("{why}, but of number {} in {}: put that one first", index + 2, chain.display()),
+            None => why,
+        }));
     }
+    drop(public);
+    Ok(CertifiedKey::new(certificates, key))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    match fs::read(path) {
+        Ok(bytes) if bytes.is_empty() => Err("it is empty".into()),
+        result => result.map_err(|error| error.to_string()),
+    }
+}
+
+/// What OpenSSL does with a `TRUSTED CERTIFICATE`, behind which stands what it is trusted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trusted {
+    /// One that comes first is taken as any other, others are passed over.
+    First,
+    /// What stands behind it would count. We do not know it, so nothing may stand there.
+    Alone,
 }
 
 /// The certificates in a file, at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    match certificates {
-        Ok(certificates) if certificates.is_empty() => Err(reason(&pem::Error::NoItemsFound)),
-        Ok(certificates) => Ok(certificates),
-        Err(error) => Err(reason(&error)),
+fn certificates(bytes: &[u8], trusted: Trusted) -> Result<Vec<CertificateDer<'static>>, String> {
+    let mut found: Vec<CertificateDer<'static>> = Vec::new();
+    for block in pem::blocks(bytes) {
+        let block = block?;
+        let is_trusted = block.label == "TRUSTED CERTIFICATE";
+        if !is_trusted && !matches!(&block.label[..], "CERTIFICATE" | "X509 CERTIFICATE")
+            || is_trusted && trusted == Trusted::First && !found.is_empty()
+        {
+            continue;
+        }
+        let number = found.len() + 1;
+        let (rest, _) = Any::from_der(&block.der).map_err(|_| format!("certificate {number} in it is damaged"))?;
+        if !rest.is_empty() && !is_trusted {
+            return Err(format!("certificate {number} in it is damaged: something follows it"));
+        }
+        if !rest.is_empty() && trusted == Trusted::Alone {
+            let how = "`openssl x509 -clrtrust -in <file> -out <new file>`";
+            return Err(format!("certificate {number} in it says what it is trusted for: take that away with {how}"));
+        }
+        let len = block.der.len() - rest.len();
+        found.push(CertificateDer::from(block.der[..len].to_vec()));
+    }
+    match found {
+        found if !found.is_empty() => Ok(found),
+        _ if X509Certificate::from_der(bytes).is_ok() => {
+            Err("it is DER: make PEM of it with `openssl x509 -inform DER -in <file> -out <new file>`".into())
+        }
+        _ => Err("it has no certificate in PEM".into()),
     }
 }
 
-/// Errors in files, as one can understand them.
-fn reason(error: &pem::Error) -> String {
-    match error {
-        pem::Error::NoItemsFound => "nothing of the kind is in it".into(),
-        // Some come with the bytes of the line.
-        pem::Error::MissingSectionEnd { .. } => "a section does not end".into(),
-        pem::Error::IllegalSectionStart { .. } => "a section begins wrongly".into(),
-        error => error.to_string(),
+/// The first private key in a file.
+fn private_key(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    for block in pem::blocks(bytes) {
+        let block = block?;
+        match &block.label[..] {
+            "ENCRYPTED PRIVATE KEY" => return Err(keys::ENCRYPTED.into()),
+            label if label.ends_with("PRIVATE KEY") && block.encrypted => return Err(keys::ENCRYPTED.into()),
+            label if label.ends_with("PRIVATE KEY") => return Ok(block.der),
+            _ => {}
+        }
     }
+    Err(match bytes[0] {
+        0x30 => "it has no private key in PEM: if it is DER, say -o ssl_keyformat=DER".into(),
+        _ => "it has no private key in PEM".into(),
+    })
 }
 
-fn authorities(path: &Path) -> Result<RootCertStore, String> {
-    let mut store = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        store.add(certificate).map_err(|error| error.to_string())?;
+/// The public key in a certificate.
+fn public_key<'a>(certificate: &'a CertificateDer<'_>) -> Result<SubjectPublicKeyInfo<'a>, String> {
+    let parsed = X509Certificate::from_der(certificate);
+    let (_, parsed) = parsed.map_err(|error| format!("the first certificate in it cannot be read: {error}"))?;
+    let key = parsed.tbs_certificate.subject_pki;
+    let is_compressed = matches!(key.subject_public_key.data.first(), Some(2 | 3));
+    if is_compressed && key.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY {
+        return Err("its point is compressed: make it of a key from `openssl ec -conv_form uncompressed`".into());
     }
-    Ok(store)
+    Ok(key)
+}
+
+/// Whether two public keys are the same, in whatever way their algorithms are written.
+fn is_same(own: &SubjectPublicKeyInfoDer<'_>, other: &SubjectPublicKeyInfo<'_>) -> bool {
+    SubjectPublicKeyInfo::from_der(own).is_ok_and(|(_, own)| {
+        own.algorithm.algorithm == other.algorithm.algorithm
+            && own.subject_public_key.data == other.subject_public_key.data
+    })
 }
 
 /// ring, with the cipher suites that were asked for, the one we like best first.

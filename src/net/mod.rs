@@ -8,4 +8,6 @@ pub mod stream;
 pub mod udp;
 
 pub mod certificates;
+mod keys;
+mod pem;
 pub mod tls;

@@ -1,6 +1,7 @@
 //! TLS: the same server behind certificates. Its clients here are rustls, `openssl s_client` and pymemcache; those that
 //! are not welcome speak garbage, or stop in the middle of a handshake.
 
+mod forms;
 mod readme;
 mod stalled;
 
@@ -438,7 +439,7 @@ fn certificates_are_read_again() {
         .ask("refresh_certs\r\n", &format!("Error loading the key: {key} : it is not the key of the certificate\r\n"));
     fs::write(&key, &good.0).expect("our file");
     fs::write(&chain, "garbage").expect("our file");
-    let complaint = format!("Error loading the certificate chain: {chain} : nothing of the kind is in it\r\n");
+    let complaint = format!("Error loading the certificate chain: {chain} : it has no certificate in PEM\r\n");
     client.ask("refresh_certs noreply\r\n", &complaint);
     fs::remove_file(&chain).expect("our file");
     let complaint =
@@ -453,6 +454,14 @@ fn certificates_are_read_again() {
     wait_until("the new certificate is shown", || shown_now() != second);
     client.ask("get a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
     assert!(server.printed().contains("certificates were read again"), "{}", server.printed());
+    let third = shown_now();
+    fs::write(&chain, "garbage").expect("our file");
+    server.signal("HUP");
+    let complaint = format!(
+        "certificates stay as they were: Error loading the certificate chain: {chain} : it has no certificate in PEM"
+    );
+    wait_until("it says why not", || server.printed().contains(&complaint));
+    assert_eq!(shown_now(), third);
     assert!(server.ended().is_none());
 }
 
