@@ -11,6 +11,7 @@
 //! Sessions are resumed by tickets, which all workers can open: no state, and no lock but for the keys of the tickets,
 //! in handshakes alone.
 
+use super::verifier::Verifier;
 use super::{keys, pem};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
@@ -20,7 +21,7 @@ use rustls::server::{
     WebPkiClientVerifier,
 };
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{RootCertStore, SupportedCipherSuite, version};
+use rustls::{SupportedCipherSuite, version};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -108,15 +109,11 @@ impl Certificates {
         };
         let failed = |why: String| format!("Error loading the CA certificate: {} : {why}", path.display());
         let authorities = read(path).and_then(|bytes| certificates(&bytes, Trusted::Alone)).map_err(failed)?;
-        let mut store = RootCertStore::empty();
-        for authority in authorities {
-            store.add(authority).map_err(|error| failed(error.to_string()))?;
-        }
-        let store = Arc::new(store);
-        let verifier = || WebPkiClientVerifier::builder_with_provider(Arc::clone(&store), Arc::clone(&provider));
-        let request = verifier().allow_unauthenticated().build().map_err(|error| failed(error.to_string()))?;
-        let require = verifier().build().map_err(|error| failed(error.to_string()))?;
-        Ok(Certificates { none, request: Some(config(request)?), require: Some(config(require)?) })
+        let verifying = |mandatory| {
+            let verifier = Verifier::new(&authorities, mandatory, &provider).map_err(failed)?;
+            config(Arc::new(verifier)).map(Some)
+        };
+        Ok(Certificates { none, request: verifying(false)?, require: verifying(true)? })
     }
 
     /// Reads all files anew. Sessions of clients without certificates can still be resumed.

@@ -11,3 +11,4 @@ pub mod certificates;
 mod keys;
 mod pem;
 pub mod tls;
+mod verifier;

@@ -1,6 +1,7 @@
 //! TLS: the same server behind certificates. Its clients here are rustls, `openssl s_client` and pymemcache; those that
 //! are not welcome speak garbage, or stop in the middle of a handshake.
 
+mod clients;
 mod forms;
 mod readme;
 mod stalled;
