@@ -1,8 +1,9 @@
 //! Load generator for memcached-protocol servers.
 //!
 //! `loadtest run` puts load on a server and reports throughput, hit rate and latency; `loadtest compare` does so for two
-//! servers in turn; `loadtest replay` asks for the keys of a trace and counts the misses. All see the server only
-//! through a socket.
+//! servers in turn; `loadtest replay` asks for the keys of a trace and counts the misses; `loadtest soak` starts a server
+//! again and again, under guests who do to it what they can, and checks what it answers and holds. All see the server only
+//! through sockets, and through what the system tells of a process.
 //!
 //! Reading order: [`options`] become a [`plan`] of a [`workload`] (or a [`preset`]); [`mod@run`] starts one [`worker`] per
 //! thread, whose [`client`]s write [`request`]s and match [`reply`]s with them; [`keys`], [`zipf`], [`random`] and
@@ -45,6 +46,7 @@ mod compare;
 mod datagrams;
 mod replay;
 mod server;
+mod soak;
 mod storm;
 
 mod address;
@@ -60,13 +62,14 @@ use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use options::{Command, CompareOptions, Options, ReplayOptions, RunOptions};
+use options::{Command, CompareOptions, Options, ReplayOptions, RunOptions, SoakOptions};
 
 fn main() -> ExitCode {
     let done = match Options::parse().command {
         Command::Run(options) => run(options),
         Command::Compare(options) => compare(options),
         Command::Replay(options) => replay(options),
+        Command::Soak(options) => soak(options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -138,6 +141,14 @@ fn replay(options: ReplayOptions) -> Result<bool, String> {
         print!("{}", misses.text());
     }
     Ok(true)
+}
+
+/// What does not hold is a failure, whether the soak came to its end or not.
+fn soak(options: SoakOptions) -> Result<bool, String> {
+    let stop = stop_on_signal()?;
+    let verdict = options.soak()?.run(stop.as_ref())?;
+    print!("{}", verdict.text());
+    Ok(verdict.holds())
 }
 
 /// Set by the first ctrl-C or SIGTERM; the second ends the program at once.

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,7 +42,7 @@ pub enum Ports {
 }
 
 impl Ports {
-    fn count(self) -> usize {
+    pub fn count(self) -> usize {
         match self {
             Ports::Plain(count) => count,
             Ports::Tls => 2,
@@ -74,6 +74,17 @@ impl Server {
     /// accepts. Its TLS is up to the command.
     pub fn start(command: &str, ports: Ports, cpus: &Cpus, stop: &AtomicBool) -> Result<Server, String> {
         let port = free_ports(ports.count()).map_err(|error| format!("no free port: {error}"))?;
+        Server::start_at(command, port, ports, Some(cpus), stop)
+    }
+
+    /// The same on given ports, the first of them `port`; without `cpus` on any core.
+    pub fn start_at(
+        command: &str,
+        port: u16,
+        ports: Ports,
+        cpus: Option<&Cpus>,
+        stop: &AtomicBool,
+    ) -> Result<Server, String> {
         let command = match ports {
             Ports::Plain(_) => format!("{command} -p {port}"),
             Ports::Udp => format!("{command} -p {port} -U {port} -l 127.0.0.1"),
@@ -84,9 +95,9 @@ impl Server {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(format!("exec {command}")).process_group(0);
         shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(child_stderr);
-        let (cpus, parent) = (cpus.clone(), std::process::id());
+        let (cpus, parent) = (cpus.cloned(), std::process::id());
         let prepare = move || {
-            cpus.pin()?;
+            cpus.as_ref().map_or(Ok(()), Cpus::pin)?;
             // SAFETY: PR_SET_PDEATHSIG takes a signal and touches no memory.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
             // SAFETY: asks for a number only.
@@ -145,7 +156,12 @@ impl Server {
 
     /// A number of its general statistics.
     pub fn stat(&self, name: &str) -> Option<u64> {
-        let lines = self.converse("stats", |line| !line.starts_with("STAT ")).ok()?;
+        self.statistic("stats", name)
+    }
+
+    /// A number of a kind of statistics, `stats slabs` for one.
+    pub fn statistic(&self, kind: &str, name: &str) -> Option<u64> {
+        let lines = self.converse(kind, |line| !line.starts_with("STAT ")).ok()?;
         lines.iter().find_map(|line| line.strip_prefix("STAT ")?.strip_prefix(name)?.trim().parse().ok())
     }
 
@@ -213,8 +229,43 @@ impl Server {
         Some(resident.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
     }
 
+    /// Bytes of that without what lies in nameless mappings of at least so many bytes.
+    pub fn memory_besides(&self, mapping_bytes: u64) -> Option<u64> {
+        let maps = fs::read_to_string(format!("/proc/{}/smaps", self.child.id())).ok()?;
+        let (mut sum, mut counts) = (0, true);
+        for line in maps.lines() {
+            let mut words = line.split_whitespace();
+            let first = words.next()?;
+            if let Some(resident) = line.strip_prefix("Rss:") {
+                let kib: u64 = resident.trim().strip_suffix(" kB")?.parse().ok()?;
+                sum += if counts { kib << 10 } else { 0 };
+            } else if let Some((start, end)) = first.split_once('-') {
+                let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).ok());
+                // Range, rights, offset, device, inode, and a name, if it has one.
+                counts = words.count() > 4 || end? - start? < mapping_bytes;
+            }
+        }
+        Some(sum)
+    }
+
+    /// Descriptors that it has open.
+    pub fn descriptors(&self) -> Option<u64> {
+        Some(fs::read_dir(format!("/proc/{}/fd", self.child.id())).ok()?.count() as u64)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: libc::c_int) {
+        // SAFETY: touches no memory. The child has not been waited for by others, so its number is its own, or nobody's.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+    }
+
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
     /// The end of what it wrote to standard error.
-    fn last_words(&self) -> String {
+    pub fn last_words(&self) -> String {
         let (mut file, mut bytes) = (&self.stderr, Vec::new());
         let length = file.metadata().map_or(0, |metadata| metadata.len());
         let _ = file.seek(SeekFrom::Start(length.saturating_sub(STDERR_SHOWN)));
@@ -253,6 +304,23 @@ fn free_ports(count: usize) -> io::Result<u16> {
             Ok(_) => return Ok(port),
         }
     }
+}
+
+/// The first of `count` free ports in a row that the system does not give to connections, so that a server which ends can
+/// be started on them again.
+pub fn lasting_ports(count: usize) -> io::Result<u16> {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
+    for attempt in 0..PORT_ATTEMPTS_MAX as u32 {
+        let port = FIRST + std::process::id().wrapping_mul(7919).wrapping_add(attempt * 101) % COUNT;
+        let bind = |next| TcpListener::bind((Ipv4Addr::LOCALHOST, (port + next) as u16));
+        match (0..count as u32).map(bind).collect::<io::Result<Vec<TcpListener>>>() {
+            Ok(_) => return Ok(port as u16),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 /// A file that ends with its last descriptor.

@@ -3,6 +3,7 @@
 mod compare;
 mod replay;
 mod run;
+mod soak;
 mod values;
 
 use clap::{Parser, Subcommand};
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand};
 pub use compare::CompareOptions;
 pub use replay::ReplayOptions;
 pub use run::RunOptions;
+pub use soak::SoakOptions;
 
 /// Load generator for memcached-protocol servers.
 #[derive(Parser)]
@@ -27,6 +29,8 @@ pub enum Command {
     Compare(CompareOptions),
     /// Ask for the keys of a trace, set those that are missing, and report the miss ratio
     Replay(ReplayOptions),
+    /// Start servers one after the other under guests of every kind, and check all that they answer and hold
+    Soak(SoakOptions),
 }
 
 #[cfg(test)]
