@@ -36,7 +36,7 @@ const SLOW_BYTES: usize = 16 << 10;
 /// after so many seconds it makes way for those who wait,
 const SLOW_SECONDS_YIELD: u32 = 2;
 /// and after so many it is given up with its connection.
-const SLOW_SECONDS_MAX: u32 = 10;
+const SLOW_SECONDS_MAX: u32 = 5;
 
 /// What serving needs to know.
 #[derive(Clone, Copy, Debug)]
