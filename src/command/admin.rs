@@ -894,10 +894,10 @@ fn reassigned(answers: &[Answer]) -> &'static [u8] {
     let any = |wanted| answers.iter().any(|answer| matches!(answer, Answer::Reassigned(came) if *came == wanted));
     if any(Reassigned::Started) {
         OK
-    } else if any(Reassigned::BadClass) {
-        b"BADCLASS invalid src or dst class id\r\n"
     } else if any(Reassigned::Busy) {
         b"BUSY currently processing reassign request\r\n"
+    } else if any(Reassigned::BadClass) {
+        b"BADCLASS invalid src or dst class id\r\n"
     } else {
         b"NOSPARE source class has no spare pages\r\n"
     }
@@ -1159,7 +1159,7 @@ pub(super) mod tests {
             slabs reassign -2 1 => BADCLASS invalid src or dst class id
             slabs reassign 1 -1 => BADCLASS invalid src or dst class id
             slabs reassign 64 1 => BADCLASS invalid src or dst class id
-            slabs reassign -1 1 => NOSPARE source class has no spare pages
+            slabs reassign -1 1 => BADCLASS invalid src or dst class id
             slabs re 1 0 => NOSPARE source class has no spare pages
             slabs automove => ERROR
             slabs automove x => BCLF

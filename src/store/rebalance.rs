@@ -256,6 +256,9 @@ impl Store {
         let to = (to.index() != 0).then_some(to);
         if sources.into_iter().any(|class| self.start_move(class, to)) {
             Reassigned::Started
+        } else if from.is_none() {
+            // As memcached, which has found no class then.
+            Reassigned::BadClass
         } else {
             Reassigned::NoSpare
         }
