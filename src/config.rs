@@ -114,6 +114,8 @@ pub struct Config {
     /// What a connection under TLS may hold: a message of a handshake up to 64 KiB; `-o ssl_wbuf_size`: bytes that are
     /// sealed before they are sent, 1 KiB to 1 MiB, default 64 KiB.
     pub tls_limits: TlsLimits,
+    /// `-o ssl_wbuf_size` as it was given, for `stats settings`. Default 16 KiB, memcached's.
+    pub tls_write_buffer_bytes: u64,
     /// Steps of handshakes that a worker takes in a turn, before connections that are done with theirs have their turn
     /// again. Default 2: while a thousand handshakes are begun at once another connection's p99 is 0.3 to 0.6 ms, with 8 of
     /// them 2 ms; the turns themselves cost nothing that could be measured (`loadtest compare --set tls -w storm`).
@@ -495,6 +497,7 @@ impl Config {
                 sessions_max: 0,
             },
             tls_limits: TlsLimits { incoming_max: 64 << 10, seal_max: 64 << 10 },
+            tls_write_buffer_bytes: 16 << 10,
             tls_handshakes_per_turn: 2,
             tls_verify_bits: 0,
             tls_min_version: 2,

@@ -363,7 +363,7 @@ fn tls_settings(stats: &mut Stats, config: &Config) {
     stats.put("ssl_keyformat", if tls.key_format == KeyFormat::Pem { 1 } else { 2 });
     stats.put("ssl_ciphers", tls.ciphers.as_deref().unwrap_or("NULL"));
     stats.put("ssl_ca_cert", path(&tls.authorities, "NULL"));
-    stats.put("ssl_wbuf_size", config.tls_limits.seal_max);
+    stats.put("ssl_wbuf_size", config.tls_write_buffer_bytes);
     stats.put("ssl_session_cache", yes(tls.sessions_max > 0));
     stats.put("ssl_kernel_tls", yes(config.tls_kernel));
     stats.put("ssl_min_version", format_args!("tlsv1.{}", config.tls_min_version));

@@ -58,6 +58,7 @@ pub(super) fn setting(option: &Suboption<'_>, config: &mut Config) -> Result<boo
                 config.warnings.push(format!("-o {}: it is {kilobytes} here", option.word));
             }
             config.tls_limits.seal_max = (kilobytes * KILOBYTE) as usize;
+            config.tls_write_buffer_bytes = given * KILOBYTE;
         }
         "ssl_session_cache" => config.tls.sessions_max = SESSIONS_MAX,
         "ssl_kernel_tls" => {

@@ -175,13 +175,12 @@ fn flags_come_to_what_memcached_makes_of_them() {
 }
 
 /// Settings that are nobody else's, or that follow from the machine.
-const OWN_SETTINGS: [&str; 8] = [
+const OWN_SETTINGS: [&str; 7] = [
     "num_threads", // memcached: 4; here: usable CPUs
     "num_threads_per_udp",
     "slab_chunk_max", // chunks are not larger than 64 KiB here
     "hash_algorithm",
     "slab_automove_freeratio",
-    "ssl_wbuf_size", // one for each connection there
     "proxy_enabled",
     "proxy_uring_enabled",
 ];
