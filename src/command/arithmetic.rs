@@ -88,6 +88,7 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
         let (flags, deadline, state) = (item.client_flags(), item.exptime(), item.state());
         let longer = digits.len() > old_len;
         let value = if longer { Cow::Borrowed(digits) } else { Cow::Owned(padded(digits, old_len)) };
+        store.pull_tail(key.len(), flags, value.len(), Some(entry.id));
         match store.put(operation.hash, key, flags, deadline, &value, Some(entry.id)) {
             // For memcached, it is a new item if it is longer.
             Ok(id) if longer => id,
@@ -187,6 +188,7 @@ pub(super) fn create(
 ) -> Result<ItemId, OutOfMemory> {
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(operation.initial).as_bytes();
+    shard.store.pull_tail(key.len(), 0, digits.len(), None);
     let id = shard.store.put(operation.hash, key, 0, deadline, digits, None)?;
     let cas = if operation.has(b'E') { operation.new_cas } else { shard.store.next_cas() };
     shard.store.item(id).set_cas(cas);

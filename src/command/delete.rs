@@ -46,6 +46,7 @@ pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8]
             // An empty item takes its place: of the old one only the CAS value stays, not even that it was stale.
             let deadline =
                 if operation.has(b'T') { clock.deadline(operation.exptime, shard.store.now()) } else { NEVER };
+            shard.store.pull_tail(key.len(), operation.client_flags, 0, Some(entry.id));
             match shard.store.put(operation.hash, key, operation.client_flags, deadline, b"", Some(entry.id)) {
                 Ok(new) => id = new,
                 Err(_) => {

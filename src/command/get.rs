@@ -142,6 +142,7 @@ fn vivify(shard: &mut Shard, operation: &Operation, key: &[u8]) -> Option<Result
     if !operation.has(b'N') {
         return None;
     }
+    shard.store.pull_tail(key.len(), 0, 0, None);
     let Ok(id) = shard.store.put(operation.hash, key, 0, NEVER, b"", None) else {
         return Some(Err(()));
     };

@@ -164,6 +164,7 @@ pub(super) fn apply(
 ) -> Outcome {
     let len = value.len(shard);
     shard.store.count_set(key.len(), operation.client_flags, len);
+    shard.store.pull_tail(key.len(), operation.client_flags, len, None);
     let outcome = decide(shard, operation, hint, key, value, change);
     // Whatever kept the value from being stored, the item it was received into is not needed any more.
     if let Value::Item(id) = value
@@ -288,6 +289,7 @@ fn extend(
     }
     // The old value must not be evicted to make room for the new one.
     store.pin(old);
+    store.pull_tail(key.len(), flags, old_len + added, None);
     let allocated = store.allocate(key, flags, old_len + added);
     if let Ok(id) = allocated {
         let items = store.items();

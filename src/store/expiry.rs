@@ -2,41 +2,86 @@
 //!
 //! Every page knows when its first item dies, so that only pages with something to find are looked at, some chunks at a
 //! time: there is no scan of everything, and items carry no links for it.
+//!
+//! What frees dead items before anybody wants their memory spares those that died within this second, as memcached does:
+//! who asks for one is told, by `get_expired`, that it has expired.
 
-use super::item::{Chunk, FETCHED};
+use super::arena::ItemId;
+use super::item::{Chunk, FETCHED, Item};
+use super::lru::Segment;
 use super::slab::ClassId;
 use super::{NEVER, Store};
+
+/// Items that memcached looks at when it pulls the tail of a list.
+const PULLED: usize = 5;
 
 impl Store {
     /// Frees dead items among the next `steps` chunks of a class; says whether there was one.
     pub(super) fn reclaim(&mut self, class: ClassId, steps: u32) -> bool {
-        let freed = self.sweep(class, steps);
-        let counters = &mut self.class_counters[class.index()];
-        counters.reclaimed += freed;
-        counters.direct_reclaims += u64::from(freed > 0);
+        let freed = self.sweep(class, steps, self.now, false);
+        self.class_counters[class.index()].direct_reclaims += u64::from(freed > 0);
         freed > 0
     }
 
-    /// As [`Store::reclaim`], on behalf of the crawler.
+    /// As [`Store::reclaim`], ahead of need.
     pub(super) fn crawl(&mut self, class: ClassId, steps: u32) -> u64 {
-        let freed = self.sweep(class, steps);
-        let counters = &mut self.class_counters[class.index()];
-        counters.reclaimed += freed;
-        counters.crawler_reclaimed += freed;
-        freed
+        self.sweep(class, steps, self.now - 1, true)
     }
 
-    fn sweep(&mut self, class: ClassId, steps: u32) -> u64 {
+    /// Frees dead items at the tail of a list, up to [`PULLED`] and none behind a live one, as memcached does before it
+    /// takes a chunk as long as its LRU is flat. The list is that of the class for such an item. `held`, and what is pinned,
+    /// is passed over.
+    #[inline]
+    pub fn pull_tail(&mut self, key_len: usize, client_flags: u32, value_len: usize, held: Option<ItemId>) {
+        if !self.options.segmented {
+            self.pull(self.class_for(key_len, client_flags, value_len), held);
+        }
+    }
+
+    #[inline(never)]
+    fn pull(&mut self, class: ClassId, held: Option<ItemId>) {
+        let mut next = self.lru.tail(class, Segment::Cold);
+        for _ in 0..PULLED {
+            let Some(id) = next else { return };
+            let item = self.items.at(id);
+            next = ItemId::from_raw(item.prev());
+            if held == Some(id) || self.is_pinned(id) {
+                continue;
+            }
+            if !self.is_dead_by(&item, self.now - 1) {
+                return;
+            }
+            let unfetched = item.state() & FETCHED == 0;
+            let counters = &mut self.class_counters[class.index()];
+            counters.reclaimed += 1;
+            counters.expired_unfetched += u64::from(unfetched);
+            self.remove_by_id(id);
+        }
+    }
+
+    /// Whether an item is flushed, or had expired at a count of the clock.
+    #[inline]
+    pub(super) fn is_dead_by(&self, item: &Item<'_>, count: u32) -> bool {
+        item.exptime().wrapping_sub(1) < count || self.stamps.is_flushed(item.stamp())
+    }
+
+    /// Frees items that were dead at a count of the clock among the next `steps` chunks of a class. When it crawls, those
+    /// behind live ones count as found by the crawler; memcached's maintainer takes the others before that comes round.
+    fn sweep(&mut self, class: ClassId, steps: u32, by: u32, crawls: bool) -> u64 {
         let mut freed = 0;
-        for id in self.slabs.scan(class, self.now, steps, &self.items) {
+        for id in self.slabs.scan(class, by, steps, &self.items) {
             if self.items.chunk(id) != Chunk::Linked {
                 continue;
             }
-            self.class_counters[class.index()].crawler_items_checked += 1;
             let item = self.items.at(id);
-            if self.death(&item).is_some() {
-                let unfetched = item.state() & FETCHED == 0;
-                self.class_counters[class.index()].expired_unfetched += u64::from(unfetched);
+            let crawled = crawls && item.next() != 0;
+            let dead = self.is_dead_by(&item, by);
+            let counters = &mut self.class_counters[class.index()];
+            counters.crawler_items_checked += u64::from(crawled);
+            if dead {
+                counters.crawler_reclaimed += u64::from(crawled);
+                counters.reclaimed += u64::from(!crawled);
+                counters.expired_unfetched += u64::from(item.state() & FETCHED == 0);
                 self.remove_by_id(id);
                 freed += 1;
             } else if item.exptime() != NEVER {
@@ -49,7 +94,7 @@ impl Store {
     /// A small bounded part of what is to be done between turns: about `steps` chunks looked at for dead items, as many
     /// tails settled, four times as many chunks of a page that changes hands. Called again and again it gets round to every
     /// class, and once a second it considers which class needs pages.
-    /// `crawler_on`: look for dead items. Says whether there was something to do.
+    /// `crawler_on`: look for dead items, if the segments are settled, too. Says whether there was something to do.
     pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
         let class = ClassId(self.housekeeping_next);
         self.counters.juggles += 1;
@@ -57,7 +102,7 @@ impl Store {
         self.housekeeping_next = if class >= self.slabs.large() { 1 } else { class.0 + 1 };
         let mut busy = false;
         if self.slabs.page_count(class) > 0 {
-            if crawler_on {
+            if crawler_on && self.options.maintain {
                 busy |= self.crawl(class, steps) > 0;
             }
             if self.options.maintain {

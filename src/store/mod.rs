@@ -262,7 +262,7 @@ impl Store {
         Index::level_for(items) + SLOTS_PER_BUCKET_LOG2
     }
 
-    /// Tells the store what time it is. A flush that is due takes effect.
+    /// Tells the store what time it is, 2 or later. A flush that is due takes effect.
     #[inline]
     pub fn set_now(&mut self, now: Now) {
         if self.now != now.0 {

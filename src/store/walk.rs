@@ -54,9 +54,10 @@ impl Store {
                     continue;
                 }
                 self.class_counters[class.index()].crawler_items_checked += 1;
-                if self.death(&self.items.at(id)).is_some() {
+                let item = self.items.at(id);
+                if self.is_dead_by(&item, self.now - 1) {
                     self.bury(id, class);
-                } else {
+                } else if self.death(&item).is_none() {
                     go_on &= visit(self, id);
                 }
             }
@@ -134,7 +135,6 @@ impl Store {
         let unfetched = self.items.at(id).state() & FETCHED == 0;
         let counters = &mut self.class_counters[class.index()];
         counters.expired_unfetched += u64::from(unfetched);
-        counters.reclaimed += 1;
         counters.crawler_reclaimed += 1;
         self.remove_by_id(id);
     }

@@ -173,6 +173,40 @@ setq key=$ flags=0 exp=0 val=1
 deleteq key=nothing
 version";
 
+/// Dead items at the tail of a list, which is where a flat LRU looks before it takes memory, and others that are in the way.
+const TAILS: &str = "\
+set a 0 -1 1 | x
+set a 0 0 1 | y
+set b 0 -1 1 | x
+get b
+delete a
+set c 0 -1 1 | x
+set d 0 -1 1 | x
+add e 0 -1 1 | x
+replace e 0 0 1 | x
+delete c
+append d 0 0 1 | x
+ms f 1 T-1 | x
+mg f v
+ma g N0 J5
+set h 0 -1 1 | x
+mg i N60 v
+set n 0 0 1 | 9
+delete g
+delete i
+set j 0 -1 1 | x
+incr n 1
+set k 0 -1 1 | x
+append n 0 0 1 | 1
+set l 0 -1 1 | x
+md n x
+set m 0 -1 1 | x
+cas n 0 0 1 1 | x
+set o 0 -1 1 | x
+set p 0 -1 1 | x
+lru_crawler enable
+lru_crawler crawl all";
+
 /// What tells of the parts a server is made of.
 const PARTS: &[(&str, &str)] = &[
     ("pid uptime time libevent rusage_user rusage_system", "of the process"),
@@ -212,8 +246,8 @@ impl Life {
         Life { text: server.client(), binary: server.client(), server }
     }
 
-    fn lead(&mut self, key: &str) {
-        for line in ROUND.lines() {
+    fn ask_all(&mut self, lines: &str, key: &str) {
+        for line in lines.lines() {
             let mut request = line.replace('$', key).replace(" | ", "\r\n");
             if let Some((before, after)) = request.split_once('{') {
                 let length: usize = after.trim_end_matches('}').parse().expect("a number of bytes");
@@ -222,6 +256,10 @@ impl Life {
             self.text.send(format!("{request}\r\nmn\r\n"));
             while self.text.line().expect("the end of a reply") != b"MN\r\n" {}
         }
+    }
+
+    fn lead(&mut self, key: &str) {
+        self.ask_all(ROUND, key);
         for words in PACKETS.lines() {
             self.binary.send([packet::request(&words.replace('$', key)), packet::request("noop")].concat());
             let noop = packet::Words::of("noop").opcode;
@@ -274,6 +312,23 @@ fn one_worker_counts_as_memcached_does() {
 #[test]
 fn several_workers_count_as_memcached_does() {
     check("3");
+}
+
+#[test]
+fn dead_items_count_for_who_finds_them() {
+    if !peers::has(Program::Newest) {
+        return;
+    }
+    let mut lives = [(Program::Newest, "1"), (Program::Corecached, "1")].map(|(program, t)| Life::begin(program, t));
+    for life in &mut lives {
+        life.ask_all(TAILS, "");
+        while life.text.stat("lru_crawler_running") == 1 {}
+    }
+    let [theirs, ours] = &mut lives;
+    // Whoever waits for the crawler asks often.
+    let asked: &[(&str, &str)] = &[("bytes_read bytes_written", "the crawler was asked for")];
+    compare("stats", &theirs.counts("stats"), &ours.counts("stats"), &[PARTS, asked]);
+    compare("stats items", &theirs.counts("stats items"), &ours.counts("stats items"), &[CLASSES]);
 }
 
 fn check(workers: &str) {

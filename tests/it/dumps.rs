@@ -176,5 +176,7 @@ fn a_crawl_frees_what_is_dead() {
     while client.stat("lru_crawler_running") == 1 {}
     assert_eq!(client.stat("curr_items"), 100);
     // Of what was stored last, a part goes at once: at most 512 items of each shard.
-    assert!((5000 - 2 * 512..=5000).contains(&client.stat("crawler_reclaimed")));
+    // Whom it counts for depends on who comes first, housekeeping or the crawler.
+    let found = client.stat("crawler_reclaimed") + client.stat("reclaimed");
+    assert!((5000 - 2 * 512..=5000).contains(&found), "{found}");
 }
