@@ -147,9 +147,16 @@ impl Store {
         if let Some((_, age)) = poorest {
             self.budget.ask(self.slabs.shard(), age / self.options.automove_ratio.powi(RATIO_POWER));
         }
-        let reserve = (f64::from(self.budget.limit()) * self.options.automove_free_ratio) as u32;
-        let wanted = asked || self.budget.free() < reserve;
+        let wanted = asked || self.budget.free() < self.pages_reserved();
         oldest.filter(|_| wanted).map(|(from, _)| Plan { from, to: None, left: 1 })
+    }
+
+    /// Pages that are kept free for new items of whichever class needs one.
+    pub(super) fn pages_reserved(&self) -> u32 {
+        if self.options.automove_free_ratio == 0.0 {
+            return 0;
+        }
+        (f64::from(self.budget.limit()) * self.options.automove_free_ratio) as u32
     }
 
     /// Seconds that the coldest items of a class have idled, if it has items.

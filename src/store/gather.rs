@@ -166,7 +166,7 @@ impl Store {
     /// A part of what it takes to empty a page for a class that can wait. Says whether the class has room now.
     pub(super) fn hasten_page(&mut self, class: ClassId) -> bool {
         if !self.mover.is_running() && self.may_move() {
-            let begun = self.by_age(Some(class)).into_iter().any(|(_, from)| self.start_move(from, Some(class)));
+            let begun = self.donors(Some(class)).into_iter().any(|from| self.start_move(from, Some(class)));
             if !begun {
                 return false;
             }

@@ -7,6 +7,10 @@
 //! - an item is in the index exactly when it is in one LRU list, that of its class and of the segment in its state;
 //! - a floating item is in neither: it is being received, or it was unlinked while pinned;
 //! - an item whose time is over, or that was stored before the last flush, is never given out.
+//!
+//! And of evictions: an item is evicted only where its class has no free chunk, but on a page that is about to leave it,
+//! and the shard can have no page: neither one of the budget nor an empty one of another class. A page that moves is no
+//! exception ([`rebalance`]).
 
 pub mod arena;
 mod automove;
@@ -738,7 +742,7 @@ impl Store {
         for _ in 0..CLOSED_PAGE_TRIES {
             let freed = self.slabs.take_page(class, &self.budget)
                 || self.take_empty_page(class)
-                || class == self.slabs.large() && self.free_remains()
+                || self.free_remains() && (class == self.slabs.large() || self.take_empty_page(class))
                 || self.reclaim(class, RECLAIM_STEPS)
                 || self.evict(class)
                 || self.take_from_other_class(class);
@@ -827,6 +831,9 @@ impl Store {
             counters.reclaimed += 1;
             counters.expired_unfetched += u64::from(unfetched);
         } else {
+            #[cfg(test)]
+            self.assert_that_eviction_is_needed(class);
+            let counters = &mut self.class_counters[class.index()];
             counters.evicted += 1;
             counters.evicted_nonzero += u64::from(item.exptime() != NEVER);
             counters.evicted_unfetched += u64::from(unfetched);

@@ -7,19 +7,20 @@
 //!       ▲                          │ still busy after MOVE_SECONDS_MAX, or no memory for a rescue
 //!       └──────── reopen ◀─────────┘
 //! ```
-//! A page that leaves does not take its items with it: each is copied to a free chunk of its class, and if there is none the
-//! class evicts as it always does, so that it loses as many items as the page holds, but its coldest ones. Items that are
-//! being received or sent are waited for; a page with one that takes too long stays, and another is tried.
+//! A page that leaves does not take its items with it: each is copied to a free chunk of its class, or of a page that is
+//! free. If there is none the class evicts as it always does, so that it loses as many items as the page holds, but its
+//! coldest ones. Pages are taken first from classes that lose nothing by it. Items that are being received or sent are
+//! waited for; a page with one that takes too long stays, and another is tried.
 //!
 //! A shard moves one page at a time, in steps of some hundred microseconds at most: see [`Store::move_pages`].
 
-use super::Store;
 use super::arena::{ItemId, PageId};
 use super::gather::Pace;
 use super::item::Chunk;
 use super::lru::Segment;
 use super::slab::ClassId;
 use super::stats::ClassCounters;
+use super::{RECLAIM_STEPS, Store};
 use std::cmp::Reverse;
 
 /// Seconds that a page with busy items is waited for.
@@ -158,9 +159,9 @@ impl Store {
     }
 
     /// Takes a page for a class that has neither a free chunk nor anything to evict: on credit, which housekeeping pays back
-    /// in small steps; or, where there is none, from another class, and what it held is lost: for a value that can wait in
-    /// steps ([`Store::gather`]), for others at once, which takes up to 2 ms for a page of the smallest chunks
-    /// (`benches/pauses.rs`).
+    /// in small steps; or, where there is none, from another class, at whose expense it is if that has no room for what the
+    /// page holds: for a value that can wait in steps ([`Store::gather`]), for others at once, which takes up to 2 ms for a
+    /// page of the smallest chunks (`benches/pauses.rs`).
     pub(super) fn take_from_other_class(&mut self, class: ClassId) -> bool {
         if !self.options.reassign || !self.options.evict {
             return false;
@@ -172,14 +173,21 @@ impl Store {
             return self.hasten_page(class);
         }
         self.stop_moving();
-        let page = self
-            .by_age(Some(class))
-            .into_iter()
-            .filter_map(|(_, class)| self.tail_of(class))
-            .map(|id| self.items.arena().page(id))
-            .find(|&page| self.can_empty(page));
+        // The page that was on its way may have become empty meanwhile.
+        if self.take_empty_page(class) {
+            return true;
+        }
+        let pages_of = |from| {
+            let coldest = self.tail_of(from).map(|id| self.items.arena().page(id));
+            self.page_to_move(from).into_iter().chain(coldest)
+        };
+        let page = self.donors(Some(class)).into_iter().flat_map(pages_of).find(|&page| self.can_empty(page));
         let Some(page) = page else { return false };
         self.empty(page);
+        if self.slabs.used(page) > 0 {
+            self.slabs.reopen(page);
+            return false;
+        }
         self.slabs.give_up(page);
         self.slabs.adopt(class, page);
         self.counters.slabs_moved += 1;
@@ -192,27 +200,55 @@ impl Store {
         evicted_in_order.into_iter().find_map(|segment| self.lru.tail(class, segment))
     }
 
-    /// Classes with items, but one, the one whose tail has idled longest first, and of equals the one with most pages. Those
-    /// with a single page come last: it may be the one that the class was just given.
-    pub(super) fn by_age(&self, not: Option<ClassId>) -> Vec<(u32, ClassId)> {
+    /// Classes with items, but one, in the order in which they should give up a page: first those that have room elsewhere
+    /// for whatever a page of theirs holds, then the one whose tail has idled longest, and of equals the one with most pages.
+    /// Those with a single page come last: it may be the one that the class was just given.
+    pub(super) fn donors(&self, not: Option<ClassId>) -> Vec<ClassId> {
         let classes = self.slabs.ids().filter(|&class| Some(class) != not);
-        let mut ages: Vec<(u32, ClassId)> =
-            classes.filter_map(|class| self.tail_of(class).map(|id| (self.idle_seconds(id), class))).collect();
-        let pages = |class| self.slabs.page_count(class);
-        ages.sort_by_key(|&(age, class)| (pages(class) == 1, Reverse(age), Reverse(pages(class))));
-        ages
+        let mut donors: Vec<ClassId> = classes.filter(|&class| self.tail_of(class).is_some()).collect();
+        donors.sort_by_cached_key(|&class| {
+            let pages = self.slabs.page_count(class);
+            let is_full = self.slabs.free_chunks(class) < self.slabs.usage(class).chunks_per_page;
+            let age = self.tail_of(class).map_or(0, |id| self.idle_seconds(id));
+            (pages == 1, is_full, Reverse(age), Reverse(pages))
+        });
+        donors
     }
 
-    /// Evicts all items of a page; `can_empty` said yes.
+    /// Empties a page at once, and closes it: an item finds room in its class, or is evicted. `can_empty` said yes.
     fn empty(&mut self, page: PageId) {
         let class = self.slabs.class_of(page);
+        self.slabs.close(page);
         for id in self.slabs.chunks(page, &self.items) {
-            match self.items.chunk(id) {
-                Chunk::Free => {}
-                Chunk::Linked => self.evict_for_move(id, class),
-                Chunk::Body(head) => self.evict_for_move(head, class),
-                Chunk::Floating => unreachable!("`can_empty` found none"),
+            while let Some(head) = self.head_of(id) {
+                if self.items.chunk(head) == Chunk::Floating {
+                    // The rest of a long item that was evicted for another of its chunks.
+                    if !self.free_remains() {
+                        return;
+                    }
+                } else if self.items.at(head).is_large() {
+                    let cleared = self.rescue_large(head, class, page, &mut 0);
+                    // The head itself may have found room, and a body none.
+                    if matches!(cleared, Cleared::NoMemory)
+                        && let Some(head) = self.head_of(id)
+                    {
+                        self.evict_for_move(head, class);
+                    }
+                } else if let Some(to) = self.slabs.allocate(class, &self.items) {
+                    self.relocate(id, to, class);
+                } else {
+                    self.evict_for_move(id, class);
+                }
             }
+        }
+    }
+
+    /// The item that a chunk is part of.
+    fn head_of(&self, id: ItemId) -> Option<ItemId> {
+        match self.items.chunk(id) {
+            Chunk::Free => None,
+            Chunk::Linked | Chunk::Floating => Some(id),
+            Chunk::Body(head) => Some(head),
         }
     }
 
@@ -250,7 +286,7 @@ impl Store {
         }
         let mut sources: Vec<ClassId> = match from {
             Some(from) => vec![from],
-            None => self.by_age(Some(to)).into_iter().map(|(_, class)| class).collect(),
+            None => self.donors(Some(to)),
         };
         sources.retain(|&class| self.slabs.page_count(class) > 1);
         let to = (to.index() != 0).then_some(to);
@@ -369,11 +405,7 @@ impl Store {
 
     /// Empties a chunk of the page that is on its way, if that can be done now. The work is taken off `steps`.
     fn clear(&mut self, id: ItemId, moving: &mut Move, steps: &mut u32) {
-        let head = match self.items.chunk(id) {
-            Chunk::Free => return,
-            Chunk::Linked | Chunk::Floating => id,
-            Chunk::Body(head) => head,
-        };
+        let Some(head) = self.head_of(id) else { return };
         if let Some(busy) = self.busy(head) {
             moving.left_behind += 1;
             self.mover.last_busy = busy;
@@ -465,8 +497,8 @@ impl Store {
         Cleared::Done
     }
 
-    /// A free chunk for an item of its class, if need be of one that is colder. The work, and that of copying the item
-    /// there, is taken off `steps`.
+    /// A free chunk for an item of its class: on another of its pages, on a free page, in place of a dead item, and if need
+    /// be of one that is colder. The work, and that of copying the item there, is taken off `steps`.
     fn room_for(&mut self, item: ItemId, class: ClassId, steps: &mut u32) -> Room {
         for attempt in 0..RESCUE_EVICTIONS {
             if let Some(to) = self.slabs.allocate(class, &self.items) {
@@ -475,20 +507,32 @@ impl Store {
             }
             self.counters.reassign_inline_reclaim += u64::from(attempt > 0);
             let before = self.class_counters[class.index()];
-            if !self.evict(class) {
+            if self.take_free_page(class) {
+                continue;
+            }
+            if !self.reclaim(class, RECLAIM_STEPS) && !self.evict(class) {
                 return Room::None;
             }
             let counters = &mut self.class_counters[class.index()];
             counters.evicted_by_moves += counters.evicted - before.evicted;
-            // An eviction passes over what is in use.
-            let relisted = |counters: &ClassCounters| counters.moves_to_warm + counters.moves_to_cold;
-            *steps = steps.saturating_sub(1 + (relisted(counters) - relisted(&before)) as u32);
-            // Nothing was allocated since: the chunk of an evicted item is free.
+            // To reclaim takes a look at chunks, and an eviction passes over what is in use.
+            let work = |counters: &ClassCounters| {
+                counters.crawler_items_checked + counters.moves_to_warm + counters.moves_to_cold
+            };
+            *steps = steps.saturating_sub(1 + (work(counters) - work(&before)) as u32);
+            // Nothing was allocated since: the chunk of an item that has gone is free.
             if self.items.chunk(item) != Chunk::Linked {
                 return Room::Evicted;
             }
         }
         Room::Later
+    }
+
+    /// Takes a page that costs nobody anything, but one that is kept free for new items.
+    fn take_free_page(&mut self, class: ClassId) -> bool {
+        let reserved = self.pages_reserved();
+        (reserved == 0 || self.budget.free() > reserved) && self.slabs.take_page(class, &self.budget)
+            || self.take_empty_page(class)
     }
 
     /// Copies the chunk in which an item begins to another, and makes the index and the list name that one.
@@ -515,6 +559,6 @@ impl Store {
             self.mover.begun = Some((class, None));
             return true;
         }
-        self.by_age(None).into_iter().any(|(_, class)| self.start_move(class, None))
+        self.donors(None).into_iter().any(|class| self.start_move(class, None))
     }
 }

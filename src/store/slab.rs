@@ -139,25 +139,19 @@ impl Budget {
             return None;
         }
         let mut pages = self.pages.lock();
-        let floor = pages.limit / (2 * pages.held.len() as u32);
-        let owed: u32 = pages
-            .held
-            .iter()
-            .enumerate()
-            .filter(|&(other, _)| other != shard)
-            .map(|(_, &held)| floor.saturating_sub(held))
-            .sum();
         if pages.taken >= pages.limit {
             self.open.store(false, Relaxed);
             return None;
         }
-        let promised = std::mem::take(&mut pages.trades[shard].promised);
-        let promises = pages.trades.iter().filter(|trade| trade.promised).count() as u32;
-        let kept = owed.max(promises);
-        if !promised && pages.held[shard] >= floor && pages.taken + kept >= pages.limit {
-            return None;
-        }
-        pages.hand_out(shard)
+        let is_free = pages.has_one_for(shard);
+        pages.trades[shard].promised = false;
+        if is_free { pages.hand_out(shard) } else { None }
+    }
+
+    /// Whether [`Budget::take`] would give a shard a page: for tests.
+    #[cfg(test)]
+    pub(super) fn has_one_for(&self, shard: usize) -> bool {
+        self.pages.lock().has_one_for(shard)
     }
 
     /// A page beyond the limit, if there is credit for one.
@@ -244,6 +238,16 @@ impl Budget {
 }
 
 impl Pages {
+    /// Whether a shard may have a page: not one that is kept for others.
+    fn has_one_for(&self, shard: usize) -> bool {
+        let floor = self.limit / (2 * self.held.len() as u32);
+        let others = || (0..self.held.len()).filter(|&other| other != shard);
+        let owed: u32 = others().map(|other| floor.saturating_sub(self.held[other])).sum();
+        let promises = others().filter(|&other| self.trades[other].promised).count() as u32;
+        let kept = if self.trades[shard].promised || self.held[shard] < floor { 0 } else { owed.max(promises) };
+        self.taken + kept < self.limit
+    }
+
     /// A page that nobody has, as one of a shard.
     fn hand_out(&mut self, shard: usize) -> Option<PageId> {
         let page = match self.free.pop() {

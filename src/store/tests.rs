@@ -45,6 +45,20 @@ impl Store {
         Some(value)
     }
 
+    /// Called with every eviction of every test here: it happens only where the class has no chunk and the shard no page.
+    pub(super) fn assert_that_eviction_is_needed(&self, class: ClassId) {
+        assert!(!self.slabs.has_room(class), "{class:?} has a free chunk, and evicts");
+        assert!(
+            self.slabs.ids().all(|class| self.slabs.empty_page(class).is_none()),
+            "a page is empty, and {class:?} evicts"
+        );
+        let reserved = self.budget.free() <= self.pages_reserved();
+        assert!(
+            reserved || !self.budget.has_one_for(self.slabs.shard()),
+            "the budget has a page, and {class:?} evicts"
+        );
+    }
+
     /// The invariants at the top of the module.
     pub(super) fn validate(&self) {
         self.lru.validate(&self.items);
@@ -138,6 +152,20 @@ fn agrees_with_a_hash_map() {
                 _ if random.below(20) == 0 => {
                     store.flush_at(Now(now));
                     model.clear();
+                }
+                // From a cache that evicts all the time to one that is mostly empty, and back.
+                _ if evicting && random.below(4) == 0 => {
+                    assert!(store.budget.set_limit(2 + random.below(10) as u32));
+                }
+                _ if random.below(10) == 0 => {
+                    let first = random.below(1500);
+                    for key in first..first + 700 {
+                        let name = format!("key-{key}");
+                        if let Ok(entry) = store.find(store.hasher.hash(name.as_bytes()), name.as_bytes()) {
+                            store.remove(entry);
+                        }
+                        model.remove(&key);
+                    }
                 }
                 _ => {}
             }

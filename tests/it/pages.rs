@@ -61,17 +61,22 @@ fn pages(client: &mut Client) -> Vec<(u32, u64)> {
     lines.iter().filter_map(of_class).collect()
 }
 
+/// Deletes items, all at once.
+fn delete(client: &mut Client, numbers: impl Iterator<Item = usize>) {
+    let request: String = numbers.map(|number| format!("delete key{number} noreply\r\n")).collect();
+    client.send(request + "mn\r\n");
+    client.expect("MN\r\n");
+}
+
 #[test]
 fn a_page_is_reassigned_and_its_items_stay() {
     for workers in ["1", "2"] {
-        let server = Server::corecached(&["-m", "64", "-t", workers]);
+        // What is moved is what is asked for here, however long it takes.
+        let server = Server::corecached(&["-m", "64", "-t", workers, "-o", "slab_automove=0"]);
         let mut client = server.client();
         fill(&mut client, 0, 16_000, 1000);
-        // There is room for what lies on a page in the others.
-        for number in 8000..16_000 {
-            client.send(format!("delete key{number}\r\n"));
-            client.expect("DELETED\r\n");
-        }
+        // There is room for what lies on a page in the others, each of which keeps half of its items.
+        delete(&mut client, (1..16_000).step_by(2));
         let before = pages(&mut client);
         let [(class, held)] = before[..] else { panic!("one class: {before:?}") };
         assert_eq!(client.ask(&format!("slabs reassign {class} {class}")), "SAME src and dst class are identical");
@@ -85,13 +90,22 @@ fn a_page_is_reassigned_and_its_items_stay() {
         assert!(after.iter().any(|&(other, held)| other == 3 && held == 1), "{after:?}");
         assert!(after.iter().any(|&(other, now)| other == class && now < held), "{after:?}");
         assert_eq!(client.stat("evictions"), 0);
-        assert_eq!(count(&mut client, 0, 8000, 1000), 8000);
+        assert_eq!(count(&mut client, 0, 16_000, 1000), 8000);
 
         // Back to the pool.
         let pool = client.stat("slab_global_page_pool");
         assert_eq!(client.ask("slabs reassign -1 0"), "OK");
         wait_until("a page goes to the pool", || client.stat("slab_global_page_pool") > pool);
-        assert_eq!(count(&mut client, 0, 8000, 1000), 8000);
+        assert_eq!(count(&mut client, 0, 16_000, 1000), 8000);
+
+        // What is left fills few pages, or will soon: those that empty go to the pool, and may be had again for what lies
+        // on a page that moves.
+        delete(&mut client, 4000..16_000);
+        for target in [0, 3, 0, 4] {
+            assert_eq!(client.ask(&format!("slabs reassign {class} {target}")), "OK");
+            wait_until("a page moves", || client.stat("slab_reassign_running") == 0);
+        }
+        assert_eq!((count(&mut client, 0, 4000, 1000), client.stat("evictions")), (2000, 0));
     }
 }
 

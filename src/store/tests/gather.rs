@@ -223,6 +223,9 @@ fn long_values_agree_with_a_hash_map() {
                     }
                 }
                 8 => {
+                    if random.below(4) == 0 {
+                        assert!(store.budget.set_limit(12 + random.below(12) as u32));
+                    }
                     now += u32::from(random.below(10) == 0);
                     store.set_now(Now(now));
                     store.reassign(None, ClassId(random.below(10) as u8));

@@ -7,6 +7,10 @@ use crate::store::rebalance::Busy;
 const STEPS_PER_SECOND: usize = 256;
 const CHUNKS_PER_STEP: u32 = 256;
 
+pub(super) fn evicted(store: &Store) -> u64 {
+    store.snapshot().classes.iter().map(|class| class.counters.evicted).sum()
+}
+
 impl Store {
     fn live(&mut self, count: u32, name: impl Fn(u32) -> String) -> u32 {
         (0..count).filter(|&number| self.get(name(number).as_bytes()).is_some()).count() as u32
@@ -64,6 +68,101 @@ fn a_page_leaves_its_items_behind_where_there_is_room() {
     assert!(counters.reassign_rescues > 2000);
     let evicted: u64 = store.snapshot().classes.iter().map(|class| class.counters.evicted).sum();
     assert_eq!(evicted, 0);
+}
+
+/// The rule of eviction, where a page is asked for of a class that has none to spare, and memory is mostly empty.
+#[test]
+fn a_page_that_moves_takes_a_free_page_for_its_items() {
+    for to in [ClassId(0), ClassId(5)] {
+        let mut store = store(64, StoreOptions { automove: 0, ..StoreOptions::default() });
+        let class = store.slabs.class_for(store.items.size(6, 0, 200)).expect("small");
+        let mut stored = 0;
+        while store.pages(class) < 3 || store.slabs.free_chunks(class) > 0 {
+            store.set(format!("k{stored}").as_bytes(), &[3; 200], NEVER).expect("memory");
+            stored += 1;
+        }
+        for _ in 0..3 {
+            assert_eq!(store.reassign(Some(class), to), Reassigned::Started);
+            store.finish_move();
+            store.validate();
+        }
+        assert_eq!((store.live(stored, |number| format!("k{number}")), evicted(&store)), (stored, 0));
+        assert_eq!(store.snapshot().counters.slabs_moved, 3);
+    }
+}
+
+/// Dead items go before live ones where a page moves, too.
+#[test]
+fn a_page_that_moves_costs_dead_items_first() {
+    let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let class = store.slabs.class_for(store.items.size(6, 0, 200)).expect("small");
+    let mut stored = 0;
+    while store.budget.free() > 0 || store.slabs.free_chunks(class) > 0 {
+        let deadline = if stored % 2 == 0 { 10 } else { NEVER };
+        store.set(format!("k{stored}").as_bytes(), &[3; 200], deadline).expect("memory");
+        stored += 1;
+    }
+    store.set_now(Now(20));
+    assert_eq!(store.reassign(Some(class), ClassId(5)), Reassigned::Started);
+    store.finish_move();
+    assert_eq!((store.pages(class), store.pages(ClassId(5)), evicted(&store)), (3, 1, 0));
+    assert_eq!(store.live(stored, |number| format!("k{number}")), stored / 2);
+    store.validate();
+}
+
+/// A class that has nothing to evict takes a page at once, of a class that can rescue what lies there.
+#[test]
+fn a_page_taken_at_once_leaves_its_items_behind_where_there_is_room() {
+    for value_len in [200, 100_000] {
+        let mut store = store(16, StoreOptions { automove: 0, ..StoreOptions::default() });
+        let mut stored = 0;
+        while store.budget.free() > 0 {
+            store.set(format!("k{stored}").as_bytes(), &vec![3; value_len], NEVER).expect("memory");
+            stored += 1;
+        }
+        let gone = |number: &u32| number % 3 != 0;
+        for key in (0..stored).filter(gone).map(|number| format!("k{number}")) {
+            let entry = store.find(store.hasher.hash(key.as_bytes()), key.as_bytes()).expect("it was set");
+            store.remove(entry);
+        }
+        for (nth, other_len) in [10, 1000, 2000, 4000].into_iter().enumerate() {
+            store.set(format!("other{nth}").as_bytes(), &vec![4; other_len], NEVER).expect("a page");
+            store.validate();
+        }
+        let left = stored - (0..stored).filter(gone).count() as u32;
+        assert_eq!((store.live(stored, |number| format!("k{number}")), evicted(&store)), (left, 0), "{value_len}");
+    }
+}
+
+/// The limit is lowered, and of two classes one is full of what is older, the other has room to spare.
+#[test]
+fn a_lowered_limit_costs_nothing_while_a_class_has_room_to_spare() {
+    let mut store = store(16, StoreOptions { automove: 0, ..StoreOptions::default() });
+    for number in 0..12_000 {
+        store.set(format!("k{number}").as_bytes(), &[3; 200], NEVER).expect("memory");
+    }
+    store.set_now(Now(100));
+    for number in 0..10_000 {
+        store.set(format!("spare{number}").as_bytes(), &[3; 1000], NEVER).expect("memory");
+    }
+    let full = store.slabs.class_for(store.items.size(6, 0, 200)).expect("small");
+    let spare = store.slabs.class_for(store.items.size(6, 0, 1000)).expect("small");
+    let before = store.live(10_000, |number| format!("spare{number}"));
+    for key in (0..10_000).filter(|number| number % 5 != 0).map(|number| format!("spare{number}")) {
+        if let Ok(entry) = store.find(store.hasher.hash(key.as_bytes()), key.as_bytes()) {
+            store.remove(entry);
+        }
+    }
+    let (kept, held) = (store.live(10_000, |number| format!("spare{number}")), store.pages(full));
+    let evictions = evicted(&store);
+    assert!(kept > 1000 && before > 8000, "{kept} of {before}");
+    assert!(store.budget.set_limit(held as u32 + 4));
+    for _ in 0..400 {
+        store.housekeep(256, true);
+    }
+    assert_eq!((store.pages(full), store.pages(spare), evicted(&store)), (held, 4, evictions));
+    assert_eq!(store.live(10_000, |number| format!("spare{number}")), kept);
+    store.validate();
 }
 
 #[test]
@@ -177,10 +276,13 @@ fn a_page_of_a_full_class_costs_the_coldest_items() {
         assert_eq!(store.live(hot, |number| format!("k{number}")), hot);
     }
     let class = ClassId(store.snapshot().classes.iter().find(|class| class.usage.total_pages > 0).expect("one").id.0);
-    for moved in 1..4 {
-        assert_eq!(store.reassign(None, ClassId(9)), Reassigned::Started);
+    for (moved, to) in (1..4).zip([7, 8, 9].map(ClassId)) {
+        assert_eq!(store.reassign(None, to), Reassigned::Started);
         store.finish_move();
-        assert_eq!(store.pages(class), 6 - moved);
+        assert_eq!((store.pages(class), store.pages(to)), (6 - moved, 1));
+        // An empty page would be free for the next move.
+        let value_len = store.slabs.usage(to).chunk_size as usize - store.items.size(4, 0, 0);
+        store.set(format!("new{moved}").as_bytes(), &vec![3; value_len], NEVER).expect("it has a page");
     }
     store.validate();
     // But for those few that an eviction takes when it meets nothing else for too long.
@@ -235,6 +337,23 @@ fn large_items_are_rescued_chunk_by_chunk() {
         assert!(store.get(format!("k{number}").as_bytes()) == Some(value(number)), "k{number}");
     }
     assert!(store.snapshot().counters.reassign_chunk_rescues > 50);
+}
+
+/// A long item is freed in steps, and its page is needed at once.
+#[test]
+fn a_page_of_long_items_goes_to_a_class_that_needs_it_at_once() {
+    let mut store = store(12, StoreOptions { automove: 0, ..StoreOptions::default() });
+    for number in 0..6 {
+        store.set(format!("long{number}").as_bytes(), &[1; 3_000_000], NEVER).expect("memory");
+    }
+    assert_eq!(store.budget.free(), 0);
+    for (nth, value_len) in [10, 100, 1000, 4000, 9000].into_iter().enumerate() {
+        store.set(format!("k{nth}").as_bytes(), &vec![2; value_len], NEVER).expect("a page of another class");
+        store.validate();
+    }
+    let kept = store.live(6, |number| format!("long{number}"));
+    assert!(kept >= 2, "{kept} of the long items were kept: others than those that had to go");
+    assert_eq!(store.live(5, |nth| format!("k{nth}")), 5);
 }
 
 #[test]
