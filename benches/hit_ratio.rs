@@ -149,7 +149,7 @@ impl Replay {
         let hash = self.hasher.hash(&self.key);
         match self.store.find(hash, &self.key) {
             Ok(entry) => {
-                self.wrong += u64::from(self.store.item(entry.id).value() != self.value);
+                self.wrong += u64::from(self.store.item(entry.id).value() != Some(&self.value[..]));
                 self.store.hit(entry.id);
                 true
             }

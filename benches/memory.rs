@@ -121,7 +121,8 @@ impl Shape {
         let mut wrong = 0_u64;
         for number in 0..ITEMS {
             self.write(number, &mut random, &mut key, &mut value);
-            let found = store.find(hasher.hash(&key), &key).is_ok_and(|entry| store.item(entry.id).value() == value);
+            let found =
+                store.find(hasher.hash(&key), &key).is_ok_and(|entry| store.item(entry.id).value() == Some(&value[..]));
             wrong += u64::from(!found);
         }
         verdict.expect(wrong == 0, || format!("{}: {wrong} items are missing or wrong", self.name));

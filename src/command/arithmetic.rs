@@ -11,9 +11,6 @@ use std::borrow::Cow;
 
 const NON_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
 
-/// Largest chunk of memcached (`-o slab_chunk_max`, its default): what is larger is in several.
-const CHUNK_MAX: u32 = 512 * 1024;
-
 /// Digits of the largest number.
 const DIGITS_MAX: usize = 20;
 
@@ -58,7 +55,7 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
     let store = &mut shard.store;
     let item = store.item(entry.id);
     let (old_len, large) = (item.value_len(), item.is_large());
-    let text = if large { Cow::Owned(whole(store.items(), entry.id)) } else { Cow::Borrowed(item.value()) };
+    let text = item.value().map_or_else(|| Cow::Owned(whole(store.items(), entry.id)), Cow::Borrowed);
     let Some(number) = number(&text) else { return Outcome::NonNumeric };
     let number = if up {
         store.counters_of(entry.id).incr_hits += 1;
@@ -104,11 +101,12 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
     Outcome::Changed(id, number)
 }
 
-/// Whether memcached does not look for a number in an item: its value is empty, or in more than one of its chunks.
+/// Whether memcached does not look for a number in an item: its value is empty, or in more than one of its chunks, as it is
+/// from `-o slab_chunk_max` on.
 pub(super) fn is_no_number(shard: &Shard, operation: &Operation, id: ItemId) -> bool {
     let item = shard.store.item(id);
     let key_len = operation.key.len as usize;
-    let chunked = Limits { item_size_max: CHUNK_MAX, ..shard.limits };
+    let chunked = Limits { item_size_max: shard.store.options().slabs.chunk_max as u32, ..shard.limits };
     item.value_len() == 0 || chunked.too_large(key_len, item.client_flags(), item.value_len())
 }
 

@@ -11,8 +11,8 @@ use crate::protocol::Operation;
 use crate::protocol::binary::{Access, exptime};
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, HEADER_LEN, Head, Header, Status, opcode};
+use crate::store::OutOfMemory;
 use crate::store::arena::ItemId;
-use crate::store::{OutOfMemory, PIN_LEN_MIN};
 
 #[inline]
 pub(super) fn get(
@@ -56,11 +56,12 @@ pub(super) fn get(
     let item = shard.store.item(id);
     let (client_flags, cas) = (item.client_flags(), item.cas());
     // A touch shows the client flags, too.
-    let len = if operation.mode == opcode::TOUCH { 0 } else { item.value_len() };
-    let is_short = len < PIN_LEN_MIN;
-    let value = if len > 0 && is_short { item.value() } else { b"" };
-    packet::item(&mut reply.out, Head::of(operation), client_flags, cas, shown_key, value, len);
-    if !is_short {
+    let (value, len) = match operation.mode {
+        opcode::TOUCH => (Some(&b""[..]), 0),
+        _ => (get::short_value(&item), item.value_len()),
+    };
+    packet::item(&mut reply.out, Head::of(operation), client_flags, cas, shown_key, value.unwrap_or_default(), len);
+    if value.is_none() {
         get::pin(shard, id, reply);
     }
 }

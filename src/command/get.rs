@@ -6,7 +6,7 @@ use crate::protocol::Operation;
 use crate::protocol::encode::{copy_short, value, value_header};
 use crate::store::PIN_LEN_MIN;
 use crate::store::arena::ItemId;
-use crate::store::item::{FETCHED, KEY_BINARY, STALE, WON};
+use crate::store::item::{FETCHED, Item, KEY_BINARY, STALE, WON};
 use std::fmt::Write;
 
 #[inline]
@@ -37,33 +37,41 @@ pub(super) fn get(
 fn put_value(shard: &mut Shard, id: ItemId, key: &[u8], with_cas: bool, reply: &mut Reply) {
     let item = shard.store.item(id);
     let cas = with_cas.then(|| item.cas());
-    let len = item.value_len();
-    if len < PIN_LEN_MIN {
-        value(&mut reply.out, key, item.client_flags(), cas, item.value());
-    } else {
-        value_header(&mut reply.out, key, item.client_flags(), len, cas, 0);
-        put_data(shard, id, reply);
+    match short_value(&item) {
+        Some(short) => value(&mut reply.out, key, item.client_flags(), cas, short),
+        None => {
+            value_header(&mut reply.out, key, item.client_flags(), item.value_len(), cas, 0);
+            pin(shard, id, reply);
+            reply.out.put(b"\r\n");
+        }
     }
+}
+
+/// The value of an item, if it is to be copied into replies: short, and in one piece. Others are pinned.
+#[inline]
+pub(super) fn short_value<'a>(item: &Item<'a>) -> Option<&'a [u8]> {
+    item.value().filter(|value| value.len() < PIN_LEN_MIN)
 }
 
 /// The value, copied or pinned, and the end of line behind it.
 #[inline]
 fn put_data(shard: &mut Shard, id: ItemId, reply: &mut Reply) {
-    let item = shard.store.item(id);
-    if item.value_len() < PIN_LEN_MIN {
-        let value = item.value();
-        let room = reply.out.room(value.len() + 2);
-        let (text, end) = room.split_at_mut(value.len());
-        copy_short(text, value);
-        end.copy_from_slice(b"\r\n");
-        reply.out.advance(value.len() + 2);
-    } else {
-        pin(shard, id, reply);
-        reply.out.put(b"\r\n");
+    match short_value(&shard.store.item(id)) {
+        Some(value) => {
+            let room = reply.out.room(value.len() + 2);
+            let (text, end) = room.split_at_mut(value.len());
+            copy_short(text, value);
+            end.copy_from_slice(b"\r\n");
+            reply.out.advance(value.len() + 2);
+        }
+        None => {
+            pin(shard, id, reply);
+            reply.out.put(b"\r\n");
+        }
     }
 }
 
-/// A long value, which is written from where it lies.
+/// A value that is written from where it lies.
 pub(super) fn pin(shard: &mut Shard, id: ItemId, reply: &mut Reply) {
     shard.store.pin(id);
     let value = shard.store.items().value_cursor(id);

@@ -36,7 +36,7 @@ const VALUE_LEN: usize = 16;
 const KEY_LEN: usize = 18;
 const STATE: usize = 19;
 const CAS: usize = 20;
-const HEADER: usize = 20;
+pub(super) const HEADER: usize = 20;
 const CAS_SIZE: usize = 8;
 const CLIENT_FLAGS_SIZE: usize = 4;
 /// After the key of a large item's head: value length and id of the first body.
@@ -48,6 +48,8 @@ const BODY_HEADER: usize = 24;
 const FLOATING: u32 = u32::MAX;
 /// In the value length: the item is large.
 const LARGE: u16 = u16::MAX;
+/// Bytes of a value in one piece, at most.
+pub(super) const SMALL_VALUE_MAX: usize = LARGE as usize - 1;
 /// State of a body chunk.
 const BODY: u8 = 0xff;
 
@@ -513,14 +515,14 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The value of a small item.
-    ///
-    /// # Panics
-    /// If the item is large.
+    /// The value, if it is in one piece. Whether it is follows from the sizes of the slab classes, not from its length:
+    /// with small chunks a short value lies in a large item. [`Items::value_cursor`] goes through any value.
     #[inline]
-    pub fn value(&self) -> &'a [u8] {
-        assert!(!self.is_large(), "the value of a large item is not in one piece");
-        self.slice(self.key_offset() + self.key_len(), self.value_len())
+    pub fn value(&self) -> Option<&'a [u8]> {
+        match self.read::<u16>(VALUE_LEN) {
+            LARGE => None,
+            len => Some(self.slice(self.key_offset() + self.key_len(), usize::from(len))),
+        }
     }
 
     /// Writes the value of a small item, which gets this length.
@@ -556,7 +558,7 @@ mod tests {
             assert_eq!(items.chunk(id), Chunk::Floating);
             item.set_next(0);
             assert_eq!(items.chunk(id), Chunk::Linked);
-            assert_eq!((item.key(), item.value(), item.client_flags()), (&b"key"[..], &b"value"[..], flags));
+            assert_eq!((item.key(), item.value(), item.client_flags()), (&b"key"[..], Some(&b"value"[..]), flags));
             assert_eq!((item.cas(), item.exptime()), (if cas { u64::MAX - 1 } else { 0 }, 9));
             items.set_free(id, None);
             assert_eq!(items.chunk(id), Chunk::Free);
@@ -576,6 +578,7 @@ mod tests {
             cursor = items.fill(cursor, part);
         }
         assert_eq!((cursor.left(), item.value_len(), item.key()), (0, value.len(), &b"key"[..]));
+        assert_eq!(item.value(), None);
         assert_eq!(items.chunk(ids[3]), Chunk::Body(ids[0]));
         let mut read = Vec::new();
         let mut cursor = items.value_cursor(ids[0]);

@@ -708,25 +708,6 @@ impl Store {
         !self.pins.is_empty() && self.pins.contains_key(&id.bits())
     }
 
-    /// Whether the value of an item can become `value_len` bytes long where it lies.
-    pub fn fits_in_place(&self, id: ItemId, value_len: usize) -> bool {
-        let item = self.items.at(id);
-        let size = self.items.size(item.key().len(), item.client_flags(), value_len);
-        !item.is_large() && !self.is_pinned(id) && self.slabs.class_for(size) == Some(self.class_of(id))
-    }
-
-    /// Changes the value of an item where it lies.
-    ///
-    /// [`Store::fits_in_place`] said yes.
-    pub fn set_value_in_place(&mut self, id: ItemId, value: &[u8]) {
-        let class = self.class_of(id);
-        self.uncount(id, class);
-        self.items.at(id).set_value(value);
-        let size = self.item_size(id);
-        self.bytes += size;
-        self.class_counters[class.index()].mem_requested += size;
-    }
-
     /// A chunk of a class.
     #[inline]
     fn chunk(&mut self, class: ClassId) -> Option<ItemId> {

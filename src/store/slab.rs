@@ -8,7 +8,7 @@
 //! larger than its item on average below 1 KiB, where memcached's is 10 %. The last class holds the chunks of large items.
 
 use super::arena::{Arena, ItemId, PAGE_SIZE, PageId};
-use super::item::{Items, LARGE_CHUNK};
+use super::item::{HEADER, Items, LARGE_CHUNK, SMALL_VALUE_MAX};
 use parking_lot::Mutex;
 use std::cmp::Ordering;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 pub const CLASSES_MAX: usize = 63;
 /// Largest chunk of a class for small items.
 pub const CHUNK_MAX: usize = 64 << 10;
+const _: () = assert!(CHUNK_MAX - HEADER <= SMALL_VALUE_MAX, "what fits into a chunk is not too long for a small item");
 /// `-n` when it is not given; then the smallest chunk is [`CHUNK_MIN`].
 pub const SLAB_MIN_DEFAULT: usize = 48;
 const CHUNK_MIN: usize = 48;
@@ -64,7 +65,7 @@ pub fn chunk_sizes(options: &SlabOptions, header: usize, granule: usize) -> Vec<
             sizes.push(size);
             let power = 1 << size.ilog2();
             let step = power as f64 * (options.growth_factor - 1.0) / if size < 1024 { 2.0 } else { 1.0 };
-            size += if size < 128 { 8 } else { (step as usize).max(8) };
+            size = size.saturating_add(if size < 128 { 8 } else { (step as usize).max(8) });
         }
     }
     sizes.push(chunk_max);
@@ -126,7 +127,7 @@ impl Budget {
         Budget { pages: Mutex::new(pages), open: AtomicBool::new(true), credit_percent: 0 }
     }
 
-    /// Lends pages beyond the limit, as many percent of it, to classes in need ([`Budget::borrow_page`]). Housekeeping pays
+    /// Lends pages beyond the limit, as many percent of it rounded up, to classes in need ([`Budget::borrow_page`]). Housekeeping pays
     /// them back as it does when the limit was lowered ([`Budget::surplus`]).
     pub fn lending(self, credit_percent: u32) -> Budget {
         Budget { credit_percent, ..self }
@@ -157,7 +158,7 @@ impl Budget {
     /// A page beyond the limit, if there is credit for one.
     fn borrow_page(&self, shard: usize) -> Option<PageId> {
         let mut pages = self.pages.lock();
-        let credit = (u64::from(pages.limit) * u64::from(self.credit_percent) / 100) as u32;
+        let credit = (u64::from(pages.limit) * u64::from(self.credit_percent)).div_ceil(100) as u32;
         if pages.taken >= pages.limit + credit { None } else { pages.hand_out(shard) }
     }
 
@@ -700,6 +701,8 @@ mod tests {
         assert_eq!(chunk_sizes(&doubled, 28, 8)[..3], [128, 192, 256]);
         let fine = SlabOptions { growth_factor: 1.01, ..SlabOptions::default() };
         assert!(chunk_sizes(&fine, 28, 8).len() <= CLASSES_MAX);
+        let steep = SlabOptions { growth_factor: f64::MAX, ..SlabOptions::default() };
+        assert_eq!(chunk_sizes(&steep, 28, 8)[9..], [120, 128, CHUNK_MAX as u32, LARGE_CHUNK as u32]);
         let explicit = SlabOptions { sizes: Some(vec![96, 200, 1000]), chunk_max: 2048, ..SlabOptions::default() };
         assert_eq!(chunk_sizes(&explicit, 28, 8), [96, 200, 1000, 2048, LARGE_CHUNK as u32]);
     }

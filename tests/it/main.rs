@@ -38,6 +38,7 @@ mod proxies;
 mod restart;
 mod rude_clients;
 mod rude_packets;
+mod shapes;
 mod signals;
 mod statistics;
 mod tls;

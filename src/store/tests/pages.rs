@@ -120,7 +120,7 @@ fn a_page_taken_at_once_leaves_its_items_behind_where_there_is_room() {
             store.set(format!("k{stored}").as_bytes(), &vec![3; value_len], NEVER).expect("memory");
             stored += 1;
         }
-        let gone = |number: &u32| number % 3 != 0;
+        let gone = |number: &u32| !number.is_multiple_of(3);
         for key in (0..stored).filter(gone).map(|number| format!("k{number}")) {
             let entry = store.find(store.hasher.hash(key.as_bytes()), key.as_bytes()).expect("it was set");
             store.remove(entry);
