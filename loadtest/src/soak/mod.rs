@@ -40,6 +40,8 @@ const OVERFILL: u64 = 3;
 const LIVES: u32 = 12;
 const LIFE_MIN: Duration = Duration::from_secs(5);
 const LIVES_MIN: u64 = 4;
+/// How many times as long as it was told a soak takes at most, if its machine is too slow for all of it.
+const LONGER_MAX: u32 = 10;
 /// Share of a life that comes before its first rest, and before its second.
 const RESTS: [f64; 2] = [0.45, 0.9];
 
@@ -124,7 +126,8 @@ impl Soak {
                     break;
                 }
                 // The last life ends as gracefully as the others, and has no successor.
-                let last = left < life_time / 2 && world.life() >= LIVES_MIN;
+                let tried = verdict.has_tried_all(&world.tally) || begun.elapsed() > self.time * LONGER_MAX;
+                let last = left < life_time / 2 && world.life() >= LIVES_MIN && tried;
                 server = match self.end(server, &world, last, &image)? {
                     true => break,
                     false => start()?,

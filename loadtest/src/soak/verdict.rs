@@ -86,9 +86,29 @@ impl Verdict {
         self.failure.is_none() && !self.interrupted && self.rows().iter().all(|row| row.holds)
     }
 
+    /// Each kind of load was there: until then a soak goes on, on a machine however slow.
+    pub fn has_tried_all(&self, tally: &Tally) -> bool {
+        self.loads(tally).iter().all(|row| row.holds)
+    }
+
     fn rows(&self) -> Vec<Row> {
         let tally = &self.tally;
-        let mut rows = vec![
+        let mut rows = self.loads(tally);
+        rows.extend([
+            none("answers: wrong or foreign values", tally.wrong.get()),
+            none("answers: replaced, flushed, expired or lost", tally.stale.get()),
+            none("answers: values that were never ended", tally.half_stored.get()),
+            none("answers: sets refused for want of memory", tally.refused.get()),
+            none("answers: that make no sense", tally.nonsense.get()),
+            none("answers: missing", tally.silent.get()),
+            none("answers: connections lost without a reason", tally.lost.get()),
+        ]);
+        rows.extend(self.rests());
+        rows
+    }
+
+    fn loads(&self, tally: &Tally) -> Vec<Row> {
+        vec![
             some("load: values read and checked", tally.values.get()),
             some("load: over TLS, by who knows the value", tally.values_tls.get()),
             some("load: over UDP", tally.values_udp.get()),
@@ -99,18 +119,9 @@ impl Verdict {
             some("load: flushes", tally.flushes.get()),
             some("load: changes of the limit", tally.limit_changes.get()),
             some("load: graceful stops with -e", tally.warm_restarts.get()),
-            some("load: servers killed", tally.kills.get()),
             some("load: items kept by them", self.kept),
-            none("answers: wrong or foreign values", tally.wrong.get()),
-            none("answers: replaced, flushed, expired or lost", tally.stale.get()),
-            none("answers: values that were never ended", tally.half_stored.get()),
-            none("answers: sets refused for want of memory", tally.refused.get()),
-            none("answers: that make no sense", tally.nonsense.get()),
-            none("answers: missing", tally.silent.get()),
-            none("answers: connections lost without a reason", tally.lost.get()),
-        ];
-        rows.extend(self.rests());
-        rows
+            some("load: servers killed", tally.kills.get()),
+        ]
     }
 
     /// Of what servers held at rest: the most of each.
