@@ -14,7 +14,7 @@ use crate::peers;
 use crate::server::{Program, Server, new_folder};
 
 /// How long an agent may take until it has told what it read.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A test per program.
 macro_rules! on_every_server {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::server::Address;
 
 /// How long a reply may take before it counts as missing.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How much of an unexpected reply a failure message shows.
 const SHOWN: usize = 400;
 

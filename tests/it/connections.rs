@@ -11,7 +11,7 @@ use crate::server::{Program, Server};
 
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
 /// How long something may take that a server does in its own time.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks until it is so; what is asked for has no event to wait for.
 #[track_caller]

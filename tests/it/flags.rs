@@ -19,7 +19,7 @@ use crate::server::{Address, CORECACHED, Program, Server, is_root, new_folder};
 const LINES: &str = include_str!("flags/lines.txt");
 
 /// How long a process may take to serve, or to end.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A process, killed when dropped, and its folder.
 struct Started {

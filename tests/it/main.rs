@@ -5,7 +5,8 @@
 //! and on memcached where it is installed, Debian 12's and 1.6.45: the file is the oracle, and a difference fails the
 //! test.
 //!
-//! Nothing sleeps for time to pass, every read has a deadline, and every server is stopped however its test ends.
+//! Nothing sleeps for time to pass, and every server is stopped however its test ends. Every read has a deadline, which
+//! ends what hangs and says nothing of speed: it is many times what a busy machine needs.
 //! Peers (memcached, memccapable, Python clients) that are not installed are reported as `skipped: …` on standard
 //! error; with `CORECACHED_REQUIRE_PEERS=1` a missing peer is a failure, but for memcached 1.6.45, which Debian will not
 //! have for ever.

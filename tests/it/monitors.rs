@@ -14,7 +14,7 @@ use crate::peers;
 use crate::server::{Program, Server, new_folder};
 
 /// How long a monitor may take until it has told what it read.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Names and values, in the order in which they came.
 struct Statistics(Vec<(String, String)>);

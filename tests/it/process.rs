@@ -17,7 +17,7 @@ use crate::peers;
 use crate::server::{Address, CORECACHED, Program, Server, is_root, new_folder};
 
 /// How long a process may take for what it does in its own time.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Who owns nothing, on every system.
 const NOBODY: &str = "nobody";
 

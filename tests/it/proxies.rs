@@ -14,7 +14,7 @@ use crate::peers;
 use crate::server::{Address, Program, Server, free_ports, new_folder};
 
 /// How long a proxy may take to accept its first client, or to answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// A running proxy, with its configuration in a folder of its own.

@@ -186,7 +186,7 @@ fn some_that_hang_up_in_the_middle_of_a_value() {
         host.client().send(&"set a 0 0 3\r\nnew\r\n".as_bytes()[..i % 18]);
     }
     // The server learns in its own time that they have gone.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while polite.stat("curr_connections") > 1 {
         assert!(Instant::now() < deadline, "connections of clients that have gone are still counted");
     }

@@ -15,7 +15,7 @@ use crate::client::Client;
 use crate::peers;
 
 /// How long a server may take to accept its first client, or to end when it was told to.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at something that has no event to wait for.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 

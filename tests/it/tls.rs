@@ -29,7 +29,7 @@ use crate::peers;
 use crate::server::{Address, Server, corecached_run, free_ports};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An authority and what it has signed, as files in a folder.
 struct Pki {

@@ -13,7 +13,7 @@ use crate::peers;
 use crate::server::{Program, Server};
 
 /// How long a datagram may take before it counts as missing.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 const FLAGS: &[&str] = &["-U", "-1"];
 
 /// A client of UDP, at one address.

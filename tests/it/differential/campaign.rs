@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::minimise::{self, Conversation};
 
 /// Replies take a moment; a server that takes so long has forgotten one.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// While a conversation is made short, which may take a hundred attempts.
 const IMPATIENCE: Duration = Duration::from_millis(500);
