@@ -9,6 +9,7 @@
 //! Where OpenSSL's rules are long, ours are stricter: names are compared byte by byte, and a chain under name
 //! constraints must also be good for rustls.
 
+use super::keys::elements;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, SubjectPublicKeyInfoDer, UnixTime};
@@ -19,7 +20,7 @@ use rustls::{
 };
 use std::sync::Arc;
 use webpki::RawPublicKeyEntity;
-use x509_parser::asn1_rs::{Any, FromDer, Oid, oid};
+use x509_parser::asn1_rs::{Any, Class, FromDer, Oid, Tag, oid};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{AuthorityKeyIdentifier, GeneralName, KeyUsage, NSCertType, ParsedExtension};
 use x509_parser::oid_registry as oids;
@@ -204,10 +205,18 @@ impl Certificate {
     fn read(der: &[u8]) -> Result<Certificate, Error> {
         let unreadable = || Error::from(CertificateError::BadEncoding);
         let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| unreadable())?;
-        let outer = Any::from_der(der).ok().and_then(|(_, whole)| super::keys::elements(whole.data));
-        let algorithm = outer.as_ref().and_then(|outer| outer.get(1)).ok_or_else(unreadable)?.data.to_vec();
+        // x509-parser looks at the kinds of these less closely, and does not keep the algorithm as it stands there.
+        let (_, whole) = Any::from_der(der).map_err(|_| unreadable())?;
+        let outer = elements(whole.data).ok_or_else(unreadable)?;
+        let kinds = [&whole].into_iter().chain(&outer).map(|any| (any.class(), any.tag(), any.header.constructed()));
+        let sequence = (Class::Universal, Tag::Sequence, true);
+        if !kinds.eq([sequence, sequence, sequence, (Class::Universal, Tag::BitString, false)]) {
+            return Err(unreadable());
+        }
+        let algorithm = outer[1].data.to_vec();
         // Both places name the algorithm; nobody may have changed the one that is not signed.
-        if !rest.is_empty() || parsed.signature_algorithm != parsed.tbs_certificate.signature {
+        let is_whole = rest.is_empty() && parsed.signature_value.unused_bits == 0;
+        if !is_whole || parsed.signature_algorithm != parsed.tbs_certificate.signature {
             return Err(unreadable());
         }
         let (subject, issuer) = (parsed.subject(), parsed.issuer());
@@ -382,4 +391,78 @@ fn check_signature(
         }
     }
     Err(Error::General("the algorithm of a signature is not known, or the key is not of its kind".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+    use rustls::crypto::ring;
+    use std::time::Duration;
+
+    /// 2001-01-01 and 2002-01-01, between which all certificates here are valid.
+    const BEGIN: u64 = 978_307_200;
+    const END: u64 = 1_009_843_200;
+
+    fn params(name: &str, is_ca: IsCa) -> CertificateParams {
+        let mut params = CertificateParams::new([]).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        (params.not_before, params.not_after) = (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
+        params.is_ca = is_ca;
+        params
+    }
+
+    /// One who knows a root; and a client's certificate with the one between.
+    fn chain() -> (Verifier, CertificateDer<'static>, CertificateDer<'static>) {
+        let [root_key, middle_key, client_key] = [(); 3].map(|()| KeyPair::generate().expect("a key"));
+        let root = params("root", IsCa::Ca(BasicConstraints::Unconstrained));
+        let root_der = root.self_signed(&root_key).expect("a certificate").der().clone();
+        let root = Issuer::new(root, root_key);
+        let middle = params("middle", IsCa::Ca(BasicConstraints::Constrained(0)));
+        let middle_der = middle.signed_by(&middle_key, &root).expect("a certificate").der().clone();
+        let middle = Issuer::new(middle, middle_key);
+        let client = params("client", IsCa::NoCa).signed_by(&client_key, &middle).expect("a certificate");
+        let provider = Arc::new(ring::default_provider());
+        (Verifier::new(&[root_der], true, &provider).expect("a root"), client.der().clone(), middle_der)
+    }
+
+    fn verify(verifier: &Verifier, client: &[u8], middle: &[u8], now: u64) -> Result<(), Error> {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        let others = [CertificateDer::from(middle)];
+        verifier.verify_client_cert(&CertificateDer::from(client), &others, now).map(|_| ())
+    }
+
+    #[test]
+    fn a_chain_is_good_as_long_as_its_certificates_are_valid() {
+        let (verifier, client, middle) = chain();
+        for (now, expected) in [
+            (0, Err(CertificateError::NotValidYet.into())),
+            (BEGIN - 1, Err(CertificateError::NotValidYet.into())),
+            (BEGIN, Ok(())),
+            (END - 1, Ok(())),
+            (END, Err(CertificateError::Expired.into())),
+            (u64::MAX, Err(CertificateError::Expired.into())),
+        ] {
+            assert_eq!(verify(&verifier, &client, &middle, now), expected, "at {now}");
+        }
+    }
+
+    #[test]
+    fn no_byte_of_a_chain_can_be_changed() {
+        let (verifier, client, middle) = chain();
+        for (change, whole) in [(0, &client), (1, &middle)] {
+            for at in 0..whole.len() {
+                for bits in (0..8).map(|bit| 1 << bit).chain([0xff]) {
+                    let mut changed = whole.to_vec();
+                    changed[at] ^= bits;
+                    let (client, middle) =
+                        if change == 0 { (&changed[..], &middle[..]) } else { (&client[..], &changed[..]) };
+                    assert!(verify(&verifier, client, middle, BEGIN).is_err(), "byte {at} of {change} by {bits:#x}");
+                }
+                let (client, middle) =
+                    if change == 0 { (&whole[..at], &middle[..]) } else { (&client[..], &whole[..at]) };
+                assert!(verify(&verifier, client, middle, BEGIN).is_err(), "{change}, cut off at {at}");
+            }
+        }
+    }
 }
