@@ -259,7 +259,7 @@ const FLAGS: &[(&str, &[Flag])] = &[
                 'v',
                 "(verbose-count)",
                 Count,
-                "Log what happens to the server; -vv: and connections, and what they ask for",
+                "Log what happens to the server; -vv: and connections, and what they ask for, but never values or passwords",
             ),
             Flag('\0', "verbose", Perhaps("ignored"), "The same as -v"),
             Flag('h', "help", Nothing, "Print this help"),

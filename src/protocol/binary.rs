@@ -33,6 +33,8 @@ const MECHANISM_LENGTH_MAX: usize = 32;
 pub struct Parser {
     state: State,
     access: Access,
+    /// A packet had a value where none is read: what is parsed as packets may be values.
+    unframed: bool,
 }
 
 /// What a client may do (`-S`).
@@ -86,7 +88,12 @@ impl Parse for Parser {
 impl Parser {
     /// The parser of a connection with this access.
     pub fn new(access: Access) -> Parser {
-        Parser { state: State::Packet, access }
+        Parser { state: State::Packet, access, unframed: false }
+    }
+
+    /// Whether what is parsed as packets may be values.
+    pub fn is_unframed(&self) -> bool {
+        self.unframed
     }
 
     /// Whether the client has asked to be let go.
@@ -158,6 +165,7 @@ impl Parser {
                 Step::Operation
             }
             Kind::Touch => {
+                self.unframed |= value_len > 0;
                 operation.verb = Verb::BinaryGet;
                 operation.exptime = exptime(u32_at(extras, 0));
                 Step::Operation
@@ -193,6 +201,7 @@ impl Parser {
                 say(Status::SUCCESS, form.quiet, operation)
             }
             Kind::Version | Kind::Flush | Kind::Stat => {
+                self.unframed |= value_len > 0;
                 operation.verb = Verb::Admin;
                 operation.tokens = Span::new(start, body);
                 Step::Operation

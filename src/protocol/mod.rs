@@ -155,7 +155,8 @@ pub struct Operation {
     /// The data block of a storage command, without its `\r\n`.
     pub value: Span,
     /// Meta commands: everything after the key (and after the length, for `ms`), to the end of the line: the
-    /// return flags are written in this order. `Admin`: the whole line.
+    /// return flags are written in this order. `Admin`: the whole line. `Say`: filled in by the caller of the parser,
+    /// all that was consumed for it.
     pub tokens: Span,
     /// Hash of the key; filled in by the caller of the parser.
     pub hash: u64,

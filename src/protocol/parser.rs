@@ -46,6 +46,25 @@ impl Parser {
         }
     }
 
+    /// Whether what is parsed as commands may be the rest of a value, or is not for others to see at all.
+    pub fn is_unframed(&self) -> bool {
+        match self {
+            Parser::Undecided => false,
+            Parser::Text(parser) => parser.is_unframed(),
+            Parser::Binary(parser) => parser.is_unframed(),
+            Parser::Login(_) => true,
+        }
+    }
+
+    /// A value has not ended where it should.
+    pub fn lose_frame(&mut self) {
+        match self {
+            Parser::Text(parser) => parser.lose_frame(),
+            // A packet has its length.
+            Parser::Undecided | Parser::Binary(_) | Parser::Login(_) => {}
+        }
+    }
+
     /// The client has shown who it is, or failed to.
     pub fn set_access(&mut self, access: binary::Access) {
         match self {

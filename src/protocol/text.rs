@@ -50,6 +50,9 @@ const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Parser {
     state: State,
+    /// What follows may be the rest of a value: a line was refused that would have one behind it, a value did not end where
+    /// it should, or something came that is no command.
+    unframed: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -124,6 +127,24 @@ impl Parser {
     /// Whether the next byte begins a command.
     pub fn is_idle(&self) -> bool {
         self.state == State::Line
+    }
+
+    /// Whether what is parsed as commands may be the rest of a value. It was for this client to say where values end, so
+    /// there is no way back.
+    pub fn is_unframed(&self) -> bool {
+        self.unframed
+    }
+
+    /// A value has not ended where it should.
+    pub fn lose_frame(&mut self) {
+        self.unframed = true;
+    }
+
+    /// Gives `text` as the reply to what may have a value behind it.
+    #[cold]
+    fn refuse(&mut self, text: &'static [u8], quiet: bool, operation: &mut Operation) -> Step {
+        self.unframed = true;
+        say(text, quiet, operation)
     }
 
     /// Whether there is an operation to come without further input: the end of a list of keys that is there whole.
@@ -272,7 +293,7 @@ impl Parser {
             1..=LEADING_SPACES_MAX => {
                 *at = input.len();
                 self.state = State::Skip;
-                say(ERROR, false, operation)
+                self.refuse(ERROR, false, operation)
             }
             _ => Step::Close,
         }
@@ -295,7 +316,12 @@ impl Parser {
                 None => *at += rest.len(),
             },
             State::Swallow { bytes } => {
-                let taken = bytes.min(rest.len() as u64);
+                // Its end is looked at whole.
+                let most = if rest.len() as u64 >= bytes { bytes } else { bytes.saturating_sub(TERMINATOR_LEN as u64) };
+                let taken = most.min(rest.len() as u64);
+                if taken == bytes && !rest[..taken as usize].ends_with(b"\r\n") {
+                    self.unframed = true;
+                }
                 *at += taken as usize;
                 self.state = if taken == bytes { State::Line } else { State::Swallow { bytes: bytes - taken } };
             }
@@ -314,7 +340,7 @@ impl Parser {
         *at = newline + 1;
         // With a bare newline, a command needs three letters, and `mn` is none.
         if length < COMMAND_LENGTH_MIN {
-            return say(BAD_FORMAT, false, operation);
+            return self.refuse(BAD_FORMAT, false, operation);
         }
         let word = &line[..find_end(line, 0)];
         let range = start..newline;
@@ -340,7 +366,11 @@ impl Parser {
             b"decr" => keyed(Verb::Decr, line, start, operation),
             b"touch" => keyed(Verb::Touch, line, start, operation),
             b"delete" => keyed(Verb::Delete, line, start, operation),
-            _ => other(line, start, operation),
+            _ => {
+                let step = other(line, start, operation);
+                self.unframed |= operation.verb == Verb::Say;
+                step
+            }
         }
     }
 
@@ -382,10 +412,10 @@ impl Parser {
         // What is wrong with the line decides about its value, too.
         let tokens = Tokens::of(token::trim_return(&input[range.clone()]));
         let [_, key, client_flags, exptime, length, ref rest @ ..] = *tokens.all() else {
-            return say(BAD_FORMAT, false, operation);
+            return self.refuse(BAD_FORMAT, false, operation);
         };
         let Some(value_len) = token::value_length(length) else {
-            return say(BAD_FORMAT, false, operation);
+            return self.refuse(BAD_FORMAT, false, operation);
         };
         let quiet = tokens.noreply();
         let cas = if verb == Verb::Cas { rest.first().and_then(|cas| token::digits_u64(cas)) } else { Some(0) };
@@ -430,7 +460,7 @@ impl Parser {
             }
             // `q` hides no error, `noreply` all of them.
             let quiet = operation.quiet && operation.verb != Verb::MetaSet;
-            return say(BAD_DATA_CHUNK, quiet, operation);
+            return self.refuse(BAD_DATA_CHUNK, quiet, operation);
         }
         if header.value_len <= limits.inline_max {
             *at = header.start;
@@ -458,6 +488,7 @@ impl Parser {
             Ok(_) => Step::Operation,
             Err(Refusal { text, swallow }) => {
                 self.swallow(swallow);
+                self.unframed |= verb == Verb::MetaSet && swallow == 0;
                 return say(text, false, operation);
             }
         };

@@ -170,6 +170,7 @@ impl Worker<'_> {
         let token = entry.key();
         let mut talk = Talk::new(token, self.generation, parser);
         talk.fd = exchange.socket.1;
+        talk.is_datagram = true;
         entry.insert(Connection {
             stream: Stream::Datagram(Box::new(exchange)),
             talk,

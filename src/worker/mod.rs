@@ -837,14 +837,8 @@ impl<'a> Worker<'a> {
     fn administer(&mut self, token: usize, line: Span) {
         let line = line.of(&self.buffer);
         let environment = Environment { uploads: self.exchange().uploads().usage(), ..self.environment() };
-        if trace::is_on() && !matches!(self.connections[token].talk.parser(), Parser::Login(_)) {
-            let talk = &self.connections[token].talk;
-            match (talk.parser(), line) {
-                (Parser::Binary(_), [_, opcode, ..]) => {
-                    trace::request(talk.fd, format!("opcode {opcode:#04x}").as_bytes());
-                }
-                _ => trace::request(talk.fd, line),
-            }
+        if trace::is_on() {
+            trace::admin(&self.connections[token].talk, line);
         }
         let plan = match self.connections[token].talk.parser() {
             Parser::Binary(parser) => packets::plan(line, parser.access(), &environment),

@@ -83,6 +83,8 @@ pub struct Talk {
     pub generation: u64,
     /// Its descriptor, for those who watch.
     pub fd: i32,
+    /// It is a datagram: what it says may be the rest of a value that began in another one.
+    pub is_datagram: bool,
     parser: Parser,
     /// Replies that wait for those before them.
     pub pending: Pending,
@@ -156,7 +158,16 @@ impl Receiving {
 impl Talk {
     /// A new connection, with the parser that it begins with.
     pub fn new(token: usize, generation: u64, parser: Parser) -> Talk {
-        Talk { token, generation, fd: -1, parser, pending: Pending::default(), state: State::Parsing, requests: 0 }
+        Talk {
+            token,
+            generation,
+            fd: -1,
+            is_datagram: false,
+            parser,
+            pending: Pending::default(),
+            state: State::Parsing,
+            requests: 0,
+        }
     }
 
     /// Where the reply to an operation that is posted belongs: a gap for at most `reply_bytes_max` bytes.
@@ -168,6 +179,12 @@ impl Talk {
     /// What makes operations of what it says.
     pub fn parser(&self) -> &Parser {
         &self.parser
+    }
+
+    /// Whether the log may have its keys. What follows a mistake about a value may be the rest of it, although it looks like
+    /// a command.
+    pub fn shows_keys(&self) -> bool {
+        !self.is_datagram && !self.parser.is_unframed()
     }
 
     /// It has shown who it is, or failed to.
@@ -470,7 +487,6 @@ impl<'a> Serve<'a> {
             if self.has_full && !self.post_full() {
                 return Served::Waiting;
             }
-            let from = *at;
             let commands_max = match self.limits.requests_per_turn {
                 _ if alone || !self.limits.cut_groups => usize::MAX,
                 most if talk.requests == most => most,
@@ -491,8 +507,8 @@ impl<'a> Serve<'a> {
                 },
             };
             if self.traces && !matches!(talk.parser, Parser::Login(_)) {
-                let to = if let End::Admin { start, .. } = end { start } else { *at };
-                trace::group(talk.fd, &talk.parser, &self.group[..count], input, from, to);
+                let with_value = count + usize::from(matches!(end, End::Data));
+                trace::group(talk, &self.group[..with_value], input);
             }
             if self.log.is_none() {
                 self.execute_group::<false>(talk, count, input, output);
@@ -573,6 +589,11 @@ impl<'a> Serve<'a> {
                 Step::Key => true,
                 Step::Operation => match operation.verb {
                     Verb::Admin => return (count, commands, End::Admin { line: operation.tokens, start }),
+                    Verb::Say => {
+                        commands += 1;
+                        operation.tokens = Span::new(start, *at);
+                        false
+                    }
                     verb => {
                         commands += 1;
                         verb.is_keyed()
@@ -1105,6 +1126,7 @@ impl<'a> Serve<'a> {
         let terminated = b"\r\n".starts_with(&input[*at..*at + terminator_len]);
         *at += terminator_len;
         if !terminated {
+            talk.parser.lose_frame();
             self.chore(shard, Task::Abandon(id));
             if !operation.quiet || operation.verb == Verb::MetaSet {
                 talk.pending.sink(output).out.put(b"CLIENT_ERROR bad data chunk\r\n");

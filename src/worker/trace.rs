@@ -1,39 +1,260 @@
-//! `-vv`: what clients ask for, a line each on standard error, as memcached prints it.
+//! `-vv`: what clients ask for, a line each on standard error, as memcached prints it; but never what may be a value or a
+//! credential.
+//!
+//! A line is put together from what the parser has understood: words of the protocol, numbers, and keys. Of a line that was
+//! refused there are its length, the command if it is one, and what is said to it; of what is no command not even a word.
+//! Where what follows may be the rest of a value (see [`Talk::shows_keys`]) keys become lengths, too: a value may look like a
+//! command. Somebody who has still to show who it is is not heard here at all.
 
+use super::serve::Talk;
 use crate::protocol::parser::Parser;
 use crate::protocol::{Operation, Verb};
+use std::fmt::{self, Write};
 
-/// Bytes of a request that are shown.
+/// Bytes of a line that are shown.
 const SHOWN_MAX: usize = 1024;
+
+/// Words that commands of the whole cache have behind their own.
+const ARGUMENTS: [&str; 39] = [
+    "all",
+    "cachedump",
+    "conns",
+    "connevents",
+    "crawl",
+    "deletions",
+    "detail",
+    "disable",
+    "dump",
+    "enable",
+    "evictions",
+    "fetchers",
+    "flat",
+    "graceful",
+    "hash",
+    "items",
+    "metadump",
+    "mgdump",
+    "mode",
+    "mutations",
+    "noreply",
+    "off",
+    "on",
+    "automove",
+    "p",
+    "r",
+    "reassign",
+    "reset",
+    "segmented",
+    "settings",
+    "sizes",
+    "slabs",
+    "sleep",
+    "sysevents",
+    "temp_ttl",
+    "threads",
+    "tocrawl",
+    "tune",
+    "udp",
+];
 
 /// Whether requests are to be told: asked once in a turn.
 pub(super) fn is_on() -> bool {
     log::log_enabled!(log::Level::Debug)
 }
 
-/// One line of a client's, or one packet's key.
-pub(super) fn request(fd: i32, text: &[u8]) {
-    let text = &text[..text.len().min(SHOWN_MAX)];
-    log::debug!("<{fd} {}", text.trim_ascii_end().escape_ascii());
+/// A line about a connection.
+fn tell(talk: &Talk, line: &str) {
+    log::debug!("<{} {}", talk.fd, &line[..line.len().min(SHOWN_MAX)]);
 }
 
-/// The requests of a group: `lines` is the part of the input that it was parsed from, `from` where that begins.
+/// A key, or its length.
+struct Key<'a> {
+    bytes: &'a [u8],
+    shown: bool,
+}
+
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.shown { write!(f, "{}", self.bytes.escape_ascii()) } else { write!(f, "({} bytes)", self.bytes.len()) }
+    }
+}
+
+/// The operations that were made of a part of the input.
 #[cold]
 #[inline(never)]
-pub(super) fn group(fd: i32, parser: &Parser, operations: &[Operation], input: &[u8], from: usize, to: usize) {
-    if matches!(parser, Parser::Binary(_)) {
-        for operation in operations.iter().filter(|operation| !matches!(operation.verb, Verb::Say | Verb::BinarySay)) {
-            request(fd, &[format!("{:?} ", operation.verb).as_bytes(), operation.key.of(input)].concat());
+pub(super) fn group(talk: &Talk, operations: &[Operation], input: &[u8]) {
+    let shown = talk.shows_keys();
+    // All keys of a list are one line, as far as they were parsed.
+    let mut list = String::new();
+    for operation in operations {
+        if is_list(operation.verb) && !list.is_empty() {
+            put(&mut list, format_args!(" {}", Key { bytes: operation.key.of(input), shown }));
+        } else if is_list(operation.verb) {
+            list = line(operation, input, shown);
+        } else {
+            if !list.is_empty() {
+                tell(talk, &std::mem::take(&mut list));
+            }
+            if !matches!(operation.verb, Verb::End | Verb::BinarySay | Verb::Admin) {
+                tell(talk, &line(operation, input, shown));
+            }
         }
+    }
+    if !list.is_empty() {
+        tell(talk, &list);
+    }
+}
+
+/// A command of the connection or of the whole cache: a line, or a packet.
+pub(super) fn admin(talk: &Talk, command: &[u8]) {
+    let mut line = String::new();
+    match (talk.parser(), command) {
+        (Parser::Login(_), _) => return,
+        (Parser::Binary(_), [_, opcode, ..]) => put(&mut line, format_args!("opcode {opcode:#04x}")),
+        _ => {
+            let mut words = command.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
+            // It is one of the parser's, or it would not be here.
+            line.extend(words.next().map(|word| word.escape_ascii().to_string()));
+            for word in words.take_while(|_| talk.shows_keys()) {
+                let known = ARGUMENTS.iter().find(|known| known.as_bytes() == word).copied();
+                let number = || std::str::from_utf8(word).ok().filter(|word| is_number(word));
+                put(&mut line, format_args!(" {}", known.or_else(number).unwrap_or("...")));
+            }
+        }
+    }
+    tell(talk, &line);
+}
+
+/// One operation in words; of a retrieval its first key.
+fn line(operation: &Operation, input: &[u8], shown: bool) -> String {
+    let mut line = String::new();
+    let out = &mut line;
+    if operation.verb == Verb::Say {
+        refused(operation.tokens.of(input), operation.text, out);
+        return line;
+    }
+    let key = Key { bytes: operation.key.of(input), shown };
+    let word = word(operation.verb);
+    if operation.verb.is_binary() {
+        put(out, format_args!("{:?} {key}", operation.verb));
+        return line;
+    }
+    put(out, format_args!("{word} "));
+    if matches!(operation.verb, Verb::Gat | Verb::Gats) && shown {
+        put(out, format_args!("{} ", operation.exptime));
+    }
+    put(out, format_args!("{key}"));
+    if !shown {
+        return line;
+    }
+    let value_len: &dyn fmt::Display = if operation.too_large { &"(too large)" } else { &operation.value.len };
+    match operation.verb {
+        Verb::Set | Verb::Add | Verb::Replace | Verb::Append | Verb::Prepend | Verb::Cas => {
+            put(out, format_args!(" {} {} {value_len}", operation.client_flags, operation.exptime));
+            if operation.verb == Verb::Cas {
+                put(out, format_args!(" {}", operation.cas));
+            }
+        }
+        Verb::Incr | Verb::Decr => put(out, format_args!(" {}", operation.delta)),
+        Verb::Touch => put(out, format_args!(" {}", operation.exptime)),
+        Verb::MetaSet => put(out, format_args!(" {value_len}")),
+        _ => {}
+    }
+    if matches!(operation.verb, Verb::MetaGet | Verb::MetaSet | Verb::MetaDelete | Verb::MetaArithmetic) {
+        meta_flags(operation.tokens.of(input), out);
+    } else if operation.quiet {
+        line.push_str(" noreply");
+    }
+    line
+}
+
+/// The flags of a meta command, with those arguments that the parser has found to be numbers or a mode.
+fn meta_flags(tokens: &[u8], out: &mut String) {
+    for token in tokens.split(|&byte| byte == b' ').filter(|token| !token.is_empty()) {
+        let shown = match token[0] {
+            b'T' | b'F' | b'C' | b'E' | b'N' | b'R' | b'D' | b'J' => token.len(),
+            b'M' => token.len().min(2),
+            _ => 1,
+        };
+        put(out, format_args!(" {}", token[..shown].escape_ascii()));
+    }
+}
+
+/// What was refused: its command if it is one, its length, and the reply. What the reply says by heart is no mistake.
+fn refused(text: &[u8], reply: &[u8], out: &mut String) {
+    if reply == b"MN\r\n" {
+        out.push_str("mn");
         return;
     }
-    let mut at = from;
-    while at < to {
-        let end = memchr::memchr(b'\n', &input[at..to]).map_or(to, |len| at + len + 1);
-        request(fd, &input[at..end]);
-        at = end;
-        // Values are not lines.
-        let value = operations.iter().find(|it| it.verb.is_storage() && it.value.start as usize == at);
-        at += value.map_or(0, |operation| operation.value.len as usize + 2);
+    let first = text.split(|byte| b" \r\n".contains(byte)).next().unwrap_or_default();
+    let command = VERBS.iter().map(|verb| word(*verb)).find(|word| word.as_bytes() == first);
+    let command = command.unwrap_or("unknown command");
+    put(out, format_args!("{command}, {} bytes: {}", text.len(), reply.trim_ascii_end().escape_ascii()));
+}
+
+fn put(out: &mut String, text: fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to memory cannot fail");
+}
+
+fn is_number(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_digit() || b"-.,".contains(&byte))
+}
+
+fn is_list(verb: Verb) -> bool {
+    matches!(verb, Verb::Get | Verb::Gets | Verb::Gat | Verb::Gats)
+}
+
+/// The commands with keys of the text protocols.
+const VERBS: [Verb; 19] = [
+    Verb::Get,
+    Verb::Gets,
+    Verb::Gat,
+    Verb::Gats,
+    Verb::Set,
+    Verb::Add,
+    Verb::Replace,
+    Verb::Append,
+    Verb::Prepend,
+    Verb::Cas,
+    Verb::Delete,
+    Verb::Incr,
+    Verb::Decr,
+    Verb::Touch,
+    Verb::MetaGet,
+    Verb::MetaSet,
+    Verb::MetaDelete,
+    Verb::MetaArithmetic,
+    Verb::MetaDebug,
+];
+
+fn word(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Get => "get",
+        Verb::Gets => "gets",
+        Verb::Gat => "gat",
+        Verb::Gats => "gats",
+        Verb::Set => "set",
+        Verb::Add => "add",
+        Verb::Replace => "replace",
+        Verb::Append => "append",
+        Verb::Prepend => "prepend",
+        Verb::Cas => "cas",
+        Verb::Delete => "delete",
+        Verb::Incr => "incr",
+        Verb::Decr => "decr",
+        Verb::Touch => "touch",
+        Verb::MetaGet => "mg",
+        Verb::MetaSet => "ms",
+        Verb::MetaDelete => "md",
+        Verb::MetaArithmetic => "ma",
+        Verb::MetaDebug => "me",
+        Verb::BinaryGet
+        | Verb::BinarySet
+        | Verb::BinaryDelete
+        | Verb::BinaryArithmetic
+        | Verb::BinarySay
+        | Verb::End
+        | Verb::Say
+        | Verb::Admin => "",
     }
 }

@@ -39,6 +39,7 @@ mod proxies;
 mod restart;
 mod rude_clients;
 mod rude_packets;
+mod secrets;
 mod shapes;
 mod signals;
 mod statistics;

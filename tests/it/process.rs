@@ -361,10 +361,11 @@ fn check_log(program: Program) {
     let value = "x".repeat(100_000);
     client.send(format!("set a 0 0 6\r\nsecret\r\nget a b\r\nset large 0 0 100000\r\n{value}\r\nms m 6\r\nsecret\r\n"));
     client.expect("STORED\r\nVALUE a 0 6\r\nsecret\r\nEND\r\nSTORED\r\nHD\r\n");
-    client.send("bogus\r\nversion\r\ndelete a\r\nquit\r\n");
-    assert!(client.line().is_ok_and(|line| line.starts_with(b"ERROR")));
+    client.send("version\r\ndelete a\r\n");
     assert!(client.line().is_ok_and(|line| line.starts_with(b"VERSION")));
     client.expect("DELETED\r\n");
+    client.send("bogus\r\nquit\r\n");
+    assert!(client.line().is_ok_and(|line| line.starts_with(b"ERROR")));
     client.expect_closed();
     until("the log is written", || server.printed().contains("connection closed."));
     server.signal("TERM");
@@ -381,9 +382,10 @@ fn check_log(program: Program) {
         " get a b",
         " set large 0 0 100000",
         " ms m 6",
-        " bogus",
         " version",
         " delete a",
+        // What is no command may be a password.
+        if program == Program::Corecached { " unknown command, 7 bytes: ERROR" } else { " bogus" },
         " connection closed.",
         "Exiting normally",
     ] {
