@@ -7,10 +7,15 @@
 //! The three uses are disjoint, so that within a shard the buckets are evenly filled, and within a bucket the
 //! tags are independent of the bucket's number.
 //!
-//! The hash is keyed with random bits at start: nobody outside can aim keys at one bucket or one shard.
+//! The hash is keyed with 256 random bits of the system at start: nobody outside can aim keys at one bucket or one shard.
+//! (`ahash` as it is built here has no random bits of its own: its keys would be constants and an address.) Should the
+//! keys become known nevertheless, the index bounds what it costs: see `store/index.rs`. They are kept nowhere: the image
+//! of a warm restart has the items' own keys, which are hashed anew when it is read.
 
 use ahash::RandomState;
+use rustix::rand::{GetRandomFlags, getrandom};
 use std::hash::{BuildHasher, Hasher};
+use std::io;
 
 /// Bits of the hash that number a bucket.
 pub const BUCKET_BITS: u32 = 40;
@@ -21,8 +26,21 @@ pub struct KeyHasher(RandomState);
 
 impl KeyHasher {
     /// Keyed at random.
-    pub fn random() -> KeyHasher {
-        KeyHasher(RandomState::new())
+    ///
+    /// # Errors
+    /// When the system has no random bits.
+    pub fn random() -> io::Result<KeyHasher> {
+        let mut bytes = [0; 32];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+                Ok(count) => filled += count,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let seed = |at: usize| u64::from_ne_bytes(*bytes[at..].first_chunk().expect("32 bytes make four seeds"));
+        Ok(KeyHasher(RandomState::with_seeds(seed(0), seed(8), seed(16), seed(24))))
     }
 
     /// Keyed with a seed: for tests and benches, which repeat themselves.

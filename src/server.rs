@@ -440,7 +440,7 @@ fn serve(
     supervisor: &Supervisor,
 ) -> Result<(), Exit> {
     let shards = shard_count(config);
-    let hasher = KeyHasher::random();
+    let hasher = KeyHasher::random().map_err(|error| failure("random bits for the hash of keys", error))?;
     let memory_file = match &config.memory_file {
         Some(path) => Some(MemoryFile::claim(path).map_err(|error| failure(&format!("-e {}", path.display()), error))?),
         None => None,

@@ -2,10 +2,12 @@
 //! read.
 
 use std::collections::HashMap;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::client::Client;
+use crate::peers;
 use crate::server::Server;
 
 const BUSY: &str = "BUSY currently processing crawler request";
@@ -23,13 +25,22 @@ fn fill(client: &mut Client, prefix: &str, count: usize) {
 /// How often each key is told in a dump.
 fn dumped(client: &mut Client, command: &str) -> HashMap<String, u32> {
     let mut counts = HashMap::new();
+    for key in told(client, command) {
+        *counts.entry(key).or_default() += 1;
+    }
+    counts
+}
+
+/// The keys of a dump, in its order.
+fn told(client: &mut Client, command: &str) -> Vec<String> {
+    let mut keys = Vec::new();
     client.send(format!("{command}\r\n"));
     client.expect("OK\r\n");
     loop {
         let line = client.line().expect("the dump goes on to its end");
         let line = String::from_utf8(line).expect("plain keys");
         if ["END\r\n", "EN\r\n"].contains(&line.as_str()) {
-            return counts;
+            return keys;
         }
         let key = match line.strip_prefix("mg ") {
             Some(key) => key.trim_end().to_owned(),
@@ -40,7 +51,7 @@ fn dumped(client: &mut Client, command: &str) -> HashMap<String, u32> {
                 fields[0]["key=".len()..].to_owned()
             }
         };
-        *counts.entry(key).or_default() += 1;
+        keys.push(key);
     }
 }
 
@@ -179,4 +190,22 @@ fn a_crawl_frees_what_is_dead() {
     // Whom it counts for depends on who comes first, housekeeping or the crawler.
     let found = client.stat("crawler_reclaimed") + client.stat("reclaimed");
     assert!((5000 - 2 * 512..=5000).contains(&found), "{found}");
+}
+
+/// A dump is in the order of the keys' hashes. Of 50 keys, two processes would have the same one by chance once in 10^64
+/// times; here nothing but random bits of the system tells them from each other.
+#[test]
+fn each_process_hashes_keys_in_its_own_way() {
+    if !Command::new("setarch").args(["-R", "true"]).status().is_ok_and(|status| status.success()) {
+        return peers::say_skipped("addresses are always randomized: setarch -R");
+    }
+    let order = || {
+        let server = Server::corecached_at_fixed_addresses(&["-t", "1", "-m", "64"]);
+        let mut client = server.client();
+        fill(&mut client, "key", 50);
+        told(&mut client, "lru_crawler mgdump all")
+    };
+    let (one, other) = (order(), order());
+    assert_eq!((one.len(), other.len()), (50, 50));
+    assert_ne!(one, other);
 }

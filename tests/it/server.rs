@@ -62,6 +62,14 @@ impl Server {
         Server::on_unix_socket_with(Program::Corecached, environment, flags)
     }
 
+    /// corecached on a Unix socket, at the same addresses of memory each time.
+    pub(crate) fn corecached_at_fixed_addresses(flags: &[&str]) -> Server {
+        let folder = new_folder();
+        let mut command = silenced(Command::new("setarch"), &folder);
+        command.args(["-R", CORECACHED]);
+        Server::on_unix_socket_by(Program::Corecached, command, folder, &[], flags)
+    }
+
     /// corecached on a free TCP port of the loopback.
     pub(crate) fn corecached_tcp(flags: &[&str]) -> Server {
         Server::on_tcp(Program::Corecached, flags)
@@ -80,10 +88,20 @@ impl Server {
 
     fn on_unix_socket_with(program: Program, environment: &[(&str, &str)], flags: &[&str]) -> Server {
         let folder = new_folder();
+        let command = command(program, &folder);
+        Server::on_unix_socket_by(program, command, folder, environment, flags)
+    }
+
+    fn on_unix_socket_by(
+        program: Program,
+        mut command: Command,
+        folder: PathBuf,
+        environment: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Server {
         let socket = folder.join("socket");
         // Of a kind that nobody can connect to: the fork of another test may hold a copy of it until its exec.
         drop(UnixDatagram::bind(&socket).expect("a socket in a folder of ours"));
-        let mut command = command(program, &folder);
         command.envs(environment.iter().copied()).arg("-s").arg(&socket).args(flags);
         let mut server = Server::spawn(program, flags, folder, command);
         server.wait_until("it accepts on its Unix socket", |_| UnixStream::connect(&socket).is_ok());
@@ -275,16 +293,22 @@ pub(crate) fn run(program: Program, flags: &[&str]) -> (ExitStatus, String) {
 
 /// The command of a server, its outputs going to a file in its folder.
 fn command(program: Program, folder: &Path) -> Command {
-    let mut command = Command::new(match program {
+    let command = Command::new(match program {
         Program::Corecached => PathBuf::from(CORECACHED),
         Program::Memcached => PathBuf::from("memcached"),
         Program::Newest => peers::newest_memcached().expect("who starts it has asked whether it is there"),
     });
-    let printed = fs::File::create(folder.join("printed")).expect("a file in a folder of ours");
-    command.stdin(Stdio::null()).stdout(printed.try_clone().expect("a second handle")).stderr(printed);
+    let mut command = silenced(command, folder);
     if program != Program::Corecached && is_root() {
         command.args(["-u", "root"]); // it refuses to run as root unless asked to
     }
+    command
+}
+
+/// What it prints goes to a file.
+fn silenced(mut command: Command, folder: &Path) -> Command {
+    let printed = fs::File::create(folder.join("printed")).expect("a file in a folder of ours");
+    command.stdin(Stdio::null()).stdout(printed.try_clone().expect("a second handle")).stderr(printed);
     command
 }
 
