@@ -140,6 +140,8 @@ pub enum Report {
     Items,
     /// `stats slabs`
     Slabs,
+    /// `stats evictions`
+    Evictions,
     /// `stats sizes`
     Sizes,
     /// `stats detail dump`
@@ -385,6 +387,7 @@ pub(super) fn stats(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan 
         _ if means(word, "cachedump") => cachedump(rest, environment.config),
         b"udp" => Plan::Say(stats::udp(environment)),
         b"uploads" => Plan::Say(stats::uploads(environment)),
+        b"evictions" => Plan::Ask(Question::Snapshot, Report::Evictions),
         _ if means(word, "conns") => Plan::Ask(Question::Connections, Report::Lines),
         _ => say(ERROR),
     }
@@ -880,6 +883,7 @@ pub fn finish(report: &Report, answers: Vec<Answer>, environment: &Environment<'
         Report::General => stats::general(&stats::merge(answers), environment),
         Report::Items => stats::items(&stats::merge(answers), environment),
         Report::Slabs => stats::slabs(&stats::merge(answers)),
+        Report::Evictions => stats::evictions(&stats::merge(answers)),
         Report::Sizes => stats::sizes(answers),
         Report::Detail => stats::detail(answers),
         Report::ColdItems => stats::cold_items(answers),
@@ -1292,6 +1296,7 @@ pub(super) mod tests {
             stats items x => END
             stats slabs => STAT active_slabs 0 | STAT total_malloced 0 | END
             stats sizes => STAT sizes_status disabled | END
+            stats evictions => STAT evictions_for_room 0 | STAT evictions_by_moves 0 | STAT evictions_by_chains 0 | END
             stats conns => STAT 1:addr x | END
             stats co => STAT 1:addr x | END
             stats reset noreply => RESET

@@ -265,6 +265,21 @@ pub(super) fn uploads(environment: &Environment<'_>) -> Vec<u8> {
     stats.end()
 }
 
+/// `stats evictions`, which memcached has not: what `evictions` in `stats` counts, by its reason. Memory was used up, or a
+/// page was to become free, or too many keys that were chosen for it shared a chain of the index.
+pub(super) fn evictions(snapshot: &Snapshot) -> Vec<u8> {
+    let mut classes = ClassCounters::default();
+    for class in &snapshot.classes {
+        classes += &class.counters;
+    }
+    let (moves, chains) = (classes.evicted_by_moves, classes.evicted_by_chains);
+    let mut stats = Stats::default();
+    stats.put("evictions_for_room", classes.evicted.saturating_sub(moves + chains));
+    stats.put("evictions_by_moves", moves);
+    stats.put("evictions_by_chains", chains);
+    stats.end()
+}
+
 /// `stats settings`
 pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
     let Environment { config, settings, budget, .. } = *environment;

@@ -105,7 +105,7 @@ impl Store {
         for class in self.slabs.ids() {
             let counters = &self.class_counters[class.index()];
             // Less than before: `stats reset` came in between.
-            let evicted = counters.evicted.saturating_sub(counters.evicted_by_moves);
+            let evicted = counters.evicted.saturating_sub(counters.evicted_by_moves + counters.evicted_by_chains);
             let usage = self.slabs.usage(class);
             let spare = f64::from(self.slabs.free_chunks(class));
             let is_roomy = spare >= 2.5 * f64::from(usage.chunks_per_page) && spare * 4.0 > usage.used_chunks as f64;

@@ -38,6 +38,7 @@ use rebalance::{Busy, Mover};
 use slab::{Budget, ClassId, SlabOptions, Slabs};
 use stamps::Stamps;
 use stats::{ClassCounters, Counters};
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -568,22 +569,41 @@ impl Store {
                 self.release(old);
             }
             None => {
-                let hasher = &self.hasher;
-                let placed = self.index.insert(
-                    hash,
-                    id,
-                    |other| hasher.hash(items.at(other).key()),
-                    |other| items.arena().prefetch(other, 64),
-                );
-                if !placed {
-                    // The index has used up its address space: as many items as the arena can hold are in it.
-                    self.release(id);
-                    return;
+                if !self.index_item(id, hash) {
+                    self.evict_of_chain(hash);
+                    let placed = self.index_item(id, hash);
+                    assert!(placed, "there is room in a chain of which an entry was taken out");
                 }
             }
         }
         let class = self.slabs.class_of(self.items.arena().page(id));
         self.enlist(id, class, deadline);
+    }
+
+    /// Into the index, where no item has its key. False when its chain is full.
+    #[inline]
+    fn index_item(&mut self, id: ItemId, hash: u64) -> bool {
+        let (items, hasher) = (&self.items, &self.hasher);
+        self.index.insert(
+            hash,
+            id,
+            |other| hasher.hash(items.at(other).key()),
+            |other| items.arena().prefetch(other, 64),
+        )
+    }
+
+    /// Evicts of the items that share a full chain of the index the one that has not been asked for the longest, or one
+    /// that is dead. Also with `-M`: only keys that were chosen to be in one chain come here, and they are not to make
+    /// the requests of all others slow.
+    #[cold]
+    fn evict_of_chain(&mut self, hash: u64) {
+        let rank = |id: &ItemId| (self.death(&self.items.at(*id)).is_none(), Reverse(self.idle_seconds(*id)));
+        let victim = self.index.chain(hash).into_iter().min_by_key(rank).expect("a full chain has entries");
+        let class = self.class_of(victim);
+        let before = self.class_counters[class.index()].evicted;
+        self.evict_item(victim, class);
+        let counters = &mut self.class_counters[class.index()];
+        counters.evicted_by_chains += counters.evicted - before;
     }
 
     /// Into its list, and into the counts.

@@ -39,7 +39,7 @@ counters! {
         cmd_set, delete_hits, incr_hits, decr_hits, cas_hits, cas_badval, touch_hits,
         evicted, evicted_nonzero, outofmemory, reclaimed, expired_unfetched, evicted_unfetched, evicted_active,
         crawler_reclaimed, crawler_items_checked, moves_to_cold, moves_to_warm, moves_within_lru, direct_reclaims,
-        mem_requested, evicted_by_moves,
+        mem_requested, evicted_by_moves, evicted_by_chains,
     }
 }
 

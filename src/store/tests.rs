@@ -3,6 +3,7 @@
 use super::arena::Arena;
 use super::rebalance::Reassigned;
 use super::*;
+use crate::hash;
 use std::collections::HashMap as Model;
 
 mod gather;
@@ -480,4 +481,36 @@ fn a_walk_meets_only_what_is_wanted() {
         },
     );
     assert_eq!((over, met), (None, vec![small]));
+}
+
+/// The keys are chosen for their buckets, as one can who knows the hash.
+#[test]
+fn keys_of_one_chain_evict_each_other_and_nothing_else() {
+    for evict in [true, false] {
+        let mut store = store(64, StoreOptions { hash_power: 4, evict, ..StoreOptions::default() });
+        store.set_now(Now(100));
+        let bucket = |key: &String| hash::bucket_bits(store.hasher.hash(key.as_bytes()));
+        let keys = || (0..40_000).map(|n| format!("key-{n}"));
+        let chosen: Vec<String> = keys().filter(|key| bucket(key) % 64 == 5).collect();
+        let others: Vec<String> = keys().filter(|key| bucket(key) % 16 != 5).take(80).collect();
+        for key in &others {
+            store.set(key.as_bytes(), b"other", NEVER).expect("there is room");
+        }
+        for (at, key) in chosen.iter().enumerate() {
+            store.set_now(Now(101 + at as u32));
+            // One that is asked for stays, whatever comes.
+            assert_eq!(store.get(chosen[0].as_bytes()).is_some(), at > 0);
+            store.set(key.as_bytes(), b"chosen", NEVER).expect("there is room");
+            assert!(store.get(key.as_bytes()).is_some(), "{key}");
+        }
+        store.validate();
+        let kept = chosen.iter().filter(|key| store.get(key.as_bytes()).is_some()).count();
+        assert!((40..=48).contains(&kept), "{kept} of {} are kept", chosen.len());
+        assert!(chosen[chosen.len() - 40..].iter().all(|key| store.get(key.as_bytes()).is_some()));
+        let counted: Vec<(u64, u64)> =
+            store.class_counters.iter().map(|class| (class.evicted, class.evicted_by_chains)).collect();
+        let evicted = (chosen.len() - kept) as u64;
+        assert_eq!(counted.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1)), (evicted, evicted));
+        assert!(others.iter().all(|key| store.get(key.as_bytes()).is_some()), "others");
+    }
 }
