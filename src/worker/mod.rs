@@ -32,6 +32,7 @@ use control::Control;
 use crawl::Crawl;
 use datagram::Gate;
 use mailbox::{Batch, Exchange, Mail, Task};
+use mio::event::Event;
 use mio::{Events, Interest, Poll, Token, Waker};
 use outbox::Outbox;
 use serve::{Serve, ServeLimits, Served, Talk};
@@ -82,6 +83,27 @@ pub struct WorkerOptions<'a> {
 impl std::fmt::Debug for WorkerOptions<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "options of worker {}", self.number)
+    }
+}
+
+/// What an event tells of a token.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    token: Token,
+    readable: bool,
+    writable: bool,
+    /// The other side sends no more, or the connection is broken.
+    closed: bool,
+}
+
+impl Ready {
+    fn of(event: &Event) -> Ready {
+        Ready {
+            token: event.token(),
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            closed: event.is_read_closed() || event.is_error(),
+        }
     }
 }
 
@@ -207,45 +229,51 @@ impl<'a> Worker<'a> {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(self.config().poll_events_len);
         loop {
-            self.wait(&mut events)?;
-            self.begin_turn();
-            while let Some(mail) = self.exchange().next_mail(self.number()) {
-                self.open_mail(mail);
-            }
-            for event in &events {
-                if event.token() == WAKER {
-                    continue;
-                }
-                let token = event.token().0;
-                if let Some(connection) = self.connections.get_mut(token) {
-                    connection.hung_up |= event.is_read_closed() || event.is_error();
-                    connection.readable |= event.is_readable() || connection.hung_up;
-                    if !connection.queued {
-                        self.attend(token);
-                    }
-                } else if let Some(gate) = self.gates.get_mut(UDP.wrapping_sub(token)) {
-                    gate.readable |= event.is_readable();
-                    gate.writable |= event.is_writable();
-                    self.gates_ready = true;
-                }
-            }
-            for token in std::mem::take(&mut self.queue) {
-                if let Some(connection) = self.connections.get_mut(token) {
-                    connection.queued = false;
-                    self.attend(token);
-                }
-            }
-            self.shake_some_hands();
-            if self.gates_ready {
-                self.attend_gates();
-            }
-            self.end_turn();
+            let timeout = self.rest();
+            self.wait(&mut events, timeout)?;
+            self.turn(events.iter().map(Ready::of));
             if let Some(since) = self.stopping
                 && (self.connections.is_empty() || since.elapsed() > STOP_TIME)
             {
                 return Ok(());
             }
         }
+    }
+
+    /// All that is to be done between two waits.
+    fn turn(&mut self, events: impl Iterator<Item = Ready>) {
+        self.begin_turn();
+        while let Some(mail) = self.exchange().next_mail(self.number()) {
+            self.open_mail(mail);
+        }
+        for event in events {
+            if event.token == WAKER {
+                continue;
+            }
+            let token = event.token.0;
+            if let Some(connection) = self.connections.get_mut(token) {
+                connection.hung_up |= event.closed;
+                connection.readable |= event.readable || connection.hung_up;
+                if !connection.queued {
+                    self.attend(token);
+                }
+            } else if let Some(gate) = self.gates.get_mut(UDP.wrapping_sub(token)) {
+                gate.readable |= event.readable;
+                gate.writable |= event.writable;
+                self.gates_ready = true;
+            }
+        }
+        for token in std::mem::take(&mut self.queue) {
+            if let Some(connection) = self.connections.get_mut(token) {
+                connection.queued = false;
+                self.attend(token);
+            }
+        }
+        self.shake_some_hands();
+        if self.gates_ready {
+            self.attend_gates();
+        }
+        self.end_turn();
     }
 
     fn number(&self) -> usize {
@@ -272,7 +300,8 @@ impl<'a> Worker<'a> {
         self.options.environment.clock
     }
 
-    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+    /// Says how long it may wait for events. Others wake it from now on, until it has waited.
+    fn rest(&mut self) -> Duration {
         let idle = self.queue.is_empty() && self.handshakes.is_empty() && !self.gates_ready && !self.serve.is_busy();
         let asleep = idle && self.exchange().falls_asleep(self.number());
         let timeout = match (asleep, self.stopping, self.housekeeping_left) {
@@ -282,7 +311,10 @@ impl<'a> Worker<'a> {
             // There is something to tidy up: soon, but not in the way of requests.
             _ => Duration::from_millis(1),
         };
-        let timeout = self.crawler_pause().map_or(timeout, |pause| timeout.min(pause));
+        self.crawler_pause().map_or(timeout, |pause| timeout.min(pause))
+    }
+
+    fn wait(&mut self, events: &mut Events, timeout: Duration) -> io::Result<()> {
         let result = self.poll.poll(events, Some(timeout));
         self.exchange().wakes_up(self.number());
         match result {
@@ -966,11 +998,11 @@ impl<'a> Worker<'a> {
         let cut_short = connection.talk.is_receiving() || memchr::memchr(b'\n', &connection.input).is_some();
         self.serve.end(connection.talk);
         match connection.stream {
-            Stream::Tcp(_) | Stream::Unix(_) | Stream::Tls(_) => self.counters().closed_connections.add(1),
             Stream::Datagram(mut exchange) => {
                 self.datagrams -= 1;
                 self.send_datagrams(&mut exchange, in_words, cut_short);
             }
+            _ => self.counters().closed_connections.add(1),
         }
     }
 
