@@ -4,6 +4,8 @@ pub mod listener;
 pub mod network;
 mod peer;
 pub mod queues;
+#[cfg(test)]
+pub mod simulated;
 pub mod stream;
 pub mod udp;
 

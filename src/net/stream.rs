@@ -25,6 +25,9 @@ pub enum Stream {
     Tls(Box<TlsStream>),
     /// One request of UDP: nothing more comes, and what is written is collected.
     Datagram(Box<udp::Exchange>),
+    /// One end of a simulated network.
+    #[cfg(test)]
+    Simulated(super::simulated::Socket),
 }
 
 impl Stream {
@@ -36,6 +39,8 @@ impl Stream {
         match self {
             Stream::Tcp(socket) => Ok(Stream::Tls(Box::new(TlsStream::new(socket, config, limits)?))),
             stream @ (Stream::Unix(_) | Stream::Tls(_) | Stream::Datagram(_)) => Ok(stream),
+            #[cfg(test)]
+            stream @ Stream::Simulated(_) => Ok(stream),
         }
     }
 
@@ -50,6 +55,8 @@ impl Stream {
             Stream::Unix(stream) => receive(stream, buffer),
             Stream::Tls(stream) => stream.read(buffer),
             Stream::Datagram(_) => Ok(0),
+            #[cfg(test)]
+            Stream::Simulated(socket) => socket.read(&mut [IoSliceMut::new(buffer)]),
         }
     }
 
@@ -59,6 +66,8 @@ impl Stream {
         match self {
             Stream::Tcp(_) | Stream::Unix(_) | Stream::Datagram(_) => false,
             Stream::Tls(stream) => stream.has_ended(),
+            #[cfg(test)]
+            Stream::Simulated(_) => false,
         }
     }
 
@@ -72,6 +81,8 @@ impl Stream {
             Stream::Unix(stream) => stream.read_vectored(buffers),
             Stream::Tls(stream) => stream.read_vectored(buffers),
             Stream::Datagram(_) => Ok(0),
+            #[cfg(test)]
+            Stream::Simulated(socket) => socket.read(buffers),
         }
     }
 
@@ -86,6 +97,8 @@ impl Stream {
             Stream::Unix(stream) => Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?),
             Stream::Tls(stream) => stream.write(bytes),
             Stream::Datagram(exchange) => exchange.write(&[IoSlice::new(bytes)]),
+            #[cfg(test)]
+            Stream::Simulated(socket) => socket.write(&[IoSlice::new(bytes)]),
         }
     }
 
@@ -99,6 +112,8 @@ impl Stream {
             Stream::Unix(stream) => stream.write_vectored(buffers),
             Stream::Tls(stream) => stream.write_vectored(buffers),
             Stream::Datagram(exchange) => exchange.write(buffers),
+            #[cfg(test)]
+            Stream::Simulated(socket) => socket.write(buffers),
         }
     }
 
@@ -109,6 +124,8 @@ impl Stream {
             Stream::Unix(stream) => stream.as_raw_fd(),
             Stream::Tls(stream) => stream.socket().as_raw_fd(),
             Stream::Datagram(exchange) => exchange.socket.1,
+            #[cfg(test)]
+            Stream::Simulated(_) => -1,
         }
     }
 
@@ -118,6 +135,8 @@ impl Stream {
             Stream::Tcp(stream) => SockRef::from(stream).cpu_affinity().ok(),
             Stream::Tls(stream) => SockRef::from(stream.socket()).cpu_affinity().ok(),
             Stream::Unix(_) | Stream::Datagram(_) => None,
+            #[cfg(test)]
+            Stream::Simulated(_) => None,
         }
     }
 
@@ -127,6 +146,8 @@ impl Stream {
             Stream::Tcp(stream) => queues::of_socket(stream),
             Stream::Tls(stream) => queues::of_socket(stream.socket()),
             Stream::Unix(_) | Stream::Datagram(_) => None,
+            #[cfg(test)]
+            Stream::Simulated(_) => None,
         }
     }
 
@@ -136,6 +157,8 @@ impl Stream {
             Stream::Tcp(stream) => stream,
             Stream::Tls(stream) => stream.socket(),
             Stream::Unix(_) | Stream::Datagram(_) => return None,
+            #[cfg(test)]
+            Stream::Simulated(_) => return None,
         };
         socket.peer_addr().ok().or_else(|| peer::of_socket(socket, socket.local_addr().ok()?))
     }
@@ -152,6 +175,8 @@ impl Stream {
             Stream::Unix(_) => "unix:unknown".to_owned(),
             Stream::Tls(stream) => address_or_unknown(stream.socket().peer_addr()),
             Stream::Datagram(exchange) => udp::format_address(exchange.peer),
+            #[cfg(test)]
+            Stream::Simulated(_) => "simulated".to_owned(),
         }
     }
 
@@ -167,6 +192,8 @@ impl Stream {
             }
             // That of the socket, which knows it.
             Stream::Datagram(_) => "udp:unknown".to_owned(),
+            #[cfg(test)]
+            Stream::Simulated(_) => "simulated".to_owned(),
         }
     }
 }
@@ -196,6 +223,8 @@ impl Source for Stream {
             Stream::Unix(stream) => stream.register(registry, token, interests),
             Stream::Tls(stream) => stream.socket_mut().register(registry, token, interests),
             Stream::Datagram(_) => Ok(()),
+            #[cfg(test)]
+            Stream::Simulated(socket) => socket.register(token),
         }
     }
 
@@ -205,6 +234,8 @@ impl Source for Stream {
             Stream::Unix(stream) => stream.reregister(registry, token, interests),
             Stream::Tls(stream) => stream.socket_mut().reregister(registry, token, interests),
             Stream::Datagram(_) => Ok(()),
+            #[cfg(test)]
+            Stream::Simulated(socket) => socket.register(token),
         }
     }
 
@@ -214,6 +245,8 @@ impl Source for Stream {
             Stream::Unix(stream) => stream.deregister(registry),
             Stream::Tls(stream) => stream.socket_mut().deregister(registry),
             Stream::Datagram(_) => Ok(()),
+            #[cfg(test)]
+            Stream::Simulated(_) => Ok(()),
         }
     }
 }

@@ -61,7 +61,7 @@ impl Store {
     }
 
     /// The invariants at the top of the module.
-    pub(super) fn validate(&self) {
+    pub(crate) fn validate(&self) {
         self.lru.validate(&self.items);
         let listed: u64 = self.slabs.ids().map(|class| u64::from(self.lru.total(class))).sum();
         assert_eq!(listed, self.index.len() as u64);

@@ -37,7 +37,7 @@ use std::sync::atomic::Ordering;
 use sync::{ArrayQueue, AtomicBool, SegQueue, UnsafeCell, Waker, fence};
 
 #[path = "sync.rs"]
-mod sync;
+pub(super) mod sync;
 
 /// Which connection of a worker a task is for. Tokens are used again, generations are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,8 @@ pub mod mailbox;
 mod outbox;
 mod pending;
 pub mod serve;
+#[cfg(test)]
+mod simulation;
 mod trace;
 pub mod uploads;
 mod watch;

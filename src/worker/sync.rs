@@ -6,14 +6,20 @@
 //! - a queue hands items over in order, a push before the pop that takes the item; but whether it is empty is a guess that
 //!   may be out of date until a fence says otherwise. Of crossbeam's queues the same is known, and more;
 //! - waking works as often as it is asked for, and is remembered until somebody sleeps, as an eventfd in an epoll does.
+//!
+//! In tests without loom they are the real things, before each step of which the simulator may let other workers go on.
 
 #[cfg(not(loom))]
+pub(super) use {mio::Waker, std::cell::UnsafeCell, std::sync::atomic::fence};
+
+#[cfg(not(any(loom, test)))]
 pub(super) use {
     crossbeam::queue::{ArrayQueue, SegQueue},
-    mio::Waker,
-    std::cell::UnsafeCell,
-    std::sync::atomic::{AtomicBool, fence},
+    std::sync::atomic::AtomicBool,
 };
+
+#[cfg(all(test, not(loom)))]
+pub(super) use interleaved::{ArrayQueue, AtomicBool, SegQueue};
 
 #[cfg(loom)]
 pub(super) use {
@@ -133,6 +139,97 @@ mod model {
     impl From<mio::Waker> for Waker {
         fn from(_: mio::Waker) -> Waker {
             unreachable!("there are no event loops in the model")
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+#[allow(unreachable_pub, reason = "they stand in for public types")]
+pub(in crate::worker) mod interleaved {
+    use crossbeam::queue;
+    use scoped_tls_hkt::scoped_thread_local;
+    use std::sync::atomic::{self, Ordering};
+
+    scoped_thread_local!(static OTHERS: for<'a> &'a (dyn Fn() + 'a));
+
+    /// Runs something on this thread; before each step of the mailbox, others go on.
+    pub fn interleave<R>(others: &dyn Fn(), run: impl FnOnce() -> R) -> R {
+        OTHERS.set(others, run)
+    }
+
+    /// Others may go on here.
+    pub fn step() {
+        if OTHERS.is_set() {
+            OTHERS.with(|others| others());
+        }
+    }
+
+    pub struct AtomicBool(atomic::AtomicBool);
+
+    impl AtomicBool {
+        pub fn new(value: bool) -> AtomicBool {
+            AtomicBool(atomic::AtomicBool::new(value))
+        }
+
+        pub fn load(&self, order: Ordering) -> bool {
+            step();
+            self.0.load(order)
+        }
+
+        pub fn swap(&self, value: bool, order: Ordering) -> bool {
+            step();
+            self.0.swap(value, order)
+        }
+
+        pub fn store(&self, value: bool, order: Ordering) {
+            step();
+            self.0.store(value, order);
+        }
+    }
+
+    pub struct SegQueue<T>(queue::SegQueue<T>);
+
+    impl<T> SegQueue<T> {
+        pub fn new() -> SegQueue<T> {
+            SegQueue(queue::SegQueue::new())
+        }
+
+        pub fn push(&self, item: T) {
+            step();
+            self.0.push(item);
+        }
+
+        pub fn pop(&self) -> Option<T> {
+            step();
+            self.0.pop()
+        }
+
+        pub fn is_empty(&self) -> bool {
+            step();
+            self.0.is_empty()
+        }
+    }
+
+    pub struct ArrayQueue<T>(queue::ArrayQueue<T>);
+
+    impl<T> ArrayQueue<T> {
+        pub fn new(limit: usize) -> ArrayQueue<T> {
+            ArrayQueue(queue::ArrayQueue::new(limit))
+        }
+
+        pub fn push(&self, item: T) -> Result<(), T> {
+            step();
+            self.0.push(item)
+        }
+
+        pub fn pop(&self) -> Option<T> {
+            step();
+            self.0.pop()
+        }
+
+        pub fn is_empty(&self) -> bool {
+            step();
+            self.0.is_empty()
         }
     }
 }

@@ -1,0 +1,547 @@
+//! A whole server on one thread: real workers, shards and mail, a simulated network and clock, and a schedule from a seed.
+//!
+//! ```text
+//! clients ──▶ wires ──▶ workers ──▶ mailbox ──▶ shards      a step: a worker's turn or sleep, a client's word, send or
+//!    │ ◀────────────────────────────────┘                   read, the clock, a fault; and before each step of the
+//!    └──▶ model: may this reply come now?                    mailbox others may go on, with the lease in whoever's hand
+//! ```
+//! What is found: replies that are lost, doubled, out of order or of somebody else; operations that are not linearizable;
+//! anybody who waits for ever, which is seen when nothing moves any more; memory beyond its limits; what is left behind
+//! when all clients have gone; and panics. A seed that fails says how to run it again.
+//!
+//! `CORECACHED_SIM_OPERATIONS=10000000 cargo test --profile fast --lib simulation` simulates so many requests, from the
+//! seed `CORECACHED_SIM_FIRST` on; `CORECACHED_SIM_SEED` is for a single one.
+
+mod client;
+mod model;
+
+use super::mailbox::sync::interleaved::interleave;
+use super::uploads::Uploads;
+use super::*;
+use crate::command::Shard;
+use crate::command::admin::Settings;
+use crate::config::Config;
+use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
+use crate::net::simulated::{Socket, Wire};
+use crate::protocol::Limits;
+use crate::store::arena::Arena;
+use crate::store::slab::{Budget, SlabOptions};
+use crate::store::{Store, StoreOptions};
+use client::{Client, Fate, Histories};
+use model::Setting;
+use std::cell::{Cell, RefCell};
+use std::collections::hash_map::RandomState;
+use std::env;
+use std::hash::BuildHasher;
+use std::sync::Mutex;
+
+/// A small generator.
+#[derive(Debug)]
+struct Random(Cell<u64>);
+
+impl Random {
+    fn next(&self) -> u64 {
+        // SplitMix64: Steele, Lea & Flood 2014.
+        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0.set(state);
+        let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&self, limit: usize) -> usize {
+        (self.next() >> 33) as usize % limit
+    }
+
+    fn one_of<T: Copy>(&self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+}
+
+/// What a seed makes of a server and its clients.
+#[derive(Clone, Debug)]
+struct Profile {
+    workers: usize,
+    shards: usize,
+    pages: u32,
+    /// Memory is short: items are evicted, values refused.
+    tight: bool,
+    clients: usize,
+    /// Requests that a client has under way at most.
+    pipeline: usize,
+    shared_keys: usize,
+    own_sets: usize,
+    own_keys: usize,
+    long_len: usize,
+    item_size_max: usize,
+    chunk_max: usize,
+    /// One of so many steps of the mailbox lets others go on.
+    preemption: usize,
+    /// Bytes on the way to a client, and to the server, at most.
+    room: usize,
+    /// The most bytes that are moved at once.
+    piece: usize,
+    administers: bool,
+    /// `stats` says how much time has passed in earnest, so that its seed may not repeat itself.
+    asks_for_times: bool,
+    /// Faults of connections, and how seldom.
+    faults: usize,
+    limits: ServeLimits,
+    read_buffer_bytes: usize,
+    list_backlog_max: usize,
+    uploads_percent: u32,
+}
+
+impl Profile {
+    fn of(seed: u64, random: &Random) -> Profile {
+        let workers = 1 + random.below(4);
+        let tight = random.below(4) == 0;
+        let item_size_max = random.one_of(&[20_000, 60_000, 300_000, 1 << 20]);
+        Profile {
+            workers,
+            shards: 1 + random.below(if tight { workers.min(2) } else { workers }),
+            pages: if tight { 3 + random.below(12) as u32 } else { 512 },
+            tight,
+            clients: 1 + random.below(6),
+            pipeline: random.one_of(&[1, 4, 16]),
+            shared_keys: random.one_of(&[4, 12]),
+            own_sets: 8,
+            own_keys: random.one_of(&[4, 20]),
+            long_len: random.one_of(&[4000, 16_000, 80_000]).min(item_size_max / 2),
+            item_size_max,
+            chunk_max: random.one_of(&[16 << 10, 64 << 10]),
+            preemption: random.one_of(&[4, 20, 100, 1 << 20]),
+            room: random.one_of(&[1, 100, 3000, 200_000]).max(if tight { 2000 } else { 0 }),
+            piece: random.one_of(&[30, 1000, 50_000]),
+            administers: random.below(3) > 0,
+            asks_for_times: seed.is_multiple_of(8),
+            faults: random.one_of(&[2, 10, 1 << 20]),
+            limits: ServeLimits {
+                parse: Limits {
+                    item_size_max: item_size_max as u32,
+                    cas: true,
+                    inline_max: random.one_of(&[64, 500, 2048]),
+                },
+                group_len: random.one_of(&[1, 4, 16, 64]),
+                output_max: random.one_of(&[100, 5000, 1 << 20]),
+                requests_per_turn: random.one_of(&[1, 5, 20]),
+                cut_groups: random.below(2) == 0,
+                batch_bytes_max: random.one_of(&[100, 5000, 1 << 20]),
+                keep_keys: false,
+            },
+            read_buffer_bytes: random.one_of(&[512, 2048, 64 << 10]),
+            list_backlog_max: random.one_of(&[100, 64 << 10]),
+            uploads_percent: random.one_of(&[0, 25]),
+        }
+    }
+}
+
+/// What a worker does between its turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// It is about to see whether it may sleep.
+    Awake,
+    /// It has looked, and is about to wait for nothing.
+    Dozing,
+    /// It sleeps until something wakes it.
+    Asleep,
+}
+
+struct Simulation<'a> {
+    random: &'a Random,
+    profile: &'a Profile,
+    exchange: &'a Exchange,
+    environment: Environment<'a>,
+    workers: Vec<RefCell<Worker<'a>>>,
+    rests: Vec<Cell<Rest>>,
+    /// When the turn of each worker began that is in the middle of one.
+    turns: Vec<Cell<Option<u32>>>,
+    clients: RefCell<Vec<Client>>,
+    histories: RefCell<Histories>,
+    next_client: Cell<u64>,
+    /// Clients that were open when the server closed their connection for their silence.
+    kicked: Cell<u64>,
+    /// Requests that may still be thought of.
+    requests_left: Cell<usize>,
+    /// Nobody thinks of anything until all has come to rest.
+    settles: Cell<bool>,
+    depth: Cell<usize>,
+}
+
+impl Simulation<'_> {
+    fn now(&self) -> u32 {
+        self.environment.clock.now().0
+    }
+
+    fn setting(&self) -> Setting {
+        Setting { now: self.now(), tight: self.profile.tight, len_max: self.profile.item_size_max as u32 }
+    }
+
+    /// The earliest second that what is asked for now may be executed in.
+    fn since(&self) -> u32 {
+        self.turns.iter().filter_map(Cell::get).fold(self.now(), u32::min)
+    }
+
+    /// Fails if something went wrong.
+    fn expect<T>(&self, result: Result<T, String>) -> T {
+        result.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// Somebody else goes on in the middle of what somebody does.
+    fn others(&self) {
+        if self.depth.get() >= 3 || self.random.below(self.profile.preemption) > 0 {
+            return;
+        }
+        self.depth.set(self.depth.get() + 1);
+        let steps = if self.random.below(30) == 0 { self.random.below(60) } else { 1 + self.random.below(4) };
+        for _ in 0..steps {
+            self.step();
+        }
+        self.depth.set(self.depth.get() - 1);
+    }
+
+    fn step(&self) {
+        let random = self.random;
+        match random.below(100) {
+            0..45 => _ = self.work(random.below(self.workers.len()), random.below(400) == 0),
+            45..92 => self.act(),
+            92..96 => self.open(),
+            96 => self.misfortune(),
+            _ if random.below(20) == 0 => self.environment.clock.advance(random.one_of(&[0, 1, 1, 2, 7, 100])),
+            _ => {}
+        }
+    }
+
+    /// A step of a worker: it looks whether it may sleep, or has its turn. Says whether there was anything to do.
+    fn work(&self, number: usize, time_is_up: bool) -> bool {
+        let Ok(mut worker) = self.workers[number].try_borrow_mut() else { return false };
+        let rest = &self.rests[number];
+        if rest.get() == Rest::Awake {
+            let timeout = worker.rest();
+            rest.set(if timeout.is_zero() { Rest::Dozing } else { Rest::Asleep });
+            return true;
+        }
+        let mut mailed = Events::with_capacity(1);
+        let mut events = Vec::new();
+        for client in self.clients.borrow().iter().filter(|client| client.worker == number) {
+            events.extend(client.wire().event());
+        }
+        if rest.get() == Rest::Asleep && events.is_empty() && !time_is_up {
+            worker.poll.poll(&mut mailed, Some(Duration::ZERO)).expect("polling");
+            if mailed.is_empty() {
+                return false;
+            }
+        }
+        worker.wait(&mut mailed, Duration::ZERO).expect("polling");
+        self.turns[number].set(Some(self.now()));
+        worker.turn(events.into_iter().map(|event| Ready {
+            token: event.token,
+            readable: event.readable,
+            writable: event.writable,
+            closed: event.closed,
+        }));
+        self.turns[number].set(None);
+        rest.set(Rest::Awake);
+        self.check_limits(&worker);
+        true
+    }
+
+    /// What a worker holds for its connections.
+    fn check_limits(&self, worker: &Worker<'_>) {
+        let Profile { limits, long_len, item_size_max, read_buffer_bytes, list_backlog_max, .. } = self.profile;
+        // Of appended values, too.
+        let value_max = if self.profile.pipeline == 1 { *item_size_max } else { (long_len * 8).min(*item_size_max) };
+        // A group may be served although the limit is nearly reached; so may one command of the whole cache.
+        let unsent_max = limits.output_max + limits.group_len * (value_max + 1000) + (100 << 10);
+        let input_max = read_buffer_bytes + list_backlog_max + limits.parse.inline_max as usize + 4096;
+        for (_, connection) in &worker.connections {
+            let unsent = connection.outbox.len() + connection.talk.pending.len();
+            assert!(unsent <= unsent_max, "{unsent} bytes are not sent, {unsent_max} are allowed");
+            let input = connection.input.len();
+            assert!(input <= input_max, "{input} bytes are not parsed, {input_max} are allowed");
+        }
+        assert!(self.profile.tight || !self.environment.budget.is_exceeded(), "there are too many pages");
+    }
+
+    /// A client does something.
+    fn act(&self) {
+        let (random, profile) = (self.random, self.profile);
+        let mut clients = self.clients.borrow_mut();
+        if clients.is_empty() {
+            return;
+        }
+        let at = random.below(clients.len());
+        let client = &mut clients[at];
+        let histories = &mut *self.histories.borrow_mut();
+        match random.below(5) {
+            0 => {
+                for _ in 0..1 + random.below(profile.pipeline) {
+                    let may = client.fate == Fate::Open && client.outstanding() < profile.pipeline;
+                    if !may || self.settles.get() || self.requests_left.get() == 0 {
+                        break;
+                    }
+                    client.think(histories, random, profile, self.since());
+                    self.requests_left.set(self.requests_left.get() - 1);
+                }
+                client.send(1 + random.below(profile.piece), profile.room.max(100));
+            }
+            1 | 2 => _ = client.send(1 + random.below(profile.piece), profile.room.max(100)),
+            _ if client.stalls => {}
+            _ => _ = self.expect(client.receive(1 + random.below(profile.piece), histories, self.setting())),
+        }
+        if client.wire().closed && client.wire().outbound.is_empty() {
+            self.bury(clients.swap_remove(at), histories);
+            self.settles.set(true);
+        }
+    }
+
+    /// The server has closed a connection.
+    fn bury(&self, mut client: Client, histories: &mut Histories) {
+        let kicks = |worker: &WorkerCounters| worker.idle_kicks.get() + worker.uploads_timed_out.get();
+        let kicks = self.environment.workers.iter().map(kicks).sum::<u64>();
+        if client.fate == Fate::Open && self.kicked.get() < kicks {
+            // It was silent for too long, in the middle of a value.
+            self.kicked.set(self.kicked.get() + 1);
+            client.reset(histories);
+        }
+        self.expect(client.end(histories, self.setting()));
+    }
+
+    /// Somebody comes.
+    fn open(&self) {
+        if self.clients.borrow().len() >= self.profile.clients || self.requests_left.get() == 0 {
+            return;
+        }
+        let wire = Arc::new(Mutex::new(Wire::with_room(self.profile.room)));
+        let (id, worker) = (self.next_client.get(), self.random.below(self.workers.len()));
+        self.next_client.set(id + 1);
+        self.clients.borrow_mut().push(Client::new(id, worker, Arc::clone(&wire)));
+        self.environment.workers[worker].given_connections.add(1);
+        let stream = Stream::Simulated(Socket::of(wire));
+        self.exchange.mail(worker, Mail::Connection(stream, BindingProtocol::Auto));
+    }
+
+    /// Something happens to a connection.
+    fn misfortune(&self) {
+        let mut clients = self.clients.borrow_mut();
+        if clients.is_empty() || self.random.below(self.profile.faults) > 0 {
+            return;
+        }
+        let at = self.random.below(clients.len());
+        let client = &mut clients[at];
+        let open = client.fate == Fate::Open;
+        match self.random.below(12) {
+            0 if open => client.quit(),
+            1 if open => client.finish(),
+            2 if open => {
+                client.reset(&mut self.histories.borrow_mut());
+                self.settles.set(true);
+            }
+            3..6 => client.wire().edge = true,
+            6 => client.wire().interruptions = 1 + self.random.below(3) as u32,
+            _ => client.stalls = true,
+        }
+    }
+
+    /// Lets all that is under way come to its end, without any help of the time. Who waits then, waits for ever.
+    fn settle(&self) {
+        self.settles.set(true);
+        for round in 0.. {
+            assert!(round < 1_000_000, "it does not come to rest");
+            let mut moves = false;
+            let count = self.clients.borrow().len();
+            for at in 0..count {
+                let mut clients = self.clients.borrow_mut();
+                let Some(client) = clients.get_mut(at) else { break };
+                client.stalls = false;
+                let histories = &mut *self.histories.borrow_mut();
+                moves |= client.send(usize::MAX, self.profile.room.max(100));
+                moves |= self.expect(client.receive(usize::MAX, histories, self.setting()));
+                if client.wire().closed && client.wire().outbound.is_empty() {
+                    self.bury(clients.swap_remove(at), histories);
+                    moves = true;
+                    break;
+                }
+            }
+            for number in 0..self.workers.len() {
+                moves |= self.work(number, false);
+            }
+            if !moves {
+                break;
+            }
+        }
+        let histories = &mut *self.histories.borrow_mut();
+        for client in &mut *self.clients.borrow_mut() {
+            assert!(client.fate == Fate::Open, "the connection of {client:?} is not closed");
+            self.expect(client.rest(histories, self.setting()));
+        }
+        histories.keys.iter_mut().for_each(|key| self.expect(key.settle(self.setting())));
+        self.settles.set(false);
+    }
+
+    fn run(&self) {
+        while self.requests_left.get() > 0 {
+            for _ in 0..2000 {
+                self.step();
+                if self.settles.get() || self.histories.borrow().keys.iter().any(|key| key.calls() > 40) {
+                    break;
+                }
+            }
+            self.settle();
+            for number in 0..self.workers.len() {
+                if self.random.below(3) == 0 {
+                    self.work(number, true);
+                }
+            }
+        }
+        for client in &mut *self.clients.borrow_mut() {
+            client.finish();
+        }
+        self.settle();
+        for worker in &self.workers {
+            assert!(worker.borrow().connections.is_empty(), "a connection is left");
+        }
+    }
+}
+
+/// What a shard has in memory when all clients have gone.
+fn check_shard(shard: &mut Shard, now: Now) {
+    shard.store.validate();
+    shard.store.set_now(now);
+    shard.store.flush_at(now);
+    for _ in 0..10_000 {
+        shard.store.housekeep(1000, true);
+        if shard.store.snapshot().curr_items == 0 {
+            break;
+        }
+    }
+    let snapshot = shard.store.snapshot();
+    assert_eq!(snapshot.curr_items, 0, "flushed items are left");
+    let used: u64 = snapshot.classes.iter().map(|class| class.usage.used_chunks).sum();
+    assert_eq!(used, 0, "chunks are left that nobody has");
+    shard.store.validate();
+}
+
+fn simulate(seed: u64, requests: usize) {
+    let random = Random(Cell::new(seed));
+    let profile = Profile::of(seed, &random);
+    let replay = Replay { seed, requests, profile: &profile };
+    let words = ["corecached", "-t", &profile.workers.to_string(), "-m", &profile.pages.to_string()].map(Into::into);
+    let mut config = Config::parse_from(words).expect("flags");
+    config.read_buffer_bytes = profile.read_buffer_bytes;
+    config.list_backlog_max = profile.list_backlog_max;
+    let arena = Arc::new(Arena::reserve(profile.pages, false).expect("address space"));
+    let budget = Arc::new(Budget::new(profile.pages, profile.shards, &arena));
+    let items = Items::new(arena, true);
+    let hasher = KeyHasher::seeded(seed);
+    let options = StoreOptions {
+        slabs: SlabOptions { chunk_max: profile.chunk_max, ..SlabOptions::default() },
+        hash_power: 4,
+        ..StoreOptions::default()
+    };
+    let shard = |number| {
+        let store = Store::new(number, options.clone(), items.clone(), Arc::clone(&budget), hasher.clone());
+        let store = store.expect("address space");
+        Shard { number: number as u16, store, limits: profile.limits.parse, prefixes: None }
+    };
+    let uploads = Uploads::limited(Arc::clone(&budget), profile.uploads_percent, profile.item_size_max as u64);
+    let exchange = Exchange::new((0..profile.shards).map(shard).collect(), profile.workers, uploads);
+    let clock = Clock::start();
+    clock.pause();
+    let settings = Settings::new(&config);
+    let counters: Vec<WorkerCounters> = (0..profile.workers).map(|_| WorkerCounters::default()).collect();
+    let server = ServerCounters::default();
+    let environment = Environment {
+        config: &config,
+        settings: &settings,
+        clock: &clock,
+        budget: &budget,
+        auth: None,
+        workers: &counters,
+        listeners: &[],
+        server: &server,
+        uploads: UploadUse::default(),
+        worker: 0,
+    };
+    let worker = |number| {
+        let options = WorkerOptions {
+            number,
+            exchange: &exchange,
+            environment: Environment { worker: number, ..environment },
+            hasher: hasher.clone(),
+            items: items.clone(),
+            limits: profile.limits,
+            stop: &|_| unreachable!("nobody says shutdown"),
+            refresh: &|_| unreachable!("nobody says refresh_certs"),
+        };
+        RefCell::new(Worker::new(options).expect("descriptors"))
+    };
+    let simulation = Simulation {
+        random: &random,
+        profile: &profile,
+        exchange: &exchange,
+        environment,
+        workers: (0..profile.workers).map(worker).collect(),
+        rests: vec![Cell::new(Rest::Awake); profile.workers],
+        turns: vec![Cell::new(None); profile.workers],
+        clients: RefCell::default(),
+        histories: RefCell::new(Histories::new(profile.shared_keys + profile.own_sets * profile.own_keys)),
+        next_client: Cell::new(1),
+        kicked: Cell::new(0),
+        requests_left: Cell::new(requests),
+        settles: Cell::new(false),
+        depth: Cell::new(0),
+    };
+    interleave(&|| simulation.others(), || simulation.run());
+    drop(simulation);
+    assert_eq!((exchange.uploads().usage().bytes, exchange.uploads().waiting()), (0, 0), "a value is under way");
+    for number in 0..profile.shards {
+        let mut lease = exchange.try_lease(number).expect("nobody has it");
+        check_shard(&mut lease, clock.now());
+    }
+    replay.done();
+}
+
+/// Says how to run a seed again that fails.
+struct Replay<'a> {
+    seed: u64,
+    requests: usize,
+    profile: &'a Profile,
+}
+
+impl Replay<'_> {
+    fn done(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Replay<'_> {
+    fn drop(&mut self) {
+        let Replay { seed, requests, profile } = self;
+        eprintln!("{profile:?}");
+        eprintln!(
+            "to run it again: CORECACHED_SIM_SEED={seed} CORECACHED_SIM_OPERATIONS={requests} cargo test --lib simulation"
+        );
+    }
+}
+
+/// Operations of one seed.
+const OPERATIONS: usize = 400;
+
+#[test]
+fn every_reply_is_one_that_the_model_allows() {
+    let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
+    let operations = number("CORECACHED_SIM_OPERATIONS");
+    if let Some(seed) = number("CORECACHED_SIM_SEED") {
+        simulate(seed, operations.map_or(OPERATIONS, |operations| operations as usize));
+        return;
+    }
+    let seeds = operations.unwrap_or(OPERATIONS as u64 * 10).div_ceil(OPERATIONS as u64);
+    let first = number("CORECACHED_SIM_FIRST").unwrap_or(1);
+    for seed in first..first + seeds {
+        simulate(seed, OPERATIONS);
+    }
+    let seed = RandomState::new().hash_one(first);
+    eprintln!("a seed by chance: {seed}");
+    simulate(seed, OPERATIONS);
+}

@@ -1,0 +1,386 @@
+//! What replies are allowed: a key is a register, and its history must be linearizable.
+//!
+//! A call begins when its client has thought of it and ends when its reply has come. It takes effect at one moment between
+//! the two, and after the calls that its connection has made on the same key before. All orders of the calls under way that
+//! agree with the replies so far are kept (after Lowe, "Testing for linearizability", 2017): each is a [`Past`]. When a
+//! reply comes that agrees with none of them, something is wrong.
+
+use std::fmt;
+
+/// The number of a call, and of the version that it writes.
+pub(super) type CallId = u64;
+
+/// A value: what is kept of it to know it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Text {
+    /// Of a key that is counted on. Spaces behind it do not matter.
+    Number(u64),
+    Bytes {
+        len: u32,
+        hash: u64,
+    },
+}
+
+/// Base of the hash, a polynomial modulo 2^64: that of two values in a row follows from theirs.
+const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Text {
+    pub(super) fn of(bytes: &[u8]) -> Text {
+        let add = |hash: u64, &byte: &u8| hash.wrapping_mul(BASE).wrapping_add(u64::from(byte) + 1);
+        Text::Bytes { len: bytes.len() as u32, hash: bytes.iter().fold(0, add) }
+    }
+
+    fn then(self, other: Text) -> Text {
+        match (self, other) {
+            (Text::Bytes { len, hash }, Text::Bytes { len: other_len, hash: other_hash }) => Text::Bytes {
+                len: len + other_len,
+                hash: hash.wrapping_mul(BASE.wrapping_pow(other_len)).wrapping_add(other_hash),
+            },
+            _ => unreachable!("nothing is appended to numbers"),
+        }
+    }
+}
+
+/// A value with what belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Item {
+    /// The call that wrote it.
+    pub(super) version: CallId,
+    pub(super) text: Text,
+    pub(super) flags: u32,
+    /// 0: nobody has seen it.
+    pub(super) cas: u64,
+    /// It dies at one of these seconds, the first and the last of which are given.
+    dies: (u32, u32),
+}
+
+impl Item {
+    /// One that a client was shown.
+    pub(super) fn seen(text: Text, flags: u32, cas: u64) -> Item {
+        Item { version: 0, text, flags, cas, dies: NEVER }
+    }
+}
+
+const NEVER: (u32, u32) = (u32::MAX, u32::MAX);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Set,
+    Add,
+    Replace,
+    Append,
+    Prepend,
+}
+
+/// What a call does to its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Get,
+    GetAndTouch(i32),
+    Touch(i32),
+    Store {
+        mode: Mode,
+        text: Text,
+        flags: u32,
+        exptime: i32,
+        compare: Option<u64>,
+    },
+    /// A value that no item may have.
+    StoreTooLarge {
+        forget: bool,
+    },
+    Delete,
+    Count {
+        up: bool,
+        delta: u64,
+    },
+    Flush,
+}
+
+/// How a call ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Value(Option<Item>),
+    /// With the version where it is foretold, with the CAS value or 0 where it is seen.
+    Stored(u64),
+    NotStored,
+    Exists,
+    NotFound,
+    Done,
+    Number(u64),
+    TooLarge,
+    OutOfMemory,
+}
+
+/// A call under way.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    id: CallId,
+    connection: u64,
+    action: Action,
+    /// The earliest second that it may have been executed in.
+    since: u32,
+    /// Its connection is broken: it may be executed or not, and nobody is told.
+    forsaken: bool,
+}
+
+/// One order in which things may have happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Past {
+    item: Option<Item>,
+    /// Calls under way that have taken effect, and how.
+    done: Vec<(CallId, Outcome)>,
+}
+
+/// The history of a key.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Calls under way, as they began.
+    calls: Vec<Call>,
+    /// Invariant: not empty, each different.
+    pasts: Vec<Past>,
+    /// What has ended of late, for those who have to understand what is wrong.
+    ended: Vec<String>,
+}
+
+/// Where things happen.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Setting {
+    /// The latest second that a call may have been executed in.
+    pub(super) now: u32,
+    /// Memory is short: any item may be evicted at any time, and any value refused.
+    pub(super) tight: bool,
+    /// Values of about so many bytes may be refused.
+    pub(super) len_max: u32,
+}
+
+/// Bytes of an item that are not its value, at most.
+const OVERHEAD_MAX: u32 = 700;
+
+/// So many pasts are too many to go on.
+const PASTS_MAX: usize = 20_000;
+
+impl Key {
+    pub(super) fn new() -> Key {
+        Key { calls: Vec::new(), pasts: vec![Past { item: None, done: Vec::new() }], ended: Vec::new() }
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub(super) fn begin(&mut self, id: CallId, connection: u64, action: Action, since: u32) {
+        self.calls.push(Call { id, connection, action, since, forsaken: false });
+    }
+
+    /// A call has ended, in a way that is known, or not.
+    pub(super) fn end(&mut self, id: CallId, seen: Option<Outcome>, setting: Setting) -> Result<(), String> {
+        let call = *self.calls.iter().find(|call| call.id == id).expect("what ends has begun");
+        let mut open = std::mem::take(&mut self.pasts);
+        let (before, mut at) = (open.clone(), 0);
+        while at < open.len() {
+            if open.len() > PASTS_MAX {
+                return Err(format!("there are more than {PASTS_MAX} pasts of a key with {} calls", self.calls.len()));
+            }
+            let past = open[at].clone();
+            at += 1;
+            if let Some(done) = past.done.iter().position(|&(other, _)| other == id) {
+                let mut past = past;
+                let (_, foretold) = past.done.swap_remove(done);
+                if past.agrees(foretold, seen) {
+                    past.done.sort_unstable_by_key(|&(id, _)| id);
+                    insert(&mut self.pasts, past);
+                }
+                continue;
+            }
+            extend(&self.calls, &past, setting, |which, mut next| {
+                if which == id {
+                    let (_, foretold) = next.done.pop().expect("it was just done");
+                    if next.agrees(foretold, seen) {
+                        next.done.sort_unstable_by_key(|&(id, _)| id);
+                        insert(&mut self.pasts, next);
+                    }
+                } else {
+                    next.done.sort_unstable_by_key(|&(id, _)| id);
+                    insert(&mut open, next);
+                }
+            });
+        }
+        if self.pasts.is_empty() {
+            return Err(self.explain(&call, seen, &before, setting));
+        }
+        if self.ended.len() >= 40 {
+            self.ended.drain(..20);
+        }
+        self.ended.push(format!("{call:?} at {} {seen:?}", setting.now));
+        self.calls.retain(|call| call.id != id);
+        Ok(())
+    }
+
+    /// The connection is broken: its calls may yet be executed.
+    pub(super) fn forsake(&mut self, connection: u64) {
+        for call in self.calls.iter_mut().filter(|call| call.connection == connection) {
+            call.forsaken = true;
+        }
+    }
+
+    /// Nothing is under way any more: what was forsaken has happened by now, or never will.
+    pub(super) fn settle(&mut self, setting: Setting) -> Result<(), String> {
+        if let Some(call) = self.calls.iter().find(|call| !call.forsaken) {
+            return Err(format!("nobody replies to {call:?}"));
+        }
+        let (mut open, mut at) = (std::mem::take(&mut self.pasts), 0);
+        while at < open.len() {
+            let past = open[at].clone();
+            at += 1;
+            extend(&self.calls, &past, setting, |_, mut next| {
+                next.done.sort_unstable_by_key(|&(id, _)| id);
+                insert(&mut open, next);
+            });
+        }
+        for mut past in open {
+            past.done.clear();
+            insert(&mut self.pasts, past);
+        }
+        self.calls.clear();
+        Ok(())
+    }
+
+    fn explain(&self, call: &Call, seen: Option<Outcome>, before: &[Past], setting: Setting) -> String {
+        let mut text = format!("no order of calls explains {seen:?} for {call:?} at {}\n", setting.now);
+        let mut line = |what: &str, it: &dyn fmt::Debug| text.push_str(&format!("  {what} {it:?}\n"));
+        self.ended.iter().for_each(|ended| line("ended:", ended));
+        self.calls.iter().for_each(|call| line("under way:", call));
+        before.iter().take(8).for_each(|past| line("past:", past));
+        text
+    }
+}
+
+/// Each past that becomes of this one by one more call, which stands at the end of what is done.
+fn extend(calls: &[Call], past: &Past, setting: Setting, mut emit: impl FnMut(CallId, Past)) {
+    let is_done = |call: &Call| past.done.iter().any(|&(id, _)| id == call.id);
+    for (at, call) in calls.iter().enumerate() {
+        let follows = |other: &Call| other.connection == call.connection && !is_done(other);
+        if is_done(call) || calls[..at].iter().any(follows) {
+            continue;
+        }
+        execute(call, past.item, setting, |item, outcome| {
+            let mut done = past.done.clone();
+            done.push((call.id, outcome));
+            emit(call.id, Past { item, done });
+        });
+    }
+}
+
+fn insert(pasts: &mut Vec<Past>, past: Past) {
+    if !pasts.contains(&past) {
+        pasts.push(past);
+    }
+}
+
+impl Past {
+    /// Whether what was foretold is what was seen; learns what CAS value a version has.
+    fn agrees(&mut self, foretold: Outcome, seen: Option<Outcome>) -> bool {
+        match (foretold, seen) {
+            (_, None) => true,
+            (Outcome::Value(Some(foretold)), Some(Outcome::Value(Some(seen)))) => {
+                foretold.text == seen.text
+                    && foretold.flags == seen.flags
+                    && (seen.cas == 0 || foretold.cas == seen.cas || {
+                        foretold.cas == 0 && self.learn(foretold.version, seen.cas)
+                    })
+            }
+            (Outcome::Stored(version), Some(Outcome::Stored(cas))) => cas == 0 || self.learn(version, cas),
+            (foretold, Some(seen)) => foretold == seen,
+        }
+    }
+
+    fn learn(&mut self, version: CallId, cas: u64) -> bool {
+        let shown = self.done.iter_mut().filter_map(|(_, outcome)| match outcome {
+            Outcome::Value(item) => item.as_mut(),
+            _ => None,
+        });
+        for item in self.item.iter_mut().chain(shown).filter(|item| item.version == version) {
+            if item.cas != 0 && item.cas != cas {
+                return false;
+            }
+            item.cas = cas;
+        }
+        true
+    }
+}
+
+/// What can come of a call.
+fn execute(call: &Call, item: Option<Item>, setting: Setting, mut emit: impl FnMut(Option<Item>, Outcome)) {
+    let (since, until) = (call.since, setting.now);
+    if let Some(item) = item
+        && since < item.dies.1
+    {
+        execute_on(call, Some(item), setting, &mut emit);
+    }
+    if item.is_none_or(|item| until >= item.dies.0 || setting.tight) {
+        execute_on(call, None, setting, &mut emit);
+    }
+}
+
+fn execute_on(call: &Call, item: Option<Item>, setting: Setting, emit: &mut impl FnMut(Option<Item>, Outcome)) {
+    let (since, until, tight) = (call.since, setting.now, setting.tight);
+    let dies = |exptime: i32| match exptime {
+        0 => NEVER,
+        ..0 => (1, 1),
+        _ => (since + exptime as u32, until + exptime as u32),
+    };
+    match call.action {
+        Action::Get => emit(item, Outcome::Value(item)),
+        Action::GetAndTouch(exptime) => {
+            emit(item.map(|item| Item { dies: dies(exptime), ..item }), Outcome::Value(item));
+        }
+        Action::Touch(exptime) => match item {
+            Some(item) => emit(Some(Item { dies: dies(exptime), ..item }), Outcome::Done),
+            None => emit(None, Outcome::NotFound),
+        },
+        Action::Delete => emit(None, if item.is_some() { Outcome::Done } else { Outcome::NotFound }),
+        Action::Flush => emit(None, Outcome::Done),
+        Action::StoreTooLarge { forget } => emit(item.filter(|_| !forget), Outcome::TooLarge),
+        Action::Count { up, delta } => match item {
+            Some(Item { text: Text::Number(number), .. }) => {
+                let number = if up { number.wrapping_add(delta) } else { number.saturating_sub(delta) };
+                let counted = item.map(|item| Item { text: Text::Number(number), version: call.id, cas: 0, ..item });
+                emit(counted, Outcome::Number(number));
+                if tight {
+                    emit(item, Outcome::OutOfMemory);
+                }
+            }
+            Some(_) => unreachable!("only numbers are counted on"),
+            None => emit(None, Outcome::NotFound),
+        },
+        Action::Store { mode, text, flags, exptime, compare } => {
+            if tight {
+                emit(item, Outcome::OutOfMemory);
+                emit(None, Outcome::OutOfMemory);
+            }
+            let new = Item { version: call.id, text, flags, cas: 0, dies: dies(exptime) };
+            let stored = Outcome::Stored(call.id);
+            match (item, compare) {
+                (None, Some(_)) => return emit(None, Outcome::NotFound),
+                // One that nobody has seen the CAS value of is not the one that the client has seen.
+                (Some(old), Some(cas)) if old.cas != cas => return emit(item, Outcome::Exists),
+                _ => {}
+            }
+            match (mode, item) {
+                (Mode::Set, _) | (Mode::Add, None) | (Mode::Replace, Some(_)) => emit(Some(new), stored),
+                (Mode::Append | Mode::Prepend, Some(old)) => {
+                    let text = if mode == Mode::Append { old.text.then(text) } else { text.then(old.text) };
+                    emit(Some(Item { text, version: call.id, cas: 0, ..old }), stored);
+                    let is_long = matches!(text, Text::Bytes { len, .. } if len + OVERHEAD_MAX > setting.len_max);
+                    if tight || is_long {
+                        emit(item, Outcome::NotStored);
+                    }
+                }
+                (Mode::Add, Some(_)) | (Mode::Replace | Mode::Append | Mode::Prepend, None) => {
+                    emit(item, Outcome::NotStored);
+                }
+            }
+        }
+    }
+}
