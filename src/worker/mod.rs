@@ -838,10 +838,16 @@ impl<'a> Worker<'a> {
         let counters = self.counters();
         let connection = &mut self.connections[token];
         if self.reply.pinned.is_empty() {
-            let result = connection.stream.write(self.reply.out.bytes());
+            let result = loop {
+                match connection.stream.write(self.reply.out.bytes()) {
+                    // No event would tell that it is to be tried again.
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    result => break result,
+                }
+            };
             let sent = match result {
                 Ok(sent) => sent,
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
                 Err(error) => {
                     self.reply.out.clear();
                     return Err(error);
