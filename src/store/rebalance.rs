@@ -27,6 +27,8 @@ use std::cmp::Reverse;
 const MOVE_SECONDS_MAX: u32 = 5;
 /// Pages compared to find the one with the fewest items.
 const PAGES_COMPARED: usize = 64;
+/// Pages of a class that are searched for one that can be emptied at once.
+const PAGES_SEARCHED: usize = 256;
 /// Evictions for one rescue. Those that free chunks of the page itself give the item no room, but are progress.
 const RESCUE_EVICTIONS: u32 = 8;
 /// Copying so many bytes is about as much work as looking at a chunk, or evicting an item.
@@ -177,9 +179,11 @@ impl Store {
         if self.take_empty_page(class) {
             return true;
         }
+        // The best one first; any other will do if that holds something that is being received or sent.
         let pages_of = |from| {
             let coldest = self.tail_of(from).map(|id| self.items.arena().page(id));
-            self.page_to_move(from).into_iter().chain(coldest)
+            let some = self.slabs.pages_of(from).iter().copied().take(PAGES_SEARCHED);
+            self.page_to_move(from).into_iter().chain(coldest).chain(some)
         };
         let page = self.donors(Some(class)).into_iter().flat_map(pages_of).find(|&page| self.can_empty(page));
         let Some(page) = page else { return false };

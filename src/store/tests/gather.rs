@@ -111,6 +111,35 @@ fn what_was_gathered_is_freed_when_it_is_given_up() {
 }
 
 #[test]
+fn values_under_way_keep_no_page_from_others_that_can_be_emptied() {
+    let mut store = store(16, StoreOptions { automove: 0, ..StoreOptions::default() });
+    for number in 0..100 {
+        let key = format!("long{number}").into_bytes();
+        let id = store.gather_all(&key, 300_000, |_, _| {}).expect("it evicts");
+        store.store_long(&key, id, &long_value(300_000, number));
+    }
+    // A quarter of memory, a chunk here and a chunk there, as evictions leave them.
+    let uploads: Vec<Gathering> = (0..8)
+        .map(|number| {
+            let key = format!("upload{number}").into_bytes();
+            match store.gather(&key, 0, 1 << 20, 400_000, None) {
+                Ok(Gathered::Ready(gathering)) => gathering,
+                other => panic!("{other:?}"),
+            }
+        })
+        .collect();
+    store.validate();
+    // Each of these sizes has a class of its own, without a page.
+    for len in [10, 100, 300, 1000, 3000, 10_000] {
+        store.set(format!("small{len}").as_bytes(), &vec![1; len], NEVER).expect("a page can be emptied");
+        store.validate();
+    }
+    uploads.iter().for_each(|upload| store.abandon(upload.item().expect("it has begun")));
+    while store.free_remains() {}
+    store.validate();
+}
+
+#[test]
 fn a_value_that_is_waited_for_too_long_is_refused() {
     let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
     // All that there is is being received or sent: no page can go.
