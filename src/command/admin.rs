@@ -46,7 +46,7 @@ pub enum Question {
     Detail(Option<Prefixes>),
     /// Counts by prefix.
     DetailDump,
-    /// Items of COLD of a class, in pieces.
+    /// Items of a class, in pieces.
     ColdItems {
         /// The class.
         class: u8,
@@ -848,7 +848,7 @@ pub fn go_on(question: &Question, answers: &mut Vec<Answer>) -> Option<Question>
 /// byte; those that would tear the line are %-escaped. A piece of them, and whether there are more.
 fn cold_items(shard: &Shard, class: ClassId, reader: &mut Reader, clock: &Clock) -> (Vec<Vec<u8>>, bool) {
     let mut lines = Vec::with_capacity(COLD_ITEMS_PER_PIECE);
-    let more = shard.store.read_cold(class, reader, COLD_ITEMS_PER_PIECE, |id| {
+    let more = shard.store.read_class(class, reader, COLD_ITEMS_PER_PIECE, |id| {
         let item = shard.store.item(id);
         let mut line = b"ITEM ".to_vec();
         for &byte in item.key() {

@@ -130,7 +130,8 @@ fn refuse_large(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bo
 
 /// A value larger than an item may be: the old one must not be taken for it.
 pub(super) fn too_large(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool) {
-    shard.store.counters.store_too_large += 1;
+    // memcached counts none of the binary protocol.
+    shard.store.counters.store_too_large += u64::from(operation.verb != Verb::BinarySet);
     if forget && let Ok(entry) = shard.store.find(operation.hash, key) {
         shard.store.remove(entry);
     }

@@ -18,12 +18,14 @@ const GROUP: usize = 32;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place(u64);
 
-/// How far somebody has come in reading a list. The default is its beginning.
+/// How far somebody has come in reading the lists of a class. The default is their beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reader {
+    /// Lists read to their end.
+    lists: usize,
     /// The items passed last, by their number modulo [`Reader::MARKS`].
     marks: [u32; Reader::MARKS],
-    /// Items passed.
+    /// Items passed in this list.
     passed: usize,
 }
 
@@ -93,41 +95,49 @@ impl Store {
         }
     }
 
-    /// Items of COLD, most recent first, from where a reader has come to: about `count` are looked at and `visit` is called
-    /// for those alive. False: that was the last of them.
+    /// Items of a class, HOT, WARM, COLD, TEMP, most recent first in each, from where a reader has come to: about `count` are
+    /// looked at and `visit` is called for those alive. False: that was the last of them.
     ///
-    /// The list changes between two pieces. A reader that finds the items it has passed last gone from it, all
-    /// [`Reader::MARKS`] of them, has come to the end; an item that is put at the head meanwhile may be met twice.
-    pub fn read_cold(&self, class: ClassId, reader: &mut Reader, count: usize, mut visit: impl FnMut(ItemId)) -> bool {
+    /// The lists change between two pieces. A reader that finds the items it has passed last gone from one, all
+    /// [`Reader::MARKS`] of them, has come to its end; an item that is put at a head meanwhile may be met twice, or not.
+    pub fn read_class(&self, class: ClassId, reader: &mut Reader, count: usize, mut visit: impl FnMut(ItemId)) -> bool {
         if class.index() == 0 || class > self.slabs.large() {
             return false;
         }
-        let mut at = match reader.passed {
-            0 => self.lru.head(class, Segment::Cold),
-            passed => {
-                let marks = (1..=passed.min(Reader::MARKS)).map(|back| reader.marks[(passed - back) % Reader::MARKS]);
-                let mut marks = marks.filter_map(ItemId::from_raw).filter(|&id| self.is_cold(class, id));
-                marks.next().and_then(|id| ItemId::from_raw(self.items.at(id).next()))
+        let mut left = count;
+        while let Some(&segment) = Segment::ALL.get(reader.lists) {
+            let mut at = match reader.passed {
+                0 => self.lru.head(class, segment),
+                passed => {
+                    let marks =
+                        (1..=passed.min(Reader::MARKS)).map(|back| reader.marks[(passed - back) % Reader::MARKS]);
+                    let mut marks = marks.filter_map(ItemId::from_raw).filter(|&id| self.is_in(class, segment, id));
+                    marks.next().and_then(|id| ItemId::from_raw(self.items.at(id).next()))
+                }
+            };
+            while let Some(id) = at {
+                if left == 0 {
+                    return true;
+                }
+                left -= 1;
+                let item = self.items.at(id);
+                reader.marks[reader.passed % Reader::MARKS] = id.bits();
+                reader.passed += 1;
+                at = ItemId::from_raw(item.next());
+                if self.death(&item).is_none() {
+                    visit(id);
+                }
             }
-        };
-        for _ in 0..count {
-            let Some(id) = at else { return false };
-            let item = self.items.at(id);
-            reader.marks[reader.passed % Reader::MARKS] = id.bits();
-            reader.passed += 1;
-            at = ItemId::from_raw(item.next());
-            if self.death(&item).is_none() {
-                visit(id);
-            }
+            *reader = Reader { lists: reader.lists + 1, ..Reader::default() };
         }
-        at.is_some()
+        false
     }
 
-    /// Whether an id that once named an item of a class does so still, or again, and the item is COLD.
-    fn is_cold(&self, class: ClassId, id: ItemId) -> bool {
+    /// Whether an id that once named an item of a class does so still, or again, and the item is in this segment.
+    fn is_in(&self, class: ClassId, segment: Segment, id: ItemId) -> bool {
         self.slabs.is_chunk_of(class, id, &self.items)
             && self.items.chunk(id) == Chunk::Linked
-            && self.items.at(id).state() & SEGMENT_MASK == Segment::Cold as u8
+            && self.items.at(id).state() & SEGMENT_MASK == segment as u8
     }
 
     /// Frees an item that the crawler found dead.

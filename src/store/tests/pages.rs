@@ -209,6 +209,22 @@ fn a_class_that_comes_late_gets_its_first_page_on_credit() {
 }
 
 #[test]
+fn a_reader_of_a_class_meets_items_of_every_segment() {
+    let mut store = store(8, StoreOptions { temporary_ttl: Some(5), ..StoreOptions::default() });
+    let mut class = ClassId(0);
+    for (key, segment) in [(b"h", Segment::Hot), (b"w", Segment::Warm), (b"c", Segment::Cold), (b"t", Segment::Temp)] {
+        let id = store.set(key, b"1", NEVER).expect("memory");
+        class = store.class_of(id);
+        store.relist(class, id, segment);
+    }
+    for count in 1..6 {
+        let (mut reader, mut met) = (walk::Reader::default(), Vec::new());
+        while store.read_class(class, &mut reader, count, |id| met.push(store.items.at(id).key()[0])) {}
+        assert_eq!(met, b"hwct", "{count} at a time");
+    }
+}
+
+#[test]
 fn a_reader_of_a_list_that_changes_meets_what_stays() {
     let mut store = store(8, StoreOptions { segmented: false, ..StoreOptions::default() });
     let class = store.slabs.class_for(store.items.size(8, 0, 100)).expect("small");
@@ -221,7 +237,7 @@ fn a_reader_of_a_list_that_changes_meets_what_stays() {
         let (mut reader, mut met) = (walk::Reader::default(), Vec::new());
         loop {
             let mut ids = Vec::new();
-            let more = store.read_cold(class, &mut reader, 50, |id| ids.push(id));
+            let more = store.read_class(class, &mut reader, 50, |id| ids.push(id));
             met.extend(ids.iter().map(|&id| store.items.at(id).key().to_vec()));
             if !more {
                 break;
@@ -248,14 +264,14 @@ fn a_reader_of_a_list_that_changes_meets_what_stays() {
         store.validate();
         // All that it could go on from is gone, and the page of it belongs to another class: it has come to the end.
         let mut reader = walk::Reader::default();
-        assert!(store.read_cold(class, &mut reader, 50, |_| ()));
+        assert!(store.read_class(class, &mut reader, 50, |_| ()));
         store.flush_at(Now(0));
         for _ in 0..store.housekeeping_round() * 40 {
             store.housekeep(5000, true);
         }
         assert_eq!(store.index.len(), 0);
         store.set(b"other", &[3; 4000], NEVER).expect("memory");
-        assert!(!store.read_cold(class, &mut reader, 50, |_| panic!("there is nothing")));
+        assert!(!store.read_class(class, &mut reader, 50, |_| panic!("there is nothing")));
         store.set_now(Now(store.now + 1));
     }
 }
