@@ -48,3 +48,7 @@ pub mod auth;
 pub mod clock;
 pub mod counters;
 pub mod hash;
+
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;

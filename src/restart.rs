@@ -501,5 +501,8 @@ impl Read for Consumed {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;

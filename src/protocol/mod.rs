@@ -19,6 +19,10 @@ pub mod binary;
 pub mod encode;
 pub mod packet;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
+
 /// A part of the request buffer: `len` bytes from `start`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {

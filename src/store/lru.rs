@@ -181,7 +181,7 @@ impl Lru {
     }
 
     /// Items of a list from its head on, at most `count`: for tests.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn first_of(&self, items: &Items, class: ClassId, segment: Segment, count: usize) -> Vec<ItemId> {
         let mut at = ItemId::from_raw(self.lists[class.index()][segment as usize].head);
         std::iter::from_fn(|| {
@@ -194,7 +194,7 @@ impl Lru {
     }
 
     /// Checks the links of all lists: for tests.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn validate(&self, items: &Items) {
         for lists in &self.lists {
             for (segment, list) in lists.iter().enumerate() {

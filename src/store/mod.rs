@@ -26,6 +26,12 @@ mod stamps;
 pub mod stats;
 pub mod walk;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
+#[cfg(any(test, fuzzing))]
+mod validate;
+
 use crate::clock::{NEVER, Now};
 use crate::hash::KeyHasher;
 use arena::ItemId;

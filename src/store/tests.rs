@@ -59,38 +59,6 @@ impl Store {
             "the budget has a page, and {class:?} evicts"
         );
     }
-
-    /// The invariants at the top of the module.
-    pub(crate) fn validate(&self) {
-        self.lru.validate(&self.items);
-        let listed: u64 = self.slabs.ids().map(|class| u64::from(self.lru.total(class))).sum();
-        assert_eq!(listed, self.index.len() as u64);
-        let (mut bytes, mut count) = (0, 0);
-        for class in self.slabs.ids() {
-            for segment in Segment::ALL {
-                for id in self.lru.first_of(&self.items, class, segment, usize::MAX) {
-                    assert_eq!((self.items.chunk(id), self.class_of(id)), (item::Chunk::Linked, class));
-                    let key = self.items.at(id).key();
-                    let found = self.index.find(self.hasher.hash(key), |other| self.items.at(other).key() == key);
-                    assert_eq!(found.map(|(found, _)| found), Some(id));
-                    bytes += self.item_size(id);
-                    count += 1;
-                }
-            }
-        }
-        assert_eq!((bytes, count), (self.bytes, listed));
-        for class in self.slabs.ids() {
-            let mut used = 0;
-            for &page in self.slabs.pages_of(class) {
-                let in_use =
-                    self.slabs.chunks(page, &self.items).filter(|&id| self.items.chunk(id) != item::Chunk::Free);
-                let in_use = in_use.count() as u32;
-                assert_eq!(in_use, self.slabs.used(page));
-                used += in_use;
-            }
-            assert_eq!(u64::from(used), self.slabs.usage(class).used_chunks);
-        }
-    }
 }
 
 fn value_of(key: u64, version: u64) -> Vec<u8> {

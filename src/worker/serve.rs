@@ -1265,6 +1265,10 @@ fn reserve(
     }
 }
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[path = "fuzz.rs"]
+pub mod fuzz;
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;

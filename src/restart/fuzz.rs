@@ -1,0 +1,182 @@
+//! The loader of images by bytes of any kind, with checksums that are right: whatever an image says, nothing panics, no more
+//! memory is used than there may be, and a store that comes of it is a store like any other.
+
+use super::*;
+use crate::clock::NEVER;
+use crate::fuzz::Bytes;
+use crate::store::StoreOptions;
+use crate::store::arena::{Arena, ItemId};
+use crate::store::item::Items;
+use crate::store::slab::{Budget, CHUNK_MAX, SlabOptions};
+use crate::store::walk::Place;
+use std::collections::HashMap;
+
+/// Pages of all shards.
+const PAGES: u32 = 6;
+
+/// How the server is started that loads the image.
+#[derive(Clone)]
+struct Start {
+    shards: usize,
+    options: StoreOptions,
+    item_size_max: u32,
+    ports: u32,
+    hasher: KeyHasher,
+}
+
+/// What there is of an item, by key.
+type Seen = HashMap<Vec<u8>, (Vec<u8>, u32, u32, u8)>;
+
+/// Runs one input: five bytes of settings, and an image. Panics on a fault.
+pub fn run(input: &[u8]) {
+    let mut input = Bytes(input);
+    let switches = input.byte();
+    let shards = 1 + input.below(3);
+    let start = Start {
+        shards,
+        options: StoreOptions {
+            cas: switches & 1 == 0,
+            evict: switches & 2 == 0,
+            slabs: SlabOptions { chunk_max: input.one_of(&[CHUNK_MAX, 512, 2048, 8192]), ..SlabOptions::default() },
+            hash_power: 4,
+            ..StoreOptions::default()
+        },
+        item_size_max: input.one_of(&[1 << 20, 1 << 30, 1024, 3 << 20]),
+        ports: if switches & 4 == 0 { 0 } else { shards as u32 },
+        hasher: KeyHasher::seeded(3),
+    };
+    let later = u32::from(input.byte());
+    let mut image = input.0.to_vec();
+    if switches & 8 == 0 {
+        super::image::fuzz::mend(&mut image);
+    }
+    let Ok(reader) = Reader::new(&image[..]) else { return };
+    let Header { clock, flush_at, .. } = reader.header();
+    let now = Now(clock.saturating_add(later).max(2));
+    let Some((mut stores, loaded)) = start.load(reader, now) else { return };
+    let there: u64 = stores.iter().map(|store| store.snapshot().curr_items).sum();
+    // A flush that was due has come.
+    let flushed = flush_at != 0 && flush_at <= now.0;
+    assert!(there == loaded.items || flushed && there < loaded.items, "not as many as were counted");
+    stores.iter().for_each(Store::validate);
+    let seen = see(&mut stores);
+    // What was loaded can be kept and loaded once more, with nothing lost.
+    let flush_at = stores.iter().map(|store| store.image_facts().flush_at).max().unwrap_or_default();
+    let mut stores = if switches & 16 == 0 {
+        let image = start.save(stores);
+        let reader = Reader::new(&image[..]).expect("an image that was written");
+        let (mut stores, again) = start.load(reader, now).expect("an image that was written");
+        assert_eq!((again.expired, again.items + again.dropped), (0, seen.len() as u64));
+        stores.iter().for_each(Store::validate);
+        let after = see(&mut stores);
+        assert!(after.iter().all(|(key, item)| seen.get(key) == Some(item)), "an item has changed");
+        assert_eq!(flush_at, stores.iter().map(|store| store.image_facts().flush_at).max().unwrap_or_default());
+        stores
+    } else {
+        stores
+    };
+    use_them(&mut stores, &start, now);
+}
+
+impl Start {
+    fn load(&self, reader: Reader<&[u8]>, now: Now) -> Option<(Vec<Store>, Loaded)> {
+        let arena = Arc::new(Arena::reserve(PAGES, false).expect("address space"));
+        let budget = Arc::new(Budget::new(PAGES, self.shards, &arena));
+        let items = Items::new(arena, self.options.cas);
+        let store = |number| {
+            let (options, items, budget) = (self.options.clone(), items.clone(), Arc::clone(&budget));
+            Store::new(number, options, items, budget, self.hasher.clone()).expect("address space")
+        };
+        let limits = Limits { item_size_max: self.item_size_max, cas: self.options.cas, inline_max: 64 };
+        let rules = Rules { hasher: &self.hasher, limits, ports: self.ports, threads: 1 };
+        let image = Image { path: PathBuf::new(), reader, found: Instant::now() };
+        let _ = image.clock();
+        let stores = (0..self.shards).map(store).collect();
+        let loaded = image.load_all(stores, now, rules).ok();
+        assert!(budget.limit() - budget.free() <= PAGES);
+        loaded
+    }
+
+    fn save(&self, mut stores: Vec<Store>) -> Vec<u8> {
+        let mut header = Header { ports: self.ports, nonce: 5, clock: stores[0].now().0, ..Header::default() };
+        for store in &stores {
+            let facts = store.image_facts();
+            header.flush_at = header.flush_at.max(facts.flush_at);
+            header.last_cas = header.last_cas.max(facts.last_cas);
+            header.items += facts.items;
+        }
+        let image = Mutex::new(image::Writer::new(Vec::new(), &header).expect("memory"));
+        stores.iter_mut().for_each(|store| store.save(&image).expect("memory"));
+        image.into_inner().finish().expect("memory").0
+    }
+}
+
+/// All that is in stores.
+fn see(stores: &mut [Store]) -> Seen {
+    let mut seen = Seen::new();
+    for store in stores {
+        let mut place = Some(Place::default());
+        while let Some(from) = place {
+            place = store.walk(
+                from,
+                1000,
+                |_| true,
+                |store, id| {
+                    let item = store.item(id);
+                    assert!(item.exptime() == NEVER || item.exptime() > store.now().0, "it is dead");
+                    assert!(store.last_access(id) <= store.now(), "it was used in the future");
+                    let what = (value(store, id), item.client_flags(), item.exptime(), item.state() & !3);
+                    assert!(seen.insert(item.key().to_vec(), what).is_none(), "a key is there twice");
+                    true
+                },
+            );
+        }
+    }
+    seen
+}
+
+fn value(store: &Store, id: ItemId) -> Vec<u8> {
+    let mut value = Vec::new();
+    let mut cursor = store.items().value_cursor(id);
+    while cursor.left() > 0 {
+        let bytes = store.items().bytes(&cursor);
+        value.extend_from_slice(bytes);
+        cursor = store.items().advance(cursor, bytes.len());
+    }
+    value
+}
+
+/// Clients come: what they store is stored, old items make room, and time passes.
+fn use_them(stores: &mut [Store], start: &Start, now: Now) {
+    let filler = vec![b'f'; 200_000];
+    for step in 0..40_u32 {
+        let key = format!("new-{step}").into_bytes();
+        let hash = start.hasher.hash(&key);
+        let shards = stores.len();
+        let store = &mut stores[hash::shard(hash, shards)];
+        let len = [10, 900, 5000, 200_000][step as usize % 4];
+        if let Ok(id) = store.put(hash, &key, 0, NEVER, &filler[..len], None) {
+            assert_eq!(store.find(hash, &key).map(|entry| entry.id), Ok(id));
+            let cas = store.next_cas();
+            store.item(id).set_cas(cas);
+        }
+        if step % 10 == 9 {
+            let later = Now(now.0.saturating_add(step));
+            for store in &mut *stores {
+                store.set_now(later);
+                for _ in 0..20 {
+                    store.housekeep(200, true);
+                }
+            }
+        }
+    }
+    stores.iter().for_each(Store::validate);
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_corpus_holds() {
+        crate::fuzz::replay("image", super::run);
+    }
+}

@@ -1,0 +1,378 @@
+//! Two workers with two shards against one that has all to itself, by bytes of any kind: the same replies, whatever pieces
+//! input comes in, whoever has leased a shard meanwhile, and whenever batches come back.
+//!
+//! An input is a few bytes of settings, and what one client sends, or two that have no key in common. Of two bytes, the first
+//! of which is 0xff, the second says how many times 128 bytes stand there: values may be long.
+
+use super::super::mailbox::Mail;
+use super::super::uploads::Uploads;
+use super::*;
+use crate::fuzz::Bytes;
+use crate::protocol::text::LINE_LENGTH_MAX;
+use crate::protocol::{self, packet};
+use crate::store::arena::Arena;
+use crate::store::slab::{Budget, CHUNK_MAX, SlabOptions};
+use crate::store::{Store, StoreOptions};
+
+/// Pages of all shards: more than any input fills.
+const PAGES: u32 = 256;
+/// Bytes that an input is expanded to.
+const INPUT_MAX: usize = 200_000;
+/// Turns after which something waits for ever.
+const TURNS_MAX: usize = 100_000;
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
+    }
+}
+
+/// What an input chooses.
+struct Settings {
+    limits: ServeLimits,
+    options: StoreOptions,
+    parser: Parser,
+    /// Shards of the server that has one worker: with CAS values as many as the other has, so that they are the same.
+    shards: usize,
+    /// What clients send until the clock goes on, and by how many seconds it does.
+    stages: Vec<([Vec<u8>; 2], u32)>,
+    /// The second client goes without a word.
+    leaves: bool,
+    seed: u64,
+}
+
+/// Runs one input. Panics on a fault.
+pub fn run(input: &[u8]) {
+    let mut input = Bytes(input);
+    let Some(settings) = Settings::read(&mut input) else { return };
+    let clock = Clock::start();
+    clock.pause();
+    let replies = Server::new(&settings, 1, settings.shards, &clock).replies(&settings, false);
+    let others = Server::new(&settings, 2, 2, &clock).replies(&settings, true);
+    for (client, (one, other)) in replies.iter().zip(&others).enumerate() {
+        if one == other || client == 1 && settings.leaves {
+            continue;
+        }
+        let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+        let shown = |bytes: &[u8]| {
+            let part = &bytes[same.saturating_sub(20)..bytes.len().min(same + 60)];
+            part.escape_ascii().to_string()
+        };
+        panic!("client {client} at {same}: one worker says {}, two say {}", shown(one), shown(other));
+    }
+}
+
+impl Settings {
+    fn read(input: &mut Bytes<'_>) -> Option<Settings> {
+        let switches = input.byte();
+        let on = |bit: u8| switches & 1 << bit != 0;
+        let seed = u64::from(input.short());
+        let limits = ServeLimits {
+            parse: Limits {
+                item_size_max: input.one_of(&[1 << 20, 2000]),
+                cas: on(0),
+                inline_max: input.one_of(&[2048, 8, 64]),
+            },
+            group_len: input.one_of(&[8, 1, 3, 32]),
+            output_max: input.one_of(&[1 << 20, 1, 5000, 20_000]),
+            requests_per_turn: input.one_of(&[20, 1, 1000]),
+            cut_groups: on(5),
+            batch_bytes_max: input.one_of(&[100_000, 1, 20_000]),
+            keep_keys: false,
+        };
+        let slabs = SlabOptions { chunk_max: input.one_of(&[CHUNK_MAX, 512, 2048]), ..SlabOptions::default() };
+        let options = StoreOptions { cas: on(0), slabs, hash_power: 4, ..StoreOptions::default() };
+        let parser = if on(1) { Parser::Binary(binary::Parser::default()) } else { Parser::Undecided };
+        let share = usize::from(input.byte());
+        let bytes = expand(input.0);
+        // CAS values follow from the order of operations in a shard, which is that of one client only if it has no company.
+        let first = if on(0) || on(2) { bytes.len() } else { bytes.len() * share / 255 };
+        let (one, other) = bytes.split_at(first);
+        let keys = |bytes: &[u8]| protocol::fuzz::keys(parser, limits.parse, bytes);
+        let other = if keys(one).is_disjoint(&keys(other)) { other } else { &[] };
+        // What a line without end is depends on how much of it is there.
+        let endless = |bytes: &[u8]| {
+            !matches!(parser, Parser::Binary(_))
+                && bytes.first() != Some(&packet::REQUEST)
+                && bytes.split(|&byte| byte == b'\n').any(|line| line.len() > LINE_LENGTH_MAX)
+        };
+        if endless(one) || endless(other) {
+            return None;
+        }
+        let count = if on(3) { 3 } else { 1 };
+        let piece =
+            |bytes: &[u8], stage: usize| bytes[bytes.len() * stage / count..bytes.len() * (stage + 1) / count].to_vec();
+        let stage = |stage| ([piece(one, stage), piece(other, stage)], [1, 70, 5][stage % 3]);
+        Some(Settings {
+            limits,
+            options,
+            parser,
+            shards: if on(0) { 2 } else { 1 },
+            stages: (0..count).map(stage).collect(),
+            leaves: on(4),
+            seed,
+        })
+    }
+}
+
+fn expand(input: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut input = Bytes(input);
+    while !input.is_empty() && bytes.len() < INPUT_MAX {
+        match input.byte() {
+            0xff => {
+                let line = (bytes.len() as u8 % 26 + b'a', usize::from(input.byte()) * 2);
+                (0..line.1).for_each(|number| {
+                    bytes.extend_from_slice(&[line.0; 60]);
+                    bytes.extend(format!("{:03}\n", number % 1000).bytes());
+                });
+            }
+            byte => bytes.push(byte),
+        }
+    }
+    bytes
+}
+
+struct Server<'a> {
+    exchange: Exchange,
+    items: Items,
+    hasher: KeyHasher,
+    clock: &'a Clock,
+    limits: ServeLimits,
+    now: Now,
+    random: Random,
+}
+
+/// A connection.
+struct Line {
+    talk: Option<Talk>,
+    input: Vec<u8>,
+    /// What of the input the worker has.
+    buffer: Vec<u8>,
+    received: Vec<u8>,
+    /// All that can be done without further input is done.
+    is_idle: bool,
+    is_closing: bool,
+}
+
+impl<'a> Server<'a> {
+    fn new(settings: &Settings, workers: usize, shards: usize, clock: &'a Clock) -> Server<'a> {
+        let arena = Arc::new(Arena::reserve(PAGES, false).expect("address space"));
+        let budget = Arc::new(Budget::new(PAGES, shards, &arena));
+        let items = Items::new(arena, settings.options.cas);
+        let hasher = KeyHasher::seeded(11);
+        let shard = |number| {
+            let (options, budget) = (settings.options.clone(), Arc::clone(&budget));
+            let store = Store::new(number, options, items.clone(), budget, hasher.clone()).expect("address space");
+            Shard { number: number as u16, store, limits: settings.limits.parse, prefixes: None }
+        };
+        let exchange = Exchange::new((0..shards).map(shard).collect(), workers, Uploads::unlimited());
+        let random = Random(settings.seed);
+        Server { exchange, items, hasher, clock, limits: settings.limits, now: clock.now(), random }
+    }
+
+    /// What the clients are told. `disturbed`: others lease shards now and then, and input comes in pieces.
+    fn replies(&mut self, settings: &Settings, disturbed: bool) -> [Vec<u8>; 2] {
+        let Server { exchange, items, hasher, clock, limits, now, random } = self;
+        let workers = exchange.workers();
+        let mut serves: Vec<Serve<'_>> = (0..workers)
+            .map(|worker| Serve::new(worker, exchange, clock, hasher.clone(), items.clone(), *limits))
+            .collect();
+        let mut lines = [0, 1].map(|client| Line::new(client, settings.parser));
+        let alone = settings.stages.iter().all(|(pieces, _)| pieces[1].is_empty());
+        let mut outsiders: Vec<Lease<'_>> = Vec::new();
+        let give_back = |lease: Lease<'_>, now: Now| {
+            exchange.give_back(lease, |shard, batch| run_batch(shard, batch, exchange, clock, now));
+        };
+        for (pieces, seconds) in &settings.stages {
+            for (line, piece) in lines.iter_mut().zip(pieces) {
+                line.input.extend_from_slice(piece);
+                line.is_idle = false;
+            }
+            let mut turns = 0;
+            while !lines.iter().all(Line::is_done) {
+                turns += 1;
+                assert!(turns < TURNS_MAX, "it does not come to an end");
+                if disturbed && random.below(3) == 0 {
+                    outsiders.extend(exchange.try_lease(random.below(exchange.shards())));
+                } else if !outsiders.is_empty() && random.below(2) == 0 {
+                    give_back(outsiders.swap_remove(random.below(outsiders.len())), *now);
+                }
+                let worker = random.below(workers);
+                let serve = &mut serves[worker];
+                begin_turn(serve, exchange, *now);
+                for (client, line) in lines.iter_mut().enumerate().filter(|(client, _)| client % workers == worker) {
+                    if client == 1 && settings.leaves && random.below(20) == 0 {
+                        line.leave(serve);
+                    }
+                    let piece = [4, 300, 20_000][random.below(3)];
+                    let count = if disturbed { random.below(piece) } else { usize::MAX };
+                    let Some(command) = line.serve(serve, items, count) else { continue };
+                    let flushes = command.starts_with(b"flush_all")
+                        || matches!(command[..], [packet::REQUEST, packet::opcode::FLUSH, ..]);
+                    if flushes && alone {
+                        outsiders.drain(..).for_each(|lease| give_back(lease, *now));
+                        begin_turn(serve, exchange, *now);
+                        for shard in 0..exchange.shards() {
+                            serve.lease(shard).expect("nobody else has it").store.flush_at(*now);
+                        }
+                        serve.give_back();
+                    }
+                    line.is_closing = command.starts_with(b"quit");
+                    line.received.extend([b"ADMIN ", &command[..], b"\r\n"].concat());
+                }
+                end_turn(serve, items, &mut lines);
+                if disturbed && random.below(4) == 0 {
+                    serve.housekeep(100, true);
+                }
+            }
+            outsiders.drain(..).for_each(|lease| give_back(lease, *now));
+            now.0 += seconds;
+        }
+        let received = lines.each_ref().map(|line| line.received.clone());
+        // All leave; nothing may be left behind.
+        for (client, line) in lines.iter_mut().enumerate() {
+            line.leave(&mut serves[client % workers]);
+        }
+        for _ in 0..8 {
+            for serve in &mut serves {
+                begin_turn(serve, exchange, *now);
+                end_turn(serve, items, &mut lines);
+            }
+        }
+        drop(serves);
+        for shard in 0..exchange.shards() {
+            let mut lease = exchange.try_lease(shard).expect("all leases were given back");
+            lease.store.validate_at_rest();
+        }
+        received
+    }
+}
+
+fn run_batch(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock, now: Now) {
+    super::run(shard, batch, exchange, clock, now, 8, None);
+}
+
+fn begin_turn(serve: &mut Serve<'_>, exchange: &Exchange, now: Now) {
+    serve.begin(now);
+    while let Some(mail) = exchange.next_mail(serve.worker) {
+        match mail {
+            Mail::Batch(batch) => {
+                assert!(batch.reply.out.len() <= batch.bytes_max(), "replies are longer than was said");
+                serve.returned(batch);
+            }
+            other => panic!("unexpected mail {other:?}"),
+        }
+    }
+}
+
+/// Batches go on their way, and replies come from those that are done.
+fn end_turn(serve: &mut Serve<'_>, items: &Items, lines: &mut [Line]) {
+    serve.flush();
+    while let Some(batch) = serve.next_done() {
+        let mut from = 0;
+        assert_eq!(batch.tasks.len(), batch.ends.len());
+        for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
+            if let Some(origin) = origin {
+                let line = &mut lines[origin.token];
+                match &mut line.talk {
+                    Some(talk) => {
+                        serve.deliver(talk, task, origin.slot, &batch.reply, from, to);
+                        line.is_idle = false;
+                        line.settle(serve, items);
+                    }
+                    None => serve.bury(batch.shard, task, &batch.reply, from, to),
+                }
+            }
+            from = to;
+        }
+        serve.recycle(batch);
+    }
+}
+
+impl Line {
+    fn new(client: usize, parser: Parser) -> Line {
+        Line {
+            talk: Some(Talk::new(client, 0, parser)),
+            input: Vec::new(),
+            buffer: Vec::new(),
+            received: Vec::new(),
+            is_idle: false,
+            is_closing: false,
+        }
+    }
+
+    /// Whether nothing more happens.
+    fn is_done(&self) -> bool {
+        self.talk.as_ref().is_none_or(|talk| self.is_idle && self.input.is_empty() && !talk.is_waiting())
+    }
+
+    /// Gives a client's next bytes to its worker. A command that concerns the whole cache is handed out.
+    fn serve(&mut self, serve: &mut Serve<'_>, items: &Items, count: usize) -> Option<Vec<u8>> {
+        let talk = self.talk.as_mut().filter(|talk| !talk.is_waiting())?;
+        if self.is_closing {
+            self.leave(serve);
+            return None;
+        }
+        let count = count.min(self.input.len());
+        self.buffer.extend(self.input.drain(..count));
+        let (mut at, mut reply) = (0, Reply::default());
+        let served = serve.serve(talk, &mut self.buffer, &mut at, &mut reply, false);
+        self.is_idle = served == Served::Drained && !talk.owes();
+        self.is_closing = served == Served::Close;
+        let command = match served {
+            Served::Admin(span) => {
+                assert!(talk.pending.is_empty(), "what came before it was not answered");
+                Some(span.of(&self.buffer).to_vec())
+            }
+            _ => None,
+        };
+        self.buffer.drain(..at);
+        transmit(serve, items, &mut self.received, &mut reply);
+        command
+    }
+
+    /// Takes the replies, if all of them are there.
+    fn settle(&mut self, serve: &mut Serve<'_>, items: &Items) {
+        if let Some(talk) = self.talk.as_mut().filter(|talk| !talk.pending.is_waiting()) {
+            let mut reply = Reply::default();
+            talk.pending.settle(&mut reply);
+            transmit(serve, items, &mut self.received, &mut reply);
+        }
+    }
+
+    /// The connection ends, whatever is under way.
+    fn leave(&mut self, serve: &mut Serve<'_>) {
+        if let Some(talk) = self.talk.take() {
+            serve.end(talk);
+        }
+    }
+}
+
+/// Moves a reply to its client, with the values that are pinned in it.
+fn transmit(serve: &mut Serve<'_>, items: &Items, received: &mut Vec<u8>, reply: &mut Reply) {
+    let mut at = 0;
+    for pinned in std::mem::take(&mut reply.pinned) {
+        received.extend(&reply.out.bytes()[at..pinned.at]);
+        at = pinned.at;
+        let mut value = pinned.value;
+        while value.left() > 0 {
+            let part = items.bytes(&value);
+            received.extend(part);
+            value = items.advance(value, part.len());
+        }
+        serve.unpin(pinned);
+    }
+    received.extend(&reply.out.bytes()[at..]);
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_corpus_holds() {
+        crate::fuzz::replay("serve", super::run);
+    }
+}

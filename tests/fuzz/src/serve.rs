@@ -1,0 +1,4 @@
+//! `corecached::worker::serve::fuzz`, by libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| corecached::worker::serve::fuzz::run(input));
