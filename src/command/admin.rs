@@ -122,7 +122,7 @@ pub enum Answer {
     /// The answers to `ColdItems` so far.
     List(stats::ColdItems),
     /// To `Connections`: lines of the reply.
-    Lines(Vec<u8>),
+    Connections(Vec<Description>),
     /// To `RefreshCertificates`: why the old ones stay.
     Refreshed(Result<(), String>),
 }
@@ -157,6 +157,17 @@ pub enum Report {
         /// With `noreply`.
         noreply: bool,
     },
+}
+
+/// What `stats conns` says of a connection, or of a listening socket.
+#[derive(Clone, Debug)]
+pub struct Description {
+    /// It is a listening socket: those come first.
+    pub accepts: bool,
+    /// Its descriptor.
+    pub fd: i32,
+    /// Its lines.
+    pub lines: String,
 }
 
 /// What a command line comes to.
@@ -998,7 +1009,13 @@ pub(super) mod tests {
                 }
                 Plan::Stop { graceful } => format!("<stop, graceful: {graceful}>\r\n").into_bytes(),
                 Plan::Ask(Question::Connections, report) => {
-                    let answers = vec![Answer::Lines(b"STAT 1:addr x\r\n".to_vec()), Answer::Lines(Vec::new())];
+                    let description = |accepts, fd| Description { accepts, fd, lines: format!("STAT {fd}:addr x\r\n") };
+                    let answers = [
+                        vec![description(false, 3), description(false, 1)],
+                        vec![],
+                        vec![description(false, 2), description(true, 4)],
+                    ];
+                    let answers = answers.into_iter().map(Answer::Connections).collect();
                     finish(&report, answers, &self.environment())
                 }
                 Plan::Ask(mut question, report) => {
@@ -1297,8 +1314,8 @@ pub(super) mod tests {
             stats slabs => STAT active_slabs 0 | STAT total_malloced 0 | END
             stats sizes => STAT sizes_status disabled | END
             stats evictions => STAT evictions_for_room 0 | STAT evictions_by_moves 0 | STAT evictions_by_chains 0 | END
-            stats conns => STAT 1:addr x | END
-            stats co => STAT 1:addr x | END
+            stats conns => STAT 4:addr x | STAT 1:addr x | STAT 2:addr x | STAT 3:addr x | END
+            stats co => STAT 4:addr x | STAT 1:addr x | STAT 2:addr x | STAT 3:addr x | END
             stats reset noreply => RESET
             stats r => RESET
             stats cachedump => CLIENT_ERROR bad command line

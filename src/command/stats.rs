@@ -3,7 +3,7 @@
 //! Tools count these names and parse the values (the exporter's `rusage_*`, collectd's buffer of 4096 bytes), so there is
 //! not one more and not one less. What memcached counts and we have nothing of stays 0: its response objects.
 
-use super::admin::{Answer, AtomicF64, Environment};
+use super::admin::{Answer, AtomicF64, Description, Environment};
 use super::detail::PrefixCounts;
 use crate::config::{Config, Listen, MEMCACHED_VERSION};
 use crate::counters::{Counter, WorkerCounters};
@@ -537,12 +537,14 @@ pub(super) fn cold_items(answers: Vec<Answer>) -> Vec<u8> {
 
 /// `stats conns`
 pub(super) fn lines(answers: Vec<Answer>) -> Vec<u8> {
-    let mut reply = Vec::new();
+    let mut descriptions: Vec<Description> = Vec::new();
     for answer in answers {
-        if let Answer::Lines(lines) = answer {
-            reply.extend_from_slice(&lines);
+        if let Answer::Connections(some) = answer {
+            descriptions.extend(some);
         }
     }
+    descriptions.sort_by_key(|description| (!description.accepts, description.fd));
+    let mut reply: Vec<u8> = descriptions.into_iter().flat_map(|description| description.lines.into_bytes()).collect();
     reply.extend_from_slice(END);
     reply
 }

@@ -119,6 +119,11 @@ impl Parser {
         }
     }
 
+    /// Whether the next bytes are a body that nobody wants.
+    pub fn swallows(&self) -> bool {
+        matches!(self.state, State::Swallow { .. })
+    }
+
     /// Whether the next byte begins a packet.
     pub fn is_idle(&self) -> bool {
         self.state == State::Packet

@@ -1,5 +1,6 @@
 //! The parser of a connection: which of the protocols it is for is decided once, by its first byte.
 
+use super::packet::{HEADER_LEN, Header};
 use super::{Limits, Operation, Step, binary, login, text};
 
 /// What makes operations of bytes; see [`text::Parser::next`], whose rules hold for all.
@@ -62,6 +63,29 @@ impl Parser {
             Parser::Text(parser) => parser.lose_frame(),
             // A packet has its length.
             Parser::Undecided | Parser::Binary(_) | Parser::Login(_) => {}
+        }
+    }
+
+    /// Whether `rest`, of which nothing more can be made yet, begins with a command that lacks only its value.
+    pub fn awaits_value(&self, rest: &[u8]) -> bool {
+        match self {
+            Parser::Undecided => false,
+            Parser::Text(_) | Parser::Login(_) => self.is_idle() && memchr::memchr(b'\n', rest).is_some(),
+            Parser::Binary(_) => {
+                let header = rest.first_chunk().and_then(Header::read);
+                let head_len =
+                    |header: Header| HEADER_LEN + usize::from(header.extras_len) + usize::from(header.key_len);
+                self.is_idle() && header.is_some_and(|header| rest.len() >= head_len(header))
+            }
+        }
+    }
+
+    /// Whether the next bytes are a value that nobody wants.
+    pub fn swallows(&self) -> bool {
+        match self {
+            Parser::Undecided | Parser::Login(_) => false,
+            Parser::Text(parser) => parser.swallows(),
+            Parser::Binary(parser) => parser.swallows(),
         }
     }
 

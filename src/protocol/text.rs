@@ -147,6 +147,11 @@ impl Parser {
         say(text, quiet, operation)
     }
 
+    /// Whether the next bytes are a value that nobody wants.
+    pub fn swallows(&self) -> bool {
+        matches!(self.state, State::Swallow { .. })
+    }
+
     /// Whether there is an operation to come without further input: the end of a list of keys that is there whole.
     pub fn owes_end(&self) -> bool {
         self.state == State::End

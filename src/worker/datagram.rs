@@ -9,13 +9,13 @@ use super::outbox::Outbox;
 use super::serve::Talk;
 use super::{Connection, UDP, Worker};
 use crate::clock::Now;
+use crate::command::admin::Description;
 use crate::command::watch::CloseReason;
 use crate::net::stream::Stream;
 use crate::net::udp::{self, DATAGRAM_MAX, HEADER_LEN, UdpSocket};
 use crate::protocol::message;
 use mio::{Interest, Token};
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
@@ -44,15 +44,14 @@ pub(super) struct Gate {
 
 impl Gate {
     /// Its lines of `stats conns`.
-    pub(super) fn describe(&self, now: Now, lines: &mut String) {
+    pub(super) fn describe(&self, now: Now) -> Description {
         let fd = self.socket.fd();
-        let written = write!(
-            lines,
+        let lines = format!(
             "STAT {fd}:UDP UDP\r\nSTAT {fd}:addr {}\r\nSTAT {fd}:state conn_read\r\nSTAT {fd}:secs_since_last_cmd {}\r\n",
             self.socket,
             now.0.saturating_sub(self.active.0)
         );
-        written.expect("writing to memory cannot fail");
+        Description { accepts: false, fd, lines }
     }
 
     /// Sends, or keeps for later, behind what is kept already. False: there is no room for it.

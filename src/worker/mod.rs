@@ -18,7 +18,7 @@ pub mod uploads;
 mod watch;
 
 use crate::clock::{Clock, Now};
-use crate::command::admin::{self, Answer, Environment, Plan, Question};
+use crate::command::admin::{self, Answer, Description, Environment, Plan, Question};
 use crate::command::walk::WalkKind;
 use crate::command::watch::CloseReason;
 use crate::command::{self, Pinned, Reply, binary as packets};
@@ -40,7 +40,6 @@ use outbox::Outbox;
 use serve::{Serve, ServeLimits, Served, Talk};
 use slab::Slab;
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -422,8 +421,8 @@ impl<'a> Worker<'a> {
                 }
             }
             Mail::Control(control) => {
-                let lines = self.describe_connections();
-                control.answer(self.exchange(), Answer::Lines(lines));
+                let descriptions = self.describe_connections();
+                control.answer(self.exchange(), Answer::Connections(descriptions));
             }
             Mail::Answered(control) => self.report(&control),
             Mail::Watched(token, generation) => self.wake_watcher(token, generation),
@@ -1015,20 +1014,17 @@ impl<'a> Worker<'a> {
     }
 
     /// The lines of `stats conns` about its connections.
-    fn describe_connections(&self) -> Vec<u8> {
-        let mut lines = String::new();
-        // Listeners are nobody's: the first worker speaks for them.
+    fn describe_connections(&self) -> Vec<Description> {
+        let mut descriptions = Vec::new();
+        // Worker 0 reports the listeners.
         for (fd, address) in self.environment().listeners.iter().filter(|_| self.number() == 0) {
-            let written = write!(
-                lines,
+            let lines = format!(
                 "STAT {fd}:addr {address}\r\nSTAT {fd}:state conn_listening\r\nSTAT {fd}:secs_since_last_cmd {}\r\n",
-                self.now.0
+                self.now.uptime()
             );
-            written.expect("writing to memory cannot fail");
+            descriptions.push(Description { accepts: true, fd: *fd, lines });
         }
-        for gate in &self.gates {
-            gate.describe(self.now, &mut lines);
-        }
+        descriptions.extend(self.gates.iter().map(|gate| gate.describe(self.now)));
         for (_, connection) in &self.connections {
             if matches!(connection.stream, Stream::Datagram(_)) {
                 // The gate stands for it.
@@ -1037,18 +1033,18 @@ impl<'a> Worker<'a> {
             let fd = connection.stream.fd();
             let listens = !connection.talk.is_dumping() && connection.talk.watcher().is_none();
             let writes = listens && !connection.outbox.is_empty();
-            let state = if writes { "conn_mwrite" } else { connection.talk.state_name() };
+            let is_next = connection.queued || connection.talk.is_waiting();
+            let state = if writes { "conn_mwrite" } else { connection.talk.state_name(&connection.input, is_next) };
             let idle = self.now.0.saturating_sub(connection.active.0);
-            let written = write!(
-                lines,
+            let lines = format!(
                 "STAT {fd}:addr {}\r\nSTAT {fd}:listen_addr {}\r\nSTAT {fd}:state {state}\r\n\
                  STAT {fd}:secs_since_last_cmd {idle}\r\n",
                 connection.stream.peer(),
                 connection.stream.local(),
             );
-            written.expect("writing to memory cannot fail");
+            descriptions.push(Description { accepts: false, fd, lines });
         }
-        lines.into_bytes()
+        descriptions
     }
 }
 

@@ -204,11 +204,15 @@ impl Talk {
         self.parser.is_idle() && self.pending.is_empty() && matches!(self.state, State::Parsing)
     }
 
-    /// What it is doing, in memcached's words for `stats conns`.
-    pub fn state_name(&self) -> &'static str {
+    /// What it is doing, in memcached's words for `stats conns`. `rest`: what it has sent and was not taken yet; `is_next`:
+    /// more of that can be.
+    pub fn state_name(&self, rest: &[u8], is_next: bool) -> &'static str {
         match self.state {
-            State::Parsing if self.parser.is_idle() => "conn_read",
-            State::Parsing => "conn_parse_cmd",
+            State::Parsing if matches!(self.parser, Parser::Undecided) => "conn_new_cmd",
+            State::Parsing if self.parser.swallows() => "conn_swallow",
+            State::Parsing if is_next && !rest.is_empty() || self.owes() => "conn_parse_cmd",
+            State::Parsing if self.parser.awaits_value(rest) => "conn_nread",
+            State::Parsing => "conn_read",
             State::Receiving(_) | State::Queued(_) | State::Reserving(_) => "conn_nread",
             // The question is its command.
             State::Asking => "conn_parse_cmd",

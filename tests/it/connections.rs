@@ -280,6 +280,82 @@ fn connections_are_described_as_memcached_does() {
     }
 }
 
+/// What each connection is doing, and what it has sent to be there.
+#[test]
+fn the_state_of_a_connection_is_memcacheds() {
+    let packet = |opcode: u8, key_len: u8, extras_len: u8, body_len: u32, body: &[u8]| {
+        let mut bytes = vec![0x80, opcode, 0, key_len, extras_len, 0, 0, 0];
+        bytes.extend(body_len.to_be_bytes());
+        bytes.extend([0; 12]);
+        [&bytes, body].concat()
+    };
+    let states: Vec<(&str, Vec<u8>)> = [
+        ("conn_new_cmd", &b""[..]),
+        ("conn_read", b"mn\r\n"),
+        ("conn_read", b"mn\r\nget a"),
+        ("conn_nread", b"set a 0 0 10\r\n"),
+        ("conn_nread", b"set a 0 0 10\r\nhello"),
+        ("conn_nread", b"mn\r\nset a 0 0 5\r\nhello\r"),
+        ("conn_nread", b"append a 0 0 10 noreply\r\nhello"),
+        ("conn_nread", b"ms a 10\r\nhello"),
+        ("conn_nread", b"set a 0 0 100000\r\nhello"),
+        ("conn_swallow", b"set a 0 0 100000000\r\nhello"),
+    ]
+    .into_iter()
+    .map(|(state, bytes)| (state, bytes.to_vec()))
+    .chain([
+        ("conn_read", packet(1, 1, 8, 19, &[])[..5].to_vec()),
+        ("conn_read", packet(1, 1, 8, 19, &[0; 3])),
+        ("conn_read", packet(0, 3, 0, 3, b"k")),
+        ("conn_nread", packet(1, 1, 8, 19, &[&[0; 8][..], b"k", b"hello"].concat())),
+        ("conn_nread", packet(1, 1, 8, 100_009, &[&[0; 8][..], b"k", b"hello"].concat())),
+        ("conn_swallow", packet(1, 1, 8, 100_000_009, &[&[0; 8][..], b"k", b"hello"].concat())),
+        ("conn_read", packet(10, 0, 0, 0, &[])),
+    ])
+    .collect();
+    for (program, workers) in [(Program::Corecached, "1"), (Program::Corecached, "3"), (Program::Newest, "3")] {
+        if !peers::has(program) {
+            continue;
+        }
+        let server = Server::on_tcp(program, &["-t", workers, "-m", "256"]);
+        let mut asker = server.client();
+        for (state, bytes) in &states {
+            let mut other = TcpStream::connect(server.tcp()).expect("it accepts");
+            let peer = format!(":{}", other.local_addr().expect("it is connected").port());
+            other.write_all(bytes).expect("there is room");
+            until(&format!("{program:?} says {state} after {:?}", bytes.escape_ascii().to_string()), || {
+                let lines = asker.ask_list("stats conns");
+                let own = lines.iter().find_map(|line| line.strip_suffix(&peer)?.split_once(":addr "));
+                let Some((row, _)) = own else { return false };
+                lines.contains(&format!("{row}:state {state}"))
+            });
+        }
+    }
+}
+
+#[test]
+fn connections_are_told_in_order_of_descriptors() {
+    for (program, workers) in [(Program::Corecached, "1"), (Program::Corecached, "3"), (Program::Newest, "3")] {
+        if !peers::has(program) {
+            continue;
+        }
+        let server = Server::on_tcp(program, &["-t", workers, "-m", "256"]);
+        let mut clients: Vec<Client> = (0..9).map(|_| server.client()).collect();
+        for client in &mut clients {
+            assert_eq!(client.ask("mn"), "MN");
+        }
+        let lines = clients[4].ask_list("stats conns");
+        let of = |line: &String, what: &str| line.strip_prefix("STAT ")?.split_once(what)?.0.parse::<u32>().ok();
+        let rows: Vec<u32> = lines.iter().filter_map(|line| of(line, ":addr ")).collect();
+        let listening = lines.iter().filter(|line| line.ends_with("conn_listening"));
+        let listening: Vec<u32> = listening.filter_map(|line| of(line, ":state ")).collect();
+        assert_eq!((rows.len(), listening.len()), (10, 1), "{program:?}: {lines:#?}");
+        assert!(rows.is_sorted(), "{program:?}: {lines:#?}");
+        // Where a descriptor below is free, memcached gives it to a client.
+        assert!(program != Program::Corecached || rows.starts_with(&listening), "{lines:#?}");
+    }
+}
+
 #[test]
 fn nobody_is_heard_who_was_refused() {
     // What comes with a refused connection is neither executed nor answered.
