@@ -77,6 +77,11 @@ impl Clock {
         self.start + self.started.elapsed().as_secs() as i64
     }
 
+    /// Seconds that the process has had this clock for.
+    pub fn age(&self, now: Now) -> u32 {
+        (i64::from(now.0) - self.start).max(0) as u32
+    }
+
     /// Unix time of a count.
     pub fn unix(&self, now: Now) -> i64 {
         self.origin_unix + i64::from(now.0)
@@ -141,6 +146,7 @@ mod tests {
     fn a_clock_goes_on_from_a_count() {
         let (fresh, resumed) = (Clock::start(), Clock::from_count(Now(5000)));
         assert!((5000..5100).contains(&resumed.now().0));
+        assert_eq!((fresh.age(Now(START as u32)), resumed.age(Now(5007))), (0, 7));
         assert!((fresh.unix(fresh.now()) - resumed.unix(resumed.now())).abs() <= 2);
     }
 

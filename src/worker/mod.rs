@@ -1020,7 +1020,7 @@ impl<'a> Worker<'a> {
         for (fd, address) in self.environment().listeners.iter().filter(|_| self.number() == 0) {
             let lines = format!(
                 "STAT {fd}:addr {address}\r\nSTAT {fd}:state conn_listening\r\nSTAT {fd}:secs_since_last_cmd {}\r\n",
-                self.now.uptime()
+                self.clock().age(self.now)
             );
             descriptions.push(Description { accepts: true, fd: *fd, lines });
         }
