@@ -9,7 +9,8 @@ use crate::peers;
 use crate::server::{Program, Server};
 
 /// One round of a life: a request per line. `$` is the key of the round, ` | ` the end of a line within a request, `{N}` a
-/// value of N bytes. No reply tells a CAS value but such as were asked for, so that `bytes_written` can be compared.
+/// value of N bytes. No reply tells a CAS value but such as were asked for, nor a time that has a digit less a few seconds
+/// later, so that `bytes_written` can be compared.
 const ROUND: &str = "\
 set $ 0 0 5 | hello
 get $
@@ -29,10 +30,10 @@ ms $-cas 1 E77 | x
 cas $-cas 0 0 1 76 | x
 cas $-cas 0 0 1 77 | y
 cas nothing 0 0 1 77 | y
-touch $ 1000
-touch nothing 1000
-gat 1000 $
-gat 1000 nothing $ nothing
+touch $ 5000
+touch nothing 5000
+gat 5000 $
+gat 5000 nothing $ nothing
 set $-n 0 0 2 | 10
 incr $-n 5
 incr nothing 1
@@ -342,6 +343,32 @@ fn dead_items_count_for_who_finds_them() {
     let asked: &[(&str, &str)] = &[("bytes_read bytes_written", "the crawler was asked for")];
     compare("stats", &theirs.counts("stats"), &ours.counts("stats"), &[PARTS, asked]);
     compare("stats items", &theirs.counts("stats items"), &ours.counts("stats items"), &[CLASSES]);
+}
+
+#[test]
+fn what_was_stored_in_the_second_of_a_flush_is_gone_from_the_counts() {
+    for program in [Program::Newest, Program::Corecached] {
+        if !peers::has(program) {
+            continue;
+        }
+        let mut life = Life::begin(program, "1");
+        let value = "x".repeat(5000);
+        // Until all of it is done within one second.
+        loop {
+            let before = life.text.stat("time");
+            life.text.send(format!("set a 0 0 1\r\nx\r\nset b 0 0 5000\r\n{value}\r\nflush_all\r\n"));
+            life.text.expect("STORED\r\nSTORED\r\nOK\r\n");
+            let left = life.text.stat("curr_items");
+            assert_eq!(life.text.ask("get a"), "END");
+            let found = life.text.stat("get_flushed");
+            if life.text.stat("time") == before {
+                assert_eq!((left, found), (0, 0), "{program:?}");
+                break;
+            }
+            assert_eq!(life.text.ask("get b"), "END");
+            assert_eq!(life.text.ask("stats reset"), "RESET");
+        }
+    }
 }
 
 fn check(workers: &str) {
