@@ -1,5 +1,6 @@
 //! Two workers with two shards against one that has all to itself, by bytes of any kind: the same replies, whatever pieces
-//! input comes in, whoever has leased a shard meanwhile, and whenever batches come back.
+//! input comes in, whoever has leased a shard meanwhile, whenever batches come back, and whichever long value waits for
+//! another.
 //!
 //! An input is a few bytes of settings, and what one client sends, or two that have no key in common. Of two bytes, the first
 //! of which is 0xff, the second says how many times 128 bytes stand there: values may be long.
@@ -35,6 +36,8 @@ struct Settings {
     limits: ServeLimits,
     options: StoreOptions,
     parser: Parser,
+    /// The largest item as the limit of values under way knows it: two of them at a time.
+    upload_max: u64,
     /// Shards of the server that has one worker: with CAS values as many as the other has, so that they are the same.
     shards: usize,
     /// What clients send until the clock goes on, and by how many seconds it does.
@@ -85,6 +88,7 @@ impl Settings {
         };
         let slabs = SlabOptions { chunk_max: input.one_of(&[CHUNK_MAX, 512, 2048]), ..SlabOptions::default() };
         let options = StoreOptions { cas: on(0), slabs, hash_power: 4, ..StoreOptions::default() };
+        let upload_max = [1 << 20, 0, 1000, 20_000][usize::from(switches >> 6)];
         let parser = if on(1) { Parser::Binary(binary::Parser::default()) } else { Parser::Undecided };
         let share = usize::from(input.byte());
         let bytes = expand(input.0);
@@ -110,6 +114,7 @@ impl Settings {
             limits,
             options,
             parser,
+            upload_max,
             shards: if on(0) { 2 } else { 1 },
             stages: (0..count).map(stage).collect(),
             leaves: on(4),
@@ -169,7 +174,8 @@ impl<'a> Server<'a> {
             let store = Store::new(number, options, items.clone(), budget, hasher.clone()).expect("address space");
             Shard { number: number as u16, store, limits: settings.limits.parse, prefixes: None }
         };
-        let exchange = Exchange::new((0..shards).map(shard).collect(), workers, Uploads::unlimited());
+        let stores = (0..shards).map(shard).collect();
+        let exchange = Exchange::new(stores, workers, Uploads::limited(Arc::clone(&budget), 0, settings.upload_max));
         let random = Random(settings.seed);
         Server { exchange, items, hasher, clock, limits: settings.limits, now: clock.now(), random }
     }
@@ -203,10 +209,16 @@ impl<'a> Server<'a> {
                 }
                 let worker = random.below(workers);
                 let serve = &mut serves[worker];
-                begin_turn(serve, exchange, *now);
-                for (client, line) in lines.iter_mut().enumerate().filter(|(client, _)| client % workers == worker) {
+                let second_passes = random.below(8) == 0;
+                begin_turn(serve, exchange, &mut lines, *now);
+                for client in (worker..lines.len()).step_by(workers) {
+                    let line = &mut lines[client];
                     if client == 1 && settings.leaves && random.below(20) == 0 {
                         line.leave(serve);
+                    }
+                    // Who has begun a value and sends no more makes way, before it is closed.
+                    if second_passes && let Some(talk) = &mut line.talk {
+                        assert!(!serve.is_too_slow(talk), "it keeps others waiting");
                     }
                     let piece = [4, 300, 20_000][random.below(3)];
                     let count = if disturbed { random.below(piece) } else { usize::MAX };
@@ -215,12 +227,13 @@ impl<'a> Server<'a> {
                         || matches!(command[..], [packet::REQUEST, packet::opcode::FLUSH, ..]);
                     if flushes && alone {
                         outsiders.drain(..).for_each(|lease| give_back(lease, *now));
-                        begin_turn(serve, exchange, *now);
+                        begin_turn(serve, exchange, &mut lines, *now);
                         for shard in 0..exchange.shards() {
                             serve.lease(shard).expect("nobody else has it").store.flush_at(*now);
                         }
                         serve.give_back();
                     }
+                    let line = &mut lines[client];
                     line.is_closing = command.starts_with(b"quit");
                     line.received.extend([b"ADMIN ", &command[..], b"\r\n"].concat());
                 }
@@ -239,10 +252,11 @@ impl<'a> Server<'a> {
         }
         for _ in 0..8 {
             for serve in &mut serves {
-                begin_turn(serve, exchange, *now);
+                begin_turn(serve, exchange, &mut lines, *now);
                 end_turn(serve, items, &mut lines);
             }
         }
+        assert_eq!((exchange.uploads().usage().bytes, exchange.uploads().waiting()), (0, 0), "a value is under way");
         drop(serves);
         for shard in 0..exchange.shards() {
             let mut lease = exchange.try_lease(shard).expect("all leases were given back");
@@ -256,13 +270,21 @@ fn run_batch(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &
     super::run(shard, batch, exchange, clock, now, 8, None);
 }
 
-fn begin_turn(serve: &mut Serve<'_>, exchange: &Exchange, now: Now) {
+fn begin_turn(serve: &mut Serve<'_>, exchange: &Exchange, lines: &mut [Line], now: Now) {
     serve.begin(now);
     while let Some(mail) = exchange.next_mail(serve.worker) {
         match mail {
             Mail::Batch(batch) => {
                 assert!(batch.reply.out.len() <= batch.bytes_max(), "replies are longer than was said");
                 serve.returned(batch);
+            }
+            Mail::Admitted(admission) => {
+                let line = &mut lines[admission.ticket.token];
+                if line.talk.as_mut().is_some_and(|talk| serve.admitted(talk, &admission)) {
+                    line.is_idle = false;
+                } else {
+                    exchange.admit(exchange.uploads().leave(admission.bytes));
+                }
             }
             other => panic!("unexpected mail {other:?}"),
         }
