@@ -19,6 +19,9 @@ const _: () = assert!(AGES.is_power_of_two() && AGES <= 1 << 16);
 /// The order in which segments give up items: from the first on.
 const WORTH: [Segment; 4] = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp];
 
+/// More CAS values than any server gives out. An image that says so does not keep its word, and its server can count on.
+const LAST_CAS_MAX: u64 = u64::MAX / 2;
+
 /// Items ahead whose buckets are asked for.
 const AHEAD: usize = 12;
 
@@ -79,7 +82,7 @@ impl Loader {
     pub fn new(mut store: Store, header: &Header, now: Now) -> Loader {
         debug_assert_eq!(store.index.len(), 0);
         store.set_now(now);
-        store.last_cas = store.last_cas.max(header.last_cas);
+        store.last_cas = store.last_cas.max(header.last_cas.min(LAST_CAS_MAX));
         let ages = store.slabs.ids().map(|_| Default::default());
         let ages = std::iter::once(Default::default()).chain(ages).collect();
         Loader { ages, flush_at: header.flush_at, loaded: Loaded::default(), store }
@@ -149,11 +152,11 @@ impl Loader {
             self.loaded.dropped += 1;
             return Ok(());
         }
-        let item = items.at(id);
+        // Its own may be any number: meta commands choose them. It says nothing of those that were given out.
+        let cas = if record.cas != 0 { record.cas } else { store.next_cas() };
+        let item = store.items.at(id);
         item.change_state(record.state & !SEGMENT_MASK, 0);
-        item.set_cas(if record.cas != 0 { record.cas } else { store.last_cas + 1 });
-        // Even of an image that does not keep its word.
-        store.last_cas = store.last_cas.max(item.cas());
+        item.set_cas(cas);
         item.set_exptime(record.exptime);
         // Even of an image that does not keep its word. Nothing is flushed yet: a stamp is the time.
         item.set_stamp(record.last_access.min(store.now));

@@ -76,7 +76,7 @@ pub struct Header {
     pub flush_at: u32,
     /// Wall clock when it was written, in milliseconds since 1970.
     pub unix_millis: u64,
-    /// No item has a larger CAS value, and no deleted item had.
+    /// No item was given a larger CAS value, nor was a deleted item. One that a client chose may be larger.
     pub last_cas: u64,
     /// How many items follow, at most: some may have died.
     pub items: u64,

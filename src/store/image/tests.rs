@@ -1,5 +1,6 @@
 //! What becomes of the lists. That items are what they were, whatever happens to the image, is tested in `restart.rs`.
 
+use super::super::item::Item;
 use super::super::lru::Segment;
 use super::super::slab::ClassId;
 use super::super::tests::{Random, store};
@@ -53,6 +54,12 @@ fn load(bytes: &[u8], store: Store, now: u32) -> (Store, Loaded) {
             at = next;
         }
     }
+}
+
+fn item<'a>(store: &'a mut Store, key: &[u8]) -> Item<'a> {
+    let hash = store.hasher.hash(key);
+    let entry = store.find(hash, key).expect("it was stored");
+    store.item(entry.id)
 }
 
 /// Stores items of several classes, and fetches and settles as it comes.
@@ -176,6 +183,34 @@ fn a_flush_just_after_the_start_takes_all() {
     assert_eq!(loaded.items, 1);
     after.flush_at(Now(2));
     assert!(after.get(b"key").is_none());
+}
+
+#[test]
+fn cas_values_go_on_from_those_that_were_given_out() {
+    for chosen in [1000, u64::MAX] {
+        let mut before = store(4, StoreOptions::default());
+        before.set(b"key", b"value", NEVER).expect("memory");
+        let last = (0..10).map(|_| before.next_cas()).last();
+        item(&mut before, b"key").set_cas(chosen);
+        let (mut after, _) = load(&save(before), store(4, StoreOptions::default()), 2);
+        assert_eq!(item(&mut after, b"key").cas(), chosen);
+        assert_eq!(Some(after.next_cas()), last.map(|last| last + 1));
+    }
+}
+
+#[test]
+fn cas_values_go_on_whatever_an_image_says() {
+    let without = StoreOptions { cas: false, ..StoreOptions::default() };
+    let mut before = store(4, without);
+    for key in [b"one", b"two"] {
+        before.set(key, b"value", NEVER).expect("memory");
+    }
+    before.last_cas = u64::MAX;
+    let (mut after, _) = load(&save(before), store(4, StoreOptions::default()), 2);
+    let mut values = [b"one", b"two"].map(|key| item(&mut after, key).cas());
+    values.sort_unstable();
+    let [one, two] = values;
+    assert!(0 < one && one < two && two < after.next_cas());
 }
 
 #[test]
