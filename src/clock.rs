@@ -31,6 +31,8 @@ const START: i64 = UPTIME_OFFSET as i64 + 2;
 const UPTIME_OFFSET: u32 = 60;
 /// The least count there is.
 const FIRST: i64 = 2;
+/// The largest count there is, after 68 years: then time stands still, and what is added to a count remains one.
+const LAST: i64 = i32::MAX as i64;
 
 /// The one clock of a process, shared by its workers.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl Clock {
     /// A clock that goes on from a count: that of the server whose items this one has taken over. Counts that are stored in
     /// them stay true.
     pub fn from_count(count: Now) -> Clock {
-        let start = i64::from(count.0).max(FIRST);
+        let start = i64::from(count.0).clamp(FIRST, LAST);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         Clock {
             started: Instant::now(),
@@ -70,7 +72,7 @@ impl Clock {
     pub fn now(&self) -> Now {
         let paused_at = self.paused_at.load(Ordering::Relaxed);
         let base = if paused_at >= 0 { paused_at } else { self.elapsed() };
-        Now((base + self.offset.load(Ordering::Relaxed)).max(FIRST) as u32)
+        Now((base + self.offset.load(Ordering::Relaxed)).clamp(FIRST, LAST) as u32)
     }
 
     fn elapsed(&self) -> i64 {
@@ -148,6 +150,18 @@ mod tests {
         assert!((5000..5100).contains(&resumed.now().0));
         assert_eq!((fresh.age(Now(START as u32)), resumed.age(Now(5007))), (0, 7));
         assert!((fresh.unix(fresh.now()) - resumed.unix(resumed.now())).abs() <= 2);
+    }
+
+    #[test]
+    fn the_largest_count_leaves_room_for_deadlines() {
+        let clock = Clock::from_count(Now(u32::MAX));
+        clock.advance(1 << 40);
+        let now = clock.now();
+        assert_eq!(now, Now(i32::MAX as u32));
+        for exptime in [1, RELATIVE_SECONDS_MAX as i32] {
+            assert_eq!(clock.deadline(exptime, now), now.0 + exptime as u32);
+        }
+        assert!(clock.deadline(i32::MAX, now) > now.0, "it is to die in 2038");
     }
 
     #[test]

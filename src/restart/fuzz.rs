@@ -52,7 +52,7 @@ pub fn run(input: &[u8]) {
     }
     let Ok(reader) = Reader::new(&image[..]) else { return };
     let Header { clock, flush_at, .. } = reader.header();
-    let now = Now(clock.saturating_add(later).max(2));
+    let now = Clock::from_count(Now(clock.saturating_add(later))).now();
     let Some((mut stores, loaded)) = start.load(reader, now) else { return };
     let there: u64 = stores.iter().map(|store| store.snapshot().curr_items).sum();
     // A flush that was due has come.

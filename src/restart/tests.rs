@@ -336,13 +336,20 @@ fn shards_with_ports_keep_their_keys() {
 #[test]
 fn time_goes_on_while_nobody_serves() {
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
-    for (written, least) in [(unix - 20_000, 120), (unix, 100), (unix + 50_000, 100), (0, u32::MAX / 4)] {
-        let header = Header { clock: 100, unix_millis: written, ..Header::default() };
+    for (before, written, least) in [
+        (100, unix - 20_000, 120),
+        (100, unix, 100),
+        (100, unix + 50_000, 100),
+        (100, 0, u32::MAX / 4),
+        (u32::MAX, 0, i32::MAX as u32),
+    ] {
+        let header = Header { clock: before, unix_millis: written, ..Header::default() };
         let bytes = image::Writer::new(Vec::new(), &header).and_then(image::Writer::finish).expect("memory").0;
         let reader = Reader::new(&bytes[..]).expect("an image");
         let clock = Image { path: PathBuf::new(), reader, found: Instant::now() }.clock();
         let count = clock.now().0;
-        assert!((least..least.saturating_mul(2)).contains(&count), "{written}: {count}");
+        let most = least.saturating_mul(2).min(i32::MAX as u32);
+        assert!((least..=most).contains(&count), "{before}, {written}: {count}");
     }
 }
 
