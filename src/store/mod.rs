@@ -800,7 +800,7 @@ impl Store {
                     self.relist(class, id, Segment::Cold);
                 }
             } else {
-                self.evict_item(id, class);
+                self.evict_for_room(id, class);
                 self.prefetch_victim(class);
                 return true;
             }
@@ -827,6 +827,16 @@ impl Store {
         }
     }
 
+    /// As [`Store::evict_item`], where there is no other memory for what is to be stored or moved.
+    #[inline]
+    fn evict_for_room(&mut self, id: ItemId, class: ClassId) {
+        #[cfg(test)]
+        if self.death(&self.items.at(id)).is_none() {
+            self.assert_that_eviction_is_needed(class);
+        }
+        self.evict_item(id, class);
+    }
+
     /// Evicts an item, or reclaims it if it is dead.
     fn evict_item(&mut self, id: ItemId, class: ClassId) {
         let item = self.items.at(id);
@@ -838,9 +848,6 @@ impl Store {
             counters.reclaimed += 1;
             counters.expired_unfetched += u64::from(unfetched);
         } else {
-            #[cfg(test)]
-            self.assert_that_eviction_is_needed(class);
-            let counters = &mut self.class_counters[class.index()];
             counters.evicted += 1;
             counters.evicted_nonzero += u64::from(item.exptime() != NEVER);
             counters.evicted_unfetched += u64::from(unfetched);

@@ -269,7 +269,7 @@ impl Store {
     /// Evicts an item because of where it lies: not a sign that its class starves.
     fn evict_for_move(&mut self, id: ItemId, class: ClassId) {
         let before = self.class_counters[class.index()].evicted;
-        self.evict_item(id, class);
+        self.evict_for_room(id, class);
         let counters = &mut self.class_counters[class.index()];
         counters.evicted_by_moves += counters.evicted - before;
     }

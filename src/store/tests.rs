@@ -46,7 +46,7 @@ impl Store {
         Some(value)
     }
 
-    /// Called with every eviction of every test here: it happens only where the class has no chunk and the shard no page.
+    /// Called with every eviction for room of every test here: it happens only where the class has no chunk and the shard no page.
     pub(super) fn assert_that_eviction_is_needed(&self, class: ClassId) {
         assert!(!self.slabs.has_room(class), "{class:?} has a free chunk, and evicts");
         assert!(
