@@ -287,7 +287,7 @@ impl Talk {
     /// the binary protocol; or all keys of a `get` were taken by groups that were full, and what is left of it is its end.
     pub fn owes(&self) -> bool {
         match &self.state {
-            State::Receiving(value) => value.received == value.len(),
+            State::Receiving(value) => value.received == value.len() && self.parser.terminator_len() == 0,
             State::Parsing => matches!(&self.parser, Parser::Text(parser) if parser.owes_end()),
             _ => false,
         }
@@ -356,11 +356,8 @@ pub struct Serve<'a> {
 enum End {
     Full,
     Incomplete,
-    /// A command line, and where it begins, should it have to be parsed again.
-    Admin {
-        line: Span,
-        start: usize,
-    },
+    /// A command of the whole cache: its line or its packet.
+    Admin(Span),
     Data,
     Close,
 }
@@ -529,12 +526,13 @@ impl<'a> Serve<'a> {
                 End::Full => {}
                 End::Incomplete if talk.pending.is_waiting() => return Served::Waiting,
                 End::Incomplete => return Served::Drained,
-                End::Admin { start, .. } if talk.pending.is_waiting() => {
-                    // Commands of the whole cache wait for what came before them: it is parsed again then.
-                    *at = start;
+                End::Admin(line) if talk.pending.is_waiting() => {
+                    // Commands of the whole cache wait for what came before them: it is parsed again then. But not a value
+                    // in front of it that was thrown away.
+                    *at = line.start as usize;
                     return Served::Waiting;
                 }
-                End::Admin { line, .. } => {
+                End::Admin(line) => {
                     self.count_requests(talk, 1);
                     return Served::Admin(line);
                 }
@@ -592,7 +590,7 @@ impl<'a> Serve<'a> {
             let is_keyed = match parser.next(input, at, &self.limits.parse, operation) {
                 Step::Key => true,
                 Step::Operation => match operation.verb {
-                    Verb::Admin => return (count, commands, End::Admin { line: operation.tokens, start }),
+                    Verb::Admin => return (count, commands, End::Admin(operation.tokens)),
                     Verb::Say => {
                         commands += 1;
                         operation.tokens = Span::new(start, *at);

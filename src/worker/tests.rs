@@ -519,6 +519,30 @@ fn hold_replies(worker_limits: ServeLimits, value_len: usize, keys: usize) -> (u
 }
 
 #[test]
+fn a_value_that_was_thrown_away_is_not_parsed_again() {
+    let world = World::new(7, 2, 2);
+    let World { exchange, items, hasher, clock } = &world;
+    let mut serve = Serve::new(0, exchange, clock, hasher.clone(), items.clone(), LIMITS);
+    let too_large = LIMITS.parse.item_size_max;
+    let _others: Vec<Lease<'_>> = (0..2).filter_map(|shard| exchange.try_lease(shard)).collect();
+    // A reply is awaited, a value is refused, and a command of the whole cache waits for the reply.
+    for (line, value) in [
+        ("set key 0 x 9".to_owned(), b"flush_all".to_vec()),
+        (format!("set key 0 0 {too_large}"), vec![b'\n'; too_large as usize]),
+    ] {
+        let mut input = [format!("get key\r\n{line}\r\n").as_bytes(), &value, b"\r\nstats\r\n"].concat();
+        let (mut talk, mut at, mut output) = (Talk::new(0, 0, Parser::Undecided), 0, Reply::default());
+        serve.begin(clock.now());
+        let served = serve.serve(&mut talk, &mut input, &mut at, &mut output, false);
+        assert_eq!(
+            (served, input[at..].escape_ascii().to_string()),
+            (Served::Waiting, "stats\\r\\n".to_owned()),
+            "{line}"
+        );
+    }
+}
+
+#[test]
 fn replies_awaited_from_other_shards_count_as_unsent() {
     let limits = ServeLimits { output_max: 100_000, batch_bytes_max: 1 << 30, ..LIMITS };
     let group = limits.group_len * (PIN_LEN_MIN + 600);
