@@ -48,7 +48,7 @@ pub fn run(input: &[u8]) {
     let later = u32::from(input.byte());
     let mut image = input.0.to_vec();
     if switches & 8 == 0 {
-        super::image::fuzz::mend(&mut image);
+        super::image::fuzz::mend(&mut image, switches & 32 == 0);
     }
     let Ok(reader) = Reader::new(&image[..]) else { return };
     let Header { clock, flush_at, .. } = reader.header();

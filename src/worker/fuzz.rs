@@ -201,7 +201,7 @@ impl<'a> Server<'a> {
             let mut turns = 0;
             while !lines.iter().all(Line::is_done) {
                 turns += 1;
-                assert!(turns < TURNS_MAX, "it does not come to an end");
+                assert!(turns < TURNS_MAX, "it does not come to an end: {:?}", lines.each_ref().map(|line| &line.talk));
                 if disturbed && random.below(3) == 0 {
                     outsiders.extend(exchange.try_lease(random.below(exchange.shards())));
                 } else if !outsiders.is_empty() && random.below(2) == 0 {
