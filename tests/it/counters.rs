@@ -48,7 +48,7 @@ incr $-quiet 1 noreply
 delete $-quiet noreply
 mg $
 mg $ v
-mg $ s t f h l k Oabc
+mg $ s t f h k Oabc
 mg nothing v
 mg nothing v q
 mg $ T500 t
