@@ -132,6 +132,7 @@ fn idle_connections_are_kicked_and_busy_ones_are_not() {
     for workers in ["1", "3"] {
         let server = Server::corecached_tcp(&["-o", "idle_timeout=10", "-t", workers, "-m", "256"]);
         let (mut idle, mut busy) = (server.client(), server.client());
+        assert_eq!(busy.ask("debugtime p"), "OK");
         assert_eq!(idle.ask("mn"), "MN");
         // Who has stopped in the middle of a value is idle, unlike in memcached; who goes on is not.
         let (mut stopped, mut halfway) = (server.client(), server.client());

@@ -321,7 +321,7 @@ fn no_login_is_in_the_log() {
 fn no_value_in_datagrams_is_in_the_log() {
     let server = Server::corecached_tcp(&["-vvv", "-t", "1", "-U", "-1"]);
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a time above zero");
+    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time above zero");
     let send = |payload: &[u8]| {
         let datagram = [&[0, 1, 0, 0, 0, 1, 0, 0], payload].concat();
         socket.send_to(&datagram, server.udp()).expect("it is sent");

@@ -47,9 +47,9 @@ fn upload_stat(client: &mut Client, name: &str) -> u64 {
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !holds() {
-        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
     }
 }
 
@@ -142,6 +142,7 @@ fn slow_uploads_make_way_for_others() {
     }
     let server = filled_server(&[]);
     let (mut polite, mut keeper) = (server.client(), server.client());
+    assert_eq!(keeper.ask("debugtime p"), "OK");
     // Four fit; those that wait have their turn when the first ones are found out.
     let sent = LONG / 10;
     let mut rude = announce(&server, 12, sent);
@@ -173,6 +174,7 @@ fn idle_uploads_are_closed() {
     for (flags, seconds) in [(&[][..], 60), (&["-o", "idle_timeout=5"], 5)] {
         let server = filled_server(flags);
         let mut keeper = server.client();
+        assert_eq!(keeper.ask("debugtime p"), "OK");
         let (mut silent, mut dripping) = (announce(&server, 2, 1000), announce(&server, 1, 1000).remove(0));
         silent.extend(announce(&server, 1, 0));
         until("three have begun", || upload_stat(&mut keeper, "bytes") == 3 * LONG as u64);

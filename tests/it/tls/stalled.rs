@@ -69,6 +69,7 @@ fn idle_handshakes_are_kicked_however_slowly_they_go_on() {
         let config = pki.client(BOTH, None);
         let hello = client_hello(&pki);
         let mut busy = doors.plain_client();
+        assert_eq!(busy.ask("debugtime p"), "OK");
         let alone = busy.stat("curr_connections");
         let silent = doors.sent(b"");
         let half = doors.sent(&hello[..hello.len() / 2]);

@@ -38,7 +38,7 @@ impl Asker {
     fn new(program: Program, workers: &str) -> Asker {
         let server = Server::on_tcp(program, &["-U", "-1", "-t", workers, "-m", "256", "-o", "no_lru_maintainer"]);
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a time above zero");
+        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time above zero");
         socket.connect(server.udp()).expect("a socket of UDP has a peer");
         Asker { socket, number: 0, _server: server }
     }
