@@ -72,7 +72,7 @@ fn values_cut_off_in_the_middle_take_a_share_of_memory() {
         let server = filled_server(&[]);
         let mut polite = server.client();
         let rude = announce(&server, 80, sent);
-        until("values wait", || upload_stat(&mut polite, "waiting") > 60);
+        until("values wait", || upload_stat(&mut polite, "waiting") > 0);
         let (bytes, limit) = (upload_stat(&mut polite, "bytes"), upload_stat(&mut polite, "limit"));
         assert_eq!(limit, 4 << 20, "a quarter of -m");
         assert!(bytes <= limit, "{bytes} bytes are under way");
