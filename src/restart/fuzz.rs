@@ -58,7 +58,7 @@ pub fn run(input: &[u8]) {
     // A flush that was due has come.
     let flushed = flush_at != 0 && flush_at <= now.0;
     assert!(there == loaded.items || flushed && there < loaded.items, "not as many as were counted");
-    stores.iter().for_each(Store::validate);
+    stores.iter_mut().for_each(Store::validate_at_rest);
     let seen = see(&mut stores);
     // What was loaded can be kept and loaded once more, with nothing lost.
     let flush_at = stores.iter().map(|store| store.image_facts().flush_at).max().unwrap_or_default();
@@ -67,7 +67,7 @@ pub fn run(input: &[u8]) {
         let reader = Reader::new(&image[..]).expect("an image that was written");
         let (mut stores, again) = start.load(reader, now).expect("an image that was written");
         assert_eq!((again.expired, again.items + again.dropped), (0, seen.len() as u64));
-        stores.iter().for_each(Store::validate);
+        stores.iter_mut().for_each(Store::validate_at_rest);
         let after = see(&mut stores);
         assert!(after.iter().all(|(key, item)| seen.get(key) == Some(item)), "an item has changed");
         assert_eq!(flush_at, stores.iter().map(|store| store.image_facts().flush_at).max().unwrap_or_default());
@@ -170,7 +170,7 @@ fn use_them(stores: &mut [Store], start: &Start, now: Now) {
             }
         }
     }
-    stores.iter().for_each(Store::validate);
+    stores.iter_mut().for_each(Store::validate_at_rest);
 }
 
 #[cfg(test)]
