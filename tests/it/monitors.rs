@@ -153,7 +153,8 @@ const READERS: &[Reader] = &[
 
 /// A server that has seen everything a monitor shows.
 fn lived(program: Program, workers: &str) -> Server {
-    let server = Server::on_tcp(program, &["-t", workers, "-m", "24", "-I", "512k"]);
+    // A page that moves takes items along, when enough seconds have passed.
+    let server = Server::on_tcp(program, &["-t", workers, "-m", "24", "-I", "512k", "-o", "slab_automove=0"]);
     let mut client = server.client();
     let mut exchange = |sent: String, expected: &str| {
         client.send(sent);
