@@ -394,6 +394,7 @@ fn transmit(serve: &mut Serve<'_>, items: &Items, received: &mut Vec<u8>, reply:
 #[cfg(test)]
 mod tests {
     #[test]
+    #[cfg_attr(miri, ignore = "many thousand requests")]
     fn the_corpus_holds() {
         crate::fuzz::replay("serve", super::run);
     }
