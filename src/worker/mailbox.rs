@@ -381,6 +381,7 @@ impl DerefMut for Lease<'_> {
 impl Drop for Lease<'_> {
     #[inline]
     fn drop(&mut self) {
+        debug_assert!(self.slot.leased.load(Ordering::Relaxed) || std::thread::panicking(), "there were two leases");
         self.slot.leased.store(false, Ordering::Release);
     }
 }

@@ -64,6 +64,12 @@ impl Pending {
         self.0.as_ref().map_or(0, |gaps| gaps.between.len() + gaps.filled.len() + gaps.expected)
     }
 
+    /// Gaps since everything was last moved on.
+    #[cfg(test)]
+    pub(super) fn gaps(&self) -> usize {
+        self.0.as_ref().map_or(0, |gaps| gaps.gaps.len())
+    }
+
     /// Leaves a gap for a reply of at most `expected` bytes that comes later; gives its number.
     pub fn gap(&mut self, expected: usize) -> usize {
         let gaps = self.0.get_or_insert_default();

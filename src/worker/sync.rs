@@ -157,9 +157,9 @@ pub(in crate::worker) mod interleaved {
         OTHERS.set(others, run)
     }
 
-    /// Others may go on here.
+    /// Others may go on here, unless something went wrong: one panic is enough.
     pub fn step() {
-        if OTHERS.is_set() {
+        if OTHERS.is_set() && !std::thread::panicking() {
             OTHERS.with(|others| others());
         }
     }

@@ -71,6 +71,12 @@ enum Form {
     Flush,
 }
 
+impl Form {
+    fn may_be_silent(self) -> bool {
+        matches!(self, Form::Nothing | Form::Meta { quiet: true, .. })
+    }
+}
+
 /// What became of looking at what was received.
 enum Found {
     /// It is not all there.
@@ -91,6 +97,11 @@ pub(super) struct Histories {
 impl Histories {
     pub(super) fn new(keys: usize) -> Histories {
         Histories { keys: (0..keys).map(|_| Key::new()).collect(), next_call: 1 }
+    }
+
+    /// Whether no more calls should be made on a key before some have ended.
+    fn is_crowded(&self, key: usize, profile: &Profile) -> bool {
+        self.keys[key].calls() >= if profile.tight { 3 } else { 6 }
     }
 
     fn begin(&mut self, key: usize, client: u64, action: Action, since: u32) -> (usize, CallId) {
@@ -169,7 +180,7 @@ impl Client {
                 self.say_word(call, noreply, format!("touch {named} {exptime}"), None);
             }
             66..76 => {
-                let key = key / 4 * 4;
+                let key = self.counter(key, histories, profile);
                 let (up, delta) = (random.below(2) == 0, random.below(1000) as u64);
                 let call = histories.begin(key, self.id, Action::Count { up, delta }, since);
                 let verb = if up { "incr" } else { "decr" };
@@ -210,11 +221,22 @@ impl Client {
     /// under way, there are too many orders that they may have.
     fn choose(&self, histories: &Histories, random: &Random, profile: &Profile) -> usize {
         let key = random.below(profile.shared_keys);
-        if random.below(2) == 0 && histories.keys[key].calls() < if profile.tight { 3 } else { 6 } {
+        if random.below(2) == 0 && !histories.is_crowded(key, profile) {
             return key;
         }
-        let own = profile.shared_keys + (self.id as usize % profile.own_sets) * profile.own_keys;
-        own + random.below(profile.own_keys)
+        self.own(profile) + random.below(profile.own_keys)
+    }
+
+    /// The first of its own keys.
+    fn own(&self, profile: &Profile) -> usize {
+        profile.shared_keys + (self.id as usize % profile.own_sets) * profile.own_keys
+    }
+
+    /// A key that is counted on, near another one.
+    fn counter(&self, key: usize, histories: &Histories, profile: &Profile) -> usize {
+        let key = key / 4 * 4;
+        let is_shared = key < profile.shared_keys;
+        if is_shared && histories.is_crowded(key, profile) { self.own(profile) } else { key }
     }
 
     fn say_word(&mut self, call: (usize, CallId), noreply: bool, mut line: String, value: Option<&[u8]>) {
@@ -327,7 +349,7 @@ impl Client {
                 self.say(form(quiet), vec![call], opaque, &[line.as_bytes()]);
             }
             b'a' => {
-                let key = key / 4 * 4;
+                let key = self.counter(key, histories, profile);
                 let (up, delta) = (random.below(2) == 0, random.below(1000) as u64);
                 let call = histories.begin(key, self.id, Action::Count { up, delta }, since);
                 let line = format!("ma {} v D{delta} M{} O{opaque}{q}\r\n", name(key), if up { "I" } else { "D" });
@@ -427,6 +449,12 @@ impl Client {
             histories.keys[key].end(call, seen.or(missing), setting)?;
         }
         Ok(())
+    }
+
+    /// Whether everything that it asked for has come.
+    pub(super) fn has_all(&self) -> bool {
+        let asked = self.requests.iter().take_while(|request| request.end <= self.sent);
+        self.received.is_empty() && asked.map(|request| request.form).all(Form::may_be_silent)
     }
 
     /// Nothing more comes for now: those that want no reply have theirs.

@@ -180,7 +180,10 @@ impl Key {
         let (before, mut at) = (open.clone(), 0);
         while at < open.len() {
             if open.len() > PASTS_MAX {
-                return Err(format!("there are more than {PASTS_MAX} pasts of a key with {} calls", self.calls.len()));
+                return Err(format!(
+                    "there are more than {PASTS_MAX} pasts of a key with these calls: {:#?}",
+                    self.calls
+                ));
             }
             let past = open[at].clone();
             at += 1;
