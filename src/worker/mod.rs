@@ -11,7 +11,7 @@ pub mod mailbox;
 mod outbox;
 mod pending;
 pub mod serve;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod simulation;
 mod trace;
 pub mod uploads;

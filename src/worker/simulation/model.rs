@@ -160,6 +160,9 @@ const OVERHEAD_MAX: u32 = 700;
 /// So many pasts are too many to go on.
 const PASTS_MAX: usize = 20_000;
 
+/// The error of a key whose calls may have been made in more orders than that.
+pub(super) const UNDECIDED: &str = "there are too many orders that the calls on a key may have had";
+
 impl Key {
     pub(super) fn new() -> Key {
         Key { calls: Vec::new(), pasts: vec![Past { item: None, done: Vec::new() }], ended: Vec::new() }
@@ -180,10 +183,7 @@ impl Key {
         let (before, mut at) = (open.clone(), 0);
         while at < open.len() {
             if open.len() > PASTS_MAX {
-                return Err(format!(
-                    "there are more than {PASTS_MAX} pasts of a key with these calls: {:#?}",
-                    self.calls
-                ));
+                return Err(UNDECIDED.into());
             }
             let past = open[at].clone();
             at += 1;
