@@ -460,7 +460,7 @@ fn replies_keep_their_order_across_threads() {
 }
 
 /// Keys that a client asks for at once.
-const ASKED: usize = if cfg!(miri) { 50 } else { 2000 };
+const ASKED: usize = 2000;
 
 /// What a worker holds of replies of a client that asks for much, while another has leased the other shards: in order of
 /// the client's keys, so that each of its groups has keys of all shards.
@@ -546,6 +546,7 @@ fn a_value_that_was_thrown_away_is_not_parsed_again() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "tens of megabytes are copied")]
 fn replies_awaited_from_other_shards_count_as_unsent() {
     let limits = ServeLimits { output_max: 100_000, batch_bytes_max: 1 << 30, ..LIMITS };
     let group = limits.group_len * (PIN_LEN_MIN + 600);
@@ -556,6 +557,7 @@ fn replies_awaited_from_other_shards_count_as_unsent() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "tens of megabytes are copied")]
 fn batches_between_shards_are_limited() {
     let limits = ServeLimits { output_max: 1 << 30, batch_bytes_max: 100_000, ..LIMITS };
     let group = limits.group_len * (PIN_LEN_MIN + 1000);
