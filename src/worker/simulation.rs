@@ -558,7 +558,7 @@ thread_local! {
 
 /// Rounds in which what is under way comes to its end, or a second passes; and seconds in which it must.
 const ROUNDS_PER_SECOND: usize = 5000;
-const SECONDS_MAX: usize = 100;
+const SECONDS_MAX: usize = 1000;
 
 /// Bytes that a gap in the replies of a connection counts with, at least.
 const GAP_BYTES_MIN: usize = 512;
