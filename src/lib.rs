@@ -17,8 +17,9 @@
 //! 1. `store/`, `protocol/` and `net/` import neither each other nor anything above them. Words and items meet in
 //!    `command/`, everything meets in `worker/`.
 //! 2. Below `worker/` nobody reads a clock, starts a thread, or logs an operation.
-//! 3. No lock and no shared counter on the path of a request. Shards are handed between cores in `worker/mailbox.rs`
-//!    alone; counters are plain stores that others may read.
+//! 3. No lock and no shared counter on the path of a request, but one of each for a value that is longer than the read
+//!    buffer takes (`worker/uploads.rs`). Shards are handed between cores in `worker/mailbox.rs` alone; counters are plain
+//!    stores that others may read.
 //! 4. A shard is touched only by the holder of its lease.
 //! 5. One operation, one key, one hash; the bits of it that choose shard, bucket and tag are disjoint (`hash.rs`).
 //! 6. Replies leave in the order of requests (`worker/pending.rs`).
