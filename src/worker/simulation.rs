@@ -563,8 +563,8 @@ const SECONDS_MAX: usize = 1000;
 /// Bytes that a gap in the replies of a connection counts with, at least.
 const GAP_BYTES_MIN: usize = 512;
 
-/// Seeds that are run if nothing else is asked for. The first 32 find each mutation of mailbox, lease and pending that was
-/// tried.
+/// Seeds that are run if nothing else is asked for. The first 32 find the mutations of mailbox, lease, outbox and pending that
+/// were tried, but for a gap whose weight is never taken off. Those of uploads that were tried are not found.
 const SEEDS: u64 = 40;
 
 /// Operations of one seed.
