@@ -19,7 +19,7 @@ use corecached::command::{self, Shard};
 use corecached::hash::KeyHasher;
 use corecached::protocol::{Operation, Span, Verb};
 use corecached::worker::mailbox::{Batch, Exchange, Mail, Task};
-use corecached::worker::uploads::Uploads;
+use corecached::worker::uploads::Limit;
 use std::process::ExitCode;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -61,7 +61,7 @@ fn exchange() -> Exchange {
         write_value(number, 0, VALUE_LEN, &mut value);
         shard.store.put(hasher.hash(&key), &key, 0, NEVER, &value, None).expect("there is room for all items");
     }
-    Exchange::new(vec![shard], 2, Uploads::unlimited())
+    Exchange::new(vec![shard], 2, Limit::None)
 }
 
 fn lease(verdict: &mut Verdict) {

@@ -27,7 +27,7 @@ use crate::store::{Store, StoreOptions};
 use crate::worker::control::Control;
 use crate::worker::mailbox::{Exchange, Mail};
 use crate::worker::serve::ServeLimits;
-use crate::worker::uploads::Uploads;
+use crate::worker::uploads::Limit;
 use crate::worker::{Worker, WorkerOptions};
 use core_affinity::CoreId;
 use crossbeam::queue::SegQueue;
@@ -452,7 +452,11 @@ fn serve(
         let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter, config.prefixes_max));
         Shard { number: number as u16, store, limits: serve_limits(config).parse, prefixes }
     };
-    let uploads = Uploads::limited(Arc::clone(&budget), config.uploads_percent, config.item_size_max);
+    let uploads = Limit::Share {
+        budget: Arc::clone(&budget),
+        percent: config.uploads_percent,
+        item_size_max: config.item_size_max,
+    };
     let exchange = Exchange::new(stores.into_iter().enumerate().map(shard).collect(), config.threads, uploads);
     if config.lock_memory {
         process::lock_memory();

@@ -6,7 +6,7 @@
 //! of which is 0xff, the second says how many times 128 bytes stand there: values may be long.
 
 use super::super::mailbox::Mail;
-use super::super::uploads::Uploads;
+use super::super::uploads::Limit;
 use super::*;
 use crate::fuzz::Bytes;
 use crate::protocol::text::LINE_LENGTH_MAX;
@@ -175,7 +175,11 @@ impl<'a> Server<'a> {
             Shard { number: number as u16, store, limits: settings.limits.parse, prefixes: None }
         };
         let stores = (0..shards).map(shard).collect();
-        let exchange = Exchange::new(stores, workers, Uploads::limited(Arc::clone(&budget), 0, settings.upload_max));
+        let exchange = Exchange::new(
+            stores,
+            workers,
+            Limit::Share { budget: Arc::clone(&budget), percent: 0, item_size_max: settings.upload_max },
+        );
         let random = Random(settings.seed);
         Server { exchange, items, hasher, clock, limits: settings.limits, now: clock.now(), random }
     }
@@ -256,7 +260,7 @@ impl<'a> Server<'a> {
                 end_turn(serve, items, &mut lines);
             }
         }
-        assert_eq!((exchange.uploads().usage().bytes, exchange.uploads().waiting()), (0, 0), "a value is under way");
+        assert_eq!((exchange.upload_use().bytes, exchange.upload_use().waiting), (0, 0), "a value is under way");
         drop(serves);
         for shard in 0..exchange.shards() {
             let mut lease = exchange.try_lease(shard).expect("all leases were given back");
@@ -280,10 +284,8 @@ fn begin_turn(serve: &mut Serve<'_>, exchange: &Exchange, lines: &mut [Line], no
             }
             Mail::Admitted(admission) => {
                 let line = &mut lines[admission.ticket.token];
-                if line.talk.as_mut().is_some_and(|talk| serve.admitted(talk, &admission)) {
+                if serve.admitted(line.talk.as_mut(), &admission) {
                     line.is_idle = false;
-                } else {
-                    exchange.admit(exchange.uploads().leave(admission.bytes));
                 }
             }
             other => panic!("unexpected mail {other:?}"),

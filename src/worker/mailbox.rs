@@ -21,10 +21,11 @@
 //! made by the one thread that changed `leased` from false to true, and dropped before that is undone.
 
 use super::control::Control;
-use super::uploads::{Admission, Uploads};
+use super::uploads::{Admission, Limit, Uploads};
 use crate::command::walk::Walk;
 use crate::command::{Reply, Shard};
 use crate::config::BindingProtocol;
+use crate::counters::UploadUse;
 use crate::net::stream::Stream;
 use crate::protocol::{Operation, Span};
 use crate::store::arena::ItemId;
@@ -211,7 +212,8 @@ pub enum Mail {
 pub struct Exchange {
     shards: Box<[CachePadded<Slot>]>,
     desks: Box<[CachePadded<Desk>]>,
-    uploads: Uploads,
+    /// By shard.
+    uploads: Box<[CachePadded<Uploads>]>,
 }
 
 struct Slot {
@@ -238,7 +240,8 @@ impl std::fmt::Debug for Exchange {
 
 impl Exchange {
     /// An exchange for shards and a number of workers, with a limit of the long values under way.
-    pub fn new(shards: Vec<Shard>, workers: usize, uploads: Uploads) -> Exchange {
+    pub fn new(shards: Vec<Shard>, workers: usize, limit: Limit) -> Exchange {
+        let uploads = (0..shards.len()).map(|_| CachePadded::new(Uploads::new(limit.clone(), shards.len()))).collect();
         let slot = |shard| {
             CachePadded::new(Slot {
                 leased: AtomicBool::new(false),
@@ -253,9 +256,16 @@ impl Exchange {
         Exchange { shards: shards.into_iter().map(slot).collect(), desks: (0..workers).map(desk).collect(), uploads }
     }
 
-    /// The long values under way.
-    pub fn uploads(&self) -> &Uploads {
-        &self.uploads
+    /// The long values under way to a shard.
+    pub fn uploads(&self, shard: usize) -> &Uploads {
+        &self.uploads[shard]
+    }
+
+    /// What all long values under way take now.
+    pub fn upload_use(&self) -> UploadUse {
+        let mut usage = UploadUse::default();
+        self.uploads.iter().for_each(|uploads| uploads.add_to(&mut usage));
+        usage
     }
 
     /// Tells those whose values may come in now.
@@ -419,7 +429,7 @@ mod loom_tests {
         let (items, budget) = (MEMORY.0.clone(), Arc::clone(&MEMORY.1));
         let store = Store::new(0, StoreOptions::default(), items, budget, KeyHasher::seeded(1)).expect("address space");
         let limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 2048 };
-        Arc::new(Exchange::new(vec![Shard { number: 0, store, limits, prefixes: None }], workers, Uploads::unlimited()))
+        Arc::new(Exchange::new(vec![Shard { number: 0, store, limits, prefixes: None }], workers, Limit::None))
     }
 
     /// Runs a test in every order in which threads are stopped at most so many times where they could go on.

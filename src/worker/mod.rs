@@ -407,17 +407,10 @@ impl<'a> Worker<'a> {
             Mail::Connection(stream, protocol) => self.welcome(stream, protocol),
             Mail::Batch(batch) => self.serve.returned(batch),
             Mail::Admitted(admission) => {
-                let (token, generation) = (admission.ticket.token, admission.ticket.generation);
-                let waits = match self.connections.get_mut(token) {
-                    Some(connection) if connection.talk.generation == generation => {
-                        self.serve.admitted(&mut connection.talk, &admission)
-                    }
-                    _ => false,
-                };
-                if waits {
+                let token = admission.ticket.token;
+                let talk = self.connections.get_mut(token).map(|connection| &mut connection.talk);
+                if self.serve.admitted(talk, &admission) {
                     self.queue_up(token);
-                } else {
-                    self.exchange().admit(self.exchange().uploads().leave(admission.bytes));
                 }
             }
             Mail::Control(control) => {
@@ -875,7 +868,7 @@ impl<'a> Worker<'a> {
     /// A command of the connection or of the whole cache. All before it has been answered.
     fn administer(&mut self, token: usize, line: Span) {
         let line = line.of(&self.buffer);
-        let environment = Environment { uploads: self.exchange().uploads().usage(), ..self.environment() };
+        let environment = Environment { uploads: self.exchange().upload_use(), ..self.environment() };
         if trace::is_on() {
             trace::admin(&self.connections[token].talk, line);
         }

@@ -929,8 +929,8 @@ impl<'a> Serve<'a> {
         };
         if value.counted < value.len() {
             let held = value.counted;
-            let admission = Admission::new(talk.ticket(self.worker), value.len(), held);
-            if !self.exchange.uploads().enter(admission) {
+            let admission = Admission::new(talk.ticket(self.worker), value.shard, value.len(), held);
+            if !self.exchange.uploads(value.shard).enter(admission) {
                 talk.state = State::Queued(value);
                 return;
             }
@@ -974,27 +974,27 @@ impl<'a> Serve<'a> {
 
     /// A value is not under way any more.
     fn discount(&self, value: &Receiving) {
-        let uploads = self.exchange.uploads();
+        let uploads = self.exchange.uploads(value.shard);
         if value.counted > 0 {
             let gone = if value.yielded { uploads.leave_yielded(value.counted) } else { uploads.leave(value.counted) };
             self.exchange.admit(gone);
         }
     }
 
-    /// A long value that waited may come in. Says whether the connection still waits for that.
-    pub fn admitted(&mut self, talk: &mut Talk, admission: &Admission) -> bool {
-        match std::mem::replace(&mut talk.state, State::Parsing) {
-            State::Queued(mut value) => {
-                value.counted = admission.bytes;
-                value.yielded = false;
-                talk.state = State::Receiving(value);
-                true
-            }
-            other => {
-                talk.state = other;
-                false
-            }
+    /// A long value that waited may come in. Says whether its connection still waits for that: it may have been closed, and
+    /// another have its token.
+    pub fn admitted(&mut self, talk: Option<&mut Talk>, admission: &Admission) -> bool {
+        if let Some(talk) = talk.filter(|talk| talk.generation == admission.ticket.generation)
+            && let State::Queued(_) = talk.state
+            && let State::Queued(mut value) = std::mem::replace(&mut talk.state, State::Parsing)
+        {
+            value.counted = admission.bytes;
+            value.yielded = false;
+            talk.state = State::Receiving(value);
+            return true;
         }
+        self.exchange.admit(self.exchange.uploads(admission.shard).leave(admission.bytes));
+        false
     }
 
     /// A second has passed for a connection: a long value that hardly comes in makes way for those that wait. Says whether
@@ -1003,14 +1003,14 @@ impl<'a> Serve<'a> {
         let State::Receiving(value) = &mut talk.state else { return false };
         let came = value.received - value.received_before;
         value.received_before = value.received;
-        if value.counted == 0 || came >= SLOW_BYTES || self.exchange.uploads().waiting() == 0 {
+        if value.counted == 0 || came >= SLOW_BYTES || self.exchange.uploads(value.shard).waiting() == 0 {
             value.slow_seconds = 0;
             return false;
         }
         value.slow_seconds += 1;
         if value.slow_seconds == SLOW_SECONDS_YIELD && !value.yielded {
             let held = value.gathering.as_ref().map_or(0, Gathering::room);
-            self.exchange.admit(self.exchange.uploads().yield_to_others(value.counted, held));
+            self.exchange.admit(self.exchange.uploads(value.shard).yield_to_others(value.counted, held));
             value.counted = held;
             value.yielded = true;
         }
@@ -1083,7 +1083,7 @@ impl<'a> Serve<'a> {
                     self.chore(value.shard, Task::Abandon(id));
                 }
                 // If it has been admitted meanwhile, it is taken back when the mail comes.
-                if let Some(admitted) = self.exchange.uploads().withdraw(ticket) {
+                if let Some(admitted) = self.exchange.uploads(value.shard).withdraw(ticket) {
                     self.exchange.admit(admitted);
                 }
             }

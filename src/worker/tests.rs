@@ -2,7 +2,7 @@
 //! those of a model, however input is cut, shards are leased by others, and batches travel.
 
 use super::super::mailbox::Mail;
-use super::super::uploads::Uploads;
+use super::super::uploads::{Admission, Limit};
 use super::*;
 use crate::clock::NEVER;
 use crate::protocol::encode::Output;
@@ -272,7 +272,7 @@ impl World {
         let arena = Arc::new(Arena::reserve(PAGES, false).expect("address space"));
         let budget = Arc::new(Budget::new(PAGES, shards, &arena));
         // So few that clients wait for each other.
-        let uploads = Uploads::limited(Arc::clone(&budget), 0, LONG as u64 / 2);
+        let uploads = Limit::Share { budget: Arc::clone(&budget), percent: 0, item_size_max: LONG as u64 / 2 };
         let items = Items::new(arena, true);
         let hasher = KeyHasher::seeded(seed);
         let shard = |number| {
@@ -325,7 +325,10 @@ impl Site<'_> {
             match mail {
                 Mail::Batch(batch) => serve.returned(batch),
                 Mail::Admitted(admission) => {
-                    assert!(serve.admitted(&mut lines[admission.ticket.token].talk, &admission), "it waits for that");
+                    assert!(
+                        serve.admitted(Some(&mut lines[admission.ticket.token].talk), &admission),
+                        "it waits for that"
+                    );
                 }
                 other => panic!("unexpected mail {other:?}"),
             }
@@ -410,7 +413,7 @@ fn simulate(seed: u64, workers: usize, shards: usize) {
         sites[worker].turn(&mut random);
     }
     sites.iter().for_each(|site| site.check(seed));
-    assert_eq!((exchange.uploads().usage().bytes, exchange.uploads().waiting()), (0, 0), "seed {seed}");
+    assert_eq!((exchange.upload_use().bytes, exchange.upload_use().waiting), (0, 0), "seed {seed}");
 }
 
 /// The same with a thread for each worker, which sleeps when it has nothing to do. What threads do to each other's memory
@@ -601,4 +604,108 @@ fn others_go_first_after_as_many_requests_as_are_allowed() {
     // The group is served whole.
     check("mn\r\n", 5, false, false, &[(Yield, 10), (Drained, 12)]);
     check("mn\r\n", 20, false, false, &[(Drained, 12)]);
+}
+
+/// A client with a long value, of which the first bytes have come.
+fn upload(serve: &mut Serve<'_>, token: usize, generation: u64, len: usize) -> Talk {
+    let mut talk = Talk::new(token, generation, Parser::Undecided);
+    let mut input = format!("set upload{token} 0 0 {len}\r\nxxxxxxxx").into_bytes();
+    serve.serve(&mut talk, &mut input, &mut 0, &mut Reply::default(), false);
+    assert!(talk.is_receiving());
+    talk
+}
+
+/// The admission in the mail of worker 0, and no other mail.
+fn admission(exchange: &Exchange) -> Admission {
+    let Some(Mail::Admitted(admission)) = exchange.next_mail(0) else { panic!("somebody should come in") };
+    assert!(exchange.next_mail(0).is_none());
+    admission
+}
+
+#[test]
+fn values_of_connections_that_close_count_no_more() {
+    let World { exchange, items, hasher, clock } = &World::new(1, 2, 1);
+    let used = || {
+        let lease = exchange.try_lease(0).expect("nobody has it");
+        lease.store.snapshot().classes.iter().map(|class| class.usage.used_chunks).sum::<u64>()
+    };
+    let use_now = || (exchange.upload_use().bytes, exchange.upload_use().waiting);
+    // Two values of half of this, or many short ones.
+    let limit = exchange.upload_use().limit;
+    let (long, short) = (limit - 5000, 4000);
+    let used_before = used();
+    let mut serve = Serve::new(0, exchange, clock, hasher.clone(), items.clone(), LIMITS);
+    serve.begin(clock.now());
+
+    // One that waits closes: who waited behind it comes in.
+    let first = upload(&mut serve, 1, 1, long);
+    let second = upload(&mut serve, 2, 2, long);
+    let mut third = upload(&mut serve, 3, 3, short);
+    assert_eq!(use_now(), (long, 2));
+    assert!(second.is_waiting() && third.is_waiting());
+    serve.end(second);
+    assert!(serve.admitted(Some(&mut third), &admission(exchange)));
+    assert_eq!(use_now(), (long + short, 0));
+
+    // One whose admission is in the mail closes, and another has its token, and waits itself.
+    let fourth = upload(&mut serve, 4, 4, long);
+    serve.end(first);
+    let late = admission(exchange);
+    serve.end(fourth);
+    assert_eq!(use_now(), (long + short, 0), "it counts until the mail is read");
+    let mut successor = upload(&mut serve, 4, 5, long);
+    assert!(!serve.admitted(Some(&mut successor), &late), "it is of another generation");
+    assert!(serve.admitted(Some(&mut successor), &admission(exchange)), "there is room for it now");
+    assert_eq!(use_now(), (long + short, 0));
+    // Or there is no successor.
+    let fifth = upload(&mut serve, 5, 6, long);
+    serve.end(successor);
+    let late = admission(exchange);
+    serve.end(fifth);
+    assert!(!serve.admitted(None, &late));
+    assert_eq!(use_now(), (short, 0));
+
+    // One closes while room is made for it, by somebody else.
+    let other = exchange.try_lease(0).expect("nobody has it");
+    let sixth = upload(&mut serve, 6, 7, long);
+    assert_eq!(use_now(), (long + short, 0));
+    serve.flush();
+    serve.end(sixth);
+    assert_eq!(use_now(), (short, 0));
+    exchange.give_back(other, |shard, batch| run(shard, batch, exchange, clock, clock.now(), 8, None));
+    let Some(Mail::Batch(batch)) = exchange.next_mail(0) else { panic!("room was made") };
+    for (task, _) in &batch.tasks {
+        serve.bury(0, task, &batch.reply, 0, 0);
+    }
+    serve.returned(batch);
+    serve.end(third);
+    serve.flush();
+    assert_eq!((use_now(), used()), ((0, 0), used_before), "nothing is left");
+}
+
+#[test]
+fn values_for_one_shard_take_no_more_than_its_part() {
+    let shards = 4;
+    let World { exchange, items, hasher, clock } = &World::new(1, 1, shards);
+    let part = exchange.upload_use().limit / shards;
+    let mut serve = Serve::new(0, exchange, clock, hasher.clone(), items.clone(), LIMITS);
+    serve.begin(clock.now());
+    let mut talks = Vec::new();
+    for token in 0..20 {
+        let mut talk = Talk::new(token, token as u64, Parser::Undecided);
+        let mut input = format!("set same 0 0 {}\r\nxxxxxxxx", part / 2).into_bytes();
+        serve.serve(&mut talk, &mut input, &mut 0, &mut Reply::default(), false);
+        talks.push(talk);
+    }
+    assert_eq!((exchange.upload_use().bytes, exchange.upload_use().waiting), (part / 2 * 2, 18));
+    // A value for another shard comes in nevertheless.
+    let elsewhere = (0..)
+        .map(|n| format!("other{n}"))
+        .find(|key| hash::shard(hasher.hash(key.as_bytes()), shards) != hash::shard(hasher.hash(b"same"), shards));
+    let mut talk = Talk::new(20, 20, Parser::Undecided);
+    let mut input = format!("set {} 0 0 {}\r\nxxxxxxxx", elsewhere.expect("a key"), part / 2).into_bytes();
+    serve.serve(&mut talk, &mut input, &mut 0, &mut Reply::default(), false);
+    assert!(!talk.is_waiting());
+    talks.push(talk);
+    talks.into_iter().for_each(|talk| serve.end(talk));
 }

@@ -2,7 +2,8 @@
 //! yet.
 //!
 //! A long value is received in the memory of items, where nothing can be evicted for others before it is complete or given
-//! up. So all of them together have a limit, a share of `-m`. A value counts with all of its bytes from its first one on,
+//! up. So all of them together have a limit, a share of `-m`, and those of a shard the same share of its part: all may have
+//! one key. A value counts with all of its bytes from its first one on,
 //! so that what has begun can come to its end; others wait, in the order in which their first bytes came, and nothing is
 //! read from their connections meanwhile.
 //!
@@ -39,6 +40,8 @@ pub struct Ticket {
 pub struct Admission {
     /// Whose it is.
     pub ticket: Ticket,
+    /// The shard whose memory it takes.
+    pub shard: usize,
     /// Bytes that count; of them, those it holds because it has yielded.
     pub bytes: usize,
     held: usize,
@@ -46,28 +49,35 @@ pub struct Admission {
 
 impl Admission {
     /// A value of `bytes` bytes that holds memory for `held` of them.
-    pub fn new(ticket: Ticket, bytes: usize, held: usize) -> Admission {
-        Admission { ticket, bytes, held }
+    pub fn new(ticket: Ticket, shard: usize, bytes: usize, held: usize) -> Admission {
+        Admission { ticket, shard, bytes, held }
     }
 }
 
-/// Which values count, and which wait.
+/// Which values of a shard count, and which wait.
 #[derive(Debug)]
 pub struct Uploads {
     limit: Limit,
+    shards: usize,
     state: Mutex<State>,
     /// How many wait: for those who only want to know.
     waiting: AtomicUsize,
 }
 
-#[derive(Debug)]
-enum Limit {
+/// What values under way may take.
+#[derive(Clone, Debug)]
+pub enum Limit {
+    /// As much as they want: for tests and measurements.
     None,
-    /// A share of the pages, in percent; at least twice the largest item, but at most half of the pages.
+    /// A share of a shard's part of the pages, or two of the largest items if that is more, but at most half of the part.
+    /// One value at a time may always come in.
     Share {
+        /// The pages.
         budget: Arc<Budget>,
-        percent: usize,
-        item_size_max: usize,
+        /// The share, in percent.
+        percent: u32,
+        /// `-I`, in bytes.
+        item_size_max: u64,
     },
 }
 
@@ -81,16 +91,9 @@ struct State {
 }
 
 impl Uploads {
-    /// For tests and measurements: nobody waits.
-    pub fn unlimited() -> Uploads {
-        Uploads { limit: Limit::None, state: Mutex::default(), waiting: AtomicUsize::new(0) }
-    }
-
-    /// At most `percent` of the budget's pages, or two items of `item_size_max` bytes if that is more, but not more than
-    /// half of the pages. One value at a time may always come in.
-    pub fn limited(budget: Arc<Budget>, percent: u32, item_size_max: u64) -> Uploads {
-        let limit = Limit::Share { budget, percent: percent as usize, item_size_max: item_size_max as usize };
-        Uploads { limit, ..Uploads::unlimited() }
+    /// Those of one of so many shards.
+    pub fn new(limit: Limit, shards: usize) -> Uploads {
+        Uploads { limit, shards, state: Mutex::default(), waiting: AtomicUsize::new(0) }
     }
 
     /// Bytes that values under way may take together.
@@ -98,17 +101,18 @@ impl Uploads {
         match &self.limit {
             Limit::None => usize::MAX,
             Limit::Share { budget, percent, item_size_max } => {
-                let memory = budget.limit() as usize * PAGE_SIZE;
-                (memory * percent / 100).max(item_size_max * 2).min(memory / 2)
+                let memory = budget.limit() as usize * PAGE_SIZE / self.shards;
+                (memory * *percent as usize / 100).max(*item_size_max as usize * 2).min(memory / 2)
             }
         }
     }
 
-    /// What there is of them now, for `stats`. Yielded ones count with what they hold.
-    pub fn usage(&self) -> UploadUse {
-        let limit = self.limit();
+    /// Adds what there is of them now. Yielded ones count with what they hold.
+    pub fn add_to(&self, usage: &mut UploadUse) {
+        usage.limit = usage.limit.saturating_add(self.limit());
         let state = self.state.lock();
-        UploadUse { bytes: state.active + state.held, limit, waiting: state.queue.len() }
+        usage.bytes += state.active + state.held;
+        usage.waiting += state.queue.len();
     }
 
     /// How many values wait.
@@ -199,13 +203,24 @@ mod tests {
     use super::*;
     use crate::store::arena::Arena;
 
-    fn uploads(pages: u32, item_size_max: u64) -> Uploads {
+    fn uploads_of_shard(shards: usize, pages: u32, item_size_max: u64) -> Uploads {
         let arena = Arena::reserve(pages, false).expect("address space");
-        Uploads::limited(Arc::new(Budget::new(pages, 1, &arena)), 25, item_size_max)
+        let budget = Arc::new(Budget::new(pages, shards, &arena));
+        Uploads::new(Limit::Share { budget, percent: 25, item_size_max }, shards)
+    }
+
+    fn uploads(pages: u32, item_size_max: u64) -> Uploads {
+        uploads_of_shard(1, pages, item_size_max)
+    }
+
+    fn bytes(uploads: &Uploads) -> usize {
+        let mut usage = UploadUse::default();
+        uploads.add_to(&mut usage);
+        usage.bytes
     }
 
     fn value(token: usize, megabytes: usize) -> Admission {
-        Admission::new(Ticket { worker: 0, token, generation: token as u64 }, megabytes << 20, 0)
+        Admission::new(Ticket { worker: 0, token, generation: token as u64 }, 0, megabytes << 20, 0)
     }
 
     fn tokens(admitted: Vec<Admission>) -> Vec<usize> {
@@ -222,14 +237,23 @@ mod tests {
     }
 
     #[test]
+    fn a_shard_has_its_part_of_the_limit() {
+        for (shards, pages, item_megabytes, expected) in
+            [(4, 1024, 1, 64), (16, 1024, 1, 16), (4, 64, 1, 4), (8, 16, 1, 1)]
+        {
+            assert_eq!(uploads_of_shard(shards, pages, item_megabytes << 20).limit(), expected << 20);
+        }
+    }
+
+    #[test]
     fn values_come_in_in_order_while_there_is_room() {
         let uploads = uploads(16, 1 << 20);
         assert!(uploads.enter(value(0, 3)) && uploads.enter(value(1, 1)));
         assert!(!uploads.enter(value(2, 2)) && !uploads.enter(value(3, 1)), "nobody overtakes");
-        assert_eq!((uploads.usage().bytes, uploads.waiting()), (4 << 20, 2));
+        assert_eq!((bytes(&uploads), uploads.waiting()), (4 << 20, 2));
         assert_eq!(tokens(uploads.leave(1 << 20)), []);
         assert_eq!(tokens(uploads.leave(3 << 20)), [2, 3]);
-        assert_eq!((uploads.usage().bytes, uploads.waiting()), (3 << 20, 0));
+        assert_eq!((bytes(&uploads), uploads.waiting()), (3 << 20, 0));
     }
 
     #[test]
@@ -240,7 +264,7 @@ mod tests {
         assert_eq!(uploads.withdraw(value(1, 4).ticket).map(tokens), Some(vec![]));
         assert_eq!(tokens(uploads.leave(4 << 20)), [2]);
         assert!(uploads.withdraw(value(2, 4).ticket).is_none(), "it has been admitted");
-        assert_eq!(uploads.usage().bytes, 4 << 20);
+        assert_eq!(bytes(&uploads), 4 << 20);
     }
 
     #[test]
@@ -250,11 +274,11 @@ mod tests {
         assert!(!uploads.enter(value(1, 4)));
         // It holds as much as it may, and goes on later.
         assert_eq!(tokens(uploads.yield_to_others(4 << 20, 4 << 20)), [1]);
-        let again = Admission::new(value(0, 4).ticket, 4 << 20, 4 << 20);
+        let again = Admission::new(value(0, 4).ticket, 0, 4 << 20, 4 << 20);
         assert!(!uploads.enter(again));
-        assert_eq!(uploads.usage().bytes, 8 << 20);
+        assert_eq!(bytes(&uploads), 8 << 20);
         assert_eq!(tokens(uploads.leave(4 << 20)), [0]);
         assert_eq!(tokens(uploads.leave(4 << 20)), []);
-        assert_eq!(uploads.usage().bytes, 0);
+        assert_eq!(bytes(&uploads), 0);
     }
 }
