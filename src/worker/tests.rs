@@ -269,10 +269,15 @@ fn transmit(serve: &mut Serve<'_>, items: &Items, client: &mut Client, reply: &m
 
 impl World {
     fn new(seed: u64, workers: usize, shards: usize) -> World {
+        // So few that clients wait for each other.
+        World::with_uploads(seed, workers, shards, LONG)
+    }
+
+    /// One in which long values that are under way take so many bytes of each shard.
+    fn with_uploads(seed: u64, workers: usize, shards: usize, limit: usize) -> World {
         let arena = Arc::new(Arena::reserve(PAGES, false).expect("address space"));
         let budget = Arc::new(Budget::new(PAGES, shards, &arena));
-        // So few that clients wait for each other.
-        let uploads = Limit::Share { budget: Arc::clone(&budget), percent: 0, item_size_max: LONG as u64 / 2 };
+        let uploads = Limit::Share { budget: Arc::clone(&budget), percent: 0, item_size_max: limit as u64 / 2 };
         let items = Items::new(arena, true);
         let hasher = KeyHasher::seeded(seed);
         let shard = |number| {
@@ -624,7 +629,7 @@ fn admission(exchange: &Exchange) -> Admission {
 
 #[test]
 fn values_of_connections_that_close_count_no_more() {
-    let World { exchange, items, hasher, clock } = &World::new(1, 2, 1);
+    let World { exchange, items, hasher, clock } = &World::with_uploads(1, 2, 1, 60_000);
     let used = || {
         let lease = exchange.try_lease(0).expect("nobody has it");
         lease.store.snapshot().classes.iter().map(|class| class.usage.used_chunks).sum::<u64>()
@@ -686,7 +691,7 @@ fn values_of_connections_that_close_count_no_more() {
 #[test]
 fn values_for_one_shard_take_no_more_than_its_part() {
     let shards = 4;
-    let World { exchange, items, hasher, clock } = &World::new(1, 1, shards);
+    let World { exchange, items, hasher, clock } = &World::with_uploads(1, 1, shards, 60_000);
     let part = exchange.upload_use().limit / shards;
     let mut serve = Serve::new(0, exchange, clock, hasher.clone(), items.clone(), LIMITS);
     serve.begin(clock.now());

@@ -3,9 +3,8 @@
 //!
 //! A long value is received in the memory of items, where nothing can be evicted for others before it is complete or given
 //! up. So all of them together have a limit, a share of `-m`, and those of a shard the same share of its part: all may have
-//! one key. A value counts with all of its bytes from its first one on,
-//! so that what has begun can come to its end; others wait, in the order in which their first bytes came, and nothing is
-//! read from their connections meanwhile.
+//! one key. A value counts with all of its bytes from its first one on, so that what has begun can come to its end; others
+//! wait, in the order in which their first bytes came, and nothing is read from their connections meanwhile.
 //!
 //! ```text
 //!             there is room                     all bytes are there, or it is given up
