@@ -1,6 +1,6 @@
 //! Who may use the server: the users of a password file, and the check of a name and a password against them.
 //!
-//! Two formats, memcached's: that of `-Y` and that of `MEMCACHED_SASL_PWDB` (`-S`). Files are read by `server.rs`, at the
+//! Two formats, memcached's: that of `-Y` and that of `MEMCACHED_SASL_PWDB` (`-S`). Files are read by `server/`, at the
 //! start and when told to; a check looks at what was read last. It takes the same time for whatever is wrong, but for
 //! lengths, and only a client that logs in waits for its lock.
 //!

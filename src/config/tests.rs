@@ -660,8 +660,8 @@ fn the_help_names_every_flag_and_every_word() {
     for letter in "psaAlrdumMckvhiVPfnLDtRCbIFXWUBSYZeNo".chars() {
         assert!(help.contains(&format!("  -{letter}")), "-{letter}");
     }
-    // The words of the table at the top of config.rs.
-    let source = include_str!("../config.rs");
+    // The words of the table at the top of config/mod.rs.
+    let source = include_str!("mod.rs");
     let rows = source.lines().filter(|line| line.starts_with("//! | `-o`"));
     let words = rows.flat_map(|row| row.split('`').skip(3).step_by(2)).flat_map(str::split_ascii_whitespace);
     let mut count = 0;

@@ -1,4 +1,4 @@
-//! What becomes of the lists. That items are what they were, whatever happens to the image, is tested in `restart.rs`.
+//! What becomes of the lists. That items are what they were, whatever happens to the image, is tested in `restart/`.
 
 use super::super::item::Item;
 use super::super::lru::Segment;
