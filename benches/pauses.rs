@@ -16,7 +16,7 @@ mod common;
 
 use common::{KEY_LEN, LIMITS, Random, SEED, Verdict, write_key, write_value};
 use corecached::clock::{Clock, NEVER, Now};
-use corecached::command::admin::{self, Question};
+use corecached::command::admin::{self, Query};
 use corecached::command::walk::{Classes, Walk, WalkKind, WalkLimits};
 use corecached::command::{Reply, Shard};
 use corecached::hash::KeyHasher;
@@ -135,13 +135,13 @@ impl Bench {
         }
         self.begin("stats");
         for _ in 0..16 {
-            self.ask(&Question::Snapshot);
+            self.ask(&Query::Snapshot);
         }
         self.begin("stats sizes, a piece");
-        self.ask(&Question::Sizes { rest: Vec::new() });
+        self.ask(&Query::Sizes { rest: Vec::new() });
         self.begin("stats cachedump, a piece");
         let class = self.class(VALUE_LEN);
-        self.ask(&Question::ColdItems { class: class.0, limit: COLD_ITEMS, rest: Vec::new() });
+        self.ask(&Query::ColdItems { class: class.0, limit: COLD_ITEMS, rest: Vec::new() });
         self.walk(WalkKind::Metadump, "lru_crawler metadump all, a piece");
         self.walk(WalkKind::Crawl, "lru_crawler crawl all, a piece");
 
@@ -207,7 +207,7 @@ impl Bench {
         self.turns("all has expired: a turn", items / 100, VALUE_LEN);
         self.fill("set into what has expired", NEVER);
         self.begin("flush_all");
-        self.ask(&Question::Flush(None));
+        self.ask(&Query::Flush(None));
         self.begin("set after flush_all");
         for _ in 0..items / 16 {
             self.set(VALUE_LEN, NEVER);
@@ -321,7 +321,7 @@ impl Bench {
         });
     }
 
-    fn ask(&mut self, question: &Question) {
+    fn ask(&mut self, question: &Query) {
         let (mut answers, mut question) = (Vec::new(), Some(question.clone()));
         while let Some(asked) = question {
             question = self.step(|bench| {

@@ -67,7 +67,7 @@ impl Users {
     ///
     /// # Errors
     /// When it has a line of another form, be it an empty one: an empty file, which would let nobody in, has one.
-    pub fn of_text(file: &[u8]) -> Result<Users, Malformed> {
+    pub fn from_text(file: &[u8]) -> Result<Users, Malformed> {
         let mut users = Users::default();
         for (number, line) in lines(file) {
             if users.entries.len() == TEXT_USERS_MAX {
@@ -86,7 +86,7 @@ impl Users {
     ///
     /// # Errors
     /// When a line is too long, or has a zero byte.
-    pub fn of_sasl(file: &[u8], host: &[u8]) -> Result<Users, Malformed> {
+    pub fn from_sasl(file: &[u8], host: &[u8]) -> Result<Users, Malformed> {
         let mut users = Users::default();
         for (_, line) in lines(file) {
             let Some((name, rest)) = split(line?) else { continue };
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn users_of_a_text_file() {
         for file in ["foo:bar\nu2:p:2\n", "foo:bar\r\nu2:p:2", "foo:bar\nu2:p:2\r\n"] {
-            let users = Users::of_text(file.as_bytes()).expect("a good file");
+            let users = Users::from_text(file.as_bytes()).expect("a good file");
             check(
                 &users,
                 &[
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_text_file_has_eight_users() {
         let file: String = (0..10).map(|number| format!("user{number}:password{number}\n")).collect();
-        let users = Users::of_text(file.as_bytes()).expect("a good file");
+        let users = Users::from_text(file.as_bytes()).expect("a good file");
         assert_eq!((users.len(), users.ignored), (8, 2));
         check(&users, &[("user7", "password7", true), ("user8", "password8", false)]);
     }
@@ -220,15 +220,15 @@ mod tests {
             ("a\0:b\n", Malformed::ZeroByte(1)),
             (&long, Malformed::TooLong(1)),
         ] {
-            assert_eq!(Users::of_text(file.as_bytes()).expect_err("a bad file"), expected, "{file:?}");
+            assert_eq!(Users::from_text(file.as_bytes()).expect_err("a bad file"), expected, "{file:?}");
         }
-        assert!(Users::of_text(&long.as_bytes()[1..]).is_ok());
+        assert!(Users::from_text(&long.as_bytes()[1..]).is_ok());
     }
 
     #[test]
     fn users_of_a_sasl_file() {
         let file = b"# a remark\n\nuser:secret:more:fields\nhosted@here:key\nother@there:key\nuser:second\ntwo:a:b";
-        let users = Users::of_sasl(file, b"here").expect("a good file");
+        let users = Users::from_sasl(file, b"here").expect("a good file");
         check(
             &users,
             &[
@@ -250,9 +250,9 @@ mod tests {
 
     #[test]
     fn users_are_replaced_and_never_printed() {
-        let auth = Auth::new(Users::of_text(b"a:old\n").expect("a good file"));
+        let auth = Auth::new(Users::from_text(b"a:old\n").expect("a good file"));
         assert!(auth.knows(b"a", b"old"));
-        auth.replace(Users::of_text(b"a:new\n").expect("a good file"));
+        auth.replace(Users::from_text(b"a:new\n").expect("a good file"));
         assert!(auth.knows(b"a", b"new") && !auth.knows(b"a", b"old"));
         assert!(!format!("{auth:?}").contains("new"));
     }

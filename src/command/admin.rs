@@ -1,4 +1,4 @@
-//! Commands of one connection or of the whole cache: a line becomes a [`Plan`].
+//! Commands of one connection or of the whole cache: a line becomes an [`Action`].
 //!
 //! Three steps, so that nothing here waits: [`plan`] reads the line where it came in, [`answer`] is called in each shard
 //! that is asked, and [`finish`] writes the reply from all answers (see `stats.rs`). Replies and errors are memcached
@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// What is asked of all shards, or of all workers.
 #[derive(Clone, Debug)]
-pub enum Question {
+pub enum Query {
     /// Flush when the time comes, or at once.
     Flush(Option<Now>),
     /// No flush is to come.
@@ -129,7 +129,7 @@ pub enum Answer {
 
 /// What the connection that asked is told when all have answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
+pub enum ReplyKind {
     /// A fixed text; nothing when it is empty.
     Text(&'static [u8]),
     /// `slabs reassign`
@@ -151,7 +151,7 @@ pub enum Report {
     /// All lines, and `END`: `stats conns`.
     Lines,
     /// The same in packets, for who asked in one.
-    Packets(Head, &'static Report),
+    Packets(Head, &'static ReplyKind),
     /// `refresh_certs`; with `noreply` only errors.
     Refreshed {
         /// With `noreply`.
@@ -172,13 +172,13 @@ pub struct Description {
 
 /// What a command line comes to.
 #[derive(Clone, Debug)]
-pub enum Plan {
+pub enum Action {
     /// This is the reply, with its terminator; nothing when it is empty.
     Say(Vec<u8>),
     /// Close the connection once earlier replies are sent.
     Quit,
     /// Ask all shards, or all workers, and report.
-    Ask(Question, Report),
+    Ask(Query, ReplyKind),
     /// Walk through the shards: `lru_crawler crawl`, `metadump`, `mgdump`.
     Walk(Box<Walk>),
     /// The client has shown who it is, or failed to: what it may do from now on, and the reply.
@@ -306,7 +306,7 @@ impl AtomicF64 {
 
 /// What commands of the whole server see of it.
 #[derive(Clone, Copy, Debug)]
-pub struct Environment<'a> {
+pub struct ServerContext<'a> {
     /// The command line.
     pub config: &'a Config,
     /// What was changed since.
@@ -345,36 +345,36 @@ const COLD_ITEMS_PER_PIECE: usize = 128;
 const REASSIGN_STEPS: u32 = 256;
 
 /// What is to be done about a command line (without its terminator).
-pub fn plan(line: &[u8], environment: &Environment<'_>) -> Plan {
+pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {
     let tokens = Tokens::of(line);
     let Some((&command, arguments)) = tokens.all().split_first() else { return say(ERROR) };
     let plan = match command {
-        b"version" => return Plan::Say(format!("VERSION {MEMCACHED_VERSION}\r\n").into_bytes()),
-        b"quit" => return Plan::Quit,
-        b"stats" => return stats(arguments, environment),
-        b"watch" if !environment.config.watch_enabled => return say(b"CLIENT_ERROR watch commands not allowed\r\n"),
-        b"watch" => return Plan::Watch(Categories::named(arguments)),
-        b"refresh_certs" => return refresh_certificates(tokens.noreply(), environment.config),
-        b"flush_all" => flush_all(arguments, environment),
-        b"verbosity" => verbosity(arguments, environment.settings),
-        b"cache_memlimit" => memory_limit(arguments, environment.budget),
-        b"shutdown" => shutdown(arguments, environment.config),
-        b"slabs" => slabs(arguments, environment),
-        b"lru" => lru(arguments, environment),
-        b"lru_crawler" => lru_crawler(arguments, environment),
+        b"version" => return Action::Say(format!("VERSION {MEMCACHED_VERSION}\r\n").into_bytes()),
+        b"quit" => return Action::Quit,
+        b"stats" => return stats(arguments, context),
+        b"watch" if !context.config.watch_enabled => return say(b"CLIENT_ERROR watch commands not allowed\r\n"),
+        b"watch" => return Action::Watch(Categories::named(arguments)),
+        b"refresh_certs" => return refresh_certificates(tokens.noreply(), context.config),
+        b"flush_all" => flush_all(arguments, context),
+        b"verbosity" => verbosity(arguments, context.settings),
+        b"cache_memlimit" => memory_limit(arguments, context.budget),
+        b"shutdown" => shutdown(arguments, context.config),
+        b"slabs" => slabs(arguments, context),
+        b"lru" => lru(arguments, context),
+        b"lru_crawler" => lru_crawler(arguments, context),
         #[cfg(feature = "debug-commands")]
-        b"debugtime" => debugtime(arguments, environment.clock),
+        b"debugtime" => debugtime(arguments, context.clock),
         _ => say(ERROR),
     };
     match plan {
-        Plan::Say(_) if tokens.noreply() => say(b""),
-        Plan::Ask(question, Report::Text(_)) if tokens.noreply() => Plan::Ask(question, Report::Text(b"")),
+        Action::Say(_) if tokens.noreply() => say(b""),
+        Action::Ask(query, ReplyKind::Text(_)) if tokens.noreply() => Action::Ask(query, ReplyKind::Text(b"")),
         plan => plan,
     }
 }
 
-fn say(text: &[u8]) -> Plan {
-    Plan::Say(text.to_vec())
+fn say(text: &[u8]) -> Action {
+    Action::Say(text.to_vec())
 }
 
 /// Whether a token is a word, or the beginning of one: memcached compares over the length of the token.
@@ -382,31 +382,31 @@ fn means(token: &[u8], word: &str) -> bool {
     word.as_bytes().starts_with(token)
 }
 
-pub(super) fn stats(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
-    let Some((&word, rest)) = arguments.split_first() else { return Plan::Ask(Question::Snapshot, Report::General) };
+pub(super) fn stats(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
+    let Some((&word, rest)) = arguments.split_first() else { return Action::Ask(Query::Snapshot, ReplyKind::General) };
     match word {
-        b"items" => Plan::Ask(Question::Snapshot, Report::Items),
-        b"slabs" => Plan::Ask(Question::Snapshot, Report::Slabs),
-        b"sizes" if environment.config.track_sizes => Plan::Ask(Question::Sizes { rest: Vec::new() }, Report::Sizes),
+        b"items" => Action::Ask(Query::Snapshot, ReplyKind::Items),
+        b"slabs" => Action::Ask(Query::Snapshot, ReplyKind::Slabs),
+        b"sizes" if context.config.track_sizes => Action::Ask(Query::Sizes { rest: Vec::new() }, ReplyKind::Sizes),
         b"sizes" => say(b"STAT sizes_status disabled\r\nEND\r\n"),
         _ if means(word, "reset") => {
-            reset_counters(environment);
-            Plan::Ask(Question::ResetCounters, Report::Text(b"RESET\r\n"))
+            reset_counters(context);
+            Action::Ask(Query::ResetCounters, ReplyKind::Text(b"RESET\r\n"))
         }
-        _ if means(word, "detail") => detail(rest, environment),
-        _ if means(word, "settings") => Plan::Say(stats::settings(environment)),
-        _ if means(word, "cachedump") => cachedump(rest, environment.config),
-        b"udp" => Plan::Say(stats::udp(environment)),
-        b"uploads" => Plan::Say(stats::uploads(environment)),
-        b"evictions" => Plan::Ask(Question::Snapshot, Report::Evictions),
-        _ if means(word, "conns") => Plan::Ask(Question::Connections, Report::Lines),
+        _ if means(word, "detail") => detail(rest, context),
+        _ if means(word, "settings") => Action::Say(stats::settings(context)),
+        _ if means(word, "cachedump") => cachedump(rest, context.config),
+        b"udp" => Action::Say(stats::udp(context)),
+        b"uploads" => Action::Say(stats::uploads(context)),
+        b"evictions" => Action::Ask(Query::Snapshot, ReplyKind::Evictions),
+        _ if means(word, "conns") => Action::Ask(Query::Connections, ReplyKind::Lines),
         _ => say(ERROR),
     }
 }
 
 /// `stats reset` outside the shards. A count that a worker makes at the same moment may be lost.
-fn reset_counters(environment: &Environment<'_>) {
-    let server = environment.server;
+fn reset_counters(context: &ServerContext<'_>) {
+    let server = context.server;
     for counter in [
         &server.total_connections,
         &server.rejected_connections,
@@ -416,7 +416,7 @@ fn reset_counters(environment: &Environment<'_>) {
     ] {
         counter.set(0);
     }
-    for worker in environment.workers {
+    for worker in context.workers {
         let WorkerCounters { bytes_read, bytes_written, conn_yields, idle_kicks, cmd_flush, .. } = worker;
         let WorkerCounters { auth_cmds, auth_errors, .. } = worker;
         for counter in [bytes_read, bytes_written, conn_yields, idle_kicks, cmd_flush, auth_cmds, auth_errors] {
@@ -430,25 +430,25 @@ fn reset_counters(environment: &Environment<'_>) {
             counter.set(0);
         }
     }
-    environment.settings.lru_crawler_starts.store(0, Ordering::Relaxed);
-    environment.settings.watchers.reset_counters();
+    context.settings.lru_crawler_starts.store(0, Ordering::Relaxed);
+    context.settings.watchers.reset_counters();
 }
 
-fn detail(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
-    let Environment { config, settings, .. } = environment;
+fn detail(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
+    let ServerContext { config, settings, .. } = context;
     if !config.dump_enabled {
         return say(b"CLIENT_ERROR stats detail not allowed\r\n");
     }
     match arguments {
         [word, ..] if means(word, "on") => {
             settings.detail_enabled.store(true, Ordering::Relaxed);
-            Plan::Ask(Question::Detail(Some(no_prefixes(config))), Report::Text(OK))
+            Action::Ask(Query::Detail(Some(no_prefixes(config))), ReplyKind::Text(OK))
         }
         [word, ..] if means(word, "off") => {
             settings.detail_enabled.store(false, Ordering::Relaxed);
-            Plan::Ask(Question::Detail(None), Report::Text(OK))
+            Action::Ask(Query::Detail(None), ReplyKind::Text(OK))
         }
-        [word, ..] if means(word, "dump") => Plan::Ask(Question::DetailDump, Report::Detail),
+        [word, ..] if means(word, "dump") => Action::Ask(Query::DetailDump, ReplyKind::Detail),
         _ => say(b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
     }
 }
@@ -457,7 +457,7 @@ fn no_prefixes(config: &Config) -> Prefixes {
     Prefixes::new(config.prefix_delimiter, config.prefixes_max)
 }
 
-fn cachedump(arguments: &[&[u8]], config: &Config) -> Plan {
+fn cachedump(arguments: &[&[u8]], config: &Config) -> Action {
     if !config.dump_enabled {
         return say(b"CLIENT_ERROR stats cachedump not allowed\r\n");
     }
@@ -468,12 +468,12 @@ fn cachedump(arguments: &[&[u8]], config: &Config) -> Plan {
     }
     let fitting = stats::COLD_ITEMS_BYTES_MAX / COLD_ITEM_LINE_MIN;
     let limit = if limit == 0 { fitting } else { fitting.min(limit as usize) };
-    Plan::Ask(Question::ColdItems { class: class as u8, limit, rest: Vec::new() }, Report::ColdItems)
+    Action::Ask(Query::ColdItems { class: class as u8, limit, rest: Vec::new() }, ReplyKind::ColdItems)
 }
 
-fn flush_all(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
-    environment.workers[environment.worker].cmd_flush.add(1);
-    if !environment.config.flush_enabled {
+fn flush_all(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
+    context.workers[context.worker].cmd_flush.add(1);
+    if !context.config.flush_enabled {
         return say(b"CLIENT_ERROR flush_all not allowed\r\n");
     }
     let exptime = match arguments {
@@ -481,27 +481,27 @@ fn flush_all(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
         [exptime, ..] => digits_i32(exptime),
     };
     let Some(exptime) = exptime else { return say(b"CLIENT_ERROR invalid exptime argument\r\n") };
-    Plan::Ask(flush(exptime, environment), Report::Text(OK))
+    Action::Ask(flush(exptime, context), ReplyKind::Text(OK))
 }
 
 /// What to ask so that all is flushed that is older than this.
-pub(super) fn flush(exptime: i32, environment: &Environment<'_>) -> Question {
-    let Environment { settings, clock, .. } = environment;
+pub(super) fn flush(exptime: i32, context: &ServerContext<'_>) -> Query {
+    let ServerContext { settings, clock, .. } = context;
     let now = clock.now();
     // What is flushed was stored in the second before the deadline, or earlier.
-    let (question, oldest) = match exptime {
+    let (query, oldest) = match exptime {
         1.. => match clock.deadline(exptime, now) - 1 {
             // Before the clock began: in memcached, "none".
-            0 => (Question::ForgetFlush, 0),
-            last => (Question::Flush(Some(Now(last))), last),
+            0 => (Query::ForgetFlush, 0),
+            last => (Query::Flush(Some(Now(last))), last),
         },
-        _ => (Question::Flush(None), now.0 - 1),
+        _ => (Query::Flush(None), now.0 - 1),
     };
     settings.oldest.store(oldest, Ordering::Relaxed);
-    question
+    query
 }
 
-fn verbosity(arguments: &[&[u8]], settings: &Settings) -> Plan {
+fn verbosity(arguments: &[&[u8]], settings: &Settings) -> Action {
     match arguments.first().and_then(|level| digits_u32(level)) {
         Some(level) => {
             settings.set_verbosity(level);
@@ -512,9 +512,9 @@ fn verbosity(arguments: &[&[u8]], settings: &Settings) -> Plan {
 }
 
 /// Errors are told in spite of `noreply`.
-fn refresh_certificates(noreply: bool, config: &Config) -> Plan {
+fn refresh_certificates(noreply: bool, config: &Config) -> Action {
     match config.tls_enabled {
-        true => Plan::Ask(Question::RefreshCertificates, Report::Refreshed { noreply }),
+        true => Action::Ask(Query::RefreshCertificates, ReplyKind::Refreshed { noreply }),
         false => say(b"Error TLS not enabled\r\n"),
     }
 }
@@ -531,7 +531,7 @@ fn refreshed(answers: Vec<Answer>, noreply: bool) -> Vec<u8> {
     }
 }
 
-fn memory_limit(arguments: &[&[u8]], budget: &Budget) -> Plan {
+fn memory_limit(arguments: &[&[u8]], budget: &Budget) -> Action {
     say(match arguments.first().and_then(|megabytes| digits_u32(megabytes)) {
         None => ERROR,
         Some(0..8) => b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n",
@@ -542,27 +542,27 @@ fn memory_limit(arguments: &[&[u8]], budget: &Budget) -> Plan {
     })
 }
 
-fn shutdown(arguments: &[&[u8]], config: &Config) -> Plan {
+fn shutdown(arguments: &[&[u8]], config: &Config) -> Action {
     match arguments {
         // The colon is memcached's.
         _ if !config.shutdown_enabled => say(b"SERVER_ERROR: shutdown not enabled\r\n"),
-        [] => Plan::Stop { graceful: false },
-        [word] if means(word, "graceful") => Plan::Stop { graceful: true },
+        [] => Action::Stop { graceful: false },
+        [word] if means(word, "graceful") => Action::Stop { graceful: true },
         _ => say(b"CLIENT_ERROR invalid shutdown mode\r\n"),
     }
 }
 
-fn slabs(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
+fn slabs(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
     match arguments {
-        [word, from, to] if means(word, "reassign") => reassign(from, to, environment.config),
-        [word, argument, rest @ ..] if means(word, "automove") => automove(argument, rest, environment.settings),
+        [word, from, to] if means(word, "reassign") => reassign(from, to, context.config),
+        [word, argument, rest @ ..] if means(word, "automove") => automove(argument, rest, context.settings),
         _ => say(ERROR),
     }
 }
 
 /// `slabs reassign`: a shard that has a page to spare begins to move it. As in memcached, `OK` does not mean that the page
 /// has arrived.
-fn reassign(from: &[u8], to: &[u8], config: &Config) -> Plan {
+fn reassign(from: &[u8], to: &[u8], config: &Config) -> Action {
     if !config.slab_reassign {
         return say(b"CLIENT_ERROR slab reassignment disabled\r\n");
     }
@@ -574,11 +574,11 @@ fn reassign(from: &[u8], to: &[u8], config: &Config) -> Plan {
         say(b"BADCLASS invalid src or dst class id\r\n")
     } else {
         let from = u8::try_from(from).ok().map(ClassId);
-        Plan::Ask(Question::Reassign { from, to: ClassId(to as u8), begun: Arc::default() }, Report::Reassigned)
+        Action::Ask(Query::Reassign { from, to: ClassId(to as u8), begun: Arc::default() }, ReplyKind::Reassigned)
     }
 }
 
-fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> Plan {
+fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> Action {
     let value = rest.first().copied();
     if means(argument, "ratio") {
         let Some(ratio) = value.and_then(float) else { return say(ERROR) };
@@ -599,13 +599,13 @@ fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> Plan {
             None => return say(BAD_FORMAT),
         }
     }
-    let question = Question::Automove {
+    let query = Query::Automove {
         level: settings.slab_automove.load(Ordering::Relaxed),
         ratio: settings.slab_automove_ratio.get(),
         window: settings.slab_automove_window.load(Ordering::Relaxed),
         free_ratio: settings.slab_automove_free_ratio.get(),
     };
-    Plan::Ask(question, Report::Text(OK))
+    Action::Ask(query, ReplyKind::Text(OK))
 }
 
 /// A finite number, at most 31 bytes long.
@@ -614,37 +614,37 @@ fn float(token: &[u8]) -> Option<f64> {
     token.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-fn lru(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
-    let maintained = environment.config.lru_maintainer;
+fn lru(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
+    let maintained = context.config.lru_maintainer;
     match arguments {
         [word, hot, warm, hot_factor, warm_factor, ..] if means(word, "tune") => {
             let (percents, factors) = ((digits_u32(hot), digits_u32(warm)), (float(hot_factor), float(warm_factor)));
             match (percents, factors) {
                 ((Some(hot), Some(warm)), (Some(hot_factor), Some(warm_factor))) => {
-                    tune((hot, warm), (hot_factor, warm_factor), environment.settings)
+                    tune((hot, warm), (hot_factor, warm_factor), context.settings)
                 }
                 _ => say(ERROR),
             }
         }
         [word, mode, ..] if means(word, "mode") && maintained => match mode {
-            mode if means(mode, "flat") => lru_mode(false, environment.settings),
-            mode if means(mode, "segmented") => lru_mode(true, environment.settings),
+            mode if means(mode, "flat") => lru_mode(false, context.settings),
+            mode if means(mode, "segmented") => lru_mode(true, context.settings),
             _ => say(ERROR),
         },
         [word, seconds, ..] if means(word, "temp_ttl") && maintained => match digits_i32(seconds) {
-            Some(seconds) => temporary_ttl(u32::try_from(seconds).ok(), environment.settings),
+            Some(seconds) => temporary_ttl(u32::try_from(seconds).ok(), context.settings),
             None => say(ERROR),
         },
         _ => say(ERROR),
     }
 }
 
-fn lru_mode(segmented: bool, settings: &Settings) -> Plan {
+fn lru_mode(segmented: bool, settings: &Settings) -> Action {
     settings.lru_segmented.store(segmented, Ordering::Relaxed);
-    Plan::Ask(Question::LruMode { segmented }, Report::Text(OK))
+    Action::Ask(Query::LruMode { segmented }, ReplyKind::Text(OK))
 }
 
-fn tune(percents: (u32, u32), factors: (f64, f64), settings: &Settings) -> Plan {
+fn tune(percents: (u32, u32), factors: (f64, f64), settings: &Settings) -> Action {
     let ((hot_percent, warm_percent), (hot_max_factor, warm_max_factor)) = (percents, factors);
     if hot_percent.saturating_add(warm_percent) > 80 {
         return say(b"ERROR hot and warm pcts must not exceed 80\r\n");
@@ -656,22 +656,22 @@ fn tune(percents: (u32, u32), factors: (f64, f64), settings: &Settings) -> Plan 
     settings.warm_percent.store(warm_percent, Ordering::Relaxed);
     settings.hot_max_factor.set(hot_max_factor);
     settings.warm_max_factor.set(warm_max_factor);
-    let question = Question::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor };
-    Plan::Ask(question, Report::Text(OK))
+    let query = Query::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor };
+    Action::Ask(query, ReplyKind::Text(OK))
 }
 
 /// None: there is no TEMP; the seconds shown stay.
-fn temporary_ttl(seconds: Option<u32>, settings: &Settings) -> Plan {
+fn temporary_ttl(seconds: Option<u32>, settings: &Settings) -> Action {
     settings.temp_lru.store(seconds.is_some(), Ordering::Relaxed);
     if let Some(seconds) = seconds {
         settings.temporary_ttl.store(seconds, Ordering::Relaxed);
     }
-    Plan::Ask(Question::TemporaryTtl(seconds), Report::Text(OK))
+    Action::Ask(Query::TemporaryTtl(seconds), ReplyKind::Text(OK))
 }
 
 /// As in memcached, `noreply` is one argument too many for all of these: they do nothing then, in silence.
-fn lru_crawler(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
-    let Environment { config, settings, .. } = environment;
+fn lru_crawler(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
+    let ServerContext { config, settings, .. } = context;
     let enabled = settings.lru_crawler.load(Ordering::Relaxed);
     const DISABLED: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
     const CRAWL: &str = "crawl";
@@ -688,11 +688,11 @@ fn lru_crawler(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
             OK
         }
         [word, _] if [CRAWL, METADUMP, MGDUMP].iter().any(|walk| means(word, walk)) && !enabled => DISABLED,
-        [word, classes] if means(word, CRAWL) => return walk(WalkKind::Crawl, classes, environment),
+        [word, classes] if means(word, CRAWL) => return walk(WalkKind::Crawl, classes, context),
         [word, _] if means(word, METADUMP) && !config.dump_enabled => b"ERROR metadump not allowed\r\n",
-        [word, classes] if means(word, METADUMP) => return walk(WalkKind::Metadump, classes, environment),
+        [word, classes] if means(word, METADUMP) => return walk(WalkKind::Metadump, classes, context),
         [word, _] if means(word, MGDUMP) && !config.dump_enabled => b"ERROR key dump not allowed\r\n",
-        [word, classes] if means(word, MGDUMP) => return walk(WalkKind::Mgdump, classes, environment),
+        [word, classes] if means(word, MGDUMP) => return walk(WalkKind::Mgdump, classes, context),
         [word, count] if means(word, "tocrawl") => match digits_u32(count) {
             Some(count) => {
                 settings.lru_crawler_tocrawl.store(count, Ordering::Relaxed);
@@ -713,8 +713,8 @@ fn lru_crawler(arguments: &[&[u8]], environment: &Environment<'_>) -> Plan {
 }
 
 /// Over `all` classes, those of a list, or, for the dumps, `hash`: memcached's word for an order that is always ours.
-fn walk(kind: WalkKind, classes: &[u8], environment: &Environment<'_>) -> Plan {
-    let Environment { config, settings, .. } = environment;
+fn walk(kind: WalkKind, classes: &[u8], context: &ServerContext<'_>) -> Action {
+    let ServerContext { config, settings, .. } = context;
     let classes = match classes {
         b"all" => Classes::ALL,
         b"hash" if kind == WalkKind::Crawl => return say(b"ERROR an unknown error happened\r\n"),
@@ -728,12 +728,12 @@ fn walk(kind: WalkKind, classes: &[u8], environment: &Environment<'_>) -> Plan {
     // As in memcached, a dump looks at all items, whatever `tocrawl` says.
     let tocrawl = if kind == WalkKind::Crawl { settings.lru_crawler_tocrawl.load(Ordering::Relaxed) } else { 0 };
     let limits = WalkLimits { items: config.walk_items_per_turn, bytes: config.walk_bytes_per_turn };
-    Plan::Walk(Walk::new(kind, classes, tocrawl, limits))
+    Action::Walk(Walk::new(kind, classes, tocrawl, limits))
 }
 
 /// `debugtime p`, `debugtime r`, `debugtime <seconds>`
 #[cfg(feature = "debug-commands")]
-fn debugtime(arguments: &[&[u8]], clock: &Clock) -> Plan {
+fn debugtime(arguments: &[&[u8]], clock: &Clock) -> Action {
     let seconds = |token: &[u8]| std::str::from_utf8(token).ok()?.parse().ok();
     match arguments {
         [b"p", ..] => clock.pause(),
@@ -744,37 +744,37 @@ fn debugtime(arguments: &[&[u8]], clock: &Clock) -> Plan {
     say(OK)
 }
 
-/// The answer of a shard. [`Question::Connections`] and [`Question::RefreshCertificates`] are not for shards.
-pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
+/// The answer of a shard. [`Query::Connections`] and [`Query::RefreshCertificates`] are not for shards.
+pub fn answer(shard: &mut Shard, query: &Query, clock: &Clock) -> Answer {
     let store = &mut shard.store;
-    match question {
-        &Question::Flush(Some(at)) => store.flush_at(at),
+    match query {
+        &Query::Flush(Some(at)) => store.flush_at(at),
         // Its clock may be a turn behind that of who asks.
-        Question::Flush(None) => store.flush_at(Now(store.now().0 - 1)),
-        Question::ForgetFlush => store.forget_flush(),
-        Question::Snapshot => return Answer::Snapshot(Box::new(store.snapshot())),
-        Question::ResetCounters => {
+        Query::Flush(None) => store.flush_at(Now(store.now().0 - 1)),
+        Query::ForgetFlush => store.forget_flush(),
+        Query::Snapshot => return Answer::Snapshot(Box::new(store.snapshot())),
+        Query::ResetCounters => {
             store.reset_counters();
             if let Some(prefixes) = &mut shard.prefixes {
                 prefixes.clear();
             }
         }
-        Question::Detail(None) => {
+        Query::Detail(None) => {
             if let Some(prefixes) = &mut shard.prefixes {
                 prefixes.on = false;
             }
         }
-        Question::Detail(Some(prefixes)) => shard.prefixes.get_or_insert_with(|| prefixes.clone()).on = true,
-        Question::DetailDump => {
+        Query::Detail(Some(prefixes)) => shard.prefixes.get_or_insert_with(|| prefixes.clone()).on = true,
+        Query::DetailDump => {
             let prefixes = shard.prefixes.iter().flat_map(Prefixes::iter);
             return Answer::Prefixes(prefixes.map(|(prefix, counts)| (prefix.to_vec(), counts)).collect());
         }
-        Question::ColdItems { class, rest, .. } => {
+        Query::ColdItems { class, rest, .. } => {
             let Some(mut reader) = place_in(rest, shard) else { return Answer::Done };
             let (lines, more) = cold_items(shard, ClassId(*class), &mut reader, clock);
             return Answer::Items(lines, more.then_some((shard.number, reader)));
         }
-        Question::Reassign { from, to, begun } => {
+        Query::Reassign { from, to, begun } => {
             let mut begun = begun.lock();
             if *begun {
                 return Answer::Reassigned(Reassigned::NoSpare);
@@ -785,29 +785,29 @@ pub fn answer(shard: &mut Shard, question: &Question, clock: &Clock) -> Answer {
             store.move_pages(REASSIGN_STEPS);
             return Answer::Reassigned(reassigned);
         }
-        &Question::LruMode { segmented } => store.options_mut().segmented = segmented,
-        &Question::Automove { level, ratio, window, free_ratio } => {
+        &Query::LruMode { segmented } => store.options_mut().segmented = segmented,
+        &Query::Automove { level, ratio, window, free_ratio } => {
             let options = store.options_mut();
             options.automove = level;
             options.automove_ratio = ratio;
             options.automove_window = window;
             options.automove_free_ratio = free_ratio;
         }
-        Question::Sizes { rest } => {
+        Query::Sizes { rest } => {
             let Some(place) = place_in(rest, shard) else { return Answer::Done };
             let (counts, next) = sizes(shard, place);
             return Answer::Sizes(counts, next.map(|place| (shard.number, place)));
         }
-        &Question::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor } => {
+        &Query::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor } => {
             let options = store.options_mut();
             options.hot_percent = hot_percent;
             options.warm_percent = warm_percent;
             options.hot_max_factor = hot_max_factor;
             options.warm_max_factor = warm_max_factor;
         }
-        &Question::TemporaryTtl(seconds) => store.options_mut().temporary_ttl = seconds,
-        Question::Connections => unreachable!("workers answer for their connections"),
-        Question::RefreshCertificates => unreachable!("the main thread has them"),
+        &Query::TemporaryTtl(seconds) => store.options_mut().temporary_ttl = seconds,
+        Query::Connections => unreachable!("workers answer for their connections"),
+        Query::RefreshCertificates => unreachable!("the main thread has them"),
     }
     Answer::Done
 }
@@ -820,11 +820,11 @@ fn place_in<T: Copy + Default>(rest: &[(u16, T)], shard: &Shard) -> Option<T> {
     }
 }
 
-/// What remains to be asked once all shards have answered: a question that takes a shard as long as it has items is
+/// What remains to be asked once all shards have answered: a query that takes a shard as long as it has items is
 /// answered in pieces, between which others are served. The answers so far become one.
-pub fn go_on(question: &Question, answers: &mut Vec<Answer>) -> Option<Question> {
-    match question {
-        Question::Sizes { .. } => {
+pub fn go_on(query: &Query, answers: &mut Vec<Answer>) -> Option<Query> {
+    match query {
+        Query::Sizes { .. } => {
             let (mut total, mut rest) = (BTreeMap::new(), Vec::new());
             for answer in answers.drain(..) {
                 if let Answer::Sizes(counts, more) = answer {
@@ -833,9 +833,9 @@ pub fn go_on(question: &Question, answers: &mut Vec<Answer>) -> Option<Question>
                 }
             }
             answers.push(Answer::Sizes(total, None));
-            (!rest.is_empty()).then_some(Question::Sizes { rest })
+            (!rest.is_empty()).then_some(Query::Sizes { rest })
         }
-        &Question::ColdItems { class, limit, .. } => {
+        &Query::ColdItems { class, limit, .. } => {
             let (mut list, mut pieces, mut rest) = (stats::ColdItems::default(), Vec::new(), Vec::new());
             for answer in answers.drain(..) {
                 match answer {
@@ -849,7 +849,7 @@ pub fn go_on(question: &Question, answers: &mut Vec<Answer>) -> Option<Question>
             }
             let is_full = list.add(&pieces, limit, stats::COLD_ITEMS_BYTES_MAX);
             answers.push(Answer::List(list));
-            (!is_full && !rest.is_empty()).then_some(Question::ColdItems { class, limit, rest })
+            (!is_full && !rest.is_empty()).then_some(Query::ColdItems { class, limit, rest })
         }
         _ => None,
     }
@@ -887,20 +887,20 @@ fn sizes(shard: &Shard, place: Place) -> (BTreeMap<u32, u64>, Option<Place>) {
 }
 
 /// The reply, once all have answered.
-pub fn finish(report: &Report, answers: Vec<Answer>, environment: &Environment<'_>) -> Vec<u8> {
+pub fn finish(report: &ReplyKind, answers: Vec<Answer>, context: &ServerContext<'_>) -> Vec<u8> {
     match report {
-        Report::Text(text) => text.to_vec(),
-        Report::Reassigned => reassigned(&answers).to_vec(),
-        Report::General => stats::general(&stats::merge(answers), environment),
-        Report::Items => stats::items(&stats::merge(answers), environment),
-        Report::Slabs => stats::slabs(&stats::merge(answers)),
-        Report::Evictions => stats::evictions(&stats::merge(answers)),
-        Report::Sizes => stats::sizes(answers),
-        Report::Detail => stats::detail(answers),
-        Report::ColdItems => stats::cold_items(answers),
-        Report::Lines => stats::lines(answers),
-        Report::Packets(head, report) => binary::packets(*head, report, &finish(report, answers, environment)),
-        Report::Refreshed { noreply } => refreshed(answers, *noreply),
+        ReplyKind::Text(text) => text.to_vec(),
+        ReplyKind::Reassigned => reassigned(&answers).to_vec(),
+        ReplyKind::General => stats::general(&stats::merge(answers), context),
+        ReplyKind::Items => stats::items(&stats::merge(answers), context),
+        ReplyKind::Slabs => stats::slabs(&stats::merge(answers)),
+        ReplyKind::Evictions => stats::evictions(&stats::merge(answers)),
+        ReplyKind::Sizes => stats::sizes(answers),
+        ReplyKind::Detail => stats::detail(answers),
+        ReplyKind::ColdItems => stats::cold_items(answers),
+        ReplyKind::Lines => stats::lines(answers),
+        ReplyKind::Packets(head, report) => binary::packets(*head, report, &finish(report, answers, context)),
+        ReplyKind::Refreshed { noreply } => refreshed(answers, *noreply),
     }
 }
 
@@ -960,8 +960,8 @@ pub(super) mod tests {
             Cache { config, settings, clock: Clock::start(), workers, server, budget, hasher, shards }
         }
 
-        pub(crate) fn environment(&self) -> Environment<'_> {
-            Environment {
+        pub(crate) fn context(&self) -> ServerContext<'_> {
+            ServerContext {
                 config: &self.config,
                 settings: &self.settings,
                 clock: &self.clock,
@@ -994,12 +994,12 @@ pub(super) mod tests {
 
         /// The reply to a line.
         pub(crate) fn ask(&mut self, line: &str) -> String {
-            let reply = match plan(line.as_bytes(), &self.environment()) {
-                Plan::Say(text) => text,
-                Plan::Quit => b"<quit>\r\n".to_vec(),
-                Plan::Access(..) => unreachable!("no line gives access"),
-                Plan::Watch(categories) => format!("<watch: {categories:?}>\r\n").into_bytes(),
-                Plan::Walk(mut walk) => {
+            let reply = match plan(line.as_bytes(), &self.context()) {
+                Action::Say(text) => text,
+                Action::Quit => b"<quit>\r\n".to_vec(),
+                Action::Access(..) => unreachable!("no line gives access"),
+                Action::Watch(categories) => format!("<watch: {categories:?}>\r\n").into_bytes(),
+                Action::Walk(mut walk) => {
                     let mut reply = Reply::default();
                     while let Some(shard) = self.shards.get_mut(walk.shard) {
                         walk.step(shard, &self.clock, &mut reply);
@@ -1007,8 +1007,8 @@ pub(super) mod tests {
                     reply.out.put(walk.terminator());
                     if walk.kind == WalkKind::Crawl { OK.to_vec() } else { reply.out.take() }
                 }
-                Plan::Stop { graceful } => format!("<stop, graceful: {graceful}>\r\n").into_bytes(),
-                Plan::Ask(Question::Connections, report) => {
+                Action::Stop { graceful } => format!("<stop, graceful: {graceful}>\r\n").into_bytes(),
+                Action::Ask(Query::Connections, report) => {
                     let description = |accepts, fd| Description { accepts, fd, lines: format!("STAT {fd}:addr x\r\n") };
                     let answers = [
                         vec![description(false, 3), description(false, 1)],
@@ -1016,16 +1016,16 @@ pub(super) mod tests {
                         vec![description(false, 2), description(true, 4)],
                     ];
                     let answers = answers.into_iter().map(Answer::Connections).collect();
-                    finish(&report, answers, &self.environment())
+                    finish(&report, answers, &self.context())
                 }
-                Plan::Ask(mut question, report) => {
+                Action::Ask(mut query, report) => {
                     let mut answers = Vec::new();
                     loop {
-                        answers.extend(self.shards.iter_mut().map(|shard| answer(shard, &question, &self.clock)));
-                        let Some(rest) = go_on(&question, &mut answers) else { break };
-                        question = rest;
+                        answers.extend(self.shards.iter_mut().map(|shard| answer(shard, &query, &self.clock)));
+                        let Some(rest) = go_on(&query, &mut answers) else { break };
+                        query = rest;
                     }
-                    finish(&report, answers, &self.environment())
+                    finish(&report, answers, &self.context())
                 }
             };
             String::from_utf8(reply).expect("text")

@@ -1,7 +1,7 @@
 //! Showing who one is: SASL in packets (`-S`), or a `set` (`-Y`). What comes of it is the access that a connection has from
 //! then on.
 
-use super::admin::{Environment, Plan};
+use super::admin::{Action, ServerContext};
 use crate::protocol::binary::Access;
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, Head, Status, opcode};
@@ -10,22 +10,21 @@ use crate::protocol::packet::{self, Head, Status, opcode};
 const MECHANISM: &[u8] = b"PLAIN";
 
 /// `-Y`: the data block of a `set`. A password may have spaces, a name may not.
-pub fn plan(block: &[u8], environment: &Environment<'_>) -> Plan {
+pub fn plan(block: &[u8], context: &ServerContext<'_>) -> Action {
     let Some(space) = block.iter().position(|&byte| byte == b' ') else {
-        return Plan::Say(b"CLIENT_ERROR bad authentication token format\r\n".to_vec());
+        return Action::Say(b"CLIENT_ERROR bad authentication token format\r\n".to_vec());
     };
-    if is_let_in(Some((&block[..space], &block[space + 1..])), environment) {
-        Plan::Access(Access::Granted, b"STORED\r\n".to_vec())
+    if is_let_in(Some((&block[..space], &block[space + 1..])), context) {
+        Action::Access(Access::Granted, b"STORED\r\n".to_vec())
     } else {
-        Plan::Say(b"CLIENT_ERROR authentication failure\r\n".to_vec())
+        Action::Say(b"CLIENT_ERROR authentication failure\r\n".to_vec())
     }
 }
 
 /// Whether there is a user with this password, if both could be made out. It is counted either way.
-fn is_let_in(user_and_password: Option<(&[u8], &[u8])>, environment: &Environment<'_>) -> bool {
-    let known =
-        user_and_password.zip(environment.auth).is_some_and(|((user, password), auth)| auth.knows(user, password));
-    let counters = &environment.workers[environment.worker];
+fn is_let_in(user_and_password: Option<(&[u8], &[u8])>, context: &ServerContext<'_>) -> bool {
+    let known = user_and_password.zip(context.auth).is_some_and(|((user, password), auth)| auth.knows(user, password));
+    let counters = &context.workers[context.worker];
     counters.auth_cmds.add(1);
     counters.auth_errors.add(u64::from(!known));
     known
@@ -37,23 +36,23 @@ pub(super) fn sasl(
     mechanism: &[u8],
     message: &[u8],
     access: Access,
-    environment: &Environment<'_>,
-) -> Plan {
+    context: &ServerContext<'_>,
+) -> Action {
     let mut out = Output::default();
     let begins = head.opcode == opcode::SASL_AUTH;
     // As memcached: a client that has nothing to say yet is asked to go on.
     if begins && message.is_empty() && mechanism.eq_ignore_ascii_case(MECHANISM) {
         packet::message(&mut out, head, Status::AUTH_CONTINUE, b"");
-        return Plan::Access(Access::Begun, out.take());
+        return Action::Access(Access::Begun, out.take());
     }
     let may = if begins { mechanism.eq_ignore_ascii_case(MECHANISM) } else { access == Access::Begun };
-    if is_let_in(plain(message).filter(|_| may), environment) {
+    if is_let_in(plain(message).filter(|_| may), context) {
         packet::success(&mut out, head, b"Authenticated", 0);
-        return Plan::Access(Access::Granted, out.take());
+        return Action::Access(Access::Granted, out.take());
     }
     packet::failure(&mut out, head, Status::AUTH_ERROR);
     // Who had access and fails has none.
-    Plan::Access(Access::Locked, out.take())
+    Action::Access(Access::Locked, out.take())
 }
 
 /// User and password of a message of PLAIN: `[user to act as]\0user\0password`. Nobody acts for others.
@@ -66,10 +65,10 @@ fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The mechanisms that there are, one space between.
-pub(super) fn mechanisms(head: Head) -> Plan {
+pub(super) fn mechanisms(head: Head) -> Action {
     let mut out = Output::default();
     packet::success(&mut out, head, MECHANISM, 0);
-    Plan::Say(out.take())
+    Action::Say(out.take())
 }
 
 #[cfg(test)]

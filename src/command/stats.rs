@@ -3,7 +3,7 @@
 //! Tools count these names and parse the values (the exporter's `rusage_*`, collectd's buffer of 4096 bytes), so there is
 //! not one more and not one less. What memcached counts and we have nothing of stays 0: its response objects.
 
-use super::admin::{Answer, AtomicF64, Description, Environment};
+use super::admin::{Answer, AtomicF64, Description, ServerContext};
 use super::detail::PrefixCounts;
 use crate::config::{Config, Listen, MEMCACHED_VERSION};
 use crate::counters::{Counter, WorkerCounters};
@@ -97,8 +97,8 @@ fn add_class(total: &mut ClassSnapshot, class: &ClassSnapshot) {
 }
 
 /// `stats`
-pub(super) fn general(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec<u8> {
-    let Environment { config, settings, clock, budget, workers, server, .. } = *environment;
+pub(super) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u8> {
+    let ServerContext { config, settings, clock, budget, workers, server, .. } = *context;
     let worker_sum = |count: fn(&WorkerCounters) -> u64| workers.iter().map(count).sum::<u64>();
     let counters = &snapshot.counters;
     let mut classes = ClassCounters::default();
@@ -242,10 +242,9 @@ fn micros(time: TimeVal) -> String {
 }
 
 /// `stats udp`, which memcached has not.
-pub(super) fn udp(environment: &Environment<'_>) -> Vec<u8> {
-    let sum = |count: fn(&WorkerCounters) -> &Counter| {
-        environment.workers.iter().map(|worker| count(worker).get()).sum::<u64>()
-    };
+pub(super) fn udp(context: &ServerContext<'_>) -> Vec<u8> {
+    let sum =
+        |count: fn(&WorkerCounters) -> &Counter| context.workers.iter().map(|worker| count(worker).get()).sum::<u64>();
     let mut stats = Stats::default();
     stats.put("udp_requests", sum(|worker| &worker.udp_requests));
     stats.put("udp_malformed", sum(|worker| &worker.udp_malformed));
@@ -255,12 +254,12 @@ pub(super) fn udp(environment: &Environment<'_>) -> Vec<u8> {
 }
 
 /// `stats uploads`, which memcached has not: long values that are being received.
-pub(super) fn uploads(environment: &Environment<'_>) -> Vec<u8> {
-    let timed_out: u64 = environment.workers.iter().map(|worker| worker.uploads_timed_out.get()).sum();
+pub(super) fn uploads(context: &ServerContext<'_>) -> Vec<u8> {
+    let timed_out: u64 = context.workers.iter().map(|worker| worker.uploads_timed_out.get()).sum();
     let mut stats = Stats::default();
-    stats.put("uploads_bytes", environment.uploads.bytes);
-    stats.put("uploads_limit", environment.uploads.limit);
-    stats.put("uploads_waiting", environment.uploads.waiting);
+    stats.put("uploads_bytes", context.uploads.bytes);
+    stats.put("uploads_limit", context.uploads.limit);
+    stats.put("uploads_waiting", context.uploads.waiting);
     stats.put("uploads_timed_out", timed_out);
     stats.end()
 }
@@ -281,8 +280,8 @@ pub(super) fn evictions(snapshot: &Snapshot) -> Vec<u8> {
 }
 
 /// `stats settings`
-pub(super) fn settings(environment: &Environment<'_>) -> Vec<u8> {
-    let Environment { config, settings, budget, .. } = *environment;
+pub(super) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
+    let ServerContext { config, settings, budget, .. } = *context;
     let unix = config.listen.iter().find_map(|listen| match listen {
         Listen::Unix { path, .. } => Some(path.display()),
         Listen::Loopback { .. } | Listen::Any { .. } | Listen::Host { .. } => None,
@@ -385,9 +384,9 @@ fn tls_settings(stats: &mut Stats, config: &Config) {
 }
 
 /// `stats items`: classes with items.
-pub(super) fn items(snapshot: &Snapshot, environment: &Environment<'_>) -> Vec<u8> {
-    let temp = environment.settings.temp_lru.load(Ordering::Relaxed);
-    let segments = environment.config.lru_maintainer;
+pub(super) fn items(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u8> {
+    let temp = context.settings.temp_lru.load(Ordering::Relaxed);
+    let segments = context.config.lru_maintainer;
     let mut stats = Stats::default();
     for class in &snapshot.classes {
         let ClassSnapshot { counters, counts, ages, .. } = class;
@@ -696,7 +695,7 @@ mod tests {
         for counter in [&server.total_connections, &server.rejected_connections, &server.listen_disabled_num] {
             counter.set(MANY);
         }
-        let reply = general(&snapshot, &cache.environment());
+        let reply = general(&snapshot, &cache.context());
         assert!(reply.len() < 4096, "{}", reply.len());
         assert!(!cache.ask("stats").replace("END\r\n", "").contains("END"));
     }

@@ -63,7 +63,7 @@ impl Listener {
     ///
     /// # Errors
     /// Those of the system.
-    pub fn of_tcp(listener: std::net::TcpListener) -> io::Result<Listener> {
+    pub fn from_tcp(listener: std::net::TcpListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
         Ok(Listener::Tcp(TcpListener::from_std(listener)))
     }
@@ -72,7 +72,7 @@ impl Listener {
     ///
     /// # Errors
     /// Those of the system.
-    pub fn of_unix(listener: os::unix::net::UnixListener) -> io::Result<Listener> {
+    pub fn from_unix(listener: os::unix::net::UnixListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
         Ok(Listener::Unix(UnixListener::from_std(listener), None))
     }

@@ -16,7 +16,7 @@ sockopt_impl!(
 );
 
 /// The address of the other side. `local`: that of this side, which is of the same family.
-pub(super) fn of_socket(socket: &impl AsFd, local: SocketAddr) -> Option<SocketAddr> {
+pub(super) fn from_socket(socket: &impl AsFd, local: SocketAddr) -> Option<SocketAddr> {
     Some(match local {
         SocketAddr::V4(_) => {
             let name = getsockopt(socket, PeerName4).ok()?;
@@ -45,12 +45,12 @@ mod tests {
             let client = TcpStream::connect(address).expect("it listens");
             let expected = client.local_addr().expect("it is connected");
             let (mut stream, _) = listener.accept().expect("somebody waits");
-            assert_eq!(of_socket(&stream, address), Some(expected));
+            assert_eq!(from_socket(&stream, address), Some(expected));
             SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("a socket of ours");
             drop(client);
             assert!(stream.read(&mut [0]).is_err());
             assert!(stream.peer_addr().is_err());
-            assert_eq!(of_socket(&stream, address), Some(expected));
+            assert_eq!(from_socket(&stream, address), Some(expected));
         }
     }
 }

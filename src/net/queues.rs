@@ -12,7 +12,7 @@ sockopt_impl!(
 );
 
 /// The queue of a socket's last packet. None: it came by a device without queues, or the system does not tell.
-pub(super) fn of_socket(socket: &impl AsFd) -> Option<u32> {
+pub(super) fn from_socket(socket: &impl AsFd) -> Option<u32> {
     getsockopt(socket, IncomingNapiId).ok().filter(|&queue| queue != 0)
 }
 
@@ -75,6 +75,6 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let _client = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
         let (stream, _) = listener.accept().expect("somebody waits");
-        assert_eq!(of_socket(&stream), None);
+        assert_eq!(from_socket(&stream), None);
     }
 }

@@ -143,8 +143,8 @@ impl Stream {
     /// The receive queue that its packets come in by, if the system knows it: loopback has none.
     pub fn incoming_queue(&self) -> Option<u32> {
         match self {
-            Stream::Tcp(stream) => queues::of_socket(stream),
-            Stream::Tls(stream) => queues::of_socket(stream.socket()),
+            Stream::Tcp(stream) => queues::from_socket(stream),
+            Stream::Tls(stream) => queues::from_socket(stream.socket()),
             Stream::Unix(_) | Stream::Datagram(_) => None,
             #[cfg(test)]
             Stream::Simulated(_) => None,
@@ -160,7 +160,7 @@ impl Stream {
             #[cfg(test)]
             Stream::Simulated(_) => return None,
         };
-        socket.peer_addr().ok().or_else(|| peer::of_socket(socket, socket.local_addr().ok()?))
+        socket.peer_addr().ok().or_else(|| peer::from_socket(socket, socket.local_addr().ok()?))
     }
 
     /// Whether it is a Unix socket.

@@ -375,7 +375,7 @@ impl TlsStream {
     }
 
     /// Tells the other side that this is the end, if there is room for it.
-    pub fn farewell(&mut self) {
+    pub fn send_close_notify(&mut self) {
         if self.failed || self.is_handshaking() || !self.flush().is_ok_and(|sent| sent) {
             return;
         }

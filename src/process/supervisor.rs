@@ -29,7 +29,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// The one that the environment names. To be asked before `-d` changes the process id.
-    pub fn of_environment() -> Supervisor {
+    pub fn from_environment() -> Supervisor {
         let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
         let is_for_us = env::var_os("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(process::id().into());
         Supervisor {

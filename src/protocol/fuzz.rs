@@ -286,7 +286,7 @@ impl Client {
 
 /// A password file: whoever stands in it is let in with that password, and with no other.
 fn password_file(file: &[u8]) {
-    for users in [Users::of_text(file), Users::of_sasl(file, b"host")].into_iter().flatten() {
+    for users in [Users::from_text(file), Users::from_sasl(file, b"host")].into_iter().flatten() {
         let first = file.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let first = first.strip_suffix(b"\r").unwrap_or(first);
         if let Some(colon) = first.iter().position(|&byte| byte == b':') {

@@ -6,7 +6,7 @@
 use crate::auth::{Auth, TEXT_USERS_MAX, Users};
 use crate::clock::Clock;
 use crate::command::Shard;
-use crate::command::admin::{Answer, Environment, Settings};
+use crate::command::admin::{Answer, ServerContext, Settings};
 use crate::command::detail::Prefixes;
 use crate::config::{BindingProtocol, Config, EXIT_NOT_KEPT, EXIT_SYSTEM, EXIT_USAGE, Exit, Listen};
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
@@ -24,7 +24,7 @@ use crate::store::arena::{Arena, PAGE_SIZE};
 use crate::store::item::Items;
 use crate::store::slab::{Budget, SlabOptions};
 use crate::store::{Store, StoreOptions};
-use crate::worker::control::Control;
+use crate::worker::broadcast::Broadcast;
 use crate::worker::mailbox::{Exchange, Mail};
 use crate::worker::serve::ServeLimits;
 use crate::worker::uploads::Limit;
@@ -71,7 +71,7 @@ const PAGES_PER_SHARD_MIN: u64 = 64;
 /// What keeps the server from starting, or a graceful stop from keeping the cache, with the exit code for it.
 pub fn run(mut config: Config) -> Result<(), Exit> {
     process::start_log(config.verbosity);
-    let supervisor = Supervisor::of_environment();
+    let supervisor = Supervisor::from_environment();
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -85,22 +85,22 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     let certificates = certificates.map_err(|line| Exit::failure(EXIT_USAGE, line))?;
     let inherited = inherited(&config)?;
     let is_bound_by_us = inherited.is_none();
-    let (listeners, gates) = match inherited {
+    let (listeners, endpoints) = match inherited {
         Some(sockets) => sockets,
         None => (bind(&config)?, bind_udp(&config)?),
     };
     process::fit_connections(&mut config)?;
     let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
     if let Some(path) = &config.port_file {
-        let ports = listeners.iter().filter_map(|entrance| Some(("TCP", entrance.listener.tcp_address()?)));
-        let ports = ports.chain(udp_addresses(&config, &gates).map(|address| ("UDP", address)));
+        let ports = listeners.iter().filter_map(|listener| Some(("TCP", listener.listener.tcp_address()?)));
+        let ports = ports.chain(udp_addresses(&config, &endpoints).map(|address| ("UDP", address)));
         process::write_port_file(path, ports).map_err(|error| failure(&format!("{}", path.display()), error))?;
     }
     let tell = || {
         if is_bound_by_us {
-            tell_that_it_is_for_this_machine(&config, &listeners, &gates);
+            tell_that_it_is_for_this_machine(&config, &listeners, &endpoints);
         }
-        tell_that_replies_are_withheld(&config, &gates);
+        tell_that_replies_are_withheld(&config, &endpoints);
     };
     if config.daemonize {
         // Afterwards nobody would see it.
@@ -112,7 +112,7 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
         tell();
     }
     let _pid_file = config.pid_file.as_deref().and_then(PidFile::write);
-    serve(&config, auth.as_ref(), listeners, gates, certificates, signals, &supervisor)?;
+    serve(&config, auth.as_ref(), listeners, endpoints, certificates, signals, &supervisor)?;
     log::info!("Exiting normally");
     Ok(())
 }
@@ -132,10 +132,10 @@ fn read_users(config: &Config) -> Result<Option<Users>, String> {
         return Err(format!("Authfile [{named}] has more than {} bytes", config.password_file_bytes_max));
     }
     let users = if config.auth_file.is_some() {
-        Users::of_text(&text)
+        Users::from_text(&text)
     } else {
         let host = unistd::gethostname().unwrap_or_default();
-        Users::of_sasl(&text, host.as_encoded_bytes())
+        Users::from_sasl(&text, host.as_encoded_bytes())
     };
     let users = users.map_err(|why| format!("Authfile [{named}] {why}"))?;
     if users.is_empty() {
@@ -150,38 +150,38 @@ fn read_users(config: &Config) -> Result<Option<Users>, String> {
 
 /// The sockets that systemd has bound (sd_listen_fds(3)), instead of those of the command line. One for UDP is shared by all
 /// workers, since there is but one of it: see [`bind_udp`] for what that costs. With `--port-per-core` it is the first's.
-fn inherited(config: &Config) -> Result<Option<(Vec<Entrance>, Gates)>, Exit> {
+fn inherited(config: &Config) -> Result<Option<(Vec<BoundListener>, UdpEndpoints)>, Exit> {
     let mut sockets = ListenFd::from_env();
     if sockets.len() == 0 {
         return Ok(None);
     }
     let mut listeners = Vec::new();
-    let mut gates: Gates = (0..config.threads).map(|_| Vec::new()).collect();
+    let mut endpoints: UdpEndpoints = (0..config.threads).map(|_| Vec::new()).collect();
     for at in 0..sockets.len() {
         let unusable = |error| failure("a socket that was handed over is of no use", error);
         let listener = if let Ok(Some(listener)) = sockets.take_tcp_listener(at) {
-            Listener::of_tcp(listener)
+            Listener::from_tcp(listener)
         } else if let Ok(Some(socket)) = sockets.take_udp_socket(at) {
             let socket = UdpSocket::of(socket).map_err(unusable)?;
             let others = if config.port_per_core { 0 } else { config.threads - 1 };
-            for own in gates.iter_mut().skip(1).take(others) {
+            for own in endpoints.iter_mut().skip(1).take(others) {
                 own.push(socket.share().map_err(unusable)?);
             }
-            gates[0].push(socket);
+            endpoints[0].push(socket);
             continue;
         } else {
             let listener = sockets.take_unix_listener(at).map_err(unusable)?;
-            Listener::of_unix(listener.expect("each is taken once"))
+            Listener::from_unix(listener.expect("each is taken once"))
         };
         let listener = listener.map_err(unusable)?;
         let verify = listener.tcp_address().and_then(|_| config.tls_enabled.then_some(config.tls.verify));
-        listeners.push(Entrance { verify, ..Entrance::of(listener, config) });
+        listeners.push(BoundListener { verify, ..BoundListener::of(listener, config) });
     }
-    Ok(Some((listeners, gates)))
+    Ok(Some((listeners, endpoints)))
 }
 
 /// A listening socket, and what becomes of those who come in there.
-struct Entrance {
+struct BoundListener {
     listener: Listener,
     /// The worker that all its connections go to (`--port-per-core`), if there is such a one.
     worker: Option<usize>,
@@ -191,14 +191,14 @@ struct Entrance {
     protocol: BindingProtocol,
 }
 
-impl Entrance {
-    fn of(listener: Listener, config: &Config) -> Entrance {
-        Entrance { listener, worker: None, verify: None, protocol: config.protocol }
+impl BoundListener {
+    fn of(listener: Listener, config: &Config) -> BoundListener {
+        BoundListener { listener, worker: None, verify: None, protocol: config.protocol }
     }
 }
 
 /// The sockets for UDP of each worker.
-type Gates = Vec<Vec<UdpSocket>>;
+type UdpEndpoints = Vec<Vec<UdpSocket>>;
 
 /// Binding the addresses of one entry of `-l`, or of the default. As in memcached an address that is in use is left out as
 /// long as there is another one.
@@ -253,14 +253,14 @@ impl<'a> Attempt<'a> {
     }
 }
 
-fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
+fn bind(config: &Config) -> Result<Vec<BoundListener>, Exit> {
     let mut listeners = Vec::new();
     let workers = if config.port_per_core { config.threads } else { 1 };
     for (at, listen) in config.listen.iter().enumerate() {
         let mut attempt = Attempt::new("", listen, workers);
         if let Listen::Unix { path, mask } = listen {
             let listener = Listener::unix(path, *mask, config.listen_backlog).map_err(|error| attempt.failed(error))?;
-            listeners.push(Entrance::of(listener, config));
+            listeners.push(BoundListener::of(listener, config));
             continue;
         }
         let rules = config.rules(at);
@@ -276,7 +276,7 @@ fn bind(config: &Config) -> Result<Vec<Entrance>, Exit> {
                     attempt.served[worker] = true;
                     let worker = config.port_per_core.then_some(worker);
                     let protocol = rules.protocol.unwrap_or(config.protocol);
-                    listeners.push(Entrance { listener, worker, verify: config.verify(at), protocol });
+                    listeners.push(BoundListener { listener, worker, verify: config.verify(at), protocol });
                 }
                 Err(error) => attempt.refused(address, error)?,
             }
@@ -300,14 +300,14 @@ fn mark(config: &Config, set: impl FnOnce(u32) -> io::Result<()>) {
 /// (`loadtest compare --set udp`): 3.9 µs one at a time and 3.5 with 4 in flight; 4.0 and 3.9 with one socket for all;
 /// memcached 5.4 and 5.2. (All by the first worker: 3.8 and 3.4, and never more than one core.) With `--port-per-core` the
 /// ports are different ones.
-fn bind_udp(config: &Config) -> Result<Gates, Exit> {
-    let mut gates: Gates = (0..config.threads).map(|_| Vec::new()).collect();
+fn bind_udp(config: &Config) -> Result<UdpEndpoints, Exit> {
+    let mut endpoints: UdpEndpoints = (0..config.threads).map(|_| Vec::new()).collect();
     let shared = config.threads > 1 && !config.port_per_core;
     let sharers = if config.port_per_core { 1 } else { config.threads };
     for listen in &config.udp_listen {
         let mut attempt = Attempt::new("UDP ", listen, config.threads / sharers);
         for mut base in listen.resolve().map_err(|error| attempt.failed(error))? {
-            for (port, owners) in gates.chunks_mut(sharers).enumerate() {
+            for (port, owners) in endpoints.chunks_mut(sharers).enumerate() {
                 let mut address = attempt.address(base, port)?;
                 // Alone first: a port that another server has is not to be shared with it.
                 match UdpSocket::bind(address, false).and_then(|alone| alone.address()) {
@@ -331,21 +331,21 @@ fn bind_udp(config: &Config) -> Result<Gates, Exit> {
         }
         attempt.end()?;
     }
-    Ok(gates)
+    Ok(endpoints)
 }
 
 /// Where the sockets of UDP are bound. Those of all workers are at the same addresses, unless each has a port of its own.
-fn udp_addresses(config: &Config, gates: &Gates) -> impl Iterator<Item = SocketAddr> {
-    let some = if config.port_per_core { gates.len() } else { 1 };
-    gates.iter().take(some).flatten().filter_map(|socket| socket.address().ok())
+fn udp_addresses(config: &Config, endpoints: &UdpEndpoints) -> impl Iterator<Item = SocketAddr> {
+    let some = if config.port_per_core { endpoints.len() } else { 1 };
+    endpoints.iter().take(some).flatten().filter_map(|socket| socket.address().ok())
 }
 
 /// Without `-l` memcached listens on all addresses, so whoever comes from there must be told, also without `-v`.
-fn tell_that_it_is_for_this_machine(config: &Config, listeners: &[Entrance], gates: &Gates) {
+fn tell_that_it_is_for_this_machine(config: &Config, listeners: &[BoundListener], endpoints: &UdpEndpoints) {
     let by_default = |listen: &Listen| matches!(listen, Listen::Loopback { .. });
     if config.listen.iter().chain(&config.udp_listen).any(by_default) {
-        let tcp = listeners.iter().filter_map(|entrance| entrance.listener.tcp_address());
-        let udp = udp_addresses(config, gates).map(|address| format!("UDP {address}"));
+        let tcp = listeners.iter().filter_map(|listener| listener.listener.tcp_address());
+        let udp = udp_addresses(config, endpoints).map(|address| format!("UDP {address}"));
         let places: Vec<String> = tcp.map(|address| address.to_string()).chain(udp).collect();
         log::warn!(
             "listening on {}, for this machine only: -l ADDRESS serves others (-l 0.0.0.0: on every address)",
@@ -355,8 +355,8 @@ fn tell_that_it_is_for_this_machine(config: &Config, listeners: &[Entrance], gat
 }
 
 /// The same of replies over UDP: whoever has not said who may get long ones sees them only on this machine.
-fn tell_that_replies_are_withheld(config: &Config, gates: &Gates) {
-    let public = udp_addresses(config, gates).find(|address| !address.ip().to_canonical().is_loopback());
+fn tell_that_replies_are_withheld(config: &Config, endpoints: &UdpEndpoints) {
+    let public = udp_addresses(config, endpoints).find(|address| !address.ip().to_canonical().is_loopback());
     if let Some(address) = public.filter(|_| config.udp_allow.is_empty()) {
         log::warn!(
             "listening on UDP {address}: of other machines only those of --udp-allow get replies that are longer than \
@@ -419,12 +419,12 @@ fn serve_limits(config: &Config) -> ServeLimits {
 }
 
 /// In memcached's words. Before the slab classes: test suites give up after fifty lines without one of these.
-fn tell_listeners(listeners: &[Entrance], gates: &Gates) {
-    for Entrance { listener, protocol, .. } in listeners {
+fn tell_listeners(listeners: &[BoundListener], endpoints: &UdpEndpoints) {
+    for BoundListener { listener, protocol, .. } in listeners {
         log::info!("listening on {listener}");
         log::debug!("<{} server listening ({protocol})", listener.fd());
     }
-    for socket in gates.iter().flatten() {
+    for socket in endpoints.iter().flatten() {
         log::info!("listening on {socket}");
         log::debug!("<{} server listening (udp)", socket.fd());
     }
@@ -433,8 +433,8 @@ fn tell_listeners(listeners: &[Entrance], gates: &Gates) {
 fn serve(
     config: &Config,
     auth: Option<&Auth>,
-    listeners: Vec<Entrance>,
-    gates: Gates,
+    listeners: Vec<BoundListener>,
+    endpoints: UdpEndpoints,
     certificates: Option<Certificates>,
     signals: Signals,
     supervisor: &Supervisor,
@@ -465,7 +465,7 @@ fn serve(
     let workers: Vec<WorkerCounters> = (0..config.threads).map(|_| WorkerCounters::default()).collect();
     let server = ServerCounters::default();
     let addresses: Vec<(i32, String)> =
-        listeners.iter().map(|Entrance { listener, .. }| (listener.fd(), listener.to_string())).collect();
+        listeners.iter().map(|BoundListener { listener, .. }| (listener.fd(), listener.to_string())).collect();
     let poll = Poll::new().map_err(|error| failure("failed to wait for events", error))?;
     let waker = Waker::new(poll.registry(), REQUESTS).map_err(|error| failure("failed to wait for events", error))?;
     let stopped = AtomicBool::new(false);
@@ -479,8 +479,8 @@ fn serve(
     };
     // As many as there are connections at most: each waits for its answer.
     let refreshes = SegQueue::new();
-    let refresh = |control: Arc<Control>| {
-        refreshes.push(control);
+    let refresh = |broadcast: Arc<Broadcast>| {
+        refreshes.push(broadcast);
         if let Err(error) = waker.wake() {
             log::error!("refresh_certs could not be passed on: {error}");
         }
@@ -488,7 +488,7 @@ fn serve(
     let options = |number: usize| WorkerOptions {
         number,
         exchange: &exchange,
-        environment: Environment {
+        context: ServerContext {
             config,
             settings: &settings,
             clock: &clock,
@@ -507,14 +507,14 @@ fn serve(
         refresh: &refresh,
     };
     let cores = if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
-    let udp_sockets: usize = gates.iter().map(Vec::len).sum();
-    tell_listeners(&listeners, &gates);
-    let make = |(number, gates)| {
+    let udp_sockets: usize = endpoints.iter().map(Vec::len).sum();
+    tell_listeners(&listeners, &endpoints);
+    let make = |(number, endpoints)| {
         let mut worker = Worker::new(options(number))?;
-        worker.take_gates(gates)?;
+        worker.take_gates(endpoints)?;
         Ok(worker)
     };
-    let made: io::Result<Vec<Worker<'_>>> = gates.into_iter().enumerate().map(make).collect();
+    let made: io::Result<Vec<Worker<'_>>> = endpoints.into_iter().enumerate().map(make).collect();
     let made = made.map_err(|error| failure("failed to start a worker", error))?;
     for class in &classes {
         let (id, usage) = (class.id.0, class.usage);
@@ -653,10 +653,10 @@ struct Acceptor<'a> {
     cores: &'a [CoreId],
     clock: &'a Clock,
     /// `refresh_certs` of connections.
-    refreshes: &'a SegQueue<Arc<Control>>,
+    refreshes: &'a SegQueue<Arc<Broadcast>>,
     /// There if somebody wants to know whether all workers live.
     watchdog: Option<Watchdog<'a>>,
-    listeners: Vec<Entrance>,
+    listeners: Vec<BoundListener>,
     udp_sockets: usize,
     /// There with TLS.
     certificates: Option<Certificates>,
@@ -669,7 +669,7 @@ impl Acceptor<'_> {
     /// Accepts until a signal or `shutdown` comes; the listeners are closed then. Says whether the end is to be graceful.
     fn run(mut self, mut signals: Signals, stopped: &AtomicBool, gracefully: &AtomicBool) -> io::Result<bool> {
         self.poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        for (at, Entrance { listener, .. }) in self.listeners.iter_mut().enumerate() {
+        for (at, BoundListener { listener, .. }) in self.listeners.iter_mut().enumerate() {
             self.poll.registry().register(listener, Token(at), Interest::READABLE)?;
         }
         self.server.certificates_read.set(u64::from(self.clock.now().0));
@@ -721,8 +721,8 @@ impl Acceptor<'_> {
                 log::info!("shutdown: stopping");
                 return Ok(gracefully.load(Ordering::Relaxed));
             }
-            while let Some(control) = self.refreshes.pop() {
-                control.answer(self.exchange, Answer::Refreshed(self.refresh_certificates()));
+            while let Some(broadcast) = self.refreshes.pop() {
+                broadcast.answer(self.exchange, Answer::Refreshed(self.refresh_certificates()));
             }
             let mut refused = false;
             ready.retain(|&at| match self.accept_some(at) {
@@ -800,13 +800,13 @@ impl Acceptor<'_> {
     /// Accepts some of what waits at a listener.
     fn accept_some(&self, at: usize) -> Accepted {
         for _ in 0..self.config.accepts_per_turn {
-            let entrance = &self.listeners[at];
-            let listener = &entrance.listener;
+            let bound = &self.listeners[at];
+            let listener = &bound.listener;
             if !self.config.maxconns_fast && self.is_full() {
                 return if listener.is_waited_at() { Accepted::Refused } else { Accepted::All };
             }
             match listener.accept() {
-                Ok(stream) => self.place(stream, entrance),
+                Ok(stream) => self.place(stream, bound),
                 Err(error) => match error.kind() {
                     ErrorKind::WouldBlock => return Accepted::All,
                     ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
@@ -825,14 +825,14 @@ impl Acceptor<'_> {
 
     /// Gives a connection to the worker that it was meant for, or else to the nearest, or else to that with the fewest; or
     /// refuses it.
-    fn place(&self, mut stream: Stream, entrance: &Entrance) {
+    fn place(&self, mut stream: Stream, listener: &BoundListener) {
         if self.is_full() {
             self.server.rejected_connections.add(1);
             // It may not be able to take it; it is closed either way.
             let _ = stream.write(TOO_MANY);
             return;
         }
-        if let Some(verify) = entrance.verify {
+        if let Some(verify) = listener.verify {
             match self.secure(stream, verify) {
                 Ok(secured) => stream = secured,
                 Err(error) => return log::error!("a connection could not be put under TLS: {error}"),
@@ -841,10 +841,10 @@ impl Acceptor<'_> {
         let connections = |worker: &usize| self.workers[*worker].connections();
         let fewest = || (0..self.workers.len()).min_by_key(connections);
         let near = || self.by_queue(&stream).or_else(|| self.nearest(&stream));
-        let worker = entrance.worker.or_else(near).or_else(fewest).expect("there is at least one worker");
+        let worker = listener.worker.or_else(near).or_else(fewest).expect("there is at least one worker");
         self.server.total_connections.add(1);
         self.workers[worker].given_connections.add(1);
-        self.exchange.mail(worker, Mail::Connection(stream, entrance.protocol));
+        self.exchange.mail(worker, Mail::Connection(stream, listener.protocol));
     }
 
     /// With `-N`, the worker of the receive queue that the packets of a connection come in by.

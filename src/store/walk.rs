@@ -58,7 +58,7 @@ impl Store {
                 self.class_counters[class.index()].crawler_items_checked += 1;
                 let item = self.items.at(id);
                 if self.is_dead_by(&item, self.now - 1) {
-                    self.bury(id, class);
+                    self.discard(id, class);
                 } else if self.death(&item).is_none() {
                     go_on &= visit(self, id);
                 }
@@ -141,7 +141,7 @@ impl Store {
     }
 
     /// Frees an item that the crawler found dead.
-    pub(super) fn bury(&mut self, id: ItemId, class: ClassId) {
+    pub(super) fn discard(&mut self, id: ItemId, class: ClassId) {
         let unfetched = self.items.at(id).state() & FETCHED == 0;
         let counters = &mut self.class_counters[class.index()];
         counters.expired_unfetched += u64::from(unfetched);

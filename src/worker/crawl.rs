@@ -24,7 +24,7 @@ pub(super) struct Crawl {
 impl Worker<'_> {
     /// Begins a walk that a connection has asked for, or says why not.
     pub(super) fn begin_walk(&mut self, token: usize, walk: Box<Walk>) {
-        let settings = self.environment().settings;
+        let settings = self.context().settings;
         let is_dump = walk.kind != WalkKind::Crawl;
         if is_dump && !self.reply.is_empty() {
             // As memcached: it hands the connection over to its crawler, and replies that are not sent would be lost.
@@ -38,10 +38,10 @@ impl Worker<'_> {
             return;
         }
         settings.lru_crawler_starts.fetch_add(1, Ordering::Relaxed);
-        let talk = &mut self.connections[token].talk;
-        let client = is_dump.then_some((token, talk.generation));
+        let session = &mut self.connections[token].session;
+        let client = is_dump.then_some((token, session.generation));
         if is_dump {
-            talk.dumps();
+            session.begin_dump();
         }
         self.reply.out.put(b"OK\r\n");
         self.crawl = Some(Crawl { home: Some(walk), client });
@@ -69,7 +69,7 @@ impl Worker<'_> {
 
     /// How long this worker may sleep with regard to a crawl.
     pub(super) fn crawler_pause(&self) -> Option<Duration> {
-        let micros = || self.environment().settings.lru_crawler_sleep.load(Ordering::Relaxed);
+        let micros = || self.context().settings.lru_crawler_sleep.load(Ordering::Relaxed);
         self.is_crawling().then(|| Duration::from_micros(micros().into()))
     }
 
@@ -87,12 +87,12 @@ impl Worker<'_> {
             return;
         };
         let connection = &mut self.connections[token];
-        debug_assert_eq!(connection.talk.generation, generation);
+        debug_assert_eq!(connection.session.generation, generation);
         let out = &mut connection.outbox.reply().out;
         out.put(bytes);
         if is_over {
             out.put(walk.terminator());
-            connection.talk.answered();
+            connection.session.resume();
             self.end_walk();
         } else {
             crawl.home = Some(walk);
@@ -115,6 +115,6 @@ impl Worker<'_> {
 
     fn end_walk(&mut self) {
         self.crawl = None;
-        self.environment().settings.lru_crawler_running.store(false, Ordering::Relaxed);
+        self.context().settings.lru_crawler_running.store(false, Ordering::Relaxed);
     }
 }

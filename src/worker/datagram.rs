@@ -6,7 +6,7 @@
 //! answer each other for ever: a server's own port is nobody's who asks, and neither is a stranger's below 1024.
 
 use super::outbox::Outbox;
-use super::serve::Talk;
+use super::serve::Session;
 use super::{Connection, UDP, Worker};
 use crate::clock::Now;
 use crate::command::admin::Description;
@@ -28,7 +28,7 @@ const PORT_MIN: u16 = 1024;
 
 /// A socket of UDP, and what it could not send yet.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(super) struct UdpEndpoint {
     socket: UdpSocket,
     address: SocketAddr,
     /// There may be more to receive.
@@ -42,7 +42,7 @@ pub(super) struct Gate {
     active: Now,
 }
 
-impl Gate {
+impl UdpEndpoint {
     /// Its lines of `stats conns`.
     pub(super) fn describe(&self, now: Now) -> Description {
         let fd = self.socket.fd();
@@ -96,9 +96,9 @@ impl Worker<'_> {
     /// When they cannot be watched.
     pub fn take_gates(&mut self, sockets: Vec<UdpSocket>) -> io::Result<()> {
         for mut socket in sockets {
-            let token = Token(UDP - self.gates.len());
+            let token = Token(UDP - self.endpoints.len());
             self.poll.registry().register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
-            self.gates.push(Gate {
+            self.endpoints.push(UdpEndpoint {
                 address: socket.address()?,
                 socket,
                 readable: true,
@@ -108,7 +108,7 @@ impl Worker<'_> {
                 active: self.now,
             });
         }
-        self.gates_ready = !self.gates.is_empty();
+        self.gates_ready = !self.endpoints.is_empty();
         Ok(())
     }
 
@@ -120,34 +120,34 @@ impl Worker<'_> {
     /// Sends what waits and serves what has come, of each socket so much that the others of the worker get their turns.
     pub(super) fn attend_gates(&mut self) {
         self.gates_ready = false;
-        for number in 0..self.gates.len() {
-            if std::mem::take(&mut self.gates[number].writable) {
-                self.gates[number].send_unsent();
+        for number in 0..self.endpoints.len() {
+            if std::mem::take(&mut self.endpoints[number].writable) {
+                self.endpoints[number].send_unsent();
             }
             // Who stops takes nothing new.
             let mut left = if self.stopping.is_some() { 0 } else { self.config().datagrams_per_turn };
-            while self.gates[number].readable && left > 0 && self.datagrams < self.config().udp_requests_max {
+            while self.endpoints[number].readable && left > 0 && self.datagrams < self.config().udp_requests_max {
                 left -= 1;
-                match self.gates[number].socket.receive(&mut self.buffer) {
+                match self.endpoints[number].socket.receive(&mut self.buffer) {
                     Ok((len, peer)) => self.serve_datagram(number, len, peer),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => self.gates[number].readable = false,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => self.endpoints[number].readable = false,
                     // What became of a datagram that was sent earlier.
-                    Err(error) => log::debug!("<{} {error}", self.gates[number].socket.fd()),
+                    Err(error) => log::debug!("<{} {error}", self.endpoints[number].socket.fd()),
                 }
             }
-            self.gates_ready |= self.gates[number].readable && self.stopping.is_none();
+            self.gates_ready |= self.endpoints[number].readable && self.stopping.is_none();
         }
     }
 
     /// Serves a datagram, which is in the buffer.
     fn serve_datagram(&mut self, number: usize, len: usize, peer: SocketAddr) {
         let (counters, config, now) = (self.counters(), self.config(), self.now);
-        let gate = &mut self.gates[number];
-        gate.active = now;
+        let endpoint = &mut self.endpoints[number];
+        endpoint.active = now;
         counters.bytes_read.add(len as u64);
         let known = peer.ip().to_canonical().is_loopback()
             || config.udp_allow.iter().any(|network| network.contains(peer.ip()));
-        let is_client = peer.port() != gate.address.port() && (known || peer.port() >= PORT_MIN);
+        let is_client = peer.port() != endpoint.address.port() && (known || peer.port() >= PORT_MIN);
         let Some(id) = udp::request_id(&self.buffer[..len]).filter(|_| is_client) else {
             counters.udp_malformed.add(1);
             return;
@@ -157,7 +157,7 @@ impl Worker<'_> {
         let exchange = udp::Exchange {
             id,
             peer,
-            socket: (number, gate.socket.fd()),
+            socket: (number, endpoint.socket.fd()),
             reply_max: if known { config.udp_reply_max } else { len },
             replies: Vec::new(),
             overflowed: false,
@@ -167,12 +167,12 @@ impl Worker<'_> {
         self.generation += 1;
         let entry = self.connections.vacant_entry();
         let token = entry.key();
-        let mut talk = Talk::new(token, self.generation, parser);
-        talk.fd = exchange.socket.1;
-        talk.is_datagram = true;
+        let mut session = Session::new(token, self.generation, parser);
+        session.fd = exchange.socket.1;
+        session.is_datagram = true;
         entry.insert(Connection {
             stream: Stream::Datagram(Box::new(exchange)),
-            talk,
+            session,
             outbox: Outbox::default(),
             input: Vec::new(),
             readable: false,
@@ -187,7 +187,7 @@ impl Worker<'_> {
         });
         self.datagrams += 1;
         let served = self.serve_input(token, len - HEADER_LEN);
-        self.finish_attending(token, served);
+        self.finish_service(token, served);
     }
 
     /// Sends the replies to a request, now that they are complete. `in_words`: errors may be said in words. `cut_short`:
@@ -221,14 +221,14 @@ impl Worker<'_> {
 
     fn send_message(&mut self, exchange: &udp::Exchange, message: &[u8]) {
         let (counters, unsent_max) = (self.counters(), self.config().output_high_water_bytes);
-        let gate = &mut self.gates[exchange.socket.0];
+        let endpoint = &mut self.endpoints[exchange.socket.0];
         let mut buffer = [0; DATAGRAM_MAX];
         let datagrams = udp::datagrams(exchange.id, message).expect("udp_reply_max is less than the header can count");
         for (header, payload) in datagrams {
             let datagram = &mut buffer[..HEADER_LEN + payload.len()];
             datagram[..HEADER_LEN].copy_from_slice(&header);
             datagram[HEADER_LEN..].copy_from_slice(payload);
-            if !gate.send(datagram, exchange.peer, unsent_max) {
+            if !endpoint.send(datagram, exchange.peer, unsent_max) {
                 counters.udp_datagrams_dropped.add(1);
             }
         }

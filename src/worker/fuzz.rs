@@ -153,7 +153,7 @@ struct Server<'a> {
 
 /// A connection.
 struct Line {
-    talk: Option<Talk>,
+    session: Option<Session>,
     input: Vec<u8>,
     /// What of the input the worker has.
     buffer: Vec<u8>,
@@ -205,7 +205,11 @@ impl<'a> Server<'a> {
             let mut turns = 0;
             while !lines.iter().all(Line::is_done) {
                 turns += 1;
-                assert!(turns < TURNS_MAX, "it does not come to an end: {:?}", lines.each_ref().map(|line| &line.talk));
+                assert!(
+                    turns < TURNS_MAX,
+                    "it does not come to an end: {:?}",
+                    lines.each_ref().map(|line| &line.session)
+                );
                 if disturbed && random.below(3) == 0 {
                     outsiders.extend(exchange.try_lease(random.below(exchange.shards())));
                 } else if !outsiders.is_empty() && random.below(2) == 0 {
@@ -221,8 +225,8 @@ impl<'a> Server<'a> {
                         line.leave(serve);
                     }
                     // Who has begun a value and sends no more makes way, before it is closed.
-                    if second_passes && let Some(talk) = &mut line.talk {
-                        assert!(!serve.is_too_slow(talk), "it keeps others waiting");
+                    if second_passes && let Some(session) = &mut line.session {
+                        assert!(!serve.is_too_slow(session), "it keeps others waiting");
                     }
                     let piece = [4, 300, 20_000][random.below(3)];
                     let count = if disturbed { random.below(piece) } else { usize::MAX };
@@ -284,7 +288,7 @@ fn begin_turn(serve: &mut Serve<'_>, exchange: &Exchange, lines: &mut [Line], no
             }
             Mail::Admitted(admission) => {
                 let line = &mut lines[admission.ticket.token];
-                if serve.admitted(line.talk.as_mut(), &admission) {
+                if serve.admitted(line.session.as_mut(), &admission) {
                     line.is_idle = false;
                 }
             }
@@ -302,13 +306,13 @@ fn end_turn(serve: &mut Serve<'_>, items: &Items, lines: &mut [Line]) {
         for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
             if let Some(origin) = origin {
                 let line = &mut lines[origin.token];
-                match &mut line.talk {
-                    Some(talk) => {
-                        serve.deliver(talk, task, origin.slot, &batch.reply, from, to);
+                match &mut line.session {
+                    Some(session) => {
+                        serve.deliver(session, task, origin.slot, &batch.reply, from, to);
                         line.is_idle = false;
                         line.settle(serve, items);
                     }
-                    None => serve.bury(batch.shard, task, &batch.reply, from, to),
+                    None => serve.discard(batch.shard, task, &batch.reply, from, to),
                 }
             }
             from = to;
@@ -320,7 +324,7 @@ fn end_turn(serve: &mut Serve<'_>, items: &Items, lines: &mut [Line]) {
 impl Line {
     fn new(client: usize, parser: Parser) -> Line {
         Line {
-            talk: Some(Talk::new(client, 0, parser)),
+            session: Some(Session::new(client, 0, parser)),
             input: Vec::new(),
             buffer: Vec::new(),
             received: Vec::new(),
@@ -331,12 +335,12 @@ impl Line {
 
     /// Whether nothing more happens.
     fn is_done(&self) -> bool {
-        self.talk.as_ref().is_none_or(|talk| self.is_idle && self.input.is_empty() && !talk.is_waiting())
+        self.session.as_ref().is_none_or(|session| self.is_idle && self.input.is_empty() && !session.is_waiting())
     }
 
     /// Gives a client's next bytes to its worker. A command that concerns the whole cache is handed out.
     fn serve(&mut self, serve: &mut Serve<'_>, items: &Items, count: usize) -> Option<Vec<u8>> {
-        let talk = self.talk.as_mut().filter(|talk| !talk.is_waiting())?;
+        let session = self.session.as_mut().filter(|session| !session.is_waiting())?;
         if self.is_closing {
             self.leave(serve);
             return None;
@@ -344,12 +348,12 @@ impl Line {
         let count = count.min(self.input.len());
         self.buffer.extend(self.input.drain(..count));
         let (mut at, mut reply) = (0, Reply::default());
-        let served = serve.serve(talk, &mut self.buffer, &mut at, &mut reply, false);
-        self.is_idle = served == Served::Drained && !talk.owes();
+        let served = serve.serve(session, &mut self.buffer, &mut at, &mut reply, false);
+        self.is_idle = served == Served::Drained && !session.owes();
         self.is_closing = served == Served::Close;
         let command = match served {
             Served::Admin(span) => {
-                assert!(talk.pending.is_empty(), "what came before it was not answered");
+                assert!(session.pending.is_empty(), "what came before it was not answered");
                 Some(span.of(&self.buffer).to_vec())
             }
             _ => None,
@@ -361,17 +365,17 @@ impl Line {
 
     /// Takes the replies, if all of them are there.
     fn settle(&mut self, serve: &mut Serve<'_>, items: &Items) {
-        if let Some(talk) = self.talk.as_mut().filter(|talk| !talk.pending.is_waiting()) {
+        if let Some(session) = self.session.as_mut().filter(|session| !session.pending.is_waiting()) {
             let mut reply = Reply::default();
-            talk.pending.settle(&mut reply);
+            session.pending.settle(&mut reply);
             transmit(serve, items, &mut self.received, &mut reply);
         }
     }
 
     /// The connection ends, whatever is under way.
     fn leave(&mut self, serve: &mut Serve<'_>) {
-        if let Some(talk) = self.talk.take() {
-            serve.end(talk);
+        if let Some(session) = self.session.take() {
+            serve.end(session);
         }
     }
 }

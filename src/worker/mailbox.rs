@@ -20,7 +20,7 @@
 //! One of the three files with `unsafe` in them. What it rests on: at most one [`Lease`] of a shard exists, because it is
 //! made by the one thread that changed `leased` from false to true, and dropped before that is undone.
 
-use super::control::Control;
+use super::broadcast::Broadcast;
 use super::uploads::{Admission, Limit, Uploads};
 use crate::command::walk::Walk;
 use crate::command::{Reply, Shard};
@@ -66,8 +66,8 @@ pub enum Task {
     Abandon(ItemId),
     /// A pinned value has been written, or never will be.
     Unpin(ItemId),
-    /// Answer a question to all shards.
-    Control(Arc<Control>),
+    /// Answer a query to all shards.
+    Broadcast(Arc<Broadcast>),
     /// A piece of a walk, which is taken out when the batch has returned. The reply is a piece of a dump.
     Walk(Option<Box<Walk>>),
 }
@@ -196,10 +196,10 @@ pub enum Mail {
     Batch(Box<Batch>),
     /// A long value of one of its connections may come in now: it has become one of those under way.
     Admitted(Admission),
-    /// A question to all workers.
-    Control(Arc<Control>),
-    /// A question of one of its connections has been answered by all.
-    Answered(Arc<Control>),
+    /// A query to all workers.
+    Broadcast(Arc<Broadcast>),
+    /// A query of one of its connections has been answered by all.
+    Answered(Arc<Broadcast>),
     /// There is something to tell to a connection that watches: its token, and its generation.
     Watched(usize, u64),
     /// A letter of the watchdog: to be opened.
@@ -211,7 +211,7 @@ pub enum Mail {
 /// The shards and workers of a server.
 pub struct Exchange {
     shards: Box<[CachePadded<Slot>]>,
-    desks: Box<[CachePadded<Desk>]>,
+    inboxes: Box<[CachePadded<WorkerInbox>]>,
     /// By shard.
     uploads: Box<[CachePadded<Uploads>]>,
 }
@@ -226,7 +226,7 @@ struct Slot {
 // acquire and release of `leased`. Everything in a `Shard` may be sent between threads.
 unsafe impl Sync for Slot {}
 
-struct Desk {
+struct WorkerInbox {
     mail: SegQueue<Mail>,
     sleeps: AtomicBool,
     waker: OnceLock<Waker>,
@@ -234,7 +234,7 @@ struct Desk {
 
 impl std::fmt::Debug for Exchange {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Exchange {{ shards: {}, workers: {} }}", self.shards.len(), self.desks.len())
+        write!(formatter, "Exchange {{ shards: {}, workers: {} }}", self.shards.len(), self.inboxes.len())
     }
 }
 
@@ -250,10 +250,14 @@ impl Exchange {
                 shard: UnsafeCell::new(shard),
             })
         };
-        let desk = |_| {
-            CachePadded::new(Desk { mail: SegQueue::new(), sleeps: AtomicBool::new(false), waker: OnceLock::new() })
+        let inbox = |_| {
+            CachePadded::new(WorkerInbox {
+                mail: SegQueue::new(),
+                sleeps: AtomicBool::new(false),
+                waker: OnceLock::new(),
+            })
         };
-        Exchange { shards: shards.into_iter().map(slot).collect(), desks: (0..workers).map(desk).collect(), uploads }
+        Exchange { shards: shards.into_iter().map(slot).collect(), inboxes: (0..workers).map(inbox).collect(), uploads }
     }
 
     /// The long values under way to a shard.
@@ -282,7 +286,7 @@ impl Exchange {
 
     /// Number of workers.
     pub fn workers(&self) -> usize {
-        self.desks.len()
+        self.inboxes.len()
     }
 
     /// The lease of a shard, unless somebody has it.
@@ -328,12 +332,12 @@ impl Exchange {
     ///
     /// The queue has no limit of its own: batches, connections, questions and watchers each have one.
     pub fn mail(&self, worker: usize, mail: Mail) {
-        let desk = &self.desks[worker];
-        desk.mail.push(mail);
+        let inbox = &self.inboxes[worker];
+        inbox.mail.push(mail);
         fence(Ordering::SeqCst);
-        if desk.sleeps.load(Ordering::Relaxed)
-            && desk.sleeps.swap(false, Ordering::Relaxed)
-            && let Some(waker) = desk.waker.get()
+        if inbox.sleeps.load(Ordering::Relaxed)
+            && inbox.sleeps.swap(false, Ordering::Relaxed)
+            && let Some(waker) = inbox.waker.get()
             && let Err(error) = waker.wake()
         {
             log::error!("waking worker {worker} failed: {error}");
@@ -342,25 +346,25 @@ impl Exchange {
 
     /// The next piece of mail of a worker.
     pub fn next_mail(&self, worker: usize) -> Option<Mail> {
-        self.desks[worker].mail.pop()
+        self.inboxes[worker].mail.pop()
     }
 
     /// Tells how a worker is woken.
     pub fn set_waker(&self, worker: usize, waker: impl Into<Waker>) {
-        self.desks[worker].waker.set(waker.into()).expect("a worker sets its waker once");
+        self.inboxes[worker].waker.set(waker.into()).expect("a worker sets its waker once");
     }
 
     /// A worker is about to sleep. False: there is mail, it must not.
     pub fn falls_asleep(&self, worker: usize) -> bool {
-        let desk = &self.desks[worker];
-        desk.sleeps.store(true, Ordering::Relaxed);
+        let inbox = &self.inboxes[worker];
+        inbox.sleeps.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        desk.mail.is_empty()
+        inbox.mail.is_empty()
     }
 
     /// A worker is awake.
     pub fn wakes_up(&self, worker: usize) {
-        self.desks[worker].sleeps.store(false, Ordering::Relaxed);
+        self.inboxes[worker].sleeps.store(false, Ordering::Relaxed);
     }
 }
 

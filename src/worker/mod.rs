@@ -4,7 +4,7 @@
 //! write); send batches on their way; a little housekeeping. Nothing in a turn waits for anything but the first step, and
 //! each part of it is bounded, so that no connection can keep another waiting for longer than a turn's work.
 
-pub mod control;
+pub mod broadcast;
 mod crawl;
 mod datagram;
 pub mod mailbox;
@@ -18,7 +18,7 @@ pub mod uploads;
 mod watch;
 
 use crate::clock::{Clock, Now};
-use crate::command::admin::{self, Answer, Description, Environment, Plan, Question};
+use crate::command::admin::{self, Action, Answer, Description, Query, ServerContext};
 use crate::command::walk::WalkKind;
 use crate::command::watch::CloseReason;
 use crate::command::{self, Pinned, Reply, binary as packets};
@@ -30,14 +30,14 @@ use crate::protocol::parser::Parser;
 use crate::protocol::{Span, binary, login, text};
 use crate::store::item::Items;
 use crate::store::slab::CLASSES_MAX;
-use control::Control;
+use broadcast::Broadcast;
 use crawl::Crawl;
-use datagram::Gate;
+use datagram::UdpEndpoint;
 use mailbox::{Batch, Exchange, Mail, Task};
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token, Waker};
 use outbox::Outbox;
-use serve::{Serve, ServeLimits, Served, Talk};
+use serve::{Serve, ServeLimits, Served, Session};
 use slab::Slab;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSliceMut};
@@ -68,7 +68,7 @@ pub struct WorkerOptions<'a> {
     /// Where shards and workers meet.
     pub exchange: &'a Exchange,
     /// What commands of the whole server see.
-    pub environment: Environment<'a>,
+    pub context: ServerContext<'a>,
     /// The hash of keys.
     pub hasher: KeyHasher,
     /// The memory of items.
@@ -78,7 +78,7 @@ pub struct WorkerOptions<'a> {
     /// What `shutdown` does: tells the main thread.
     pub stop: &'a (dyn Fn(bool) + Sync),
     /// What `refresh_certs` does: asks the main thread.
-    pub refresh: &'a (dyn Fn(Arc<Control>) + Sync),
+    pub refresh: &'a (dyn Fn(Arc<Broadcast>) + Sync),
 }
 
 impl std::fmt::Debug for WorkerOptions<'_> {
@@ -112,7 +112,7 @@ impl Ready {
 #[derive(Debug)]
 struct Connection {
     stream: Stream,
-    talk: Talk,
+    session: Session,
     outbox: Outbox,
     /// Input that is not parsed yet. Seldom any between turns.
     input: Vec<u8>,
@@ -171,8 +171,8 @@ pub struct Worker<'a> {
     /// Steps in a row that found nothing to do.
     housekeeping_idle: usize,
     /// Where requests over UDP come in.
-    gates: Vec<Gate>,
-    /// One of the gates may have more to receive.
+    endpoints: Vec<UdpEndpoint>,
+    /// One of the endpoints may have more to receive.
     gates_ready: bool,
     /// Requests over UDP among the connections.
     datagrams: usize,
@@ -192,7 +192,7 @@ impl<'a> Worker<'a> {
     pub fn new(options: WorkerOptions<'a>) -> io::Result<Worker<'a>> {
         let poll = Poll::new()?;
         options.exchange.set_waker(options.number, Waker::new(poll.registry(), WAKER)?);
-        let (clock, config) = (options.environment.clock, options.environment.config);
+        let (clock, config) = (options.context.clock, options.context.config);
         let serve = Serve::new(
             options.number,
             options.exchange,
@@ -213,7 +213,7 @@ impl<'a> Worker<'a> {
             stopping: None,
             housekeeping_left: 0,
             housekeeping_idle: 0,
-            gates: Vec::new(),
+            endpoints: Vec::new(),
             gates_ready: false,
             datagrams: 0,
             crawl: None,
@@ -256,21 +256,21 @@ impl<'a> Worker<'a> {
                 connection.hung_up |= event.closed;
                 connection.readable |= event.readable || connection.hung_up;
                 if !connection.queued {
-                    self.attend(token);
+                    self.service(token);
                 }
-            } else if let Some(gate) = self.gates.get_mut(UDP.wrapping_sub(token)) {
-                gate.readable |= event.readable;
-                gate.writable |= event.writable;
+            } else if let Some(endpoint) = self.endpoints.get_mut(UDP.wrapping_sub(token)) {
+                endpoint.readable |= event.readable;
+                endpoint.writable |= event.writable;
                 self.gates_ready = true;
             }
         }
         for token in std::mem::take(&mut self.queue) {
             if let Some(connection) = self.connections.get_mut(token) {
                 connection.queued = false;
-                self.attend(token);
+                self.service(token);
             }
         }
-        self.shake_some_hands();
+        self.advance_handshakes();
         if self.gates_ready {
             self.attend_gates();
         }
@@ -285,20 +285,20 @@ impl<'a> Worker<'a> {
         self.options.exchange
     }
 
-    fn environment(&self) -> Environment<'a> {
-        self.options.environment
+    fn context(&self) -> ServerContext<'a> {
+        self.options.context
     }
 
     fn config(&self) -> &'a crate::config::Config {
-        self.options.environment.config
+        self.options.context.config
     }
 
     fn counters(&self) -> &'a crate::counters::WorkerCounters {
-        &self.options.environment.workers[self.options.number]
+        &self.options.context.workers[self.options.number]
     }
 
     fn clock(&self) -> &'a Clock {
-        self.options.environment.clock
+        self.options.context.clock
     }
 
     /// Says how long it may wait for events. Others wake it from now on, until it has waited.
@@ -336,7 +336,7 @@ impl<'a> Worker<'a> {
 
     /// A second has passed.
     fn tick(&mut self) {
-        self.housekeeping_left = if self.environment().budget.is_exceeded() {
+        self.housekeeping_left = if self.context().budget.is_exceeded() {
             SHRINKING_STEPS_PER_SECOND
         } else {
             HOUSEKEEPING_STEPS_PER_SECOND
@@ -357,12 +357,12 @@ impl<'a> Worker<'a> {
         for (token, connection) in &mut self.connections {
             let seconds = self.now.0.saturating_sub(connection.active.0);
             let idle_max = if connection.may_idle_out { idle_max } else { u32::MAX };
-            if connection.talk.awaits_value() {
-                if seconds > upload_idle_max.min(idle_max) || self.serve.is_too_slow(&mut connection.talk) {
+            if connection.session.awaits_value() {
+                if seconds > upload_idle_max.min(idle_max) || self.serve.is_too_slow(&mut connection.session) {
                     silent.push(token);
                 }
             // As in memcached, who has not taken all replies yet is not idle; half a line is, and so is half a value.
-            } else if seconds > idle_max && connection.talk.is_idle() && connection.is_flushed() {
+            } else if seconds > idle_max && connection.session.is_idle() && connection.is_flushed() {
                 idle.push(token);
             }
         }
@@ -385,7 +385,7 @@ impl<'a> Worker<'a> {
 
     fn end_turn(&mut self) {
         if self.housekeeping_left > 0 {
-            let crawler_on = self.environment().settings.lru_crawler.load(Ordering::Relaxed);
+            let crawler_on = self.context().settings.lru_crawler.load(Ordering::Relaxed);
             let busy = self.serve.housekeep(self.config().housekeeping_items_per_turn, crawler_on);
             self.housekeeping_left -= 1;
             self.housekeeping_idle = if busy { 0 } else { self.housekeeping_idle + 1 };
@@ -408,16 +408,16 @@ impl<'a> Worker<'a> {
             Mail::Batch(batch) => self.serve.returned(batch),
             Mail::Admitted(admission) => {
                 let token = admission.ticket.token;
-                let talk = self.connections.get_mut(token).map(|connection| &mut connection.talk);
-                if self.serve.admitted(talk, &admission) {
+                let session = self.connections.get_mut(token).map(|connection| &mut connection.session);
+                if self.serve.admitted(session, &admission) {
                     self.queue_up(token);
                 }
             }
-            Mail::Control(control) => {
+            Mail::Broadcast(broadcast) => {
                 let descriptions = self.describe_connections();
-                control.answer(self.exchange(), Answer::Connections(descriptions));
+                broadcast.answer(self.exchange(), Answer::Connections(descriptions));
             }
-            Mail::Answered(control) => self.report(&control),
+            Mail::Answered(broadcast) => self.report(&broadcast),
             Mail::Watched(token, generation) => self.wake_watcher(token, generation),
             Mail::Watchdog(letter) => self.counters().watchdog_letter.set(letter),
             Mail::Stop => {
@@ -451,14 +451,14 @@ impl<'a> Worker<'a> {
         log::debug!("<{} new {speaks} client connection", stream.fd());
         self.generation += 1;
         let may_idle_out = !matches!(stream, Stream::Unix(_));
-        let mut talk = Talk::new(token, self.generation, parser);
-        talk.fd = stream.fd();
+        let mut session = Session::new(token, self.generation, parser);
+        session.fd = stream.fd();
         if let Some(log) = self.serve.log() {
             log.connection_new(stream.peer_address(), stream.is_local(), stream.fd());
         }
         entry.insert(Connection {
             stream,
-            talk,
+            session,
             outbox: Outbox::default(),
             input: Vec::new(),
             readable: true,
@@ -497,14 +497,14 @@ impl<'a> Worker<'a> {
     }
 
     /// Does for a connection what can be done now.
-    fn attend(&mut self, token: usize) {
-        let attended = self.attend_inner(token);
-        self.finish_attending(token, attended);
+    fn service(&mut self, token: usize) {
+        let serviced = self.try_service(token);
+        self.finish_service(token, serviced);
     }
 
     /// Closes a connection if nothing is left to be done for it.
-    fn finish_attending(&mut self, token: usize, attended: io::Result<()>) {
-        match attended {
+    fn finish_service(&mut self, token: usize, serviced: io::Result<()>) {
+        match serviced {
             Ok(()) => {}
             Err(error) => {
                 log::debug!("<{} connection lost: {error}", self.connections[token].stream.fd());
@@ -513,12 +513,12 @@ impl<'a> Worker<'a> {
             }
         }
         let connection = &self.connections[token];
-        if connection.broken || connection.closing && connection.is_flushed() && !connection.talk.is_waiting() {
+        if connection.broken || connection.closing && connection.is_flushed() && !connection.session.is_waiting() {
             self.close(token);
         }
     }
 
-    fn attend_inner(&mut self, token: usize) -> io::Result<()> {
+    fn try_service(&mut self, token: usize) -> io::Result<()> {
         let counters = self.counters();
         let connection = &mut self.connections[token];
         let mut handshaking = false;
@@ -531,7 +531,7 @@ impl<'a> Worker<'a> {
         if !connection.outbox.is_empty() {
             send(connection, &self.options.items, &mut self.serve, counters)?;
             if !connection.outbox.is_empty() {
-                if connection.talk.awaits_value() {
+                if connection.session.awaits_value() {
                     // It is not read from, but it takes replies, or sends.
                     connection.active = self.now;
                 }
@@ -539,27 +539,27 @@ impl<'a> Worker<'a> {
             }
             connection.outbox.shrink();
         }
-        if connection.talk.watcher().is_some() {
+        if connection.session.watcher().is_some() {
             return self.attend_watcher(token);
         }
-        if connection.talk.is_dumping() {
+        if connection.session.is_dumping() {
             if connection.closing {
                 // The server stops: the dump remains a part.
-                connection.talk.answered();
+                connection.session.resume();
                 self.abandon_walk(token);
             } else {
                 self.go_on_walking();
             }
             return Ok(());
         }
-        if connection.closing || connection.talk.is_waiting() {
+        if connection.closing || connection.session.is_waiting() {
             return Ok(());
         }
         if handshaking && !self.shake_hands(token)? {
             return Ok(());
         }
         let connection = &mut self.connections[token];
-        if !connection.talk.is_idle() {
+        if !connection.session.is_idle() {
             connection.active = self.now;
         }
         let kept = connection.input.len().min(self.buffer.len());
@@ -569,9 +569,9 @@ impl<'a> Worker<'a> {
         }
         let mut filled = kept;
         if connection.readable && connection.input.is_empty() {
-            if kept == 0 && connection.talk.wants_room() {
-                self.serve.make_room(&mut connection.talk, &mut self.reply);
-                if connection.talk.is_waiting() {
+            if kept == 0 && connection.session.wants_room() {
+                self.serve.make_room(&mut connection.session, &mut self.reply);
+                if connection.session.is_waiting() {
                     return Ok(());
                 }
                 // There may be none: then that is said.
@@ -584,7 +584,7 @@ impl<'a> Worker<'a> {
             }
             filled += came;
         }
-        if filled == 0 && !self.connections[token].talk.owes() {
+        if filled == 0 && !self.connections[token].session.owes() {
             let connection = &mut self.connections[token];
             connection.closing |= connection.ended;
             return Ok(());
@@ -594,13 +594,13 @@ impl<'a> Worker<'a> {
 
     /// Lets some handshakes go a step further, those that have waited longest. They cost a hundred times what a request
     /// costs, and must not hold up those who are done with theirs.
-    fn shake_some_hands(&mut self) {
+    fn advance_handshakes(&mut self) {
         for _ in 0..self.config().tls_handshakes_per_turn {
             let Some(token) = self.handshakes.pop_front() else { return };
             if let Some(connection) = self.connections.get_mut(token) {
                 connection.queued = false;
                 self.shaking = true;
-                self.attend(token);
+                self.service(token);
                 self.shaking = false;
             }
         }
@@ -660,7 +660,7 @@ impl<'a> Worker<'a> {
     fn take_in_list(&mut self, token: usize) -> io::Result<()> {
         let most = self.config().list_backlog_max;
         let connection = &self.connections[token];
-        let in_list = matches!(connection.talk.parser(), Parser::Text(parser) if parser.is_in_list());
+        let in_list = matches!(connection.session.parser(), Parser::Text(parser) if parser.is_in_list());
         let wanted = in_list && connection.input.len() < most && memchr::memchr(b'\n', &connection.input).is_none();
         if !wanted || !connection.readable || connection.closing {
             return Ok(());
@@ -679,13 +679,13 @@ impl<'a> Worker<'a> {
         let counters = self.counters();
         let connection = &mut self.connections[token];
         let items = &self.options.items;
-        let end = self.buffer.len().min(kept + self.options.environment.config.read_buffer_bytes);
+        let end = self.buffer.len().min(kept + self.options.context.config.read_buffer_bytes);
         let rest = &mut self.buffer[kept..end];
         if rest.is_empty() {
             // What is there must be parsed first.
             return Ok(0);
         }
-        let (result, room) = match connection.talk.room().filter(|_| kept == 0) {
+        let (result, room) = match connection.session.room().filter(|_| kept == 0) {
             None => (connection.stream.read(rest), rest.len()),
             Some((mut cursor, last)) => {
                 let mut parts = Vec::with_capacity(8);
@@ -707,7 +707,7 @@ impl<'a> Worker<'a> {
                 if let Ok(count) = result
                     && count > 0
                 {
-                    connection.talk.received(items, count.min(direct));
+                    connection.session.received(items, count.min(direct));
                     counters.bytes_read.add(count as u64);
                     connection.readable = count == room || connection.hung_up || connection.stream.has_ended();
                     let behind = count.saturating_sub(direct);
@@ -723,7 +723,7 @@ impl<'a> Worker<'a> {
             Ok(0) => {
                 connection.readable = false;
                 connection.ended = true;
-                if connection.talk.watcher().is_none() {
+                if connection.session.watcher().is_none() {
                     connection.close_reason = CloseReason::Normal;
                 }
                 Ok(0)
@@ -754,14 +754,14 @@ impl<'a> Worker<'a> {
         loop {
             let connection = &mut self.connections[token];
             let input = &mut self.buffer[..filled];
-            let served = self.serve.serve(&mut connection.talk, input, &mut at, &mut self.reply, alone);
+            let served = self.serve.serve(&mut connection.session, input, &mut at, &mut self.reply, alone);
             if let yields @ 1.. = self.serve.take_yields() {
                 counters.conn_yields.add(yields as u64);
             }
             match served {
                 Served::Admin(line) => {
                     self.administer(token, line);
-                    if self.connections[token].closing || self.connections[token].talk.is_waiting() {
+                    if self.connections[token].closing || self.connections[token].session.is_waiting() {
                         break;
                     }
                 }
@@ -777,7 +777,7 @@ impl<'a> Worker<'a> {
                 }
                 Served::Close => {
                     connection.closing = true;
-                    if matches!(connection.talk.parser(), Parser::Binary(parser) if parser.has_quit()) {
+                    if matches!(connection.session.parser(), Parser::Binary(parser) if parser.has_quit()) {
                         connection.close_reason = CloseReason::Normal;
                     }
                     break;
@@ -802,7 +802,7 @@ impl<'a> Worker<'a> {
                 }
                 Served::Waiting => {
                     // If it is not its own replies that are waited for, nobody else will take it up again.
-                    if !connection.talk.is_waiting() {
+                    if !connection.session.is_waiting() {
                         self.queue_up(token);
                     }
                     break;
@@ -868,14 +868,14 @@ impl<'a> Worker<'a> {
     /// A command of the connection or of the whole cache. All before it has been answered.
     fn administer(&mut self, token: usize, line: Span) {
         let line = line.of(&self.buffer);
-        let environment = Environment { uploads: self.exchange().upload_use(), ..self.environment() };
+        let context = ServerContext { uploads: self.exchange().upload_use(), ..self.context() };
         if trace::is_on() {
-            trace::admin(&self.connections[token].talk, line);
+            trace::admin(&self.connections[token].session, line);
         }
-        let plan = match self.connections[token].talk.parser() {
-            Parser::Binary(parser) => packets::plan(line, parser.access(), &environment),
-            Parser::Login(_) => command::login::plan(line, &environment),
-            Parser::Undecided | Parser::Text(_) => admin::plan(line, &environment),
+        let plan = match self.connections[token].session.parser() {
+            Parser::Binary(parser) => packets::plan(line, parser.access(), &context),
+            Parser::Login(_) => command::login::plan(line, &context),
+            Parser::Undecided | Parser::Text(_) => admin::plan(line, &context),
         };
         if cfg!(feature = "debug-commands") {
             // `debugtime` holds for what comes after it in the same turn. The turn itself keeps its time: no connection
@@ -883,62 +883,62 @@ impl<'a> Worker<'a> {
             self.serve.begin(self.clock().now());
         }
         match plan {
-            Plan::Say(text) => self.reply.out.put(&text),
-            Plan::Quit => {
+            Action::Say(text) => self.reply.out.put(&text),
+            Action::Quit => {
                 self.connections[token].closing = true;
                 self.connections[token].close_reason = CloseReason::Normal;
             }
-            Plan::Access(access, text) => {
-                self.connections[token].talk.set_access(access);
+            Action::Access(access, text) => {
+                self.connections[token].session.set_access(access);
                 self.reply.out.put(&text);
             }
-            Plan::Walk(walk) if walk.kind != WalkKind::Crawl && self.is_datagram(token) => {
+            Action::Walk(walk) if walk.kind != WalkKind::Crawl && self.is_datagram(token) => {
                 // More than fits, for longer than it lasts. memcached says nothing at all.
                 self.reply.out.put(b"CLIENT_ERROR not over UDP\r\n");
             }
-            Plan::Walk(walk) => self.begin_walk(token, walk),
-            Plan::Watch(_) if self.is_datagram(token) => self.reply.out.put(b"CLIENT_ERROR not over UDP\r\n"),
-            Plan::Watch(categories) => self.begin_watching(token, categories),
-            Plan::Stop { graceful } => {
+            Action::Walk(walk) => self.begin_walk(token, walk),
+            Action::Watch(_) if self.is_datagram(token) => self.reply.out.put(b"CLIENT_ERROR not over UDP\r\n"),
+            Action::Watch(categories) => self.begin_watching(token, categories),
+            Action::Stop { graceful } => {
                 self.connections[token].closing = true;
                 self.connections[token].close_reason = CloseReason::Shutdown;
                 (self.options.stop)(graceful);
             }
-            Plan::Ask(question, report) => {
-                let talk = &mut self.connections[token].talk;
-                talk.asks();
-                let connection = (token, talk.generation);
+            Action::Ask(query, report) => {
+                let session = &mut self.connections[token].session;
+                session.begin_query();
+                let connection = (token, session.generation);
                 let (exchange, number) = (self.exchange(), self.number());
-                if matches!(question, Question::RefreshCertificates) {
-                    (self.options.refresh)(Control::new(question, report, number, connection, 1));
-                } else if matches!(question, Question::Connections) {
-                    let control = Control::new(question, report, number, connection, exchange.workers());
+                if matches!(query, Query::RefreshCertificates) {
+                    (self.options.refresh)(Broadcast::new(query, report, number, connection, 1));
+                } else if matches!(query, Query::Connections) {
+                    let broadcast = Broadcast::new(query, report, number, connection, exchange.workers());
                     for worker in 0..exchange.workers() {
-                        exchange.mail(worker, Mail::Control(Arc::clone(&control)));
+                        exchange.mail(worker, Mail::Broadcast(Arc::clone(&broadcast)));
                     }
                 } else {
-                    let control = Control::new(question, report, number, connection, exchange.shards());
-                    self.serve.ask_shards(&control);
+                    let broadcast = Broadcast::new(query, report, number, connection, exchange.shards());
+                    self.serve.ask_shards(&broadcast);
                 }
             }
         }
     }
 
-    /// A question of one of its connections has been answered by all.
-    fn report(&mut self, control: &Control) {
-        let (token, generation) = control.connection;
-        let Some(connection) = self.connections.get_mut(token).filter(|other| other.talk.generation == generation)
+    /// A query of one of its connections has been answered by all.
+    fn report(&mut self, broadcast: &Broadcast) {
+        let (token, generation) = broadcast.connection;
+        let Some(connection) = self.connections.get_mut(token).filter(|other| other.session.generation == generation)
         else {
             return;
         };
-        let mut answers = control.answers();
-        if let Some(question) = admin::go_on(&control.question, &mut answers) {
+        let mut answers = broadcast.answers();
+        if let Some(query) = admin::go_on(&broadcast.query, &mut answers) {
             let shards = self.exchange().shards();
-            self.serve.ask_shards_later(&control.again(question, answers, shards));
+            self.serve.ask_shards_later(&broadcast.again(query, answers, shards));
             return;
         }
-        connection.talk.answered();
-        let text = admin::finish(&control.report, answers, &self.options.environment);
+        connection.session.resume();
+        let text = admin::finish(&broadcast.report, answers, &self.options.context);
         connection.outbox.reply().out.put(&text);
         self.queue_up(token);
     }
@@ -952,15 +952,15 @@ impl<'a> Worker<'a> {
                 self.walk_returns(walk, &batch.reply.out.bytes()[from..to]);
             } else if let Some(origin) = origin {
                 match self.connections.get_mut(origin.token) {
-                    Some(connection) if connection.talk.generation == origin.generation => {
-                        let talk = &mut connection.talk;
-                        self.serve.deliver(talk, task, origin.slot, &batch.reply, from, to);
-                        if !talk.pending.is_waiting() {
-                            talk.pending.settle(connection.outbox.reply());
+                    Some(connection) if connection.session.generation == origin.generation => {
+                        let session = &mut connection.session;
+                        self.serve.deliver(session, task, origin.slot, &batch.reply, from, to);
+                        if !session.pending.is_waiting() {
+                            session.pending.settle(connection.outbox.reply());
                             self.queue_up(origin.token);
                         }
                     }
-                    _ => self.serve.bury(batch.shard, task, &batch.reply, from, to),
+                    _ => self.serve.discard(batch.shard, task, &batch.reply, from, to),
                 }
             }
             from = to;
@@ -974,7 +974,7 @@ impl<'a> Worker<'a> {
         if let Stream::Tls(stream) = &mut connection.stream
             && !connection.broken
         {
-            stream.farewell();
+            stream.send_close_notify();
         }
         if let Err(error) = self.poll.registry().deregister(&mut connection.stream) {
             log::warn!("a connection could not be let go of: {error}");
@@ -982,11 +982,11 @@ impl<'a> Worker<'a> {
         for pinned in connection.outbox.take().pinned {
             self.serve.unpin(pinned);
         }
-        if connection.talk.is_dumping() {
+        if connection.session.is_dumping() {
             self.abandon_walk(token);
         }
-        if let Some(watcher) = connection.talk.watcher() {
-            self.environment().settings.watchers.remove(watcher);
+        if let Some(watcher) = connection.session.watcher() {
+            self.context().settings.watchers.remove(watcher);
         }
         if let Some(log) = self.serve.log()
             && !matches!(connection.stream, Stream::Datagram(_))
@@ -994,9 +994,9 @@ impl<'a> Worker<'a> {
             let stream = &connection.stream;
             log.connection_close(stream.peer_address(), stream.is_local(), connection.close_reason, stream.fd());
         }
-        let in_words = !matches!(connection.talk.parser(), Parser::Binary(_));
-        let cut_short = connection.talk.is_receiving() || memchr::memchr(b'\n', &connection.input).is_some();
-        self.serve.end(connection.talk);
+        let in_words = !matches!(connection.session.parser(), Parser::Binary(_));
+        let cut_short = connection.session.is_receiving() || memchr::memchr(b'\n', &connection.input).is_some();
+        self.serve.end(connection.session);
         match connection.stream {
             Stream::Datagram(mut exchange) => {
                 self.datagrams -= 1;
@@ -1010,24 +1010,24 @@ impl<'a> Worker<'a> {
     fn describe_connections(&self) -> Vec<Description> {
         let mut descriptions = Vec::new();
         // Worker 0 reports the listeners.
-        for (fd, address) in self.environment().listeners.iter().filter(|_| self.number() == 0) {
+        for (fd, address) in self.context().listeners.iter().filter(|_| self.number() == 0) {
             let lines = format!(
                 "STAT {fd}:addr {address}\r\nSTAT {fd}:state conn_listening\r\nSTAT {fd}:secs_since_last_cmd {}\r\n",
                 self.clock().age(self.now)
             );
             descriptions.push(Description { accepts: true, fd: *fd, lines });
         }
-        descriptions.extend(self.gates.iter().map(|gate| gate.describe(self.now)));
+        descriptions.extend(self.endpoints.iter().map(|endpoint| endpoint.describe(self.now)));
         for (_, connection) in &self.connections {
             if matches!(connection.stream, Stream::Datagram(_)) {
-                // The gate stands for it.
+                // The endpoint stands for it.
                 continue;
             }
             let fd = connection.stream.fd();
-            let listens = !connection.talk.is_dumping() && connection.talk.watcher().is_none();
+            let listens = !connection.session.is_dumping() && connection.session.watcher().is_none();
             let writes = listens && !connection.outbox.is_empty();
-            let is_next = connection.queued || connection.talk.is_waiting();
-            let state = if writes { "conn_mwrite" } else { connection.talk.state_name(&connection.input, is_next) };
+            let is_next = connection.queued || connection.session.is_waiting();
+            let state = if writes { "conn_mwrite" } else { connection.session.state_name(&connection.input, is_next) };
             let idle = self.now.0.saturating_sub(connection.active.0);
             let lines = format!(
                 "STAT {fd}:addr {}\r\nSTAT {fd}:listen_addr {}\r\nSTAT {fd}:state {state}\r\n\

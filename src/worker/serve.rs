@@ -76,7 +76,7 @@ pub enum Served {
 
 /// What serving remembers of a connection.
 #[derive(Debug)]
-pub struct Talk {
+pub struct Session {
     /// Its token.
     pub token: usize,
     /// See [`Origin`].
@@ -102,7 +102,7 @@ enum State {
     Queued(Box<Receiving>),
     /// More room for it was asked for.
     Reserving(Box<Receiving>),
-    /// A question to all shards or workers is under way.
+    /// A query to all shards or workers is under way.
     Asking,
     /// A dump is under way.
     Dumping,
@@ -155,10 +155,10 @@ impl Receiving {
     }
 }
 
-impl Talk {
+impl Session {
     /// A new connection, with the parser that it begins with.
-    pub fn new(token: usize, generation: u64, parser: Parser) -> Talk {
-        Talk {
+    pub fn new(token: usize, generation: u64, parser: Parser) -> Session {
+        Session {
             token,
             generation,
             fd: -1,
@@ -214,19 +214,19 @@ impl Talk {
             State::Parsing if self.parser.awaits_value(rest) => "conn_nread",
             State::Parsing => "conn_read",
             State::Receiving(_) | State::Queued(_) | State::Reserving(_) => "conn_nread",
-            // The question is its command.
+            // The query is its command.
             State::Asking => "conn_parse_cmd",
             State::Dumping | State::Watching(_) => "conn_watch",
         }
     }
 
-    /// A question is under way; nothing is parsed until [`Talk::answered`].
-    pub fn asks(&mut self) {
+    /// A query is under way; nothing is parsed until [`Session::resume`].
+    pub fn begin_query(&mut self) {
         self.state = State::Asking;
     }
 
-    /// A dump is under way; nothing is parsed until [`Talk::answered`].
-    pub fn dumps(&mut self) {
+    /// A dump is under way; nothing is parsed until [`Session::resume`].
+    pub fn begin_dump(&mut self) {
         self.state = State::Dumping;
     }
 
@@ -237,7 +237,7 @@ impl Talk {
     }
 
     /// From now on it is told what happens, and nothing is parsed any more.
-    pub fn watches(&mut self, watcher: Arc<Watcher>) {
+    pub fn begin_watch(&mut self, watcher: Arc<Watcher>) {
         self.state = State::Watching(watcher);
     }
 
@@ -250,8 +250,8 @@ impl Talk {
         }
     }
 
-    /// The question was answered, or the dump is over.
-    pub fn answered(&mut self) {
+    /// The query was answered, or the dump is over.
+    pub fn resume(&mut self) {
         self.state = State::Parsing;
     }
 
@@ -293,7 +293,7 @@ impl Talk {
         }
     }
 
-    /// `count` bytes of the value went to [`Talk::room`].
+    /// `count` bytes of the value went to [`Session::room`].
     pub fn received(&mut self, items: &Items, count: usize) {
         if let State::Receiving(value) = &mut self.state
             && let Some(cursor) = &mut value.cursor
@@ -310,7 +310,7 @@ impl Talk {
 
 /// How things stand between this worker and a shard.
 #[derive(Debug, Default)]
-struct Side<'a> {
+struct ShardLink<'a> {
     lease: Option<Lease<'a>>,
     /// The lease was asked for in vain for the connection at hand.
     refused: bool,
@@ -331,7 +331,7 @@ pub struct Serve<'a> {
     limits: ServeLimits,
     items: Items,
     now: Now,
-    sides: Vec<Side<'a>>,
+    links: Vec<ShardLink<'a>>,
     /// Shards that are leased for the connection at hand.
     leased: Vec<usize>,
     group: Vec<Operation>,
@@ -372,8 +372,8 @@ impl<'a> Serve<'a> {
         items: Items,
         limits: ServeLimits,
     ) -> Serve<'a> {
-        let mut sides = Vec::new();
-        sides.resize_with(exchange.shards(), Side::default);
+        let mut links = Vec::new();
+        links.resize_with(exchange.shards(), ShardLink::default);
         Serve {
             worker,
             exchange,
@@ -382,7 +382,7 @@ impl<'a> Serve<'a> {
             limits,
             items,
             now: clock.now(),
-            sides,
+            links,
             leased: Vec::new(),
             group: vec![Operation::default(); limits.group_len],
             hints: vec![None; limits.group_len],
@@ -400,8 +400,8 @@ impl<'a> Serve<'a> {
     pub fn begin(&mut self, now: Now) {
         self.now = now;
         self.traces = trace::is_on();
-        for side in &mut self.sides {
-            if let Some(lease) = &mut side.lease {
+        for link in &mut self.links {
+            if let Some(lease) = &mut link.lease {
                 lease.store.set_now(now);
             }
         }
@@ -425,16 +425,16 @@ impl<'a> Serve<'a> {
     /// is done with. `alone`: nobody else waits for this turn.
     pub fn serve(
         &mut self,
-        talk: &mut Talk,
+        session: &mut Session,
         input: &mut [u8],
         at: &mut usize,
         output: &mut Reply,
         alone: bool,
     ) -> Served {
-        let served = self.serve_groups(talk, input, at, output, alone);
+        let served = self.serve_groups(session, input, at, output, alone);
         if served == Served::Drained || *at == input.len() {
             // All that it sent at once was taken.
-            talk.requests = 0;
+            session.requests = 0;
         }
         self.give_back();
         served
@@ -448,26 +448,26 @@ impl<'a> Serve<'a> {
     /// Counts commands of a connection. As in memcached, it lets others go first before the first command beyond `-R`,
     /// and each such time counts, also where there is nobody else and it goes on at once.
     #[inline]
-    fn count_requests(&mut self, talk: &mut Talk, commands: usize) {
-        talk.requests += commands;
+    fn count_requests(&mut self, session: &mut Session, commands: usize) {
+        session.requests += commands;
         let most = self.limits.requests_per_turn;
-        if talk.requests > most {
-            let yields = (talk.requests - 1) / most;
-            talk.requests -= yields * most;
+        if session.requests > most {
+            let yields = (session.requests - 1) / most;
+            session.requests -= yields * most;
             self.yields += yields;
         }
     }
 
     /// Whether a connection lets others go first. Each key of a long list counts, which memcached does not count.
     #[inline]
-    fn has_had_its_share(&self, talk: &Talk, operations: usize) -> bool {
+    fn has_had_its_share(&self, session: &Session, operations: usize) -> bool {
         let most = self.limits.requests_per_turn;
-        talk.requests == most || operations >= most
+        session.requests == most || operations >= most
     }
 
     fn serve_groups(
         &mut self,
-        talk: &mut Talk,
+        session: &mut Session,
         input: &mut [u8],
         at: &mut usize,
         output: &mut Reply,
@@ -475,11 +475,11 @@ impl<'a> Serve<'a> {
     ) -> Served {
         let mut operations = 0;
         loop {
-            match talk.state {
+            match session.state {
                 State::Parsing => {}
                 State::Receiving(_) => {
-                    if !self.receive(talk, input, at, output) {
-                        return if talk.is_waiting() { Served::Waiting } else { Served::Drained };
+                    if !self.receive(session, input, at, output) {
+                        return if session.is_waiting() { Served::Waiting } else { Served::Drained };
                     }
                     continue;
                 }
@@ -490,55 +490,55 @@ impl<'a> Serve<'a> {
             }
             let commands_max = match self.limits.requests_per_turn {
                 _ if alone || !self.limits.cut_groups => usize::MAX,
-                most if talk.requests == most => most,
-                most => most - talk.requests,
+                most if session.requests == most => most,
+                most => most - session.requests,
             };
-            let (count, commands, end) = match &mut talk.parser {
+            let (count, commands, end) = match &mut session.parser {
                 Parser::Text(parser) => self.parse_group(parser, input, at, commands_max),
                 Parser::Binary(parser) => self.parse_packets(parser, input, at, commands_max),
                 Parser::Login(parser) => self.parse_login(parser, input, at, commands_max),
                 Parser::Undecided => match input.get(*at) {
                     Some(&first) => {
-                        talk.parser = Parser::decided_by(first);
-                        let name = if matches!(talk.parser, Parser::Binary(_)) { "binary" } else { "ascii" };
-                        log::debug!("{}: Client using the {name} protocol", talk.fd);
+                        session.parser = Parser::decided_by(first);
+                        let name = if matches!(session.parser, Parser::Binary(_)) { "binary" } else { "ascii" };
+                        log::debug!("{}: Client using the {name} protocol", session.fd);
                         continue;
                     }
                     None => return Served::Drained,
                 },
             };
-            if self.traces && !matches!(talk.parser, Parser::Login(_)) {
+            if self.traces && !matches!(session.parser, Parser::Login(_)) {
                 let with_value = count + usize::from(matches!(end, End::Data));
-                trace::group(talk, &self.group[..with_value], input);
+                trace::group(session, &self.group[..with_value], input);
             }
             if self.log.is_none() {
-                self.execute_group::<false>(talk, count, input, output);
+                self.execute_group::<false>(session, count, input, output);
             } else {
-                self.execute_watched_group(talk, count, input, output);
+                self.execute_watched_group(session, count, input, output);
             }
             operations += count;
-            self.count_requests(talk, commands);
+            self.count_requests(session, commands);
             match end {
-                End::Full if output.len() + talk.pending.len() > self.limits.output_max => {
-                    return if talk.pending.is_waiting() { Served::Waiting } else { Served::Full };
+                End::Full if output.len() + session.pending.len() > self.limits.output_max => {
+                    return if session.pending.is_waiting() { Served::Waiting } else { Served::Full };
                 }
-                End::Full if !alone && self.has_had_its_share(talk, operations) => return Served::Yield,
+                End::Full if !alone && self.has_had_its_share(session, operations) => return Served::Yield,
                 End::Full => {}
-                End::Incomplete if talk.pending.is_waiting() => return Served::Waiting,
+                End::Incomplete if session.pending.is_waiting() => return Served::Waiting,
                 End::Incomplete => return Served::Drained,
-                End::Admin(line) if talk.pending.is_waiting() => {
+                End::Admin(line) if session.pending.is_waiting() => {
                     // Commands of the whole cache wait for what came before them: it is parsed again then. But not a value
                     // in front of it that was thrown away.
                     *at = line.start as usize;
                     return Served::Waiting;
                 }
                 End::Admin(line) => {
-                    self.count_requests(talk, 1);
+                    self.count_requests(session, 1);
                     return Served::Admin(line);
                 }
                 End::Data => {
-                    self.count_requests(talk, 1);
-                    self.begin_value(talk, count, input);
+                    self.count_requests(session, 1);
+                    self.begin_value(session, count, input);
                 }
                 End::Close => return Served::Close,
             }
@@ -548,7 +548,7 @@ impl<'a> Serve<'a> {
     /// The shard of a key.
     #[inline]
     fn shard_of(&self, hash: u64) -> usize {
-        if self.limits.keep_keys { self.worker } else { hash::shard(hash, self.sides.len()) }
+        if self.limits.keep_keys { self.worker } else { hash::shard(hash, self.links.len()) }
     }
 
     /// Sends batches that are as large as they may be on their way. Says whether that was possible: a shard that still
@@ -556,14 +556,14 @@ impl<'a> Serve<'a> {
     #[cold]
     fn post_full(&mut self) -> bool {
         self.has_full = false;
-        for shard in 0..self.sides.len() {
-            let side = &self.sides[shard];
-            if side.open.as_deref().is_none_or(|batch| batch.bytes_max() <= self.limits.batch_bytes_max) {
+        for shard in 0..self.links.len() {
+            let link = &self.links[shard];
+            if link.open.as_deref().is_none_or(|batch| batch.bytes_max() <= self.limits.batch_bytes_max) {
                 continue;
             }
-            if side.lease.is_some() {
+            if link.lease.is_some() {
                 self.run_open(shard);
-            } else if side.posted {
+            } else if link.posted {
                 self.has_full = true;
             } else {
                 self.post(shard);
@@ -650,14 +650,20 @@ impl<'a> Serve<'a> {
     /// Not part of the code that is for speed.
     #[cold]
     #[inline(never)]
-    fn execute_watched_group(&mut self, talk: &mut Talk, count: usize, input: &[u8], output: &mut Reply) {
-        self.execute_group::<true>(talk, count, input, output);
+    fn execute_watched_group(&mut self, session: &mut Session, count: usize, input: &[u8], output: &mut Reply) {
+        self.execute_group::<true>(session, count, input, output);
     }
 
     #[inline]
-    fn execute_group<const WATCHED: bool>(&mut self, talk: &mut Talk, count: usize, input: &[u8], output: &mut Reply) {
+    fn execute_group<const WATCHED: bool>(
+        &mut self,
+        session: &mut Session,
+        count: usize,
+        input: &[u8],
+        output: &mut Reply,
+    ) {
         for &shard in &self.leased {
-            if let Some(lease) = &mut self.sides[shard].lease {
+            if let Some(lease) = &mut self.links[shard].lease {
                 lease.store.begin_group();
             }
         }
@@ -670,24 +676,24 @@ impl<'a> Serve<'a> {
             }
             let operation = &self.group[at];
             if !operation.verb.is_keyed() {
-                command::speak(operation, talk.pending.sink(output));
+                command::speak(operation, session.pending.sink(output));
                 continue;
             }
             let shard = self.shard_of(operation.hash);
-            match &mut self.sides[shard].lease {
+            match &mut self.links[shard].lease {
                 Some(lease) => {
                     if WATCHED && let Some(log) = &mut self.log {
-                        let sink = talk.pending.sink(output);
-                        watch::execute(log, talk.fd, lease, operation, input, self.clock, sink);
+                        let sink = session.pending.sink(output);
+                        watch::execute(log, session.fd, lease, operation, input, self.clock, sink);
                         continue;
                     }
                     let hint = self.hints[at];
-                    command::execute(lease, operation, hint, input, self.clock, talk.pending.sink(output));
+                    command::execute(lease, operation, hint, input, self.clock, session.pending.sink(output));
                 }
                 None => {
                     let operation = *operation;
                     let expected = reply_bytes_max(&operation);
-                    let origin = talk.origin(expected);
+                    let origin = session.origin(expected);
                     let operation = self.open(shard).adopt(&operation, input);
                     self.push(shard, Task::Execute(operation), Some(origin), expected);
                 }
@@ -700,7 +706,7 @@ impl<'a> Serve<'a> {
     fn prefetch_item(&mut self, at: usize) {
         let operation = &self.group[at];
         if operation.verb.is_keyed()
-            && let Some(lease) = &self.sides[self.shard_of(operation.hash)].lease
+            && let Some(lease) = &self.links[self.shard_of(operation.hash)].lease
         {
             self.hints[at] = lease.store.prefetch_item(operation.hash);
         }
@@ -709,31 +715,31 @@ impl<'a> Serve<'a> {
     /// The lease of a shard, if it is held or can be had. Tasks that were put off for this shard are run first.
     #[inline]
     fn lease(&mut self, shard: usize) -> Option<&mut Lease<'a>> {
-        let side = &mut self.sides[shard];
-        if side.lease.is_none() {
-            if side.refused || side.posted {
+        let link = &mut self.links[shard];
+        if link.lease.is_none() {
+            if link.refused || link.posted {
                 return None;
             }
             self.take_lease(shard);
         }
-        self.sides[shard].lease.as_mut()
+        self.links[shard].lease.as_mut()
     }
 
     fn take_lease(&mut self, shard: usize) {
-        let side = &mut self.sides[shard];
+        let link = &mut self.links[shard];
         match self.exchange.try_lease(shard) {
             Some(mut lease) => {
                 lease.store.set_now(self.now);
-                if let Some(mut batch) = side.open.take() {
+                if let Some(mut batch) = link.open.take() {
                     let log = self.log.as_deref_mut();
                     run(&mut lease, &mut batch, self.exchange, self.clock, self.now, self.limits.group_len, log);
                     self.done.push(batch);
                 }
-                side.lease = Some(lease);
+                link.lease = Some(lease);
                 self.leased.push(shard);
             }
             None => {
-                side.refused = true;
+                link.refused = true;
                 self.leased.push(shard);
             }
         }
@@ -747,9 +753,9 @@ impl<'a> Serve<'a> {
         let (exchange, clock, now, group_len) = (self.exchange, self.clock, self.now, self.limits.group_len);
         let log = &mut self.log;
         while let Some(shard) = self.leased.pop() {
-            let side = &mut self.sides[shard];
-            side.refused = false;
-            if let Some(lease) = side.lease.take() {
+            let link = &mut self.links[shard];
+            link.refused = false;
+            if let Some(lease) = link.lease.take() {
                 exchange.give_back(lease, |shard, batch| {
                     run(shard, batch, exchange, clock, now, group_len, log.as_deref_mut());
                 });
@@ -760,7 +766,7 @@ impl<'a> Serve<'a> {
     /// The batch for a shard that is being collected.
     fn open(&mut self, shard: usize) -> &mut Batch {
         let (worker, spare) = (self.worker, &mut self.spare);
-        self.sides[shard].open.get_or_insert_with(|| match spare.pop() {
+        self.links[shard].open.get_or_insert_with(|| match spare.pop() {
             Some(mut batch) => {
                 batch.clear();
                 batch.shard = shard;
@@ -779,8 +785,8 @@ impl<'a> Serve<'a> {
     }
 
     /// Puts a task that nobody waits for where it is done: at once, or with the next batch.
-    fn chore(&mut self, shard: usize, task: Task) {
-        match &mut self.sides[shard].lease {
+    fn run_or_defer(&mut self, shard: usize, task: Task) {
+        match &mut self.links[shard].lease {
             Some(lease) => match task {
                 Task::Unpin(id) => lease.store.unpin(id),
                 Task::Abandon(id) => lease.store.abandon(id),
@@ -792,23 +798,23 @@ impl<'a> Serve<'a> {
 
     /// A pinned value has been written, or never will be.
     pub fn unpin(&mut self, pinned: Pinned) {
-        self.chore(usize::from(pinned.shard), Task::Unpin(pinned.id));
+        self.run_or_defer(usize::from(pinned.shard), Task::Unpin(pinned.id));
     }
 
     /// Asks all shards.
-    pub fn ask_shards(&mut self, control: &Arc<super::control::Control>) {
-        for shard in 0..self.sides.len() {
-            self.push(shard, Task::Control(Arc::clone(control)), None, 0);
-            if self.sides[shard].lease.is_some() {
+    pub fn ask_shards(&mut self, broadcast: &Arc<super::broadcast::Broadcast>) {
+        for shard in 0..self.links.len() {
+            self.push(shard, Task::Broadcast(Arc::clone(broadcast)), None, 0);
+            if self.links[shard].lease.is_some() {
                 self.run_open(shard);
             }
         }
     }
 
     /// As [`Serve::ask_shards`], but at the end of the turn: what is asked piece by piece leaves turns to others.
-    pub fn ask_shards_later(&mut self, control: &Arc<super::control::Control>) {
-        for shard in 0..self.sides.len() {
-            self.push(shard, Task::Control(Arc::clone(control)), None, 0);
+    pub fn ask_shards_later(&mut self, broadcast: &Arc<super::broadcast::Broadcast>) {
+        for shard in 0..self.links.len() {
+            self.push(shard, Task::Broadcast(Arc::clone(broadcast)), None, 0);
         }
     }
 
@@ -819,8 +825,8 @@ impl<'a> Serve<'a> {
     }
 
     fn run_open(&mut self, shard: usize) {
-        let side = &mut self.sides[shard];
-        if let (Some(lease), Some(mut batch)) = (&mut side.lease, side.open.take()) {
+        let link = &mut self.links[shard];
+        if let (Some(lease), Some(mut batch)) = (&mut link.lease, link.open.take()) {
             let log = self.log.as_deref_mut();
             run(lease, &mut batch, self.exchange, self.clock, self.now, self.limits.group_len, log);
             self.done.push(batch);
@@ -830,11 +836,11 @@ impl<'a> Serve<'a> {
     /// Sends batches on their way, at the end of a turn: runs them here if their shard is free.
     pub fn flush(&mut self) {
         self.waits_for_room = false;
-        for shard in 0..self.sides.len() {
-            if self.sides[shard].open.is_none() || self.sides[shard].posted {
+        for shard in 0..self.links.len() {
+            if self.links[shard].open.is_none() || self.links[shard].posted {
                 continue;
             }
-            if self.sides[shard].lease.is_some() {
+            if self.links[shard].lease.is_some() {
                 self.run_open(shard);
                 continue;
             }
@@ -846,8 +852,8 @@ impl<'a> Serve<'a> {
 
     /// Sends the batch for a shard on its way, if there is one. None is on its way yet.
     fn post(&mut self, shard: usize) {
-        let Some(batch) = self.sides[shard].open.take() else { return };
-        self.sides[shard].posted = true;
+        let Some(batch) = self.links[shard].open.take() else { return };
+        self.links[shard].posted = true;
         let (exchange, clock, now, group_len) = (self.exchange, self.clock, self.now, self.limits.group_len);
         let log = &mut self.log;
         exchange.post(batch, |shard, batch| {
@@ -862,7 +868,7 @@ impl<'a> Serve<'a> {
 
     /// One of its batches has come back by mail.
     pub fn returned(&mut self, batch: Box<Batch>) {
-        self.sides[batch.shard].posted = false;
+        self.links[batch.shard].posted = false;
         self.done.push(batch);
     }
 
@@ -873,7 +879,7 @@ impl<'a> Serve<'a> {
 
     /// Takes back a batch that was handed out.
     pub fn recycle(&mut self, batch: Box<Batch>) {
-        if self.spare.len() < self.sides.len() * 2 {
+        if self.spare.len() < self.links.len() * 2 {
             self.spare.push(batch);
         }
     }
@@ -882,9 +888,9 @@ impl<'a> Serve<'a> {
     /// Says whether there was something to do.
     pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
         let mut busy = false;
-        for shard in (self.worker..self.sides.len()).step_by(self.exchange.workers()) {
+        for shard in (self.worker..self.links.len()).step_by(self.exchange.workers()) {
             if self.lease(shard).is_some()
-                && let Some(lease) = &mut self.sides[shard].lease
+                && let Some(lease) = &mut self.links[shard].lease
             {
                 busy |= match &mut self.log {
                     None => lease.store.housekeep(steps, crawler_on),
@@ -898,11 +904,11 @@ impl<'a> Serve<'a> {
 
     /// The command at the end of the group has a value that is too long for the buffer. It takes no memory before the first
     /// of its bytes has come.
-    fn begin_value(&mut self, talk: &mut Talk, at: usize, input: &[u8]) {
+    fn begin_value(&mut self, session: &mut Session, at: usize, input: &[u8]) {
         let operation = self.group[at];
         let mut keep = Batch::new(0, 0);
         let kept = keep.adopt(&operation, input);
-        talk.state = State::Receiving(Box::new(Receiving {
+        session.state = State::Receiving(Box::new(Receiving {
             operation: kept,
             bytes: keep.bytes,
             shard: self.shard_of(operation.hash),
@@ -916,22 +922,22 @@ impl<'a> Serve<'a> {
         }));
     }
 
-    /// Makes room for more of a long value, of which bytes have come: [`Talk::wants_room`] said so. Afterwards there is
+    /// Makes room for more of a long value, of which bytes have come: [`Session::wants_room`] said so. Afterwards there is
     /// room, or the connection waits for it, or there is none and the reply says so.
-    pub fn make_room(&mut self, talk: &mut Talk, output: &mut Reply) {
-        self.widen(talk, output);
+    pub fn make_room(&mut self, session: &mut Session, output: &mut Reply) {
+        self.widen(session, output);
         self.give_back();
     }
 
-    fn widen(&mut self, talk: &mut Talk, output: &mut Reply) {
-        let State::Receiving(mut value) = std::mem::replace(&mut talk.state, State::Parsing) else {
+    fn widen(&mut self, session: &mut Session, output: &mut Reply) {
+        let State::Receiving(mut value) = std::mem::replace(&mut session.state, State::Parsing) else {
             unreachable!("only called while receiving");
         };
         if value.counted < value.len() {
             let held = value.counted;
-            let admission = Admission::new(talk.ticket(self.worker), value.shard, value.len(), held);
+            let admission = Admission::new(session.ticket(self.worker), value.shard, value.len(), held);
             if !self.exchange.uploads(value.shard).enter(admission) {
-                talk.state = State::Queued(value);
+                session.state = State::Queued(value);
                 return;
             }
             value.counted = value.len();
@@ -940,35 +946,35 @@ impl<'a> Serve<'a> {
         let (shard, wanted, so_far) = (value.shard, value.wanted(), value.gathering.take());
         let mut room = Room::Wanted(so_far);
         if self.lease(shard).is_some()
-            && let Some(lease) = &mut self.sides[shard].lease
+            && let Some(lease) = &mut self.links[shard].lease
         {
             let (operation, bytes) = (&value.operation, &value.bytes);
             let gathered = match &mut self.log {
                 None => set::reserve(lease, operation, bytes, wanted, so_far),
-                Some(log) => watch::reserve(log, talk.fd, lease, operation, bytes, wanted, so_far),
+                Some(log) => watch::reserve(log, session.fd, lease, operation, bytes, wanted, so_far),
             };
             room = Room::of(gathered);
         }
         match room {
             Room::Ready(gathering) => {
                 value.set_room(gathering, &self.items);
-                talk.state = State::Receiving(value);
+                session.state = State::Receiving(value);
             }
             Room::Wanted(so_far) => {
-                let slot = talk.pending.gap(reply_bytes_max(&value.operation));
-                self.ask_for_room(talk, slot, &value, so_far);
-                talk.state = State::Reserving(value);
+                let slot = session.pending.gap(reply_bytes_max(&value.operation));
+                self.ask_for_room(session, slot, &value, so_far);
+                session.state = State::Reserving(value);
             }
             Room::Refused => {
-                set::refuse(&value.operation, talk.pending.sink(output));
-                self.refuse(talk, &value);
+                set::refuse(&value.operation, session.pending.sink(output));
+                self.refuse(session, &value);
             }
         }
     }
 
     /// There is no room for the rest of a value: it is swallowed.
-    fn refuse(&mut self, talk: &mut Talk, value: &Receiving) {
-        talk.parser.swallow_value((value.len() - value.received) as u32);
+    fn refuse(&mut self, session: &mut Session, value: &Receiving) {
+        session.parser.swallow_value((value.len() - value.received) as u32);
         self.discount(value);
     }
 
@@ -983,14 +989,14 @@ impl<'a> Serve<'a> {
 
     /// A long value that waited may come in. Says whether its connection still waits for that: it may have been closed, and
     /// another have its token.
-    pub fn admitted(&mut self, talk: Option<&mut Talk>, admission: &Admission) -> bool {
-        if let Some(talk) = talk.filter(|talk| talk.generation == admission.ticket.generation)
-            && let State::Queued(_) = talk.state
-            && let State::Queued(mut value) = std::mem::replace(&mut talk.state, State::Parsing)
+    pub fn admitted(&mut self, session: Option<&mut Session>, admission: &Admission) -> bool {
+        if let Some(session) = session.filter(|session| session.generation == admission.ticket.generation)
+            && let State::Queued(_) = session.state
+            && let State::Queued(mut value) = std::mem::replace(&mut session.state, State::Parsing)
         {
             value.counted = admission.bytes;
             value.yielded = false;
-            talk.state = State::Receiving(value);
+            session.state = State::Receiving(value);
             return true;
         }
         self.exchange.admit(self.exchange.uploads(admission.shard).leave(admission.bytes));
@@ -999,8 +1005,8 @@ impl<'a> Serve<'a> {
 
     /// A second has passed for a connection: a long value that hardly comes in makes way for those that wait. Says whether
     /// it has done so for too long, and the connection is to be closed.
-    pub fn is_too_slow(&mut self, talk: &mut Talk) -> bool {
-        let State::Receiving(value) = &mut talk.state else { return false };
+    pub fn is_too_slow(&mut self, session: &mut Session) -> bool {
+        let State::Receiving(value) = &mut session.state else { return false };
         let came = value.received - value.received_before;
         value.received_before = value.received;
         if value.counted == 0 || came >= SLOW_BYTES || self.exchange.uploads(value.shard).waiting() == 0 {
@@ -1018,47 +1024,47 @@ impl<'a> Serve<'a> {
     }
 
     /// Asks for room for a long value, or for more of it, in the next batch.
-    fn ask_for_room(&mut self, talk: &Talk, slot: usize, value: &Receiving, so_far: Option<Gathering>) {
-        let origin = Origin { token: talk.token, generation: talk.generation, slot, fd: talk.fd };
+    fn ask_for_room(&mut self, session: &Session, slot: usize, value: &Receiving, so_far: Option<Gathering>) {
+        let origin = Origin { token: session.token, generation: session.generation, slot, fd: session.fd };
         let operation = self.open(value.shard).adopt(&value.operation, &value.bytes);
         let reservation = Reservation { operation, wanted: value.wanted(), room: Room::Wanted(so_far) };
         self.push(value.shard, Task::Reserve(Box::new(reservation)), Some(origin), reply_bytes_max(&operation));
     }
 
     /// Hands a reply from a batch to its connection.
-    pub fn deliver(&mut self, talk: &mut Talk, task: &Task, slot: usize, reply: &Reply, from: usize, to: usize) {
+    pub fn deliver(&mut self, session: &mut Session, task: &Task, slot: usize, reply: &Reply, from: usize, to: usize) {
         let Task::Reserve(reservation) = task else {
-            talk.pending.fill(slot, reply, from, to);
+            session.pending.fill(slot, reply, from, to);
             return;
         };
-        let State::Reserving(mut value) = std::mem::replace(&mut talk.state, State::Parsing) else {
+        let State::Reserving(mut value) = std::mem::replace(&mut session.state, State::Parsing) else {
             unreachable!("a reply to a reservation comes to the connection that asked for it");
         };
         match reservation.room {
             Room::Wanted(so_far) => {
-                self.ask_for_room(talk, slot, &value, so_far);
+                self.ask_for_room(session, slot, &value, so_far);
                 self.waits_for_room = true;
-                talk.state = State::Reserving(value);
+                session.state = State::Reserving(value);
             }
             Room::Ready(gathering) => {
-                talk.pending.fill(slot, reply, from, from);
+                session.pending.fill(slot, reply, from, from);
                 value.set_room(gathering, &self.items);
-                talk.state = State::Receiving(value);
+                session.state = State::Receiving(value);
             }
             Room::Refused => {
                 // The error, unless the client wants none, is the reply.
-                talk.pending.fill(slot, reply, from, to);
-                self.refuse(talk, &value);
+                session.pending.fill(slot, reply, from, to);
+                self.refuse(session, &value);
             }
         }
     }
 
     /// A reply comes for a connection that has gone: what it holds is let go of.
-    pub fn bury(&mut self, shard: usize, task: &Task, reply: &Reply, from: usize, to: usize) {
+    pub fn discard(&mut self, shard: usize, task: &Task, reply: &Reply, from: usize, to: usize) {
         if let Task::Reserve(reservation) = task
             && let Some(id) = reservation.room.item()
         {
-            self.chore(shard, Task::Abandon(id));
+            self.run_or_defer(shard, Task::Abandon(id));
         }
         for &pinned in reply.pinned.iter().filter(|pinned| pinned.at > from && pinned.at <= to) {
             self.unpin(pinned);
@@ -1066,21 +1072,21 @@ impl<'a> Serve<'a> {
     }
 
     /// A connection is closed: what it holds is let go of.
-    pub fn end(&mut self, mut talk: Talk) {
-        for reply in talk.pending.take_all() {
+    pub fn end(&mut self, mut session: Session) {
+        for reply in session.pending.take_all() {
             reply.pinned.into_iter().for_each(|pinned| self.unpin(pinned));
         }
-        let ticket = talk.ticket(self.worker);
-        match talk.state {
+        let ticket = session.ticket(self.worker);
+        match session.state {
             State::Receiving(value) => {
                 if let Some(id) = value.gathering.as_ref().and_then(Gathering::item) {
-                    self.chore(value.shard, Task::Abandon(id));
+                    self.run_or_defer(value.shard, Task::Abandon(id));
                 }
                 self.discount(&value);
             }
             State::Queued(value) => {
                 if let Some(id) = value.gathering.as_ref().and_then(Gathering::item) {
-                    self.chore(value.shard, Task::Abandon(id));
+                    self.run_or_defer(value.shard, Task::Abandon(id));
                 }
                 // If it has been admitted meanwhile, it is taken back when the mail comes.
                 if let Some(admitted) = self.exchange.uploads(value.shard).withdraw(ticket) {
@@ -1095,10 +1101,10 @@ impl<'a> Serve<'a> {
 
     /// Takes what the input has of a long value; stores it when it is complete. False when more input is needed, or the
     /// connection waits.
-    fn receive(&mut self, talk: &mut Talk, input: &mut [u8], at: &mut usize, output: &mut Reply) -> bool {
-        let terminator_len = talk.parser.terminator_len();
+    fn receive(&mut self, session: &mut Session, input: &mut [u8], at: &mut usize, output: &mut Reply) -> bool {
+        let terminator_len = session.parser.terminator_len();
         loop {
-            let State::Receiving(value) = &mut talk.state else { return !talk.is_waiting() };
+            let State::Receiving(value) = &mut session.state else { return !session.is_waiting() };
             let missing = value.len() - value.received;
             if missing == 0 {
                 break;
@@ -1113,13 +1119,13 @@ impl<'a> Serve<'a> {
                     value.received += count;
                     *at += count;
                 }
-                _ => self.widen(talk, output),
+                _ => self.widen(session, output),
             }
         }
         if input.len() - *at < terminator_len {
             return false;
         }
-        let State::Receiving(value) = std::mem::replace(&mut talk.state, State::Parsing) else {
+        let State::Receiving(value) = std::mem::replace(&mut session.state, State::Parsing) else {
             unreachable!("it was receiving a moment ago");
         };
         self.discount(&value);
@@ -1128,24 +1134,24 @@ impl<'a> Serve<'a> {
         let terminated = b"\r\n".starts_with(&input[*at..*at + terminator_len]);
         *at += terminator_len;
         if !terminated {
-            talk.parser.lose_frame();
-            self.chore(shard, Task::Abandon(id));
+            session.parser.lose_frame();
+            self.run_or_defer(shard, Task::Abandon(id));
             if !operation.quiet || operation.verb == Verb::MetaSet {
-                talk.pending.sink(output).out.put(b"CLIENT_ERROR bad data chunk\r\n");
+                session.pending.sink(output).out.put(b"CLIENT_ERROR bad data chunk\r\n");
             }
             return true;
         }
         let clock = self.clock;
         self.lease(shard);
-        match (&mut self.sides[shard].lease, &mut self.log) {
-            (Some(lease), None) => set::commit(lease, &operation, &bytes, id, clock, talk.pending.sink(output)),
+        match (&mut self.links[shard].lease, &mut self.log) {
+            (Some(lease), None) => set::commit(lease, &operation, &bytes, id, clock, session.pending.sink(output)),
             (Some(lease), Some(log)) => {
-                let sink = talk.pending.sink(output);
-                watch::commit(log, talk.fd, lease, &operation, &bytes, id, clock, sink);
+                let sink = session.pending.sink(output);
+                watch::commit(log, session.fd, lease, &operation, &bytes, id, clock, sink);
             }
             (None, _) => {
                 let expected = reply_bytes_max(&operation);
-                let origin = talk.origin(expected);
+                let origin = session.origin(expected);
                 let operation = self.open(shard).adopt(&operation, &bytes);
                 self.push(shard, Task::Commit(operation, id), Some(origin), expected);
             }
@@ -1250,7 +1256,7 @@ fn run_task(shard: &mut Shard, task: &mut Task, bytes: &[u8], exchange: &Exchang
                 walk.step(shard, clock, reply);
             }
         }
-        Task::Control(control) => control.answer(exchange, admin::answer(shard, &control.question, clock)),
+        Task::Broadcast(broadcast) => broadcast.answer(exchange, admin::answer(shard, &broadcast.query, clock)),
     }
 }
 

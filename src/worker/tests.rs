@@ -59,7 +59,7 @@ struct Client {
 /// A connection as a worker has it.
 struct Line {
     client: Client,
-    talk: Talk,
+    session: Session,
     input: Vec<u8>,
 }
 
@@ -302,7 +302,7 @@ impl World {
                 0..2 => conversation(worker * 3 + line, random),
                 _ => packets(worker * 3 + line, random),
             },
-            talk: Talk::new(line, worker as u64, Parser::Undecided),
+            session: Session::new(line, worker as u64, Parser::Undecided),
             input: Vec::new(),
         };
         Site {
@@ -317,7 +317,7 @@ impl World {
 impl Line {
     fn is_finished(&self) -> bool {
         let Client { input, sent, expected, received, .. } = &self.client;
-        received.len() >= expected.len() && *sent == input.len() && self.input.is_empty() && self.talk.is_idle()
+        received.len() >= expected.len() && *sent == input.len() && self.input.is_empty() && self.session.is_idle()
     }
 }
 
@@ -331,22 +331,22 @@ impl Site<'_> {
                 Mail::Batch(batch) => serve.returned(batch),
                 Mail::Admitted(admission) => {
                     assert!(
-                        serve.admitted(Some(&mut lines[admission.ticket.token].talk), &admission),
+                        serve.admitted(Some(&mut lines[admission.ticket.token].session), &admission),
                         "it waits for that"
                     );
                 }
                 other => panic!("unexpected mail {other:?}"),
             }
         }
-        for Line { client, talk, input } in &mut *lines {
-            if talk.is_waiting() {
+        for Line { client, session, input } in &mut *lines {
+            if session.is_waiting() {
                 continue;
             }
             let count = random.below(9000).min(client.input.len() - client.sent);
             input.extend(&client.input[client.sent..client.sent + count]);
             client.sent += count;
             let (mut at, mut reply) = (0, Reply::default());
-            let served = serve.serve(talk, input, &mut at, &mut reply, false);
+            let served = serve.serve(session, input, &mut at, &mut reply, false);
             assert!(!matches!(served, Served::Admin(_) | Served::Close), "client {}: {served:?}", client.number);
             input.drain(..at);
             transmit(serve, items, client, &mut reply);
@@ -356,11 +356,11 @@ impl Site<'_> {
             let mut from = 0;
             for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
                 if let Some(origin) = origin {
-                    let Line { client, talk, .. } = &mut lines[origin.token];
-                    serve.deliver(talk, task, origin.slot, &batch.reply, from, to);
-                    if !talk.pending.is_waiting() {
+                    let Line { client, session, .. } = &mut lines[origin.token];
+                    serve.deliver(session, task, origin.slot, &batch.reply, from, to);
+                    if !session.pending.is_waiting() {
                         let mut reply = Reply::default();
-                        talk.pending.settle(&mut reply);
+                        session.pending.settle(&mut reply);
                         transmit(serve, items, client, &mut reply);
                     }
                 }
@@ -376,8 +376,8 @@ impl Site<'_> {
 
     /// All clients got what they must get.
     fn check(&self, seed: u64) {
-        for Line { client: Client { number, received, expected, .. }, talk, .. } in &self.lines {
-            let received = &if matches!(talk.parser(), Parser::Binary(_)) {
+        for Line { client: Client { number, received, expected, .. }, session, .. } in &self.lines {
+            let received = &if matches!(session.parser(), Parser::Binary(_)) {
                 without_cas(received.clone())
             } else {
                 received.clone()
@@ -435,7 +435,7 @@ fn work_in_threads(seed: u64, workers: usize, shards: usize) {
             if random.below(4) == 0 {
                 site.serve.housekeep(50, true);
             }
-            if site.lines.iter().all(|line| line.is_finished() || line.talk.is_waiting())
+            if site.lines.iter().all(|line| line.is_finished() || line.session.is_waiting())
                 && !site.is_finished()
                 && world.exchange.falls_asleep(worker)
             {
@@ -487,18 +487,18 @@ fn hold_replies(worker_limits: ServeLimits, value_len: usize, keys: usize) -> (u
         input.extend(format!("get {}\r\n", list.join(" ")).bytes());
     }
     let mut serve = Serve::new(0, exchange, clock, hasher.clone(), items.clone(), worker_limits);
-    let mut talk = Talk::new(0, 0, Parser::Undecided);
+    let mut session = Session::new(0, 0, Parser::Undecided);
     let (mut held_max, mut batch_max, mut received, mut at) = (0, 0, 0, 0);
     for _ in 0..100_000 {
         let others: Vec<Lease<'_>> = (1..shards).filter_map(|shard| exchange.try_lease(shard)).collect();
         serve.begin(clock.now());
         let mut output = Reply::default();
-        if !talk.is_waiting() {
-            serve.serve(&mut talk, &mut input, &mut at, &mut output, false);
+        if !session.is_waiting() {
+            serve.serve(&mut session, &mut input, &mut at, &mut output, false);
         }
-        let open = serve.sides.iter().filter_map(|side| side.open.as_deref());
+        let open = serve.links.iter().filter_map(|link| link.open.as_deref());
         batch_max = batch_max.max(open.map(Batch::bytes_max).max().unwrap_or(0));
-        held_max = held_max.max(output.len() + talk.pending.len());
+        held_max = held_max.max(output.len() + session.pending.len());
         serve.flush();
         for lease in others {
             exchange.give_back(lease, |shard, batch| run(shard, batch, exchange, clock, clock.now(), 8, None));
@@ -512,15 +512,15 @@ fn hold_replies(worker_limits: ServeLimits, value_len: usize, keys: usize) -> (u
             let mut from = 0;
             for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
                 let slot = origin.expect("a get has an origin").slot;
-                serve.deliver(&mut talk, task, slot, &batch.reply, from, to);
+                serve.deliver(&mut session, task, slot, &batch.reply, from, to);
                 from = to;
             }
             serve.recycle(batch);
         }
-        held_max = held_max.max(output.len() + talk.pending.len());
-        talk.pending.settle(&mut output);
+        held_max = held_max.max(output.len() + session.pending.len());
+        session.pending.settle(&mut output);
         received += output.len();
-        if at == input.len() && !talk.is_waiting() {
+        if at == input.len() && !session.is_waiting() {
             let line = names.iter().map(|name| format!("VALUE {name} 0 {value_len}\r\n").len()).sum::<usize>();
             assert_eq!(received, line + keys * (value_len + 2) + keys.div_ceil(100) * b"END\r\n".len());
             return (held_max, batch_max);
@@ -542,9 +542,9 @@ fn a_value_that_was_thrown_away_is_not_parsed_again() {
         (format!("set key 0 0 {too_large}"), vec![b'\n'; too_large as usize]),
     ] {
         let mut input = [format!("get key\r\n{line}\r\n").as_bytes(), &value, b"\r\nstats\r\n"].concat();
-        let (mut talk, mut at, mut output) = (Talk::new(0, 0, Parser::Undecided), 0, Reply::default());
+        let (mut session, mut at, mut output) = (Session::new(0, 0, Parser::Undecided), 0, Reply::default());
         serve.begin(clock.now());
-        let served = serve.serve(&mut talk, &mut input, &mut at, &mut output, false);
+        let served = serve.serve(&mut session, &mut input, &mut at, &mut output, false);
         assert_eq!(
             (served, input[at..].escape_ascii().to_string()),
             (Served::Waiting, "stats\\r\\n".to_owned()),
@@ -584,11 +584,11 @@ fn others_go_first_after_as_many_requests_as_are_allowed() {
             let limits = ServeLimits { requests_per_turn, cut_groups, group_len: 10, ..LIMITS };
             let (hasher, items) = (world.hasher.clone(), world.items.clone());
             let mut serve = Serve::new(0, &world.exchange, &world.clock, hasher, items, limits);
-            let mut talk = Talk::new(0, 0, Parser::Text(text::Parser::default()));
+            let mut session = Session::new(0, 0, Parser::Text(text::Parser::default()));
             let (mut input, mut at, mut output) = (request.repeat(12).into_bytes(), 0, Reply::default());
             let mut visits = Vec::new();
             loop {
-                let served = serve.serve(&mut talk, &mut input, &mut at, &mut output, alone);
+                let served = serve.serve(&mut session, &mut input, &mut at, &mut output, alone);
                 visits.push((served, output.out.bytes().iter().filter(|&&byte| byte == b'\n').count()));
                 if served != Served::Yield {
                     break;
@@ -612,12 +612,12 @@ fn others_go_first_after_as_many_requests_as_are_allowed() {
 }
 
 /// A client with a long value, of which the first bytes have come.
-fn upload(serve: &mut Serve<'_>, token: usize, generation: u64, len: usize) -> Talk {
-    let mut talk = Talk::new(token, generation, Parser::Undecided);
+fn upload(serve: &mut Serve<'_>, token: usize, generation: u64, len: usize) -> Session {
+    let mut session = Session::new(token, generation, Parser::Undecided);
     let mut input = format!("set upload{token} 0 0 {len}\r\nxxxxxxxx").into_bytes();
-    serve.serve(&mut talk, &mut input, &mut 0, &mut Reply::default(), false);
-    assert!(talk.is_receiving());
-    talk
+    serve.serve(&mut session, &mut input, &mut 0, &mut Reply::default(), false);
+    assert!(session.is_receiving());
+    session
 }
 
 /// The admission in the mail of worker 0, and no other mail.
@@ -680,7 +680,7 @@ fn values_of_connections_that_close_count_no_more() {
     exchange.give_back(other, |shard, batch| run(shard, batch, exchange, clock, clock.now(), 8, None));
     let Some(Mail::Batch(batch)) = exchange.next_mail(0) else { panic!("room was made") };
     for (task, _) in &batch.tasks {
-        serve.bury(0, task, &batch.reply, 0, 0);
+        serve.discard(0, task, &batch.reply, 0, 0);
     }
     serve.returned(batch);
     serve.end(third);
@@ -695,22 +695,22 @@ fn values_for_one_shard_take_no_more_than_its_part() {
     let part = exchange.upload_use().limit / shards;
     let mut serve = Serve::new(0, exchange, clock, hasher.clone(), items.clone(), LIMITS);
     serve.begin(clock.now());
-    let mut talks = Vec::new();
+    let mut sessions = Vec::new();
     for token in 0..20 {
-        let mut talk = Talk::new(token, token as u64, Parser::Undecided);
+        let mut session = Session::new(token, token as u64, Parser::Undecided);
         let mut input = format!("set same 0 0 {}\r\nxxxxxxxx", part / 2).into_bytes();
-        serve.serve(&mut talk, &mut input, &mut 0, &mut Reply::default(), false);
-        talks.push(talk);
+        serve.serve(&mut session, &mut input, &mut 0, &mut Reply::default(), false);
+        sessions.push(session);
     }
     assert_eq!((exchange.upload_use().bytes, exchange.upload_use().waiting), (part / 2 * 2, 18));
     // A value for another shard comes in nevertheless.
     let elsewhere = (0..)
         .map(|n| format!("other{n}"))
         .find(|key| hash::shard(hasher.hash(key.as_bytes()), shards) != hash::shard(hasher.hash(b"same"), shards));
-    let mut talk = Talk::new(20, 20, Parser::Undecided);
+    let mut session = Session::new(20, 20, Parser::Undecided);
     let mut input = format!("set {} 0 0 {}\r\nxxxxxxxx", elsewhere.expect("a key"), part / 2).into_bytes();
-    serve.serve(&mut talk, &mut input, &mut 0, &mut Reply::default(), false);
-    assert!(!talk.is_waiting());
-    talks.push(talk);
-    talks.into_iter().for_each(|talk| serve.end(talk));
+    serve.serve(&mut session, &mut input, &mut 0, &mut Reply::default(), false);
+    assert!(!session.is_waiting());
+    sessions.push(session);
+    sessions.into_iter().for_each(|session| serve.end(session));
 }

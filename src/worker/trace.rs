@@ -3,10 +3,10 @@
 //!
 //! A line is put together from what the parser has understood: words of the protocol, numbers, and keys. Of a line that was
 //! refused there are its length, the command if it is one, and what is said to it; of what is no command not even a word.
-//! Where what follows may be the rest of a value (see [`Talk::shows_keys`]) keys become lengths, too: a value may look like a
+//! Where what follows may be the rest of a value (see [`Session::shows_keys`]) keys become lengths, too: a value may look like a
 //! command. Somebody who has still to show who it is is not heard here at all.
 
-use super::serve::Talk;
+use super::serve::Session;
 use crate::protocol::parser::Parser;
 use crate::protocol::{Operation, Verb};
 use std::fmt::{self, Write};
@@ -63,8 +63,8 @@ pub(super) fn is_on() -> bool {
 }
 
 /// A line about a connection.
-fn tell(talk: &Talk, line: &str) {
-    log::debug!("<{} {}", talk.fd, &line[..line.len().min(SHOWN_MAX)]);
+fn tell(session: &Session, line: &str) {
+    log::debug!("<{} {}", session.fd, &line[..line.len().min(SHOWN_MAX)]);
 }
 
 /// A key, or its length.
@@ -82,8 +82,8 @@ impl fmt::Display for Key<'_> {
 /// The operations that were made of a part of the input.
 #[cold]
 #[inline(never)]
-pub(super) fn group(talk: &Talk, operations: &[Operation], input: &[u8]) {
-    let shown = talk.shows_keys();
+pub(super) fn group(session: &Session, operations: &[Operation], input: &[u8]) {
+    let shown = session.shows_keys();
     // All keys of a list are one line, as far as they were parsed.
     let mut list = String::new();
     for operation in operations {
@@ -93,36 +93,36 @@ pub(super) fn group(talk: &Talk, operations: &[Operation], input: &[u8]) {
             list = line(operation, input, shown);
         } else {
             if !list.is_empty() {
-                tell(talk, &std::mem::take(&mut list));
+                tell(session, &std::mem::take(&mut list));
             }
             if !matches!(operation.verb, Verb::End | Verb::BinarySay | Verb::Admin) {
-                tell(talk, &line(operation, input, shown));
+                tell(session, &line(operation, input, shown));
             }
         }
     }
     if !list.is_empty() {
-        tell(talk, &list);
+        tell(session, &list);
     }
 }
 
 /// A command of the connection or of the whole cache: a line, or a packet.
-pub(super) fn admin(talk: &Talk, command: &[u8]) {
+pub(super) fn admin(session: &Session, command: &[u8]) {
     let mut line = String::new();
-    match (talk.parser(), command) {
+    match (session.parser(), command) {
         (Parser::Login(_), _) => return,
         (Parser::Binary(_), [_, opcode, ..]) => put(&mut line, format_args!("opcode {opcode:#04x}")),
         _ => {
             let mut words = command.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
             // It is one of the parser's, or it would not be here.
             line.extend(words.next().map(|word| word.escape_ascii().to_string()));
-            for word in words.take_while(|_| talk.shows_keys()) {
+            for word in words.take_while(|_| session.shows_keys()) {
                 let known = ARGUMENTS.iter().find(|known| known.as_bytes() == word).copied();
                 let number = || std::str::from_utf8(word).ok().filter(|word| is_number(word));
                 put(&mut line, format_args!(" {}", known.or_else(number).unwrap_or("...")));
             }
         }
     }
-    tell(talk, &line);
+    tell(session, &line);
 }
 
 /// One operation in words; of a retrieval its first key.

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 impl Worker<'_> {
     /// Looks whether anybody watches: once in a turn.
     pub(super) fn look_for_watchers(&mut self) {
-        let watchers = &self.environment().settings.watchers;
+        let watchers = &self.context().settings.watchers;
         let watched = watchers.watched();
         if watched.is_empty() && self.serve.log().is_none() {
             return;
@@ -26,7 +26,7 @@ impl Worker<'_> {
     /// At the end of a turn: hands what was logged to those who watch.
     pub(super) fn tell_watchers(&mut self) {
         let (number, exchange) = (self.number(), self.exchange());
-        let watchers = &self.environment().settings.watchers;
+        let watchers = &self.context().settings.watchers;
         let mut own = Vec::new();
         if let Some(log) = self.serve.log() {
             watchers.publish(log, |watcher| {
@@ -45,7 +45,7 @@ impl Worker<'_> {
     /// There is something in the queue of a watcher.
     pub(super) fn wake_watcher(&mut self, token: usize, generation: u64) {
         let connection = self.connections.get(token);
-        if connection.is_some_and(|connection| connection.talk.generation == generation) {
+        if connection.is_some_and(|connection| connection.session.generation == generation) {
             self.queue_up(token);
         }
     }
@@ -62,11 +62,11 @@ impl Worker<'_> {
             return;
         };
         let bytes_max = self.config().watcher_logbuf_bytes as usize;
-        let (number, watchers) = (self.number(), &self.environment().settings.watchers);
-        let talk = &mut self.connections[token].talk;
-        match watchers.add((number, token, talk.generation), categories, bytes_max) {
+        let (number, watchers) = (self.number(), &self.context().settings.watchers);
+        let session = &mut self.connections[token].session;
+        match watchers.add((number, token, session.generation), categories, bytes_max) {
             Some(watcher) => {
-                talk.watches(watcher);
+                session.begin_watch(watcher);
                 self.reply.out.put(b"OK\r\n");
                 // What comes after this in the same turn is told already.
                 self.look_for_watchers();
@@ -89,8 +89,8 @@ impl Worker<'_> {
         }
         let counters = self.counters();
         let connection = &mut self.connections[token];
-        let Connection { talk, outbox, .. } = &mut *connection;
-        if let Some(watcher) = talk.watcher() {
+        let Connection { session, outbox, .. } = &mut *connection;
+        if let Some(watcher) = session.watcher() {
             watcher.take(&mut outbox.reply().out);
         }
         send(connection, &self.options.items, &mut self.serve, counters)?;

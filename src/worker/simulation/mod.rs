@@ -153,7 +153,7 @@ struct Simulation<'a> {
     random: &'a Random,
     profile: &'a Profile,
     exchange: &'a Exchange,
-    environment: Environment<'a>,
+    context: ServerContext<'a>,
     workers: Vec<RefCell<Worker<'a>>>,
     rests: Vec<Cell<Rest>>,
     /// When the turn of each worker began that is in the middle of one.
@@ -172,7 +172,7 @@ struct Simulation<'a> {
 
 impl Simulation<'_> {
     fn now(&self) -> u32 {
-        self.environment.clock.now().0
+        self.context.clock.now().0
     }
 
     fn setting(&self) -> Setting {
@@ -215,7 +215,7 @@ impl Simulation<'_> {
             45..92 => self.act(),
             92..96 => self.open(),
             96 => self.misfortune(),
-            _ if random.below(20) == 0 => self.environment.clock.advance(random.one_of(&[0, 1, 1, 2, 7, 100])),
+            _ if random.below(20) == 0 => self.context.clock.advance(random.one_of(&[0, 1, 1, 2, 7, 100])),
             _ => {}
         }
     }
@@ -263,15 +263,15 @@ impl Simulation<'_> {
         let unsent_max = limits.output_max + limits.group_len * (value_max + 1000) + (100 << 10);
         let input_max = read_buffer_bytes + list_backlog_max + limits.parse.inline_max as usize + 4096;
         for (_, connection) in &worker.connections {
-            let unsent = connection.outbox.len() + connection.talk.pending.len();
+            let unsent = connection.outbox.len() + connection.session.pending.len();
             assert!(unsent <= unsent_max, "{unsent} bytes are not sent, {unsent_max} are allowed");
-            let gaps = connection.talk.pending.gaps();
+            let gaps = connection.session.pending.gaps();
             let gaps_max = limits.output_max / GAP_BYTES_MIN + limits.group_len + 1;
             assert!(gaps <= gaps_max, "{gaps} replies are waited for, {gaps_max} are allowed");
             let input = connection.input.len();
             assert!(input <= input_max, "{input} bytes are not parsed, {input_max} are allowed");
         }
-        assert!(self.profile.tight || !self.environment.budget.is_exceeded(), "there are too many pages");
+        assert!(self.profile.tight || !self.context.budget.is_exceeded(), "there are too many pages");
     }
 
     /// A client does something.
@@ -301,7 +301,7 @@ impl Simulation<'_> {
             _ => _ = self.expect(client.receive(1 + random.below(profile.piece), histories, self.setting())),
         }
         if client.wire().closed && client.wire().outbound.is_empty() {
-            self.bury(clients.swap_remove(at), histories);
+            self.discard(clients.swap_remove(at), histories);
             self.settles.set(true);
         }
     }
@@ -309,11 +309,11 @@ impl Simulation<'_> {
     /// Connections that the server has closed because they were silent.
     fn kicks(&self) -> u64 {
         let kicks = |worker: &WorkerCounters| worker.idle_kicks.get() + worker.uploads_timed_out.get();
-        self.environment.workers.iter().map(kicks).sum()
+        self.context.workers.iter().map(kicks).sum()
     }
 
     /// The server has closed a connection.
-    fn bury(&self, mut client: Client, histories: &mut Histories) {
+    fn discard(&self, mut client: Client, histories: &mut Histories) {
         if (client.fate == Fate::Open || !client.has_all()) && self.kicked.get() < self.kicks() {
             // It was silent for too long, in the middle of a value.
             self.kicked.set(self.kicked.get() + 1);
@@ -331,7 +331,7 @@ impl Simulation<'_> {
         let (id, worker) = (self.next_client.get(), self.random.below(self.workers.len()));
         self.next_client.set(id + 1);
         self.clients.borrow_mut().push(Client::new(id, worker, Arc::clone(&wire)));
-        self.environment.workers[worker].given_connections.add(1);
+        self.context.workers[worker].given_connections.add(1);
         let stream = Stream::Simulated(Socket::of(wire));
         self.exchange.mail(worker, Mail::Connection(stream, BindingProtocol::Auto));
     }
@@ -365,7 +365,7 @@ impl Simulation<'_> {
         for round in 1.. {
             if round % ROUNDS_PER_SECOND == 0 {
                 assert!(round < ROUNDS_PER_SECOND * SECONDS_MAX, "it does not come to rest");
-                self.environment.clock.advance(1);
+                self.context.clock.advance(1);
             }
             let mut moves = false;
             let count = self.clients.borrow().len();
@@ -377,7 +377,7 @@ impl Simulation<'_> {
                 moves |= client.send(usize::MAX, self.profile.room.max(100));
                 moves |= self.expect(client.receive(usize::MAX, histories, self.setting()));
                 if client.wire().closed && client.wire().outbound.is_empty() {
-                    self.bury(clients.swap_remove(at), histories);
+                    self.discard(clients.swap_remove(at), histories);
                     moves = true;
                     break;
                 }
@@ -476,7 +476,7 @@ fn simulate(seed: u64, requests: usize) {
     let settings = Settings::new(&config);
     let counters: Vec<WorkerCounters> = (0..profile.workers).map(|_| WorkerCounters::default()).collect();
     let server = ServerCounters::default();
-    let environment = Environment {
+    let context = ServerContext {
         config: &config,
         settings: &settings,
         clock: &clock,
@@ -492,7 +492,7 @@ fn simulate(seed: u64, requests: usize) {
         let options = WorkerOptions {
             number,
             exchange: &exchange,
-            environment: Environment { worker: number, ..environment },
+            context: ServerContext { worker: number, ..context },
             hasher: hasher.clone(),
             items: items.clone(),
             limits: profile.limits,
@@ -505,7 +505,7 @@ fn simulate(seed: u64, requests: usize) {
         random: &random,
         profile: &profile,
         exchange: &exchange,
-        environment,
+        context,
         workers: (0..profile.workers).map(worker).collect(),
         rests: vec![Cell::new(Rest::Awake); profile.workers],
         turns: vec![Cell::new(None); profile.workers],

@@ -1,18 +1,18 @@
 //! Questions that concern more than one shard or worker: asked of each, answered when all have answered.
 
 use super::mailbox::{Exchange, Mail};
-use crate::command::admin::{Answer, Question, Report};
+use crate::command::admin::{Answer, Query, ReplyKind};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A question on its way, and the answers so far.
+/// A query on its way, and the answers so far.
 #[derive(Debug)]
-pub struct Control {
+pub struct Broadcast {
     /// What is asked.
-    pub question: Question,
+    pub query: Query,
     /// What the asking connection is told in the end.
-    pub report: Report,
+    pub report: ReplyKind,
     /// The worker that asks.
     pub asker: usize,
     /// The connection that asks: its token, and its generation.
@@ -21,28 +21,28 @@ pub struct Control {
     answers: Mutex<Vec<Answer>>,
 }
 
-impl Control {
-    /// A question to `asked` shards or workers.
+impl Broadcast {
+    /// A query to `asked` shards or workers.
     pub fn new(
-        question: Question,
-        report: Report,
+        query: Query,
+        report: ReplyKind,
         asker: usize,
         connection: (usize, u64),
         asked: usize,
-    ) -> Arc<Control> {
+    ) -> Arc<Broadcast> {
         let (left, answers) = (AtomicUsize::new(asked), Mutex::new(Vec::with_capacity(asked)));
-        Arc::new(Control { question, report, asker, connection, left, answers })
+        Arc::new(Broadcast { query, report, asker, connection, left, answers })
     }
 
-    /// The same question, put again to as many because some have more to tell; `so_far`: what was told.
-    pub fn again(&self, question: Question, so_far: Vec<Answer>, asked: usize) -> Arc<Control> {
-        let control = Control::new(question, self.report, self.asker, self.connection, asked);
-        *control.answers.lock() = so_far;
-        control
+    /// The same query, put again to as many because some have more to tell; `so_far`: what was told.
+    pub fn again(&self, query: Query, so_far: Vec<Answer>, asked: usize) -> Arc<Broadcast> {
+        let broadcast = Broadcast::new(query, self.report, self.asker, self.connection, asked);
+        *broadcast.answers.lock() = so_far;
+        broadcast
     }
 
     /// One of those asked answers. The last answer sends all of them back.
-    pub fn answer(self: &Arc<Control>, exchange: &Exchange, answer: Answer) {
+    pub fn answer(self: &Arc<Broadcast>, exchange: &Exchange, answer: Answer) {
         self.answers.lock().push(answer);
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             exchange.mail(self.asker, Mail::Answered(Arc::clone(self)));
