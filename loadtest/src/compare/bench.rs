@@ -173,7 +173,7 @@ impl<'a> Bench<'a> {
         }
         sample.push((&MEMORY, server.memory().unwrap_or(0) as f64));
         sample.extend(longest.map(|longest| (&LONGEST_LOAD, longest)));
-        if self.row.keeps_servers(machine::memory_mib()) {
+        if self.row.keeps_servers(machine::memory_mib()) || !round.is_multiple_of(self.comparison.keep) {
             self.kept[side] = Some(server);
         }
         Ok(sample)

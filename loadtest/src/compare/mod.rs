@@ -46,6 +46,8 @@ pub struct Comparison {
     pub commands: [String; 2],
     pub rows: Vec<(Set, Row)>,
     pub rounds: u32,
+    /// Rounds for which the servers of a row with load live.
+    pub keep: u32,
     pub time: Duration,
     pub server_cpus: Cpus,
     pub client_cpus: Cpus,
@@ -156,6 +158,7 @@ impl Results<'_> {
             "kernel": self.machine.kernel,
             "date": self.machine.date,
             "rounds": self.comparison.rounds,
+            "keep": self.comparison.keep,
             "seconds": self.comparison.time.as_secs_f64(),
             "workloads": self.outcomes.iter().map(Outcome::json).collect::<Value>(),
         })

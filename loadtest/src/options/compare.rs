@@ -50,6 +50,11 @@ pub struct CompareOptions {
     #[arg(long, short, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
+    /// Rounds for which both servers live and take turns. Many short ones show a difference of one percent, which the
+    /// machine's own changes hide otherwise: --rounds 60 --seconds 0.3 --keep 12
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    keep: u32,
+
     /// Length of each measurement
     #[arg(long, value_name = "SECONDS", default_value = "3")]
     seconds: Seconds,
@@ -114,6 +119,7 @@ impl CompareOptions {
             commands: [self.baseline, self.candidate.ok_or("no candidate")?],
             rows,
             rounds: self.rounds,
+            keep: self.keep,
             time: self.seconds.0,
             server_cpus: self.server_cpus,
             client_cpus: self.client_cpus,
