@@ -1,7 +1,7 @@
 //! corecached: a memcached-protocol cache server, shared nothing, one event loop per core.
 //!
 //! ```text
-//!  main ─ server ─ process, restart ─ config start, stop, what the system is told, what is kept, settings
+//!  main ─ server ─ process ─ config          start, stop, what is kept, what the system is told, settings
 //!         │
 //!      worker/        one event loop per core: the only place that ties things together
 //!     ┌───┼─────────────┐
@@ -35,7 +35,6 @@
 
 pub mod config;
 pub mod process;
-pub mod restart;
 pub mod server;
 pub mod worker;
 

@@ -3,6 +3,8 @@
 //! The main thread accepts: a new connection goes to the worker with the fewest, not to wherever a hash falls, so that a
 //! dozen long-lived connections leave no core idle. Signals and `shutdown` arrive at the same poll.
 
+pub mod restart;
+
 use crate::auth::{Auth, TEXT_USERS_MAX, Users};
 use crate::clock::Clock;
 use crate::command::Shard;
@@ -19,7 +21,6 @@ use crate::net::udp::UdpSocket;
 use crate::process::supervisor::{Supervisor, Watchdog};
 use crate::process::{self, PidFile, failure};
 use crate::protocol::Limits;
-use crate::restart::{self, MemoryFile};
 use crate::store::arena::{Arena, PAGE_SIZE};
 use crate::store::item::Items;
 use crate::store::slab::{Budget, SlabOptions};
@@ -35,6 +36,7 @@ use listenfd::ListenFd;
 use log::Level;
 use mio::{Events, Interest, Poll, Token, Waker};
 use nix::unistd;
+use restart::MemoryFile;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 use std::cell::RefCell;

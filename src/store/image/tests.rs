@@ -1,4 +1,4 @@
-//! What becomes of the lists. That items are what they were, whatever happens to the image, is tested in `restart/`.
+//! What becomes of the lists. That items are what they were, whatever happens to the image, is tested in `server/restart/`.
 
 use super::super::item::Item;
 use super::super::lru::Segment;

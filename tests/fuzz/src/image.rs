@@ -1,4 +1,4 @@
-//! `corecached::restart::fuzz`, by libFuzzer.
+//! `corecached::server::restart::fuzz`, by libFuzzer.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| corecached::restart::fuzz::run(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| corecached::server::restart::fuzz::run(input));
