@@ -10,7 +10,7 @@
 //!  net/  protocol/  store/                   three pillars; none imports another
 //!  bytes  words     items
 //!     └───┬─┴─────────┘
-//!  auth  clock  hash  counters               small, no I/O, depend on nothing
+//!  auth  clock  hash  counters  exit         small, no I/O, depend on nothing
 //! ```
 //!
 //! What always holds:
@@ -47,6 +47,7 @@ pub mod store;
 pub mod auth;
 pub mod clock;
 pub mod counters;
+pub mod exit;
 pub mod hash;
 
 #[cfg(any(test, fuzzing))]

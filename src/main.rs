@@ -1,6 +1,7 @@
 //! The whole program: arguments → [`Config`] → [`server::run`] → exit code.
 
-use corecached::config::{Config, Exit};
+use corecached::config::Config;
+use corecached::exit::Exit;
 use corecached::server;
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -1,6 +1,7 @@
 //! The flags: which there are, the help that shows them, and what is said of a mistake.
 
-use super::{Exit, MEMCACHED_VERSION};
+use crate::exit::Exit;
+use crate::protocol::MEMCACHED_VERSION;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 use std::ffi::{OsStr, OsString};

@@ -1,9 +1,8 @@
 //! The words of `-o`.
 
-use super::{
-    Config, Exit, KILOBYTE, MEGABYTE, MEMORY_MEGABYTES_MAX, SLAB_SIZES_MAX, leading_decimal, leading_integer,
-    leading_number, tls,
-};
+use super::numbers::{leading_decimal, leading_integer, leading_number};
+use super::{Config, KILOBYTE, MEGABYTE, MEMORY_MEGABYTES_MAX, SLAB_SIZES_MAX, tls};
+use crate::exit::Exit;
 
 /// What `-o` says of the largest chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Prefixes of an entry of `-l`, in memcached's order: `mtls:proto[ascii]:tag[name]:address`.
 
-use super::{BindingProtocol, Config, EXIT_SYSTEM, Exit, Listen, ListenRules};
+use super::{BindingProtocol, Config, Listen, ListenRules};
+use crate::exit::{EXIT_SYSTEM, Exit};
 use crate::net::certificates::Verify;
 
 /// Longest tag, in bytes: memcached keeps it in a number.

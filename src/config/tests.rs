@@ -1,4 +1,8 @@
+use super::flags::{command, help};
+use super::parse::{Surroundings, parse};
 use super::*;
+use crate::exit::Exit;
+use std::ffi::OsString;
 use std::fmt::Debug;
 
 const HERE: Surroundings = Surroundings { cpus: 3, is_root: false, port_file: None, sasl_password_file: None };

@@ -1,7 +1,8 @@
 //! `-Z`, and the words of `-o` that begin with `ssl_`.
 
 use super::options::Suboption;
-use super::{Config, Exit, KILOBYTE};
+use super::{Config, KILOBYTE};
+use crate::exit::Exit;
 use crate::net::certificates::{KeyFormat, Verify};
 use std::path::PathBuf;
 

@@ -23,6 +23,9 @@ pub mod packet;
 #[doc(hidden)]
 pub mod fuzz;
 
+/// The version of memcached whose protocol and flags these are. Clients are told it, and parse it: three plain numbers.
+pub const MEMCACHED_VERSION: &str = "1.6.45";
+
 /// A part of the request buffer: `len` bytes from `start`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {

@@ -1,0 +1,108 @@
+//! What is bound.
+
+use crate::net::certificates::Verify;
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+/// What prefixes of an entry of `-l` say of a TCP listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenRules {
+    /// `notls:`, `btls:` or `mtls:`: what its clients are to show, none without TLS. Otherwise as `-Z` and `-o` say.
+    pub tls: Option<Option<Verify>>,
+    /// `proto[…]:`: what its clients may speak. Otherwise as `-B` says.
+    pub protocol: Option<BindingProtocol>,
+    /// `tag[…]:`: a name, which is for the log here, and for its proxy in memcached.
+    pub tag: Option<String>,
+}
+
+/// Something to bind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// 127.0.0.1, and ::1 where there is IPv6: one of the two is enough. Nobody asked for an address.
+    Loopback {
+        /// 0: ephemeral.
+        port: u16,
+    },
+    /// `*`: all addresses, 0.0.0.0 and ::; one of the two is enough.
+    Any {
+        /// 0: ephemeral.
+        port: u16,
+    },
+    /// An address or a name; every address that the name has.
+    Host {
+        /// Without brackets.
+        host: String,
+        /// 0: ephemeral.
+        port: u16,
+    },
+    /// A unix socket; a stale socket at the path is removed first.
+    Unix {
+        /// Path of the socket.
+        path: PathBuf,
+        /// Permissions of the socket. Default 0o700.
+        mask: u32,
+    },
+}
+
+impl Listen {
+    /// The addresses to bind: none for a unix socket. Asks the resolver for a name, so it may block.
+    ///
+    /// IPv6 sockets must be bound IPv6-only, since `Any` and `Loopback` give both kinds with one port.
+    pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Listen::Loopback { port } => {
+                Ok(vec![(Ipv4Addr::LOCALHOST, *port).into(), (Ipv6Addr::LOCALHOST, *port).into()])
+            }
+            Listen::Any { port } => {
+                Ok(vec![(Ipv4Addr::UNSPECIFIED, *port).into(), (Ipv6Addr::UNSPECIFIED, *port).into()])
+            }
+            Listen::Host { host, port } => {
+                let mut addresses = Vec::new();
+                for address in (host.as_str(), *port).to_socket_addrs()? {
+                    if !addresses.contains(&address) {
+                        addresses.push(address);
+                    }
+                }
+                Ok(addresses)
+            }
+            Listen::Unix { .. } => Ok(Vec::new()),
+        }
+    }
+}
+
+/// As an operator would write it: `127.0.0.1:11211`, `[::1]:11211`, `*:11211`, `/run/memcached.sock`.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Loopback { port } => write!(f, "loopback:{port}"),
+            Listen::Any { port } => write!(f, "*:{port}"),
+            Listen::Host { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Listen::Host { host, port } => write!(f, "{host}:{port}"),
+            Listen::Unix { path, .. } => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// `-B`: the protocols that a connection may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BindingProtocol {
+    /// Either, as a connection's first byte says.
+    Auto,
+    /// Text and meta.
+    Ascii,
+    /// Binary.
+    Binary,
+}
+
+/// memcached's word for it in `stats settings`.
+impl fmt::Display for BindingProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BindingProtocol::Auto => "auto-negotiate",
+            BindingProtocol::Ascii => "ascii",
+            BindingProtocol::Binary => "binary",
+        })
+    }
+}

@@ -1,0 +1,469 @@
+//! From a command line to a [`Config`].
+
+use super::flags::{LICENSE, Program, command, help, mistake};
+use super::numbers::{leading_decimal, leading_integer, leading_number};
+use super::options::{ChunkMax, suboptions};
+use super::{
+    BindingProtocol, CHUNK_BYTES_LARGEST, Config, ITEM_BYTES_MAX, ITEM_BYTES_MIN, KILOBYTE, Listen, ListenRules,
+    MEGABYTE, MEMORY_MEGABYTES_MAX, PAGE_BYTES, THREADS_MANY, THREADS_MAX, prefixes, tls,
+};
+use crate::exit::{EXIT_SYSTEM, EXIT_USAGE, Exit};
+use clap::ArgMatches;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+impl Default for Config {
+    fn default() -> Config {
+        Config::parse_from(["corecached".into()]).expect("an empty command line is valid")
+    }
+}
+
+impl Config {
+    /// Reads a command line, the program's name first, and what of the environment belongs to it.
+    ///
+    /// # Errors
+    /// The [`Exit`] to make: help and the like (code 0, to standard output), or one line that says what is wrong.
+    pub fn parse_from(args: impl IntoIterator<Item = OsString>) -> Result<Config, Exit> {
+        parse(args.into_iter().collect(), &Surroundings::here())
+    }
+}
+
+/// What a command line is read against.
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings {
+    pub(super) cpus: usize,
+    pub(super) is_root: bool,
+    pub(super) port_file: Option<PathBuf>,
+    pub(super) sasl_password_file: Option<PathBuf>,
+}
+
+impl Surroundings {
+    fn here() -> Surroundings {
+        Surroundings {
+            cpus: std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX as usize),
+            // The owner of our own directory in /proc is our effective user: geteuid without unsafe.
+            is_root: std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0),
+            port_file: file_in_environment("MEMCACHED_PORT_FILENAME"),
+            sasl_password_file: file_in_environment("MEMCACHED_SASL_PWDB"),
+        }
+    }
+}
+
+fn file_in_environment(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|name| !name.is_empty()).map(PathBuf::from)
+}
+
+pub(super) fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Result<Config, Exit> {
+    if args.is_empty() {
+        args.push("corecached".into());
+    }
+    let program = Program::of(&args[0]);
+    let last = args[args.len() - 1].clone();
+    let matches = command().try_get_matches_from(args).map_err(|error| mistake(&error, program, &last))?;
+    if matches.get_flag("help") {
+        return Err(Exit::information(format!("{}\n{}", program.version_line(), help())));
+    }
+    if matches.get_flag("version") {
+        return Err(Exit::information(program.version_line()));
+    }
+    if matches.get_flag("license") {
+        return Err(Exit::information(format!("{}\n\n{}", program.version_line(), LICENSE.trim_end())));
+    }
+
+    let flags = Flags(matches);
+    let mut config = Config::base(surroundings);
+    for unused in flags.texts("unused") {
+        config.warnings.push(format!("\"{unused}\" belongs to no flag and is not used"));
+    }
+    switches(&flags, &mut config)?;
+    authentication(&flags, surroundings, &mut config)?;
+    numbers(&flags, &mut config)?;
+    let mut chunk_max = ChunkMax::Default;
+    for list in flags.texts("extended") {
+        suboptions(&list, &mut config, &mut chunk_max)?;
+    }
+    sizes(&mut config, chunk_max)?;
+    listeners(&flags, &mut config)?;
+    tls::check(&mut config)?;
+
+    if config.threads > THREADS_MANY.max(surroundings.cpus) {
+        config.warnings.push(format!(
+            "{} worker threads on {} usable CPUs: one per CPU serves best",
+            config.threads, surroundings.cpus
+        ));
+    }
+    if surroundings.is_root && config.user.is_none() {
+        config.warnings.push("running as root: -u <user> gives up its privileges after binding".into());
+    }
+    Ok(config)
+}
+
+/// The flags that were given.
+struct Flags(ArgMatches);
+
+impl Flags {
+    fn given(&self, id: &str) -> bool {
+        self.0.get_flag(id)
+    }
+
+    fn raw(&self, id: &str) -> Option<&OsString> {
+        self.0.get_one(id)
+    }
+
+    /// The value as text; bytes that are not UTF-8 become a sign that no number and no name has.
+    fn text(&self, id: &str) -> Option<String> {
+        self.raw(id).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    fn texts(&self, id: &str) -> Vec<String> {
+        self.0
+            .get_many::<OsString>(id)
+            .map_or_else(Vec::new, |values| values.map(|value| value.to_string_lossy().into_owned()).collect())
+    }
+
+    fn path(&self, id: &str) -> Option<PathBuf> {
+        self.raw(id).map(PathBuf::from)
+    }
+}
+
+/// Flags whose presence or plain text says all.
+fn switches(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
+    config.evictions = !flags.given("disable-evictions");
+    config.cas_enabled = !flags.given("disable-cas");
+    config.large_pages = flags.given("enable-largepages");
+    config.lock_memory = flags.given("lock-memory");
+    config.pin = flags.given("pin");
+    config.port_per_core = flags.given("port-per-core");
+    config.shutdown_enabled = flags.given("enable-shutdown");
+    config.flush_enabled = !flags.given("disable-flush-all");
+    config.dump_enabled = !flags.given("disable-dumping");
+    config.watch_enabled = !flags.given("disable-watch");
+    config.tls_enabled = flags.given("enable-ssl");
+    config.daemonize = flags.given("daemon");
+    config.core_dumps = flags.given("enable-coredumps");
+    config.user = flags.text("user").filter(|name| !name.is_empty());
+    config.pid_file = flags.path("pidfile");
+    config.memory_file = flags.path("memory-file");
+    config.protocol = match flags.text("protocol").as_deref() {
+        None | Some("auto") => BindingProtocol::Auto,
+        Some("ascii") => BindingProtocol::Ascii,
+        Some("binary") => BindingProtocol::Binary,
+        Some(other) => {
+            return Err(Exit::usage(format!(
+                "Invalid value for binding protocol: {other}\n -- should be one of auto, binary, or ascii"
+            )));
+        }
+    };
+    if let Some(delimiter) = flags.raw("delimiter") {
+        match *delimiter.as_bytes() {
+            [] | [b' ' | b'\t'..=b'\r', ..] => return Err(Exit::failure(1, "No delimiter specified")),
+            [byte, ref rest @ ..] => {
+                config.prefix_delimiter = byte;
+                if !rest.is_empty() {
+                    config.warnings.push(format!("-D takes one character: \"{}\"", char::from(byte)));
+                }
+            }
+        }
+        config.detail_enabled = true;
+    }
+    Ok(())
+}
+
+/// `-S` and `-Y`: each is for one protocol, and there is no way around it.
+fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Config) -> Result<(), Exit> {
+    let (sasl, auth_file) = (flags.given("enable-sasl"), flags.path("auth-file"));
+    let protocol = flags.text("protocol").map(|_| config.protocol);
+    let has_udp = flags.text("udp-port").is_some_and(|port| port != "0");
+    if sasl && auth_file.is_some() {
+        return Err(Exit::usage("-S and -Y: one is for the binary protocol, the other for the text protocol"));
+    }
+    if sasl {
+        if protocol.is_some_and(|protocol| protocol != BindingProtocol::Binary) {
+            return Err(Exit::usage("ERROR: You cannot allow the ASCII protocol while using SASL."));
+        }
+        if has_udp {
+            return Err(Exit::usage("ERROR: Cannot enable UDP while using binary SASL authentication."));
+        }
+        let file = surroundings.sasl_password_file.clone();
+        let none = || {
+            Exit::failure(
+                1,
+                "Error initializing sasl. MEMCACHED_SASL_PWDB names no file of user:password lines in the environment",
+            )
+        };
+        config.sasl_password_file = Some(file.ok_or_else(none)?);
+        config.protocol = BindingProtocol::Binary;
+    }
+    if auth_file.is_some() {
+        if protocol.is_some_and(|protocol| protocol != BindingProtocol::Ascii) {
+            return Err(Exit::usage(
+                "ERROR: You cannot allow the BINARY protocol while using ascii authentication tokens.",
+            ));
+        }
+        if has_udp {
+            return Err(Exit::usage("Cannot use UDP with ascii authentication enabled (-U 0 to disable)"));
+        }
+        config.auth_file = auth_file;
+        config.protocol = BindingProtocol::Ascii;
+    }
+    Ok(())
+}
+
+fn numbers(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
+    let warnings = &mut config.warnings;
+    let mut positive = |id: &str, otherwise: &str, max: u64| match flags.text(id) {
+        None => Ok(None),
+        Some(text) => leading_number(&format!("--{id}"), &text, 1, max, otherwise, warnings).map(Some),
+    };
+    let int_max = i32::MAX as u64;
+    let otherwise = format!("Number of threads must be greater than 0, and at most {THREADS_MAX}");
+    if let Some(threads) = positive("threads", &otherwise, THREADS_MAX)? {
+        config.threads = threads as usize;
+    }
+    if let Some(count) = positive("conn-limit", "Maximum connections must be greater than 0", int_max)? {
+        config.connections_max = count as u32;
+        config.connections_given = true;
+    }
+    if let Some(count) = positive("max-reqs-per-event", "Number of requests per event must be greater than 0", int_max)?
+    {
+        config.requests_per_event = count as u32;
+    }
+    if let Some(bytes) = positive("slab-min-size", "Chunk size must be greater than 0", int_max)? {
+        config.chunk_size_min = bytes as u32;
+    }
+    if let Some(count) = positive("napi-ids", "Maximum number of NAPI IDs must be greater than 0", int_max)? {
+        config.napi_ids = count as usize;
+    }
+    if let Some(text) = flags.text("slab-growth-factor") {
+        let factor = leading_decimal("-f", &text, warnings).filter(|factor| *factor > 1.0);
+        config.growth_factor = factor.ok_or_else(|| Exit::failure(1, "Factor must be greater than 1"))?;
+    }
+    if let Some(text) = flags.text("memory-limit") {
+        let otherwise = "-m takes a number of megabytes, not below 0 and at most 16777216";
+        let megabytes = leading_number("-m", &text, 0, MEMORY_MEGABYTES_MAX, otherwise, warnings)
+            .map_err(|exit| Exit { code: EXIT_USAGE, ..exit })?;
+        config.memory_limit_bytes = megabytes * MEGABYTE;
+    }
+    if let Some(text) = flags.text("max-item-size") {
+        config.item_size_max = item_size(&text, warnings)?;
+    }
+    if let Some(text) = flags.text("listen-backlog") {
+        config.listen_backlog = leading_integer("-b", &text, warnings).clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+    }
+    let mut verbosity = u64::from(flags.0.get_count("verbose-count"));
+    for text in flags.texts("verbose") {
+        if !text.is_empty() {
+            warnings.push(format!("--verbose={text}: its value is not used; -vv is more than -v"));
+        }
+        verbosity += 1;
+    }
+    config.verbosity = verbosity.min(255) as u8;
+    Ok(())
+}
+
+/// `-I`: bytes, or with `k` or `m`.
+fn item_size(text: &str, warnings: &mut Vec<String>) -> Result<u64, Exit> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], KILOBYTE),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], MEGABYTE),
+        _ => (text, 1),
+    };
+    let otherwise = "Item max size cannot be less than 1024 bytes.";
+    let bytes = leading_number("-I", digits, ITEM_BYTES_MIN.div_ceil(unit), u64::MAX / MEGABYTE, otherwise, warnings)
+        .map_err(|exit| Exit { code: EXIT_USAGE, ..exit })?;
+    Ok(bytes * unit)
+}
+
+/// Limits that must fit together, in memcached's order.
+fn sizes(config: &mut Config, chunk_max: ChunkMax) -> Result<(), Exit> {
+    let item_max = config.item_size_max;
+    if item_max > ITEM_BYTES_MAX {
+        return Err(Exit::usage("Cannot set item size limit higher than a gigabyte."));
+    }
+    if item_max > config.memory_limit_bytes / 2 {
+        return Err(Exit::usage("Cannot set item size limit higher than 1/2 of memory max."));
+    }
+    if config.hot_lru_percent + config.warm_lru_percent > 80 {
+        return Err(Exit::usage("hot_lru_pct + warm_lru_pct cannot be more than 80% combined"));
+    }
+    if chunk_max == ChunkMax::Unchunked && item_max <= PAGE_BYTES {
+        config.slab_chunk_max_bytes = item_max;
+    }
+    let chunk = config.slab_chunk_max_bytes;
+    if chunk > item_max {
+        return Err(Exit::usage(format!(
+            "slab_chunk_max (bytes: {chunk}) cannot be larger than -I (item_size_max {item_max})"
+        )));
+    }
+    if !item_max.is_multiple_of(chunk) {
+        return Err(Exit::usage(format!(
+            "-I (item_size_max: {item_max}) must be evenly divisible by slab_chunk_max (bytes: {chunk})"
+        )));
+    }
+    if !PAGE_BYTES.is_multiple_of(chunk) {
+        return Err(Exit::usage(format!(
+            "slab_chunk_max (bytes: {chunk}) must divide evenly into {PAGE_BYTES} (slab_page_size)"
+        )));
+    }
+    if chunk_max == ChunkMax::Given && chunk > CHUNK_BYTES_LARGEST {
+        config.warnings.push(format!("-o slab_chunk_max: items above {CHUNK_BYTES_LARGEST} bytes are chained here"));
+    }
+    if config.napi_ids > config.threads {
+        return Err(Exit::usage(format!(
+            "Number of napi_ids({}) cannot be greater than number of threads({})",
+            config.napi_ids, config.threads
+        )));
+    }
+    slab_sizes(config)
+}
+
+fn slab_sizes(config: &mut Config) -> Result<(), Exit> {
+    let Some(sizes) = &config.slab_sizes else { return Ok(()) };
+    let mut previous = 0;
+    for &size in sizes {
+        if size < config.chunk_size_min || u64::from(size) > config.slab_chunk_max_bytes {
+            return Err(Exit::usage(format!("slab size {size} is out of valid range")));
+        }
+        if size <= previous {
+            return Err(Exit::usage(format!(
+                "slab size {size} cannot be lower than or equal to a previous class size"
+            )));
+        }
+        if previous > 0 && size <= previous + 8 {
+            return Err(Exit::usage(format!("slab size {size} must be at least 8 bytes larger than previous class")));
+        }
+        previous = size;
+    }
+    if u64::from(previous) > CHUNK_BYTES_LARGEST {
+        config.warnings.push(format!("-o slab_sizes: items above {CHUNK_BYTES_LARGEST} bytes are chained here"));
+    }
+    Ok(())
+}
+
+/// `-p`, `-l`, `-s` and `-a` become what is bound. As in memcached, a unix socket is instead of TCP, and `-p 0` turns
+/// TCP off whatever `-l` says.
+fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
+    let warnings = &mut config.warnings;
+    let mut port_number = |flag: &str, text: &String| match leading_integer(flag, text, warnings) {
+        port @ -1..=65535 => Ok(port as i32),
+        _ => Err(Exit::usage(format!("ERROR: Invalid port number {text}."))),
+    };
+    let (port, udp_port) = (flags.text("port"), flags.text("udp-port"));
+    config.udp_port = udp_port.as_ref().map_or(Ok(0), |text| port_number("-U", text))?;
+    match &port {
+        Some(text) => config.tcp_port = port_number("-p", text)?,
+        // As in memcached: the port of both, if it is the only one that is given.
+        None if config.udp_port != 0 => config.tcp_port = config.udp_port,
+        None => {}
+    }
+    for network in flags.texts("udp-allow").iter().flat_map(|list| list.split(',')).filter(|it| !it.is_empty()) {
+        let network = network.parse().map_err(|()| {
+            Exit::usage(format!("--udp-allow takes addresses and networks, as 10.0.0.0/8: \"{network}\""))
+        })?;
+        config.udp_allow.push(network);
+    }
+    if let Some(text) = flags.text("unix-mask") {
+        let digits = text.bytes().take_while(|digit| (b'0'..=b'7').contains(digit)).count();
+        // Nothing, or what no file can have: as `strtol` reads it.
+        config.unix_mask = u32::from_str_radix(&text[..digits], 8).unwrap_or(0);
+        if digits < text.len() || digits == 0 || config.unix_mask > 0o777 {
+            config.warnings.push(format!("-a: \"{text}\" is read as {:o}, as in memcached", config.unix_mask));
+        }
+    }
+    config.interface = interfaces(&flags.texts("listen"));
+
+    if let Some(path) = flags.path("unix-socket") {
+        if path.as_os_str().is_empty() {
+            return Err(Exit::usage("-s needs the path of a socket"));
+        }
+        if config.interface.is_some() || port.is_some_and(|port| port != "0") {
+            config.warnings.push("-s: the unix socket is instead of TCP, so -l and -p are not used".into());
+        }
+        if config.udp_port != 0 {
+            config.warnings.push("-s: the unix socket is instead of UDP too, so -U is not used".into());
+        }
+        if config.port_per_core {
+            return Err(Exit::usage("--port-per-core needs ports: there are none with a unix socket"));
+        }
+        config.listen.push(Listen::Unix { path, mask: config.unix_mask });
+        return Ok(());
+    }
+    if config.tcp_port == 0 && config.udp_port == 0 {
+        return Err(Exit::usage("-p 0 turns TCP off, and without -s or -U there is nothing to listen on"));
+    }
+    if config.tcp_port != 0 {
+        for (listen, rules) in addresses(config, config.tcp_port)? {
+            config.listen.push(listen);
+            config.listen_rules.push(rules);
+        }
+    }
+    if config.udp_port != 0 {
+        config.udp_listen = addresses(config, config.udp_port)?.into_iter().map(|(listen, _)| listen).collect();
+    }
+    Ok(())
+}
+
+/// `-l` as `stats settings` shows it: all that were given, but none twice.
+fn interfaces(given: &[String]) -> Option<String> {
+    let mut texts: Vec<&str> = Vec::new();
+    for text in given.iter().map(|text| text.trim_ascii_start()) {
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    if given.is_empty() { None } else { Some(texts.join(",")) }
+}
+
+/// What `-l` names, for one kind of port, and what its prefixes say; loopback without it. A port of an entry is for TCP
+/// and UDP.
+fn addresses(config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)>, Exit> {
+    let port = port.try_into().unwrap_or(0); // -1: ephemeral, which the system calls 0
+    let Some(interfaces) = config.interface.clone() else {
+        return Ok(vec![(Listen::Loopback { port }, ListenRules::default())]);
+    };
+    let mut listens = Vec::new();
+    for entry in interfaces.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty()) {
+        let (address, rules) = prefixes::read(entry, config)?;
+        let listen = interface(address, port)?;
+        // The same with other rules, under TLS and not, cannot be bound twice, which is what will be said of it; unless
+        // each asks for any port.
+        let entry = (listen, rules);
+        if !listens.contains(&entry) {
+            listens.push(entry);
+        }
+    }
+    if listens.is_empty() {
+        return Err(Exit::usage("-l needs an address to listen on"));
+    }
+    Ok(listens)
+}
+
+/// One entry of `-l`: `host`, `host:port`, `[v6]`, `[v6]:port`, a bare IPv6 address, or `*` as the host.
+fn interface(entry: &str, port: u16) -> Result<Listen, Exit> {
+    let (host, own_port) = if let Some(inner) = entry.strip_prefix('[') {
+        match inner.split_once(']') {
+            Some((host, "")) => (host, None),
+            Some((host, rest)) if rest.starts_with(':') => (host, Some(&rest[1..])),
+            _ => return Err(Exit::failure(EXIT_SYSTEM, format!("Invalid IPV6 address: \"{entry}\""))),
+        }
+    } else {
+        match entry.split_once(':') {
+            Some((host, port)) if !port.contains(':') => (host, Some(port)),
+            // None: a name or an address. Several: IPv6 without brackets, where no port can be told from the rest.
+            Some(_) | None => (entry, None),
+        }
+    };
+    if host.is_empty() {
+        return Err(Exit::failure(EXIT_SYSTEM, format!("Invalid address: \"{entry}\" (* listens on all)")));
+    }
+    let port = match own_port {
+        None => port,
+        Some("-1") => 0,
+        Some(text) => text
+            .parse()
+            .map_err(|_| Exit::failure(EXIT_SYSTEM, format!("Invalid port number: \"{text}\" (-l {entry})")))?,
+    };
+    Ok(if host == "*" { Listen::Any { port } } else { Listen::Host { host: host.into(), port } })
+}
