@@ -22,7 +22,7 @@ use corecached::command::{self, Reply, Shard};
 use corecached::hash::KeyHasher;
 use corecached::protocol::{Operation, Span, Verb};
 use corecached::store::arena::ItemId;
-use corecached::worker::serve::PREFETCH_AHEAD;
+use corecached::worker::execute::PREFETCH_AHEAD;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

@@ -18,7 +18,7 @@
 //!    `command/`, everything meets in `worker/`.
 //! 2. Below `worker/` nobody reads a clock, starts a thread, or logs an operation.
 //! 3. No lock and no shared counter on the path of a request, but one of each for a value that is longer than the read
-//!    buffer takes (`worker/uploads.rs`). Shards are handed between cores in `worker/mailbox.rs` alone; counters are plain
+//!    buffer takes (`worker/uploads.rs`). Shards are handed between cores in `worker/mailbox/` alone; counters are plain
 //!    stores that others may read.
 //! 4. A shard is touched only by the holder of its lease.
 //! 5. One operation, one key, one hash; the bits of it that choose shard, bucket and tag are disjoint (`hash.rs`).
@@ -27,7 +27,7 @@
 //! 8. What is posted is never dropped, and a reply never waits for room.
 //! 9. No input from a client can panic a worker.
 //!
-//! `unsafe` is in `store/arena.rs`, `store/item.rs` and `worker/mailbox.rs`, behind safe functions.
+//! `unsafe` is in `store/arena.rs`, `store/item.rs` and `worker/mailbox/`, behind safe functions.
 //!
 //! To read it in order, follow a `get`: [`worker`] reads the socket, [`protocol::text`] finds the words (or
 //! [`protocol::binary`]: the first byte of a connection decides), [`worker::serve`] groups and routes them, [`command`]

@@ -5,9 +5,10 @@
 //! this machine nor allowed (`--udp-allow`) is sent no more bytes than it has sent. And no two servers can be made to
 //! answer each other for ever: a server's own port is nobody's who asks, and neither is a stranger's below 1024.
 
+use super::connection::Connection;
 use super::outbox::Outbox;
-use super::serve::Session;
-use super::{Connection, UDP, Worker};
+use super::session::Session;
+use super::{UDP, Worker};
 use crate::clock::Now;
 use crate::command::admin::Description;
 use crate::command::watch::CloseReason;

@@ -6,7 +6,7 @@
 //! Where what follows may be the rest of a value (see [`Session::shows_keys`]) keys become lengths, too: a value may look like a
 //! command. Somebody who has still to show who it is is not heard here at all.
 
-use super::serve::Session;
+use super::session::Session;
 use crate::protocol::parser::Parser;
 use crate::protocol::{Operation, Verb};
 use std::fmt::{self, Write};

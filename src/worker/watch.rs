@@ -3,7 +3,8 @@
 //!
 //! A watcher that does not read costs its queue and as much again in its outbox, and nobody waits for it.
 
-use super::{Connection, Worker, send};
+use super::Worker;
+use super::connection::{Connection, send};
 use crate::command::watch::Categories;
 use crate::worker::mailbox::Mail;
 use std::io;

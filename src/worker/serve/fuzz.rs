@@ -5,15 +5,18 @@
 //! An input is a few bytes of settings, and what one client sends, or two that have no key in common. Of two bytes, the first
 //! of which is 0xff, the second says how many times 128 bytes stand there: values may be long.
 
-use super::super::mailbox::Mail;
+use super::super::execute::run as run_tasks;
+use super::super::mailbox::{Lease, Mail};
 use super::super::uploads::Limit;
 use super::*;
+use crate::command::Shard;
 use crate::fuzz::Bytes;
 use crate::protocol::text::LINE_LENGTH_MAX;
-use crate::protocol::{self, packet};
+use crate::protocol::{self, Limits, packet};
 use crate::store::arena::Arena;
 use crate::store::slab::{Budget, CHUNK_MAX, SlabOptions};
 use crate::store::{Store, StoreOptions};
+use std::sync::Arc;
 
 /// Pages of all shards: more than any input fills.
 const PAGES: u32 = 256;
@@ -275,7 +278,7 @@ impl<'a> Server<'a> {
 }
 
 fn run_batch(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock, now: Now) {
-    super::run(shard, batch, exchange, clock, now, 8, None);
+    run_tasks(shard, batch, exchange, clock, now, 8, None);
 }
 
 fn begin_turn(serve: &mut Serve<'_>, exchange: &Exchange, lines: &mut [Line], now: Now) {

@@ -1,18 +1,22 @@
 //! Several workers, on one thread with seeds and on threads of their own: replies leave in the order of requests and are
 //! those of a model, however input is cut, shards are leased by others, and batches travel.
 
-use super::super::mailbox::Mail;
+use super::super::execute::run;
+use super::super::mailbox::{Lease, Mail};
 use super::super::uploads::{Admission, Limit};
 use super::*;
 use crate::clock::NEVER;
+use crate::command::Shard;
+use crate::hash;
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, Head, Status, opcode};
-use crate::protocol::text;
+use crate::protocol::{Limits, text};
 use crate::store::arena::Arena;
 use crate::store::slab::Budget;
-use crate::store::{Store, StoreOptions};
+use crate::store::{PIN_LEN_MIN, Store, StoreOptions};
 use mio::{Events, Poll, Token, Waker};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 

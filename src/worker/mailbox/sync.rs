@@ -1,4 +1,4 @@
-//! What `mailbox.rs` is built of: the real things, or with `--cfg loom` stand-ins that the loom model checker sees into.
+//! What `mailbox/mod.rs` is built of: the real things, or with `--cfg loom` stand-ins that the loom model checker sees into.
 //!
 //! Loom runs a test once for every order in which threads can do the operations below, and lets each load see every value
 //! that the memory model allows it to see. What the stand-ins promise is less than what the real things do, so that what

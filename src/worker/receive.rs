@@ -1,0 +1,281 @@
+//! Long values under way: from the room that is made for them to the command that stores them.
+
+use super::batch::{Batch, Origin, Reservation, Room, Task, reply_bytes_max};
+use super::serve::Serve;
+use super::session::{Receiving, Session, State};
+use super::uploads::Admission;
+use crate::command::{Reply, set, watch};
+use crate::protocol::Verb;
+use crate::store::gather::Gathering;
+
+/// While others wait, a value of which fewer bytes come in a second than this is slow;
+const SLOW_BYTES: usize = 16 << 10;
+/// after so many seconds it makes way for those who wait,
+const SLOW_SECONDS_YIELD: u32 = 2;
+/// and after so many it is given up with its connection.
+const SLOW_SECONDS_MAX: u32 = 5;
+
+impl Serve<'_> {
+    /// The command at the end of the group has a value that is too long for the buffer. It takes no memory before the first
+    /// of its bytes has come.
+    pub(super) fn begin_value(&mut self, session: &mut Session, at: usize, input: &[u8]) {
+        let operation = self.group[at];
+        let mut keep = Batch::new(0, 0);
+        let kept = keep.adopt(&operation, input);
+        session.state = State::Receiving(Box::new(Receiving {
+            operation: kept,
+            bytes: keep.bytes,
+            shard: self.shard_of(operation.hash),
+            gathering: None,
+            cursor: None,
+            received: 0,
+            counted: 0,
+            yielded: false,
+            received_before: 0,
+            slow_seconds: 0,
+        }));
+    }
+
+    /// Makes room for more of a long value, of which bytes have come: [`Session::wants_room`] said so. Afterwards there is
+    /// room, or the connection waits for it, or there is none and the reply says so.
+    pub fn make_room(&mut self, session: &mut Session, output: &mut Reply) {
+        self.widen(session, output);
+        self.give_back();
+    }
+
+    fn widen(&mut self, session: &mut Session, output: &mut Reply) {
+        let State::Receiving(mut value) = std::mem::replace(&mut session.state, State::Parsing) else {
+            unreachable!("only called while receiving");
+        };
+        if value.counted < value.len() {
+            let held = value.counted;
+            let admission = Admission::new(session.ticket(self.worker), value.shard, value.len(), held);
+            if !self.exchange.uploads(value.shard).enter(admission) {
+                session.state = State::Queued(value);
+                return;
+            }
+            value.counted = value.len();
+            value.yielded = false;
+        }
+        let (shard, wanted, so_far) = (value.shard, value.wanted(), value.gathering.take());
+        let mut room = Room::Wanted(so_far);
+        if self.lease(shard).is_some()
+            && let Some(lease) = &mut self.links[shard].lease
+        {
+            let (operation, bytes) = (&value.operation, &value.bytes);
+            let gathered = match &mut self.log {
+                None => set::reserve(lease, operation, bytes, wanted, so_far),
+                Some(log) => watch::reserve(log, session.fd, lease, operation, bytes, wanted, so_far),
+            };
+            room = Room::of(gathered);
+        }
+        match room {
+            Room::Ready(gathering) => {
+                value.set_room(gathering, &self.items);
+                session.state = State::Receiving(value);
+            }
+            Room::Wanted(so_far) => {
+                let slot = session.pending.gap(reply_bytes_max(&value.operation));
+                self.ask_for_room(session, slot, &value, so_far);
+                session.state = State::Reserving(value);
+            }
+            Room::Refused => {
+                set::refuse(&value.operation, session.pending.sink(output));
+                self.refuse(session, &value);
+            }
+        }
+    }
+
+    /// There is no room for the rest of a value: it is swallowed.
+    fn refuse(&mut self, session: &mut Session, value: &Receiving) {
+        session.parser.swallow_value((value.len() - value.received) as u32);
+        self.discount(value);
+    }
+
+    /// A value is not under way any more.
+    fn discount(&self, value: &Receiving) {
+        let uploads = self.exchange.uploads(value.shard);
+        if value.counted > 0 {
+            let gone = if value.yielded { uploads.leave_yielded(value.counted) } else { uploads.leave(value.counted) };
+            self.exchange.admit(gone);
+        }
+    }
+
+    /// A long value that waited may come in. Says whether its connection still waits for that: it may have been closed, and
+    /// another have its token.
+    pub fn admitted(&mut self, session: Option<&mut Session>, admission: &Admission) -> bool {
+        if let Some(session) = session.filter(|session| session.generation == admission.ticket.generation)
+            && let State::Queued(_) = session.state
+            && let State::Queued(mut value) = std::mem::replace(&mut session.state, State::Parsing)
+        {
+            value.counted = admission.bytes;
+            value.yielded = false;
+            session.state = State::Receiving(value);
+            return true;
+        }
+        self.exchange.admit(self.exchange.uploads(admission.shard).leave(admission.bytes));
+        false
+    }
+
+    /// A second has passed for a connection: a long value that hardly comes in makes way for those that wait. Says whether
+    /// it has done so for too long, and the connection is to be closed.
+    pub fn is_too_slow(&mut self, session: &mut Session) -> bool {
+        let State::Receiving(value) = &mut session.state else { return false };
+        let came = value.received - value.received_before;
+        value.received_before = value.received;
+        if value.counted == 0 || came >= SLOW_BYTES || self.exchange.uploads(value.shard).waiting() == 0 {
+            value.slow_seconds = 0;
+            return false;
+        }
+        value.slow_seconds += 1;
+        if value.slow_seconds == SLOW_SECONDS_YIELD && !value.yielded {
+            let held = value.gathering.as_ref().map_or(0, Gathering::room);
+            self.exchange.admit(self.exchange.uploads(value.shard).yield_to_others(value.counted, held));
+            value.counted = held;
+            value.yielded = true;
+        }
+        value.slow_seconds >= SLOW_SECONDS_MAX
+    }
+
+    /// Asks for room for a long value, or for more of it, in the next batch.
+    fn ask_for_room(&mut self, session: &Session, slot: usize, value: &Receiving, so_far: Option<Gathering>) {
+        let origin = Origin { token: session.token, generation: session.generation, slot, fd: session.fd };
+        let operation = self.open(value.shard).adopt(&value.operation, &value.bytes);
+        let reservation = Reservation { operation, wanted: value.wanted(), room: Room::Wanted(so_far) };
+        self.push(value.shard, Task::Reserve(Box::new(reservation)), Some(origin), reply_bytes_max(&operation));
+    }
+
+    /// Hands a reply from a batch to its connection.
+    pub fn deliver(&mut self, session: &mut Session, task: &Task, slot: usize, reply: &Reply, from: usize, to: usize) {
+        let Task::Reserve(reservation) = task else {
+            session.pending.fill(slot, reply, from, to);
+            return;
+        };
+        let State::Reserving(mut value) = std::mem::replace(&mut session.state, State::Parsing) else {
+            unreachable!("a reply to a reservation comes to the connection that asked for it");
+        };
+        match reservation.room {
+            Room::Wanted(so_far) => {
+                self.ask_for_room(session, slot, &value, so_far);
+                self.waits_for_room = true;
+                session.state = State::Reserving(value);
+            }
+            Room::Ready(gathering) => {
+                session.pending.fill(slot, reply, from, from);
+                value.set_room(gathering, &self.items);
+                session.state = State::Receiving(value);
+            }
+            Room::Refused => {
+                // The error, unless the client wants none, is the reply.
+                session.pending.fill(slot, reply, from, to);
+                self.refuse(session, &value);
+            }
+        }
+    }
+
+    /// A reply comes for a connection that has gone: what it holds is let go of.
+    pub fn discard(&mut self, shard: usize, task: &Task, reply: &Reply, from: usize, to: usize) {
+        if let Task::Reserve(reservation) = task
+            && let Some(id) = reservation.room.item()
+        {
+            self.run_or_defer(shard, Task::Abandon(id));
+        }
+        for &pinned in reply.pinned.iter().filter(|pinned| pinned.at > from && pinned.at <= to) {
+            self.unpin(pinned);
+        }
+    }
+
+    /// A connection is closed: what it holds is let go of.
+    pub fn end(&mut self, mut session: Session) {
+        for reply in session.pending.take_all() {
+            reply.pinned.into_iter().for_each(|pinned| self.unpin(pinned));
+        }
+        let ticket = session.ticket(self.worker);
+        match session.state {
+            State::Receiving(value) => {
+                if let Some(id) = value.gathering.as_ref().and_then(Gathering::item) {
+                    self.run_or_defer(value.shard, Task::Abandon(id));
+                }
+                self.discount(&value);
+            }
+            State::Queued(value) => {
+                if let Some(id) = value.gathering.as_ref().and_then(Gathering::item) {
+                    self.run_or_defer(value.shard, Task::Abandon(id));
+                }
+                // If it has been admitted meanwhile, it is taken back when the mail comes.
+                if let Some(admitted) = self.exchange.uploads(value.shard).withdraw(ticket) {
+                    self.exchange.admit(admitted);
+                }
+            }
+            // The room comes back with the task: see [`Serve::bury`].
+            State::Reserving(value) => self.discount(&value),
+            State::Parsing | State::Asking | State::Dumping | State::Watching(_) => {}
+        }
+    }
+
+    /// Takes what the input has of a long value; stores it when it is complete. False when more input is needed, or the
+    /// connection waits.
+    pub(super) fn receive(
+        &mut self,
+        session: &mut Session,
+        input: &mut [u8],
+        at: &mut usize,
+        output: &mut Reply,
+    ) -> bool {
+        let terminator_len = session.parser.terminator_len();
+        loop {
+            let State::Receiving(value) = &mut session.state else { return !session.is_waiting() };
+            let missing = value.len() - value.received;
+            if missing == 0 {
+                break;
+            }
+            if *at == input.len() {
+                return false;
+            }
+            match value.cursor {
+                Some(cursor) if cursor.left() > 0 => {
+                    let count = cursor.left().min(input.len() - *at);
+                    value.cursor = Some(self.items.fill(cursor, &input[*at..*at + count]));
+                    value.received += count;
+                    *at += count;
+                }
+                _ => self.widen(session, output),
+            }
+        }
+        if input.len() - *at < terminator_len {
+            return false;
+        }
+        let State::Receiving(value) = std::mem::replace(&mut session.state, State::Parsing) else {
+            unreachable!("it was receiving a moment ago");
+        };
+        self.discount(&value);
+        let Receiving { operation, bytes, shard, gathering, .. } = *value;
+        let id = gathering.as_ref().and_then(Gathering::item).expect("there was room for the value");
+        let terminated = b"\r\n".starts_with(&input[*at..*at + terminator_len]);
+        *at += terminator_len;
+        if !terminated {
+            session.parser.lose_frame();
+            self.run_or_defer(shard, Task::Abandon(id));
+            if !operation.quiet || operation.verb == Verb::MetaSet {
+                session.pending.sink(output).out.put(b"CLIENT_ERROR bad data chunk\r\n");
+            }
+            return true;
+        }
+        let clock = self.clock;
+        self.lease(shard);
+        match (&mut self.links[shard].lease, &mut self.log) {
+            (Some(lease), None) => set::commit(lease, &operation, &bytes, id, clock, session.pending.sink(output)),
+            (Some(lease), Some(log)) => {
+                let sink = session.pending.sink(output);
+                watch::commit(log, session.fd, lease, &operation, &bytes, id, clock, sink);
+            }
+            (None, _) => {
+                let expected = reply_bytes_max(&operation);
+                let origin = session.origin(expected);
+                let operation = self.open(shard).adopt(&operation, &bytes);
+                self.push(shard, Task::Commit(operation, id), Some(origin), expected);
+            }
+        }
+        true
+    }
+}
