@@ -14,6 +14,7 @@
 
 pub mod arena;
 mod automove;
+pub mod budget;
 pub mod expiry;
 pub mod gather;
 pub mod image;
