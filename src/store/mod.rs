@@ -24,6 +24,7 @@ pub mod lru;
 mod options;
 pub mod rebalance;
 pub mod slab;
+mod snapshot;
 mod stamps;
 pub mod stats;
 pub mod walk;
@@ -37,6 +38,7 @@ mod validate;
 use crate::clock::{NEVER, Now};
 use crate::hash::KeyHasher;
 pub use options::StoreOptions;
+pub use snapshot::{ClassSnapshot, Snapshot};
 
 use arena::ItemId;
 use automove::Automover;
@@ -44,7 +46,7 @@ use gather::Pace;
 use index::{Index, Place};
 use item::{ACTIVE, FETCHED, Item, Items};
 use lru::{Lru, Segment};
-use rebalance::{Busy, Mover};
+use rebalance::Mover;
 use slab::{Budget, ClassId, Slabs};
 use stamps::Stamps;
 use stats::{ClassCounters, Counters};
@@ -937,40 +939,6 @@ impl Store {
             }
         }
     }
-
-    /// What there is, for `stats`.
-    pub fn snapshot(&self) -> Snapshot {
-        let class = |id: ClassId| ClassSnapshot {
-            id,
-            usage: self.slabs.usage(id),
-            counters: self.class_counters[id.index()],
-            counts: Segment::ALL.map(|segment| u64::from(self.lru.count(id, segment))),
-            ages: Segment::ALL.map(|segment| self.tail_age(id, segment)),
-            evicted_age: self.evicted_age[id.index()],
-        };
-        Snapshot {
-            counters: self.counters,
-            classes: self.slabs.ids().map(class).collect(),
-            curr_items: self.index.len() as u64,
-            bytes: self.bytes,
-            hash_bytes: self.index.bytes() as u64,
-            hash_power: self.index.power(),
-            hash_is_expanding: self.index.is_growing(),
-            reassign_is_running: self.mover.is_running(),
-            reassign_last_busy: self.mover.last_busy,
-        }
-    }
-
-    /// `stats reset`: forgets what was counted; what there is stays.
-    pub fn reset_counters(&mut self) {
-        self.counters = Counters::default();
-        for counters in &mut self.class_counters {
-            *counters = ClassCounters { mem_requested: counters.mem_requested, ..ClassCounters::default() };
-        }
-        // What was stored since the last flush is not known any more: there may be something.
-        self.total_items_flushed = u64::MAX;
-        self.evicted_age.fill(0);
-    }
 }
 
 /// Whether two keys are the same. They are short, and a call of the library's comparison would cost more than this.
@@ -991,38 +959,6 @@ fn same(one: &[u8], other: &[u8]) -> bool {
         at += 8;
     }
     differences == 0
-}
-
-/// What a shard tells `stats`.
-#[derive(Clone, Debug)]
-#[allow(missing_docs, reason = "memcached's names")]
-pub struct Snapshot {
-    pub counters: Counters,
-    pub classes: Vec<ClassSnapshot>,
-    pub curr_items: u64,
-    pub bytes: u64,
-    pub hash_bytes: u64,
-    pub hash_power: u32,
-    pub hash_is_expanding: bool,
-    pub reassign_is_running: bool,
-    pub reassign_last_busy: Busy,
-}
-
-/// What a shard tells of a slab class.
-#[derive(Clone, Copy, Debug)]
-pub struct ClassSnapshot {
-    /// The class.
-    pub id: ClassId,
-    /// Chunks and pages.
-    pub usage: slab::ClassUse,
-    /// What was counted.
-    pub counters: ClassCounters,
-    /// Items by segment.
-    pub counts: [u64; 4],
-    /// Age of the tail by segment, in seconds.
-    pub ages: [u32; 4],
-    /// Age of the item that was evicted last, in seconds.
-    pub evicted_age: u32,
 }
 
 #[cfg(test)]
