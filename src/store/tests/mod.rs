@@ -1,6 +1,7 @@
 //! The store against a `HashMap`, with seeds; and what eviction, expiry and pages promise.
 
 use super::arena::Arena;
+use super::flush::FLUSHED_AT_ONCE;
 use super::rebalance::Reassigned;
 use super::*;
 use crate::hash;
