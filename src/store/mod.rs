@@ -15,6 +15,7 @@
 pub mod arena;
 mod automove;
 pub mod budget;
+mod eviction;
 pub mod expiry;
 mod flush;
 pub mod gather;
@@ -38,6 +39,7 @@ mod validate;
 
 use crate::clock::{NEVER, Now};
 use crate::hash::KeyHasher;
+pub use eviction::Evicted;
 pub use options::StoreOptions;
 pub use snapshot::{ClassSnapshot, Snapshot};
 
@@ -51,7 +53,6 @@ use rebalance::Mover;
 use slab::{Budget, ClassId, Slabs};
 use stamps::Stamps;
 use stats::{ClassCounters, Counters};
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -93,23 +94,6 @@ pub enum Absent {
     Expired,
     /// It was stored before the last flush.
     Flushed,
-}
-
-/// A live item that made room for another.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Evicted {
-    /// Its key.
-    pub key: Box<[u8]>,
-    /// It was fetched since it was stored.
-    pub fetched: bool,
-    /// Seconds it would have lived on; none: for ever.
-    pub ttl: Option<u32>,
-    /// Seconds since it was last accessed.
-    pub idle_seconds: u32,
-    /// Its class.
-    pub class: ClassId,
-    /// Bytes of its value.
-    pub value_len: usize,
 }
 
 /// No memory for an item: nothing may be evicted (`-M`), or what there is is in use.
@@ -538,20 +522,6 @@ impl Store {
         )
     }
 
-    /// Evicts of the items that share a full chain of the index the one that has not been asked for the longest, or one
-    /// that is dead. Also with `-M`: only keys that were chosen to be in one chain come here, and they are not to make
-    /// the requests of all others slow.
-    #[cold]
-    fn evict_of_chain(&mut self, hash: u64) {
-        let rank = |id: &ItemId| (self.death(&self.items.at(*id)).is_none(), Reverse(self.idle_seconds(*id)));
-        let victim = self.index.chain(hash).into_iter().min_by_key(rank).expect("a full chain has entries");
-        let class = self.class_of(victim);
-        let before = self.class_counters[class.index()].evicted;
-        self.evict_item(victim, class);
-        let counters = &mut self.class_counters[class.index()];
-        counters.evicted_by_chains += counters.evicted - before;
-    }
-
     /// Into its list, and into the counts.
     #[inline]
     fn enlist(&mut self, id: ItemId, class: ClassId, deadline: u32) {
@@ -765,66 +735,6 @@ impl Store {
         if let Some(id) = ItemId::from_raw(raw) {
             self.items.arena().prefetch(id, 64);
         }
-    }
-
-    /// As [`Store::evict_item`], where there is no other memory for what is to be stored or moved.
-    #[inline]
-    fn evict_for_room(&mut self, id: ItemId, class: ClassId) {
-        #[cfg(test)]
-        if self.death(&self.items.at(id)).is_none() {
-            self.assert_that_eviction_is_needed(class);
-        }
-        self.evict_item(id, class);
-    }
-
-    /// Evicts an item, or reclaims it if it is dead.
-    fn evict_item(&mut self, id: ItemId, class: ClassId) {
-        let item = self.items.at(id);
-        let dead = self.death(&item).is_some();
-        let idle_seconds = self.idle_seconds(id);
-        let counters = &mut self.class_counters[class.index()];
-        let unfetched = item.state() & FETCHED == 0;
-        if dead {
-            counters.reclaimed += 1;
-            counters.expired_unfetched += u64::from(unfetched);
-        } else {
-            counters.evicted += 1;
-            counters.evicted_nonzero += u64::from(item.exptime() != NEVER);
-            counters.evicted_unfetched += u64::from(unfetched);
-            counters.evicted_active += u64::from(item.state() & ACTIVE != 0);
-            self.evicted_age[class.index()] = idle_seconds;
-            if self.notes {
-                self.note_eviction(id, class);
-            }
-        }
-        self.remove_by_id(id);
-    }
-
-    /// From now on evictions are noted, or not any more.
-    pub fn note_evictions(&mut self, notes: bool) {
-        self.notes = notes;
-    }
-
-    /// The evictions that were noted since this was last asked, and how many more there were.
-    pub fn take_noted(&mut self) -> (Vec<Evicted>, u64) {
-        (std::mem::take(&mut self.noted), std::mem::take(&mut self.unnoted))
-    }
-
-    #[cold]
-    fn note_eviction(&mut self, id: ItemId, class: ClassId) {
-        if self.noted.len() >= self.options.evictions_noted_max {
-            self.unnoted += 1;
-            return;
-        }
-        let item = self.items.at(id);
-        self.noted.push(Evicted {
-            key: item.key().into(),
-            fetched: item.state() & FETCHED != 0,
-            ttl: (item.exptime() != NEVER).then(|| item.exptime() - self.now),
-            idle_seconds: self.idle_seconds(id),
-            class,
-            value_len: item.value_len(),
-        });
     }
 
     /// Moves an item to the head of a segment.
