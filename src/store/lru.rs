@@ -1,19 +1,5 @@
-//! Segmented LRU: four lists for each slab class, linked through the items by id.
-//!
-//! ```text
-//!              hit                         no hit, or list too long
-//!   set ──▶ HOT ───────────▶ WARM ◀──┐ hit   HOT, WARM ─────────────────▶ COLD ──▶ evicted
-//!    │                         └─────┘                                     │
-//!    └─ short TTL ─▶ TEMP                                 WARM ◀───────────┘ hit
-//! ```
-//! As in memcached new items enter HOT; active tails of HOT and COLD move to WARM, an active tail of WARM goes round again,
-//! and other tails of HOT and WARM move to COLD, where victims are taken. A hit only sets bits in the item. All moves are
-//! at tails: on eviction, and in small steps in between.
-//!
-//! An item is active from its first hit on; in memcached from its second. That misses less in every row of
-//! `benches/hit_ratio.rs`: up to 2 % less on the paper's trace, 1 to 4 % with the Zipf law, 3 to 9 % through scans. (To evict
-//! first what leaves HOT without a hit gains 8 to 20 % with the Zipf law and nothing on the trace, but loses what is read
-//! for the first time after a while: without a memory of what was evicted nothing tells the two apart.)
+//! The lists of the segmented LRU: four for each slab class, linked through the items by id. What moves between them, and
+//! when, is the policy: [`policy`](super::policy).
 
 use super::arena::ItemId;
 use super::item::{Items, SEGMENT_MASK};

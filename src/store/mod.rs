@@ -24,6 +24,7 @@ mod index;
 pub mod item;
 pub mod lru;
 mod options;
+mod policy;
 pub mod rebalance;
 pub mod slab;
 mod snapshot;
@@ -47,7 +48,7 @@ use arena::ItemId;
 use automove::Automover;
 use gather::Pace;
 use index::{Index, Place};
-use item::{ACTIVE, FETCHED, Item, Items};
+use item::{ACTIVE, Item, Items};
 use lru::{Lru, Segment};
 use rebalance::Mover;
 use slab::{Budget, ClassId, Slabs};
@@ -61,14 +62,6 @@ use std::sync::Arc;
 /// values of 6 KB it makes no difference (2 %); of 12 KB copying costs 3 % one at a time and 8 % with 8 in flight, of 24 KB
 /// 10 % and 13 %.
 pub const PIN_LEN_MIN: usize = 8 << 10;
-
-/// How many tails an eviction passes over (active, pinned) before it gives up on a class.
-const EVICTION_TRIES: usize = 64;
-/// How many of those may be active items that get another round.
-const SECOND_CHANCES: usize = 48;
-/// Tails of HOT and WARM settled before an eviction: a few each time, many when COLD has run empty.
-const SETTLE_MOVES: usize = 2;
-const SETTLE_MOVES_EMPTY: usize = 256;
 /// Evictions for one chunk, if all of them are of items on the page that is to leave the class.
 const CLOSED_PAGE_TRIES: usize = 16;
 /// Chunks looked at for a dead item before a live one is evicted.
@@ -320,45 +313,6 @@ impl Store {
         self.items.at(id)
     }
 
-    /// Marks an item as fetched once more, and counts the hit for its segment.
-    #[inline]
-    pub fn hit(&mut self, id: ItemId) {
-        self.count_hit(id);
-        self.bump(id);
-    }
-
-    /// Counts a fetch that leaves the item's age as it is (`mg` without bump).
-    #[inline]
-    pub fn count_hit(&mut self, id: ItemId) {
-        let class = self.slabs.class_of(self.items.arena().page(id));
-        let counters = &mut self.class_counters[class.index()];
-        match Segment::of(self.items.at(id).state()) {
-            Segment::Hot => counters.hits_to_hot += 1,
-            Segment::Warm => counters.hits_to_warm += 1,
-            Segment::Cold => counters.hits_to_cold += 1,
-            Segment::Temp => counters.hits_to_temp += 1,
-        }
-    }
-
-    /// Marks an item as fetched once more.
-    #[inline]
-    pub fn bump(&mut self, id: ItemId) {
-        let item = self.items.at(id);
-        let state = item.state();
-        if state & (FETCHED | ACTIVE) != FETCHED | ACTIVE {
-            item.change_state(FETCHED | ACTIVE, 0);
-        }
-        if item.stamp() != self.stamps.current() {
-            item.set_stamp(self.stamps.current());
-        }
-    }
-
-    /// Marks an item as accessed, but not as fetched: a change, or an attempt at one (memcached's `do_item_update`).
-    #[inline]
-    pub fn refresh(&mut self, id: ItemId) {
-        self.items.at(id).set_stamp(self.stamps.current());
-    }
-
     /// When an item was last fetched or stored.
     #[inline]
     pub fn last_access(&self, id: ItemId) -> Now {
@@ -529,16 +483,6 @@ impl Store {
         self.date(id, class, deadline);
     }
 
-    /// The segment that a new item goes to.
-    #[inline]
-    fn segment_for(&self, deadline: u32) -> Segment {
-        match self.options.temporary_ttl {
-            _ if !self.options.segmented => Segment::Cold,
-            Some(ttl) if deadline != NEVER && deadline.saturating_sub(self.now) <= ttl => Segment::Temp,
-            _ => Segment::Hot,
-        }
-    }
-
     /// The dates of a new value, and its share of the counts.
     #[inline]
     fn date(&mut self, id: ItemId, class: ClassId, deadline: u32) {
@@ -678,127 +622,6 @@ impl Store {
         }
         self.class_counters[class.index()].outofmemory += u64::from(self.pace != Pace::Waiting);
         None
-    }
-
-    /// Frees at least one chunk of a class at the expense of the item that is worth least.
-    fn evict(&mut self, class: ClassId) -> bool {
-        if !self.options.evict {
-            return false;
-        }
-        let starved = self.lru.count(class, Segment::Cold) == 0;
-        self.settle(class, if starved { SETTLE_MOVES_EMPTY } else { SETTLE_MOVES });
-        for attempt in 0..EVICTION_TRIES {
-            let victim = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp]
-                .into_iter()
-                .find_map(|segment| self.lru.tail(class, segment).map(|id| (id, segment)));
-            let Some((id, segment)) = victim else { return false };
-            let item = self.items.at(id);
-            let state = item.state();
-            if self.is_pinned(id) {
-                self.relist(class, id, segment);
-            } else if state & ACTIVE != 0
-                && segment != Segment::Temp
-                && attempt < SECOND_CHANCES
-                && self.death(&item).is_none()
-            {
-                item.change_state(0, ACTIVE);
-                if self.options.segmented {
-                    self.class_counters[class.index()].moves_to_warm += 1;
-                    self.relist(class, id, Segment::Warm);
-                } else {
-                    self.class_counters[class.index()].moves_within_lru += 1;
-                    self.relist(class, id, Segment::Cold);
-                }
-            } else {
-                self.evict_for_room(id, class);
-                self.prefetch_victim(class);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Asks for what the next eviction will need: the bucket of the next victim, whose own lines were asked for the time
-    /// before, and the lines of the one after it (`benches/store.rs`, insert with eviction: 30 % at a million items).
-    #[inline]
-    fn prefetch_victim(&self, class: ClassId) {
-        if let Some(next) = self.lru.tail(class, Segment::Cold) {
-            let item = self.items.at(next);
-            self.index.prefetch(self.hasher.hash(item.key()));
-            self.prefetch_raw(item.prev());
-        }
-    }
-
-    /// Asks for the header and the key of an item that is to be moved or removed.
-    #[inline]
-    fn prefetch_raw(&self, raw: u32) {
-        if let Some(id) = ItemId::from_raw(raw) {
-            self.items.arena().prefetch(id, 64);
-        }
-    }
-
-    /// Moves an item to the head of a segment.
-    #[inline]
-    fn relist(&mut self, class: ClassId, id: ItemId, to: Segment) {
-        self.lru.unlink(&self.items, class, id);
-        self.lru.push(&self.items, class, to, id);
-    }
-
-    /// Moves up to `moves` tails of HOT, and as many of WARM, where they belong; says how many.
-    fn settle(&mut self, class: ClassId, moves: usize) -> usize {
-        if !self.options.segmented {
-            return self.flatten(class, moves);
-        }
-        let mut moved = 0;
-        let total = self.lru.total(class);
-        let cold_age = self.tail_age(class, Segment::Cold);
-        for (segment, percent, factor) in [
-            (Segment::Hot, self.options.hot_percent, self.options.hot_max_factor),
-            (Segment::Warm, self.options.warm_percent, self.options.warm_max_factor),
-        ] {
-            let limit = (u64::from(total) * u64::from(percent) / 100) as u32;
-            let age_max = (f64::from(cold_age) * factor) as u32;
-            for _ in 0..moves {
-                let Some(id) = self.lru.tail(class, segment) else { break };
-                let item = self.items.at(id);
-                self.prefetch_raw(item.prev());
-                let idle_seconds = self.idle_seconds(id);
-                let counters = &mut self.class_counters[class.index()];
-                if item.state() & ACTIVE != 0 {
-                    item.change_state(0, ACTIVE);
-                    if segment == Segment::Hot {
-                        counters.moves_to_warm += 1;
-                    } else {
-                        counters.moves_within_lru += 1;
-                    }
-                    self.relist(class, id, Segment::Warm);
-                } else if self.lru.count(class, segment) > limit || idle_seconds > age_max {
-                    counters.moves_to_cold += 1;
-                    self.relist(class, id, Segment::Cold);
-                } else {
-                    break;
-                }
-                moved += 1;
-            }
-        }
-        moved
-    }
-
-    /// Moves up to `moves` items of the other segments to COLD, as a flat LRU has no others; says how many.
-    fn flatten(&mut self, class: ClassId, moves: usize) -> usize {
-        for moved in 0..moves {
-            let next =
-                [Segment::Temp, Segment::Hot, Segment::Warm].into_iter().find_map(|from| self.lru.tail(class, from));
-            let Some(id) = next else { return moved };
-            self.class_counters[class.index()].moves_to_cold += 1;
-            self.relist(class, id, Segment::Cold);
-        }
-        moves
-    }
-
-    /// Seconds since the last access of the item at the tail of a segment; 0 when it is empty.
-    pub fn tail_age(&self, class: ClassId, segment: Segment) -> u32 {
-        self.lru.tail(class, segment).map_or(0, |id| self.idle_seconds(id))
     }
 }
 
