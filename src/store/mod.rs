@@ -24,6 +24,7 @@ mod index;
 pub mod item;
 pub mod lru;
 mod options;
+mod pins;
 mod policy;
 pub mod rebalance;
 pub mod slab;
@@ -50,6 +51,7 @@ use gather::Pace;
 use index::{Index, Place};
 use item::{ACTIVE, Item, Items};
 use lru::{Lru, Segment};
+use pins::Pin;
 use rebalance::Mover;
 use slab::{Budget, ClassId, Slabs};
 use stamps::Stamps;
@@ -132,12 +134,6 @@ pub struct Store {
     noted: Vec<Evicted>,
     /// Evictions that there was no room to note.
     unnoted: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Pin {
-    count: u32,
-    dead: bool,
 }
 
 impl Store {
@@ -561,31 +557,6 @@ impl Store {
     #[inline]
     fn free_chunk(&mut self, id: ItemId) {
         self.slabs.free(id, &self.items);
-    }
-
-    /// Keeps the value of an item where it is, and as it is, until [`Store::unpin`], so that it can be written to a socket
-    /// without the lease.
-    pub fn pin(&mut self, id: ItemId) {
-        self.pins.entry(id.bits()).or_default().count += 1;
-    }
-
-    /// Undoes one [`Store::pin`].
-    pub fn unpin(&mut self, id: ItemId) {
-        let pin = self.pins.get_mut(&id.bits()).expect("an item is unpinned as often as it was pinned");
-        pin.count -= 1;
-        if pin.count == 0 {
-            let dead = pin.dead;
-            self.pins.remove(&id.bits());
-            if dead {
-                self.release(id);
-            }
-        }
-    }
-
-    /// Whether an item's value may not be changed in place.
-    #[inline]
-    pub fn is_pinned(&self, id: ItemId) -> bool {
-        !self.pins.is_empty() && self.pins.contains_key(&id.bits())
     }
 
     /// A chunk of a class.

@@ -1,0 +1,37 @@
+//! Pinned values: they stay where they are, and as they are, while they are written to sockets.
+
+use super::Store;
+use super::arena::ItemId;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pin {
+    pub(super) count: u32,
+    pub(super) dead: bool,
+}
+
+impl Store {
+    /// Keeps the value of an item where it is, and as it is, until [`Store::unpin`], so that it can be written to a socket
+    /// without the lease.
+    pub fn pin(&mut self, id: ItemId) {
+        self.pins.entry(id.bits()).or_default().count += 1;
+    }
+
+    /// Undoes one [`Store::pin`].
+    pub fn unpin(&mut self, id: ItemId) {
+        let pin = self.pins.get_mut(&id.bits()).expect("an item is unpinned as often as it was pinned");
+        pin.count -= 1;
+        if pin.count == 0 {
+            let dead = pin.dead;
+            self.pins.remove(&id.bits());
+            if dead {
+                self.release(id);
+            }
+        }
+    }
+
+    /// Whether an item's value may not be changed in place.
+    #[inline]
+    pub fn is_pinned(&self, id: ItemId) -> bool {
+        !self.pins.is_empty() && self.pins.contains_key(&id.bits())
+    }
+}
