@@ -27,6 +27,7 @@ mod options;
 mod pins;
 mod policy;
 pub mod rebalance;
+mod room;
 pub mod slab;
 mod snapshot;
 mod stamps;
@@ -64,10 +65,6 @@ use std::sync::Arc;
 /// values of 6 KB it makes no difference (2 %); of 12 KB copying costs 3 % one at a time and 8 % with 8 in flight, of 24 KB
 /// 10 % and 13 %.
 pub const PIN_LEN_MIN: usize = 8 << 10;
-/// Evictions for one chunk, if all of them are of items on the page that is to leave the class.
-const CLOSED_PAGE_TRIES: usize = 16;
-/// Chunks looked at for a dead item before a live one is evicted.
-const RECLAIM_STEPS: u32 = 256;
 
 /// What [`StoreOptions::hash_power`] counts as the slots of a bucket of the index, as log2.
 const SLOTS_PER_BUCKET_LOG2: u32 = 3;
@@ -362,36 +359,6 @@ impl Store {
         self.slabs.class_for(size).unwrap_or_else(|| self.slabs.large())
     }
 
-    /// Room for an item, with its header and key written: floating, until [`Store::link`] or [`Store::abandon`].
-    /// Takes a page, reclaims dead items or evicts, in this order; other items may be gone afterwards.
-    pub fn allocate(&mut self, key: &[u8], client_flags: u32, value_len: usize) -> Result<ItemId, OutOfMemory> {
-        let size = self.items.size(key.len(), client_flags, value_len);
-        if let Some(class) = self.slabs.class_for(size) {
-            let id = self.chunk(class).ok_or(OutOfMemory)?;
-            self.items.create(id, key, client_flags, value_len, None);
-            return Ok(id);
-        }
-        let class = self.slabs.large();
-        let mut chunks = Vec::new();
-        for _ in 0..self.items.chunks(key.len(), client_flags, value_len) {
-            match self.chunk(class) {
-                Some(id) => {
-                    // Whoever frees or moves pages must see that it is in use.
-                    self.items.create(id, key, 0, 0, None);
-                    chunks.push(id);
-                }
-                None => {
-                    for id in chunks {
-                        self.free_chunk(id);
-                    }
-                    return Err(OutOfMemory);
-                }
-            }
-        }
-        self.items.create(chunks[0], key, client_flags, value_len, Some(&chunks[1..]));
-        Ok(chunks[0])
-    }
-
     /// Stores a value under a key, in place of `old` (what was just found, or none), with a deadline. The new
     /// item has no CAS value yet, and no state but its segment.
     #[inline]
@@ -557,42 +524,6 @@ impl Store {
     #[inline]
     fn free_chunk(&mut self, id: ItemId) {
         self.slabs.free(id, &self.items);
-    }
-
-    /// A chunk of a class.
-    #[inline]
-    fn chunk(&mut self, class: ClassId) -> Option<ItemId> {
-        match self.slabs.allocate(class, &self.items) {
-            Some(id) => Some(id),
-            None => self.make_room(class),
-        }
-    }
-
-    /// A chunk of a class that has none: from a new page, from dead items, from live ones, from other classes.
-    #[inline(never)]
-    fn make_room(&mut self, class: ClassId) -> Option<ItemId> {
-        for _ in 0..CLOSED_PAGE_TRIES {
-            let freed = self.slabs.take_page(class, &self.budget)
-                || self.take_empty_page(class)
-                || self.free_remains() && (class == self.slabs.large() || self.take_empty_page(class))
-                || self.reclaim(class, RECLAIM_STEPS)
-                || self.evict(class)
-                || self.take_from_other_class(class);
-            if !freed {
-                break;
-            }
-            let chunk = self.slabs.allocate(class, &self.items);
-            if chunk.is_some() {
-                return chunk;
-            }
-            // What was freed lies on a page that is about to leave the class, and must be emptied anyway.
-        }
-        let chunk = self.chunk_of_moving_page(class);
-        if chunk.is_some() {
-            return chunk;
-        }
-        self.class_counters[class.index()].outofmemory += u64::from(self.pace != Pace::Waiting);
-        None
     }
 }
 

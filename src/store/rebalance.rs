@@ -14,13 +14,15 @@
 //!
 //! A shard moves one page at a time, in steps of some hundred microseconds at most: see [`Store::move_pages`].
 
+use super::Store;
 use super::arena::{ItemId, PageId};
 use super::gather::Pace;
 use super::item::Chunk;
 use super::lru::Segment;
+use super::room::RECLAIM_STEPS;
 use super::slab::ClassId;
 use super::stats::ClassCounters;
-use super::{RECLAIM_STEPS, Store};
+
 use std::cmp::Reverse;
 
 /// Seconds that a page with busy items is waited for.
