@@ -19,6 +19,7 @@ mod eviction;
 pub mod expiry;
 mod flush;
 pub mod gather;
+mod housekeeping;
 pub mod image;
 mod index;
 pub mod item;
