@@ -205,7 +205,7 @@ pub(super) fn matching_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
 pub(super) unsafe trait Zeroed: Copy {}
 
 // SAFETY: integers; all zero is an empty bucket.
-unsafe impl Zeroed for super::index::Bucket {}
+unsafe impl Zeroed for super::bucket::Bucket {}
 
 /// Bytes of a region that are committed in small pages.
 const REGION_SMALL: usize = 8 << 20;

@@ -23,28 +23,15 @@
 //! client waits for a long chain to be walked.
 
 use super::arena::{ItemId, Region, matching_bytes};
+use super::bucket::{Bucket, EMPTY, SLOTS};
 use crate::hash;
 use std::io;
-
-const SLOTS: usize = 12;
 
 /// Mean number of items per bucket at which a round of growth begins.
 const LOAD_MAX: usize = 10;
 
 /// Buckets of a chain, the first included: what one search walks at most.
 const CHAIN_MAX: usize = 4;
-
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(super) struct Bucket {
-    /// Twelve tags, 0: the slot is free; then the number of the overflow bucket that continues this one, plus 1, 0: none.
-    head: [u8; 16],
-    ids: [u32; SLOTS],
-}
-
-const _: () = assert!(size_of::<Bucket>() == 64);
-
-const EMPTY: Bucket = Bucket { head: [0; 16], ids: [0; SLOTS] };
 
 /// Where an entry stands. Valid until the next change of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,16 +346,6 @@ impl Entries {
 }
 
 impl Bucket {
-    #[inline]
-    fn link(&self) -> u32 {
-        let [.., a, b, c, d] = self.head;
-        u32::from_le_bytes([a, b, c, d])
-    }
-
-    fn set_link(&mut self, link: u32) {
-        self.head[SLOTS..].copy_from_slice(&link.to_le_bytes());
-    }
-
     /// A mask of the slots with this tag: bit *n* for slot *n*.
     #[inline]
     fn matches(&self, tag: u8) -> u32 {

@@ -14,6 +14,7 @@
 
 pub mod arena;
 mod automove;
+mod bucket;
 pub mod budget;
 mod eviction;
 pub mod expiry;
