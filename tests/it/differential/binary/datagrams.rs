@@ -27,7 +27,7 @@ fn binary_in_datagrams_with_1_6_18() {
     check(Program::Memcached, "1");
 }
 
-/// A client of one server, which has one worker for it: datagrams of one client stay in order.
+/// A client of one server, which has one worker for it: requests of one client stay in order.
 struct Asker {
     socket: UdpSocket,
     number: u16,
@@ -51,9 +51,12 @@ impl Asker {
     }
 
     /// The headers of the datagrams that are the reply, without their numbers, and what is in them.
+    ///
+    /// A command that every shard must answer marks the end: the reply to any other may overtake one that has to wait for
+    /// the shard of its key.
     fn ask(&mut self, request: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
         let number = self.send(request);
-        let end = [&self.send(b"mn\r\n")[..], b"\0\0\0\x01\0\0MN\r\n"].concat();
+        let end = [&self.send(b"slabs automove 0\r\n")[..], b"\0\0\0\x01\0\0OK\r\n"].concat();
         let (mut headers, mut payload) = (Vec::new(), Vec::new());
         let mut buffer = [0; 65536];
         loop {
