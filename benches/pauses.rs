@@ -15,9 +15,9 @@
 mod common;
 
 use common::{KEY_LEN, LIMITS, Random, SEED, Verdict, write_key, write_value};
+use corecached::admin::walk::{Classes, Walk, WalkKind, WalkLimits};
+use corecached::admin::{self, Query};
 use corecached::clock::{Clock, NEVER, Now};
-use corecached::command::admin::{self, Query};
-use corecached::command::walk::{Classes, Walk, WalkKind, WalkLimits};
 use corecached::command::{Reply, Shard};
 use corecached::hash::KeyHasher;
 use corecached::store::arena::Arena;

@@ -38,6 +38,7 @@ pub mod process;
 pub mod server;
 pub mod worker;
 
+pub mod admin;
 pub mod command;
 
 pub mod net;
@@ -49,6 +50,7 @@ pub mod clock;
 pub mod counters;
 pub mod exit;
 pub mod hash;
+pub mod watch;
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

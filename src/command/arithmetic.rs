@@ -1,6 +1,7 @@
 //! Arithmetic on values that are decimal numbers: incr, decr, ma.
 
-use super::{Reply, Shard, echo, say, tokens};
+use super::reply::{Reply, echo, say, tokens};
+use super::shard::Shard;
 use crate::clock::{Clock, NEVER};
 use crate::protocol::token::strto_u64;
 use crate::protocol::{Limits, Operation};

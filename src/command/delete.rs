@@ -1,6 +1,7 @@
 //! Deleting: delete, md.
 
-use super::{Reply, Shard, echo, say, tokens};
+use super::reply::{Reply, echo, say, tokens};
+use super::shard::Shard;
 use crate::clock::{Clock, NEVER};
 use crate::protocol::Operation;
 use crate::store::item::{STALE, WON};

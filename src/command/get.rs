@@ -1,6 +1,7 @@
 //! Fetching: get, gets, gat, gats, touch, mg, me.
 
-use super::{Pinned, Reply, Shard, echo, put_key, say, tokens};
+use super::reply::{Pinned, Reply, echo, put_key, say, tokens};
+use super::shard::Shard;
 use crate::clock::{Clock, NEVER};
 use crate::protocol::Operation;
 use crate::protocol::encode::{copy_short, value, value_header};

@@ -3,85 +3,25 @@
 //! Words meet items here: the only place below the workers that knows both `protocol/` and `store/`. No I/O, no clock
 //! read, no thread; the reply is appended to a [`Reply`].
 
-pub mod admin;
 mod arithmetic;
 pub mod binary;
 mod delete;
-pub mod detail;
 mod get;
-pub mod login;
-pub mod set;
-pub mod stats;
-pub mod walk;
-pub mod watch;
+pub mod observed;
+pub mod prefixes;
+pub mod reply;
+mod set;
+pub mod shard;
 
 use crate::clock::Clock;
-use crate::protocol::encode::Output;
-use crate::protocol::{Limits, Operation, Verb};
-use crate::store::Store;
+use crate::protocol::{Operation, Verb};
+use crate::store::OutOfMemory;
 use crate::store::arena::ItemId;
-use crate::store::item::{Cursor, KEY_BINARY};
-use detail::Prefixes;
+use crate::store::gather::{Gathered, Gathering};
+use set::Value;
 
-/// What a lease guards: one shard of the cache.
-#[derive(Debug)]
-pub struct Shard {
-    /// Its number.
-    pub number: u16,
-    /// Its items.
-    pub store: Store,
-    /// Limits of items, as the parser has them.
-    pub limits: Limits,
-    /// Counts by key prefix, while `stats detail` is on.
-    pub prefixes: Option<Prefixes>,
-}
-
-/// The replies to a run of operations: bytes, and values that stay where they are.
-#[derive(Debug, Default)]
-pub struct Reply {
-    /// The bytes.
-    pub out: Output,
-    /// Values that belong between those bytes, in the order of their places.
-    pub pinned: Vec<Pinned>,
-}
-
-/// A value that is written to the socket from where it lies.
-#[derive(Clone, Copy, Debug)]
-pub struct Pinned {
-    /// The value comes after this many bytes of the reply.
-    pub at: usize,
-    /// The shard it was pinned in, and must be unpinned in.
-    pub shard: u16,
-    /// The item.
-    pub id: ItemId,
-    /// What is still to be written of its value.
-    pub value: Cursor,
-}
-
-impl Reply {
-    /// An empty reply with room for `capacity` bytes.
-    pub fn with_capacity(capacity: usize) -> Reply {
-        Reply { out: Output::with_capacity(capacity), pinned: Vec::new() }
-    }
-
-    /// Whether there is nothing to be sent.
-    pub fn is_empty(&self) -> bool {
-        self.out.is_empty() && self.pinned.is_empty()
-    }
-
-    /// Bytes to be sent, with those of pinned values.
-    pub fn len(&self) -> usize {
-        self.out.len() + self.pinned.iter().map(|pinned| pinned.value.left()).sum::<usize>()
-    }
-
-    /// Appends another reply, or the part of it from byte `from` to byte `to` with the values in between.
-    pub fn append(&mut self, other: &Reply, from: usize, to: usize) {
-        let shift = self.out.len();
-        self.out.put(&other.out.bytes()[from..to]);
-        let between = other.pinned.iter().filter(|pinned| pinned.at > from && pinned.at <= to);
-        self.pinned.extend(between.map(|pinned| Pinned { at: pinned.at - from + shift, ..*pinned }));
-    }
-}
+pub use reply::{Pinned, Reply};
+pub use shard::Shard;
 
 /// Executes one operation, whose spans refer to `input`, and appends its reply. `hint`: the item that it probably finds,
 /// as [`Store::prefetch_item`] gave it for this group, if it did.
@@ -132,50 +72,47 @@ pub fn speak(operation: &Operation, reply: &mut Reply) {
     }
 }
 
-/// Appends a fixed reply unless the client wants none.
-#[inline]
-fn say(operation: &Operation, reply: &mut Reply, text: &[u8]) {
-    if !operation.quiet {
-        reply.out.put(text);
-    }
-}
-
-/// The flag tokens of a meta command, as sent.
-fn tokens<'a>(operation: &Operation, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    operation.tokens.of(input).split(|&byte| byte == b' ').filter(|token| !token.is_empty())
-}
-
-/// ` O<opaque>` and ` k<key>`, with ` b` behind a binary key: the flags that every meta reply echoes, hit or miss.
-fn echo(token: &[u8], key: &[u8], binary: bool, reply: &mut Reply) {
-    match token[0] {
-        b'O' => {
-            reply.out.put(b" ");
-            reply.out.put(token);
+/// Room for the first `wanted` bytes of the value of a storage command that is too long for the request buffer; the value
+/// goes to [`crate::store::item::Items::room`] and then to [`commit`], or to `abandon`.
+///
+/// # Errors
+/// What [`refuse`] is for; the value must be swallowed.
+pub fn reserve(
+    shard: &mut Shard,
+    operation: &Operation,
+    input: &[u8],
+    wanted: usize,
+    so_far: Option<Gathering>,
+) -> Result<Gathered, OutOfMemory> {
+    let key = operation.key.of(input);
+    match shard.store.gather(key, operation.client_flags, operation.value.len as usize, wanted, so_far) {
+        Ok(gathered) => Ok(gathered),
+        Err(OutOfMemory) => {
+            let forget = match operation.verb {
+                Verb::BinarySet => binary::is_set(operation),
+                verb => matches!(verb, Verb::Set | Verb::MetaSet),
+            };
+            set::out_of_memory(shard, operation, key, forget);
+            Err(OutOfMemory)
         }
-        b'k' => {
-            reply.out.put(b" k");
-            put_key(key, binary, reply);
-            if binary {
-                reply.out.put(b" b");
-            }
-        }
-        _ => {}
     }
 }
 
-/// A key as meta commands show it.
-fn put_key(key: &[u8], binary: bool, reply: &mut Reply) {
-    if binary {
-        let len = key.len().div_ceil(3) * 4;
-        crate::protocol::meta::base64_encode(key, reply.out.room(len));
-        reply.out.advance(len);
-    } else {
-        reply.out.put(key);
+/// The reply to a command for whose value there is no room.
+pub fn refuse(operation: &Operation, reply: &mut Reply) {
+    if operation.verb == Verb::BinarySet {
+        binary::refuse(operation, reply);
+    } else if !operation.quiet || operation.verb == Verb::MetaSet {
+        reply.out.put(b"SERVER_ERROR out of memory storing object\r\n");
     }
 }
 
-/// State bit for a key that was sent in base64.
-#[inline]
-fn key_state(operation: &Operation) -> u8 {
-    if operation.has(b'b') { KEY_BINARY } else { 0 }
+/// Executes a storage command whose value was received into `id`.
+pub fn commit(shard: &mut Shard, operation: &Operation, input: &[u8], id: ItemId, clock: &Clock, reply: &mut Reply) {
+    let (key, value) = (operation.key.of(input), Value::Item(id));
+    match operation.verb {
+        Verb::MetaSet => set::meta_set_value(shard, operation, None, input, value, clock, reply),
+        Verb::BinarySet => binary::set_value(shard, operation, None, key, value, clock, reply),
+        _ => set::store_value(shard, operation, None, key, value, clock, reply),
+    }
 }

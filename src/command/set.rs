@@ -1,17 +1,17 @@
 //! Storing: set, add, replace, append, prepend, cas, ms; from the request buffer, or from an item that was received in
 //! place. What `binary.rs` has in common with them is here, too.
 
-use super::{Reply, Shard, binary, echo, key_state, say, tokens};
+use super::reply::{Reply, echo, key_state, say, tokens};
+use super::shard::Shard;
 use crate::clock::{Clock, NEVER};
 use crate::protocol::{Operation, Verb};
 use crate::store::arena::ItemId;
-use crate::store::gather::{Gathered, Gathering};
 use crate::store::item::{STALE, WON};
 use crate::store::{Absent, OutOfMemory};
 
 /// Where the value of a storage command is.
 #[derive(Clone, Copy, Debug)]
-pub enum Value<'a> {
+pub(super) enum Value<'a> {
     /// In the request buffer.
     Bytes(&'a [u8]),
     /// In a floating item with the command's key and client flags.
@@ -81,7 +81,7 @@ pub(super) fn store(
 }
 
 #[inline]
-fn store_value(
+pub(super) fn store_value(
     shard: &mut Shard,
     operation: &Operation,
     hint: Option<ItemId>,
@@ -315,51 +315,6 @@ fn extend(
     }
 }
 
-/// Room for the first `wanted` bytes of the value of a storage command that is too long for the request buffer; the value
-/// goes to [`crate::store::item::Items::room`] and then to [`commit`], or to `abandon`.
-///
-/// # Errors
-/// What [`refuse`] is for; the value must be swallowed.
-pub fn reserve(
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    wanted: usize,
-    so_far: Option<Gathering>,
-) -> Result<Gathered, OutOfMemory> {
-    let key = operation.key.of(input);
-    match shard.store.gather(key, operation.client_flags, operation.value.len as usize, wanted, so_far) {
-        Ok(gathered) => Ok(gathered),
-        Err(OutOfMemory) => {
-            let forget = match operation.verb {
-                Verb::BinarySet => binary::is_set(operation),
-                verb => matches!(verb, Verb::Set | Verb::MetaSet),
-            };
-            out_of_memory(shard, operation, key, forget);
-            Err(OutOfMemory)
-        }
-    }
-}
-
-/// The reply to a command for whose value there is no room.
-pub fn refuse(operation: &Operation, reply: &mut Reply) {
-    if operation.verb == Verb::BinarySet {
-        binary::refuse(operation, reply);
-    } else if !operation.quiet || operation.verb == Verb::MetaSet {
-        reply.out.put(b"SERVER_ERROR out of memory storing object\r\n");
-    }
-}
-
-/// Executes a storage command whose value was received into `id`.
-pub fn commit(shard: &mut Shard, operation: &Operation, input: &[u8], id: ItemId, clock: &Clock, reply: &mut Reply) {
-    let (key, value) = (operation.key.of(input), Value::Item(id));
-    match operation.verb {
-        Verb::MetaSet => meta_set_value(shard, operation, None, input, value, clock, reply),
-        Verb::BinarySet => binary::set_value(shard, operation, None, key, value, clock, reply),
-        _ => store_value(shard, operation, None, key, value, clock, reply),
-    }
-}
-
 pub(super) fn meta_set(
     shard: &mut Shard,
     operation: &Operation,
@@ -377,7 +332,7 @@ pub(super) fn meta_set(
     meta_set_value(shard, operation, hint, input, Value::Bytes(operation.value.of(input)), clock, reply);
 }
 
-fn meta_set_value(
+pub(super) fn meta_set_value(
     shard: &mut Shard,
     operation: &Operation,
     hint: Option<ItemId>,

@@ -407,3 +407,13 @@ impl Config {
 
 #[cfg(test)]
 mod tests;
+
+/// The level of the log with so many `-v`.
+pub fn log_level(verbosity: u8) -> log::LevelFilter {
+    match verbosity {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        2 => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
+    }
+}

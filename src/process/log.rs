@@ -1,6 +1,6 @@
 //! The log of the process.
 
-use crate::command::admin;
+use crate::config;
 use std::env;
 
 /// Lines on standard error: warnings, with `-v` what happens to the server, with `-vv` to connections. `RUST_LOG` wins.
@@ -13,5 +13,5 @@ pub fn start(verbosity: u8) {
     }
     // In tests several servers run in one process: the first one's log serves.
     let _ = builder.try_init();
-    log::set_max_level(admin::log_level(verbosity));
+    log::set_max_level(config::log_level(verbosity));
 }

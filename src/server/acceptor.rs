@@ -2,9 +2,9 @@
 
 use super::bind::BoundListener;
 use super::users::read_users;
+use crate::admin::Answer;
 use crate::auth::Auth;
 use crate::clock::Clock;
-use crate::command::admin::Answer;
 use crate::config::Config;
 use crate::counters::{ServerCounters, WorkerCounters};
 use crate::net::certificates::{Certificates, Verify};

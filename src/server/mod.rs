@@ -10,10 +10,10 @@ mod bind;
 mod memory;
 mod users;
 
+use crate::admin::{ServerContext, Settings};
 use crate::auth::Auth;
 use crate::command::Shard;
-use crate::command::admin::{ServerContext, Settings};
-use crate::command::detail::Prefixes;
+use crate::command::prefixes::Prefixes;
 use crate::config::Config;
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::exit::{EXIT_NOT_KEPT, EXIT_SYSTEM, EXIT_USAGE, Exit};

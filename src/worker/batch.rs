@@ -1,8 +1,8 @@
 //! Tasks of one worker for one shard, which travel in a batch, and come back with their replies.
 
 use super::broadcast::Broadcast;
+use crate::admin::walk::Walk;
 use crate::command::Reply;
-use crate::command::walk::Walk;
 use crate::protocol::{Operation, Span, Verb};
 use crate::store::arena::ItemId;
 use crate::store::gather::{Gathered, Gathering};

@@ -1,7 +1,7 @@
 //! Questions that concern more than one shard or worker: asked of each, answered when all have answered.
 
 use super::mailbox::{Exchange, Mail};
-use crate::command::admin::{Answer, Query, ReplyKind};
+use crate::admin::{Answer, Query, ReplyKind};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -5,9 +5,9 @@ use super::serve::Serve;
 use super::session::Session;
 use crate::clock::Now;
 use crate::command::Pinned;
-use crate::command::watch::CloseReason;
 use crate::net::stream::Stream;
 use crate::store::item::Items;
+use crate::watch::CloseReason;
 use std::io::{self, ErrorKind};
 
 /// A connection of a worker.

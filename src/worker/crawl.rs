@@ -8,7 +8,7 @@
 //! What is under way ends with the connection that asked for it, but for a crawl, which nobody waits for.
 
 use super::Worker;
-use crate::command::walk::{Walk, WalkKind};
+use crate::admin::walk::{Walk, WalkKind};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

@@ -2,12 +2,13 @@
 
 use super::batch::{Batch, Origin, Reservation, Room, Task};
 use super::mailbox::Exchange;
+use crate::admin;
 use crate::clock::{Clock, Now};
-use crate::command::watch::{self, Log};
-use crate::command::{self, Reply, Shard, admin, set};
+use crate::command::{self, Reply, Shard, observed};
 use crate::protocol::Operation;
 use crate::store::OutOfMemory;
 use crate::store::gather::{Gathered, Gathering};
+use crate::watch::Log;
 
 /// How many operations ahead of the one that is executed an item is asked for. All of a group at once would fill the
 /// processor's queue to memory and wait there, with nothing executed meanwhile: a fifth of the time of a `get` of 50 keys
@@ -59,14 +60,14 @@ fn run_tasks<const WATCHED: bool>(
             if WATCHED && let Some(log) = &mut log {
                 let fd = origin.map_or(-1, |origin| origin.fd);
                 match task {
-                    Task::Execute(operation) => watch::execute(log, fd, shard, operation, bytes, clock, reply),
+                    Task::Execute(operation) => observed::execute(log, fd, shard, operation, bytes, clock, reply),
                     Task::Commit(operation, id) => {
-                        watch::commit(log, fd, shard, operation, bytes, *id, clock, reply);
+                        observed::commit(log, fd, shard, operation, bytes, *id, clock, reply);
                     }
                     Task::Reserve(reservation) => reserve(reservation, reply, |operation, wanted, so_far| {
-                        watch::reserve(log, fd, shard, operation, bytes, wanted, so_far)
+                        observed::reserve(log, fd, shard, operation, bytes, wanted, so_far)
                     }),
-                    task => log.observe(shard, |shard| run_task(shard, task, bytes, exchange, clock, reply)),
+                    task => observed::observe(log, shard, |shard| run_task(shard, task, bytes, exchange, clock, reply)),
                 }
             } else {
                 run_task(shard, task, bytes, exchange, clock, reply);
@@ -80,9 +81,9 @@ fn run_tasks<const WATCHED: bool>(
 fn run_task(shard: &mut Shard, task: &mut Task, bytes: &[u8], exchange: &Exchange, clock: &Clock, reply: &mut Reply) {
     match task {
         Task::Execute(operation) => command::execute(shard, operation, None, bytes, clock, reply),
-        Task::Commit(operation, id) => set::commit(shard, operation, bytes, *id, clock, reply),
+        Task::Commit(operation, id) => command::commit(shard, operation, bytes, *id, clock, reply),
         Task::Reserve(reservation) => reserve(reservation, reply, |operation, wanted, so_far| {
-            set::reserve(shard, operation, bytes, wanted, so_far)
+            command::reserve(shard, operation, bytes, wanted, so_far)
         }),
         Task::Abandon(id) => shard.store.abandon(*id),
         Task::Unpin(id) => shard.store.unpin(*id),
@@ -104,6 +105,6 @@ fn reserve(
     let Room::Wanted(so_far) = reservation.room else { unreachable!("what is ready is not asked for") };
     reservation.room = Room::of(reserve(&reservation.operation, reservation.wanted, so_far));
     if matches!(reservation.room, Room::Refused) {
-        set::refuse(&reservation.operation, reply);
+        command::refuse(&reservation.operation, reply);
     }
 }

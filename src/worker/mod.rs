@@ -27,13 +27,13 @@ mod trace;
 pub mod uploads;
 mod watch;
 
+use crate::admin::{Answer, ServerContext};
 use crate::clock::{Clock, Now};
 use crate::command::Reply;
-use crate::command::admin::{Answer, ServerContext};
-use crate::command::watch::CloseReason;
 use crate::hash::KeyHasher;
 use crate::store::item::Items;
 use crate::store::slab::CLASSES_MAX;
+use crate::watch::CloseReason;
 use batch::{Batch, Task};
 use broadcast::Broadcast;
 use connection::Connection;

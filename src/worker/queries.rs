@@ -3,13 +3,12 @@
 use super::broadcast::Broadcast;
 use super::mailbox::Mail;
 use super::{Worker, trace};
-use crate::command::admin::{self, Action, Description, Query, ServerContext};
-use crate::command::walk::WalkKind;
-use crate::command::watch::CloseReason;
-use crate::command::{self, binary as packets};
+use crate::admin::walk::WalkKind;
+use crate::admin::{self, Action, Description, Query, ServerContext};
 use crate::net::stream::Stream;
 use crate::protocol::Span;
 use crate::protocol::parser::Parser;
+use crate::watch::CloseReason;
 use std::sync::Arc;
 
 impl Worker<'_> {
@@ -21,8 +20,8 @@ impl Worker<'_> {
             trace::admin(&self.connections[token].session, line);
         }
         let plan = match self.connections[token].session.parser() {
-            Parser::Binary(parser) => packets::plan(line, parser.access(), &context),
-            Parser::Login(_) => command::login::plan(line, &context),
+            Parser::Binary(parser) => admin::binary::plan(line, parser.access(), &context),
+            Parser::Login(_) => admin::login::plan(line, &context),
             Parser::Undecided | Parser::Text(_) => admin::plan(line, &context),
         };
         if cfg!(feature = "debug-commands") {

@@ -4,7 +4,7 @@ use super::batch::{Batch, Origin, Reservation, Room, Task, reply_bytes_max};
 use super::serve::Serve;
 use super::session::{Receiving, Session, State};
 use super::uploads::Admission;
-use crate::command::{Reply, set, watch};
+use crate::command::{self, Reply, observed};
 use crate::protocol::Verb;
 use crate::store::gather::Gathering;
 
@@ -64,8 +64,8 @@ impl Serve<'_> {
         {
             let (operation, bytes) = (&value.operation, &value.bytes);
             let gathered = match &mut self.log {
-                None => set::reserve(lease, operation, bytes, wanted, so_far),
-                Some(log) => watch::reserve(log, session.fd, lease, operation, bytes, wanted, so_far),
+                None => command::reserve(lease, operation, bytes, wanted, so_far),
+                Some(log) => observed::reserve(log, session.fd, lease, operation, bytes, wanted, so_far),
             };
             room = Room::of(gathered);
         }
@@ -80,7 +80,7 @@ impl Serve<'_> {
                 session.state = State::Reserving(value);
             }
             Room::Refused => {
-                set::refuse(&value.operation, session.pending.sink(output));
+                command::refuse(&value.operation, session.pending.sink(output));
                 self.refuse(session, &value);
             }
         }
@@ -264,10 +264,10 @@ impl Serve<'_> {
         let clock = self.clock;
         self.lease(shard);
         match (&mut self.links[shard].lease, &mut self.log) {
-            (Some(lease), None) => set::commit(lease, &operation, &bytes, id, clock, session.pending.sink(output)),
+            (Some(lease), None) => command::commit(lease, &operation, &bytes, id, clock, session.pending.sink(output)),
             (Some(lease), Some(log)) => {
                 let sink = session.pending.sink(output);
-                watch::commit(log, session.fd, lease, &operation, &bytes, id, clock, sink);
+                observed::commit(log, session.fd, lease, &operation, &bytes, id, clock, sink);
             }
             (None, _) => {
                 let expected = reply_bytes_max(&operation);

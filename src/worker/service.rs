@@ -6,12 +6,12 @@ use super::outbox::Outbox;
 use super::serve::Served;
 use super::session::Session;
 use crate::command::Reply;
-use crate::command::watch::CloseReason;
 use crate::config::BindingProtocol;
 use crate::net::stream::Stream;
 use crate::protocol::binary::Access;
 use crate::protocol::parser::Parser;
 use crate::protocol::{binary, login, text};
+use crate::watch::CloseReason;
 use mio::{Interest, Token};
 use std::io::{self, ErrorKind, IoSliceMut};
 

@@ -3,11 +3,11 @@
 use super::batch::Origin;
 use super::pending::Pending;
 use super::uploads::Ticket;
-use crate::command::watch::Watcher;
 use crate::protocol::parser::Parser;
 use crate::protocol::{Operation, binary};
 use crate::store::gather::Gathering;
 use crate::store::item::{Cursor, Items};
+use crate::watch::Watcher;
 use std::sync::Arc;
 
 /// Room for a long value ahead of what has come of it, in bytes: as much as has come, but at least and at most so many. A

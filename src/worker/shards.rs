@@ -5,8 +5,8 @@ use super::broadcast::Broadcast;
 use super::execute::run;
 use super::mailbox::Lease;
 use super::serve::Serve;
-use crate::command::walk::Walk;
-use crate::command::{Pinned, watch};
+use crate::admin::walk::Walk;
+use crate::command::{Pinned, observed};
 use crate::hash;
 use std::sync::Arc;
 
@@ -232,7 +232,7 @@ impl<'a> Serve<'a> {
             {
                 busy |= match &mut self.log {
                     None => lease.store.housekeep(steps, crawler_on),
-                    Some(log) => watch::housekeep(log, lease, steps, crawler_on),
+                    Some(log) => observed::housekeep(log, lease, steps, crawler_on),
                 };
             }
         }

@@ -5,7 +5,7 @@
 
 use super::Worker;
 use super::connection::{Connection, send};
-use crate::command::watch::Categories;
+use crate::watch::Categories;
 use crate::worker::mailbox::Mail;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -92,7 +92,7 @@ impl Worker<'_> {
         let connection = &mut self.connections[token];
         let Connection { session, outbox, .. } = &mut *connection;
         if let Some(watcher) = session.watcher() {
-            watcher.take(&mut outbox.reply().out);
+            outbox.reply().out.put(&watcher.take());
         }
         send(connection, &self.options.items, &mut self.serve, counters)?;
         connection.outbox.shrink();

@@ -12,14 +12,14 @@ use super::session::{Session, State};
 use super::shards::ShardLink;
 use super::trace;
 use crate::clock::{Clock, Now};
-use crate::command::watch::{self, Categories, Log, Watchers};
-use crate::command::{self, Reply};
+use crate::command::{self, Reply, observed};
 use crate::hash::KeyHasher;
 use crate::protocol::parser::{Parse, Parser};
 use crate::protocol::{Operation, Span, Step, Verb};
 use crate::protocol::{binary, login};
 use crate::store::arena::ItemId;
 use crate::store::item::Items;
+use crate::watch::{Categories, Log, Watchers};
 
 /// Why serving a connection came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -375,7 +375,7 @@ impl<'a> Serve<'a> {
                 Some(lease) => {
                     if WATCHED && let Some(log) = &mut self.log {
                         let sink = session.pending.sink(output);
-                        watch::execute(log, session.fd, lease, operation, input, self.clock, sink);
+                        observed::execute(log, session.fd, lease, operation, input, self.clock, sink);
                         continue;
                     }
                     let hint = self.hints[at];

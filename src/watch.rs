@@ -8,8 +8,7 @@
 //! └──────────────────────────────┘           └─────────┘
 //! ```
 //! A worker looks once in a turn whether anything is watched. If not, there is no [`Log`], and commands are executed by
-//! code that knows nothing of all this. If so, they are executed through [`execute`], which looks at the item before and
-//! at the counters after, and writes the lines that memcached would.
+//! code that knows nothing of all this. If so, they are executed by `command/observed.rs`, which writes the lines about them.
 //!
 //! Nobody waits for a watcher. A log and a queue have a limit; a line that does not fit is lost and counted, and a watcher
 //! that has lost lines is told how many (`skipped=N`) before the next one.
@@ -20,17 +19,8 @@
 //! as one; all lines of a worker's turn have the same `ts` (`gid` gives their order); `type=item_store` of a value that is
 //! too large names the connection, where memcached prints another number.
 
-use super::walk::put_escaped;
-use super::{Reply, Shard};
-use crate::clock::{Clock, NEVER};
-use crate::protocol::encode::Output;
-use crate::protocol::packet::opcode;
-use crate::protocol::{Operation, Verb};
-use crate::store::arena::ItemId;
-use crate::store::gather::{Gathered, Gathering};
-use crate::store::{Absent, Evicted, OutOfMemory, Store};
 use parking_lot::Mutex;
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -201,7 +191,7 @@ impl Watchers {
             let (mut sent, mut skipped) = (0, 0);
             let mut from = 0;
             for &(category, number, to) in &log.lines {
-                let line = &log.out.bytes()[from..to];
+                let line = &log.out[from..to];
                 from = to;
                 if !watcher.categories.meets(category) || number <= watcher.since {
                     continue;
@@ -231,10 +221,9 @@ impl Watchers {
 }
 
 impl Watcher {
-    /// Takes all lines out of its queue and appends them.
-    pub fn take(&self, out: &mut Output) {
-        let lines = std::mem::take(&mut self.queue.lock().lines);
-        out.put(&lines);
+    /// Takes all lines out of its queue.
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.queue.lock().lines)
     }
 }
 
@@ -261,7 +250,7 @@ pub struct Log<'a> {
     watched: Categories,
     /// Wall-clock time of this turn, as lines tell it.
     time: String,
-    out: Output,
+    out: Vec<u8>,
     /// Category and number of each line, and where it ends in `out`.
     lines: Vec<(Categories, u64, usize)>,
     bytes_max: usize,
@@ -290,7 +279,7 @@ impl<'a> Log<'a> {
             watchers,
             watched: Categories::default(),
             time: String::new(),
-            out: Output::default(),
+            out: Vec::new(),
             lines: Vec::new(),
             bytes_max,
             dropped: 0,
@@ -303,12 +292,13 @@ impl<'a> Log<'a> {
         self.time = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     }
 
-    fn wants(&self, category: Categories) -> bool {
+    /// Whether lines of a category are wanted.
+    pub fn wants(&self, category: Categories) -> bool {
         self.watched.meets(category)
     }
 
     /// Writes a line, if its category is watched and there is room.
-    fn line(&mut self, category: Categories, write: impl FnOnce(&mut Output)) {
+    pub fn line(&mut self, category: Categories, write: impl FnOnce(&mut Vec<u8>)) {
         if !self.wants(category) {
             return;
         }
@@ -316,7 +306,7 @@ impl<'a> Log<'a> {
         let number = self.watchers.lines.fetch_add(1, Ordering::Relaxed) + 1;
         put(&mut self.out, format_args!("ts={} gid={number} ", self.time));
         write(&mut self.out);
-        self.out.put(b"\n");
+        self.out.push(b'\n');
         if self.out.len() > self.bytes_max {
             self.out.truncate(start);
             self.dropped += 1;
@@ -325,46 +315,15 @@ impl<'a> Log<'a> {
         }
     }
 
-    fn item_get(&mut self, key: &[u8], seen: &Seen, fd: i32) {
-        let Seen { status, class, size, .. } = seen;
-        self.line(Categories::FETCHERS, |out| {
-            out.put(b"type=item_get key=");
-            put_escaped(key, out);
-            put(out, format_args!(" status={status} clsid={class} cfd={fd} size={size}"));
-        });
-    }
-
-    fn item_store(&mut self, key: &[u8], status: &str, command: &str, stored: &Stored, fd: i32) {
-        let Stored { ttl, class, size } = stored;
-        self.line(Categories::MUTATIONS, |out| {
-            out.put(b"type=item_store key=");
-            put_escaped(key, out);
-            put(out, format_args!(" status={status} cmd={command} ttl={ttl} clsid={class} cfd={fd} size={size}"));
-        });
-    }
-
-    fn deleted(&mut self, key: &[u8], command: &str, seen: &Seen) {
-        self.line(Categories::DELETIONS, |out| {
-            out.put(b"type=deleted key=");
-            put_escaped(key, out);
-            put(out, format_args!(" cmd={command} clsid={} size={}", seen.class, seen.size));
-        });
-    }
-
-    fn eviction(&mut self, evicted: &Evicted) {
-        let Evicted { key, fetched, ttl, idle_seconds, class, value_len } = evicted;
-        self.line(Categories::EVICTIONS, |out| {
-            out.put(b"type=eviction key=");
-            put_escaped(key, out);
-            let (fetched, ttl) = (if *fetched { "yes" } else { "no" }, ttl.map_or(-1, i64::from));
-            put(out, format_args!(" fetch={fetched} ttl={ttl} la={idle_seconds} clsid={} size={value_len}", class.0));
-        });
+    /// Lines that somebody else had no room for.
+    pub fn count_dropped(&mut self, lines: u64) {
+        self.dropped += lines;
     }
 
     /// A connection has come. `peer`: of a TCP connection.
     pub fn connection_new(&mut self, peer: Option<SocketAddr>, is_local: bool, fd: i32) {
         self.line(Categories::CONNEVENTS, |out| {
-            out.put(b"type=conn_new ");
+            out.extend_from_slice(b"type=conn_new ");
             put_peer(out, peer, is_local);
             put(out, format_args!(" cfd={fd}"));
         });
@@ -387,262 +346,24 @@ impl<'a> Log<'a> {
             CloseReason::Shutdown => "shutdown",
         };
         self.line(Categories::CONNEVENTS, |out| {
-            out.put(b"type=conn_close ");
+            out.extend_from_slice(b"type=conn_close ");
             put_peer(out, peer, is_local);
             put(out, format_args!(" reason={reason} cfd={fd}"));
         });
     }
-
-    /// A page is to change hands: from a class, to another or, 0, to none.
-    fn page_move(&mut self, from: u8, to: u8) {
-        self.line(Categories::SYSEVENTS, |out| {
-            put(out, format_args!("type=slab_move src={from} dst={to} state=ok"));
-        });
-    }
-
-    /// Does something to a store that may evict, and tells of what it did.
-    pub fn observe<T>(&mut self, shard: &mut Shard, act: impl FnOnce(&mut Shard) -> T) -> T {
-        if !self.wants(Categories::EVICTIONS) {
-            return act(shard);
-        }
-        shard.store.note_evictions(true);
-        let result = act(shard);
-        let (noted, unnoted) = shard.store.take_noted();
-        shard.store.note_evictions(false);
-        for evicted in &noted {
-            self.eviction(evicted);
-        }
-        self.dropped += unnoted;
-        result
-    }
 }
 
-fn put(out: &mut Output, text: std::fmt::Arguments<'_>) {
+/// Appends formatted text.
+pub fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory cannot fail");
 }
 
 /// `rip=<address> rport=<port> transport=tcp|local`; an address that the system does not know any more is `unknown`.
-fn put_peer(out: &mut Output, peer: Option<SocketAddr>, is_local: bool) {
+fn put_peer(out: &mut Vec<u8>, peer: Option<SocketAddr>, is_local: bool) {
     match peer {
         Some(peer) => put(out, format_args!("rip={} rport={} transport=tcp", peer.ip(), peer.port())),
-        None if is_local => out.put(b"rip=unix rport=0 transport=local"),
-        None => out.put(b"rip=unknown rport=0 transport=tcp"),
-    }
-}
-
-/// What was there before an operation.
-#[derive(Debug)]
-struct Seen {
-    status: &'static str,
-    class: u8,
-    size: usize,
-    exptime: u32,
-    stored_before: u64,
-    refused_before: u64,
-}
-
-impl Seen {
-    fn of(store: &Store, hash: u64, key: &[u8]) -> Seen {
-        let (stored_before, refused_before) = (store.counters.total_items, refusals(store));
-        let nothing = Seen { status: "not_found", class: 0, size: 0, exptime: NEVER, stored_before, refused_before };
-        match store.peek(hash, key) {
-            Ok(id) => {
-                let (item, class) = (store.item(id), store.class_of(id).0);
-                Seen { status: "found", class, size: item.value_len(), exptime: item.exptime(), ..nothing }
-            }
-            Err(Absent::Unknown) => nothing,
-            Err(Absent::Expired) => Seen { status: "expired", ..nothing },
-            Err(Absent::Flushed) => Seen { status: "flushed", ..nothing },
-        }
-    }
-
-    fn found(&self) -> bool {
-        self.status == "found"
-    }
-}
-
-fn refusals(store: &Store) -> u64 {
-    store.counters.store_too_large + store.counters.store_no_memory
-}
-
-/// The value of a storage command.
-#[derive(Debug)]
-struct Stored {
-    ttl: u32,
-    class: u8,
-    size: usize,
-}
-
-/// [`Store::housekeep`], and tells of it.
-pub fn housekeep(log: &mut Log<'_>, shard: &mut Shard, steps: u32, crawler_on: bool) -> bool {
-    let busy = log.observe(shard, |shard| shard.store.housekeep(steps, crawler_on));
-    if let Some((from, to)) = shard.store.page_move_begun() {
-        log.page_move(from.0, to.map_or(0, |to| to.0));
-    }
-    busy
-}
-
-/// [`execute`](super::execute), and tells of it. `fd`: of the connection that sent the operation.
-#[inline(never)]
-pub fn execute(
-    log: &mut Log<'_>,
-    fd: i32,
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    tell(log, fd, shard, operation, input, clock, |shard| super::execute(shard, operation, None, input, clock, reply));
-}
-
-/// [`commit`](super::set::commit), and tells of it.
-#[allow(clippy::too_many_arguments, reason = "those of the function that it wraps, and two")]
-pub fn commit(
-    log: &mut Log<'_>,
-    fd: i32,
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    id: ItemId,
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    let commit = |shard: &mut Shard| super::set::commit(shard, operation, input, id, clock, reply);
-    tell(log, fd, shard, operation, input, clock, commit);
-}
-
-/// [`reserve`](super::set::reserve), and tells of it when there is no room; otherwise [`commit`] will.
-///
-/// # Errors
-/// Those of what it wraps.
-pub fn reserve(
-    log: &mut Log<'_>,
-    fd: i32,
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    wanted: usize,
-    so_far: Option<Gathering>,
-) -> Result<Gathered, OutOfMemory> {
-    let key = operation.key.of(input);
-    let seen = Seen::of(&shard.store, operation.hash, key);
-    let reserved = log.observe(shard, |shard| super::set::reserve(shard, operation, input, wanted, so_far));
-    if reserved.is_err() {
-        tell_refusal(log, fd, shard, operation, key, &seen);
-    }
-    reserved
-}
-
-fn tell(
-    log: &mut Log<'_>,
-    fd: i32,
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    clock: &Clock,
-    act: impl FnOnce(&mut Shard),
-) {
-    let key = operation.key.of(input);
-    let seen = Seen::of(&shard.store, operation.hash, key);
-    log.observe(shard, act);
-    let stored = shard.store.counters.total_items != seen.stored_before;
-    if refusals(&shard.store) != seen.refused_before {
-        tell_refusal(log, fd, shard, operation, key, &seen);
-        return;
-    }
-    log.item_get(key, &seen, fd);
-    match operation.verb {
-        verb if verb.is_storage() => {
-            let stored_value = stored_value(shard, operation, key, clock, &seen, stored);
-            let compares = verb == Verb::Cas || operation.has(b'C');
-            let status = match (stored, compares, seen.found()) {
-                (true, ..) => "stored",
-                (false, true, true) => "exists",
-                (false, true, false) => "not_found",
-                (false, false, _) => "not_stored",
-            };
-            log.item_store(key, status, command_name(operation), &stored_value, fd);
-        }
-        // A number that was not there is stored as `add` does.
-        Verb::MetaArithmetic | Verb::BinaryArithmetic if stored && !seen.found() => {
-            log.item_get(key, &seen, fd);
-            if let Ok(id) = shard.store.peek(operation.hash, key) {
-                let item = shard.store.item(id);
-                let ttl = ttl(shard, item.exptime());
-                let stored = Stored { ttl, class: shard.store.class_of(id).0, size: item.value_len() };
-                log.item_store(key, "stored", "add", &stored, fd);
-            }
-        }
-        Verb::Delete | Verb::MetaDelete | Verb::BinaryDelete
-            if seen.found() && shard.store.peek(operation.hash, key) == Err(Absent::Unknown) =>
-        {
-            log.deleted(key, if operation.verb == Verb::MetaDelete { "md" } else { "delete" }, &seen);
-        }
-        _ => {}
-    }
-}
-
-/// A value that is too large, or that there is no memory for. As in memcached the lookup comes second: it is that of the
-/// old value, which must not outlive a `set`.
-fn tell_refusal(log: &mut Log<'_>, fd: i32, shard: &Shard, operation: &Operation, key: &[u8], seen: &Seen) {
-    let status = if operation.too_large { "too_large" } else { "no_memory" };
-    debug_assert!(shard.store.counters.total_items >= seen.stored_before);
-    let nothing = Stored { ttl: 0, class: 0, size: 0 };
-    log.item_store(key, status, command_name(operation), &nothing, fd);
-    if operation.verb == Verb::MetaSet || command_name(operation) == "set" {
-        log.item_get(key, seen, fd);
-    }
-}
-
-/// What a storage command has stored, or would have.
-fn stored_value(shard: &Shard, operation: &Operation, key: &[u8], clock: &Clock, seen: &Seen, stored: bool) -> Stored {
-    let store = &shard.store;
-    let extends = matches!(command_name(operation), "append" | "prepend");
-    let sent = match operation.verb {
-        Verb::MetaSet if !operation.has(b'T') => NEVER,
-        _ => clock.deadline(operation.exptime, store.now()),
-    };
-    let size = operation.value.len as usize + if extends && stored { seen.size } else { 0 };
-    let exptime = match (extends && stored, seen.found()) {
-        (true, true) => seen.exptime,
-        (true, false) => clock.deadline(operation.vivify, store.now()),
-        (false, _) => sent,
-    };
-    let class = store.class_for(key.len(), operation.client_flags, size).0;
-    Stored { ttl: ttl(shard, exptime), class, size }
-}
-
-/// Seconds to live, as memcached prints them: 0 for ever; without a sign, however little is left.
-fn ttl(shard: &Shard, exptime: u32) -> u32 {
-    if exptime == NEVER { 0 } else { exptime.wrapping_sub(shard.store.now().0) }
-}
-
-/// memcached's name of what a storage command does.
-fn command_name(operation: &Operation) -> &'static str {
-    match operation.verb {
-        Verb::Set => "set",
-        Verb::Add => "add",
-        Verb::Replace => "replace",
-        Verb::Append => "append",
-        Verb::Prepend => "prepend",
-        Verb::Cas => "cas",
-        Verb::BinarySet => match operation.mode {
-            opcode::APPEND | opcode::APPENDQ => "append",
-            opcode::PREPEND | opcode::PREPENDQ => "prepend",
-            _ if operation.has(b'C') => "cas",
-            opcode::ADD | opcode::ADDQ => "add",
-            opcode::REPLACE | opcode::REPLACEQ => "replace",
-            _ => "set",
-        },
-        _ => match operation.mode.to_ascii_uppercase() {
-            b'E' => "add",
-            b'A' => "append",
-            b'P' => "prepend",
-            b'R' => "replace",
-            _ if operation.has(b'C') => "cas",
-            _ => "set",
-        },
+        None if is_local => out.extend_from_slice(b"rip=unix rport=0 transport=local"),
+        None => out.extend_from_slice(b"rip=unknown rport=0 transport=tcp"),
     }
 }
 
@@ -681,9 +402,7 @@ mod tests {
     }
 
     fn text(watcher: &Watcher) -> String {
-        let mut out = Output::default();
-        watcher.take(&mut out);
-        String::from_utf8(out.take()).expect("text")
+        String::from_utf8(watcher.take()).expect("text")
     }
 
     #[test]

@@ -7,15 +7,16 @@
 //!
 //! Wanted differences from memcached: those of `watch`, see `watch.rs`.
 
-use super::Shard;
-use super::binary;
-use super::detail::{PrefixCounts, Prefixes};
-use super::stats;
-use super::walk::{Classes, Walk, WalkKind, WalkLimits};
-use super::watch::{Categories, Watchers};
+pub mod binary;
+pub mod login;
+pub mod stats;
+pub mod walk;
+
 use crate::auth::Auth;
 use crate::clock::{Clock, NEVER, Now};
-use crate::config::{Config, MEMCACHED_VERSION};
+use crate::command::Shard;
+use crate::command::prefixes::{PrefixCounts, Prefixes};
+use crate::config::{self, Config, MEMCACHED_VERSION};
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::protocol::binary::Access;
 use crate::protocol::packet::Head;
@@ -25,11 +26,12 @@ use crate::store::item::KEY_BINARY;
 use crate::store::rebalance::Reassigned;
 use crate::store::slab::{Budget, CLASSES_MAX, ClassId};
 use crate::store::walk::{Place, Reader};
-use log::LevelFilter;
+use crate::watch::{Categories, Watchers};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use walk::{Classes, Walk, WalkKind, WalkLimits};
 
 /// What is asked of all shards, or of all workers.
 #[derive(Clone, Debug)]
@@ -268,17 +270,7 @@ impl Settings {
     pub fn set_verbosity(&self, verbosity: u32) {
         let verbosity = verbosity.min(2) as u8;
         self.verbosity.store(verbosity, Ordering::Relaxed);
-        log::set_max_level(log_level(verbosity));
-    }
-}
-
-/// What is logged with so many `-v`.
-pub fn log_level(verbosity: u8) -> LevelFilter {
-    match verbosity {
-        0 => LevelFilter::Warn,
-        1 => LevelFilter::Info,
-        2 => LevelFilter::Debug,
-        _ => LevelFilter::Trace,
+        log::set_max_level(config::log_level(verbosity));
     }
 }
 

@@ -7,8 +7,9 @@
 //!
 //! What is promised of a key that is in the cache all along is in `store/walk.rs`: it is told exactly once.
 
-use super::{Reply, Shard};
 use crate::clock::{Clock, NEVER, Now};
+use crate::command::reply::escape;
+use crate::command::{Reply, Shard};
 use crate::protocol::encode::Output;
 use crate::protocol::meta::base64_encode;
 use crate::protocol::token::digits_u32;
@@ -106,7 +107,8 @@ fn put_metadata(store: &Store, id: ItemId, clock: &Clock, out: &mut Output) {
     let item = store.item(id);
     let exptime = if item.exptime() == NEVER { -1 } else { clock.unix(Now(item.exptime())) };
     out.put(b"key=");
-    put_escaped(item.key(), out);
+    let len = escape(item.key(), out.room(3 * item.key().len()));
+    out.advance(len);
     out.put(b" exp=");
     out.put_i64(exptime);
     out.put(b" la=");
@@ -136,23 +138,6 @@ fn put_fetch(store: &Store, id: ItemId, out: &mut Output) {
         out.advance(len);
         out.put(b" b\r\n");
     }
-}
-
-/// A key as in a URI: all but letters, digits and `-._~` as `%XX`.
-pub fn put_escaped(key: &[u8], out: &mut Output) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let room = out.room(3 * key.len());
-    let mut len = 0;
-    for &byte in key {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            room[len] = byte;
-            len += 1;
-        } else {
-            room[len..len + 3].copy_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-            len += 3;
-        }
-    }
-    out.advance(len);
 }
 
 /// Some of the slab classes.
@@ -188,20 +173,6 @@ impl Classes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_are_escaped_as_in_a_uri() {
-        for (key, expected) in [
-            (&b"plain-key_1.~"[..], "plain-key_1.~"),
-            (b"a b", "a%20b"),
-            (b"100%", "100%25"),
-            (b"\xc3\xa4/:\x00", "%C3%A4%2F%3A%00"),
-        ] {
-            let mut out = Output::default();
-            put_escaped(key, &mut out);
-            assert_eq!(out.bytes(), expected.as_bytes());
-        }
-    }
 
     #[test]
     fn classes_are_listed_with_commas() {

@@ -1,7 +1,7 @@
 //! Showing who one is: SASL in packets (`-S`), or a `set` (`-Y`). What comes of it is the access that a connection has from
 //! then on.
 
-use super::admin::{Action, ServerContext};
+use super::{Action, ServerContext};
 use crate::protocol::binary::Access;
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, Head, Status, opcode};
@@ -31,7 +31,7 @@ fn is_let_in(user_and_password: Option<(&[u8], &[u8])>, context: &ServerContext<
 }
 
 /// `-S`: a request with a mechanism and what the client has to say.
-pub(super) fn sasl(
+pub(crate) fn sasl(
     head: Head,
     mechanism: &[u8],
     message: &[u8],
@@ -65,7 +65,7 @@ fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// The mechanisms that there are, one space between.
-pub(super) fn mechanisms(head: Head) -> Action {
+pub(crate) fn mechanisms(head: Head) -> Action {
     let mut out = Output::default();
     packet::success(&mut out, head, MECHANISM, 0);
     Action::Say(out.take())

@@ -3,8 +3,8 @@
 //! Tools count these names and parse the values (the exporter's `rusage_*`, collectd's buffer of 4096 bytes), so there is
 //! not one more and not one less. What memcached counts and we have nothing of stays 0: its response objects.
 
-use super::admin::{Answer, AtomicF64, Description, ServerContext};
-use super::detail::PrefixCounts;
+use super::{Answer, AtomicF64, Description, ServerContext};
+use crate::command::prefixes::PrefixCounts;
 use crate::config::{Config, Listen, MEMCACHED_VERSION};
 use crate::counters::{Counter, WorkerCounters};
 use crate::net::certificates::KeyFormat;
@@ -280,7 +280,7 @@ pub(super) fn evictions(snapshot: &Snapshot) -> Vec<u8> {
 }
 
 /// `stats settings`
-pub(super) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
+pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
     let ServerContext { config, settings, budget, .. } = *context;
     let unix = config.listen.iter().find_map(|listen| match listen {
         Listen::Unix { path, .. } => Some(path.display()),
@@ -551,8 +551,8 @@ pub(super) fn lines(answers: Vec<Answer>) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::tests::Cache;
     use crate::clock::NEVER;
-    use crate::command::admin::tests::Cache;
     use crate::store::slab::{ClassId, ClassUse};
 
     /// The names of a reply, in their order.

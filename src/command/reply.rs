@@ -1,0 +1,138 @@
+//! The reply to operations, and the parts of it that several commands have in common.
+
+use crate::protocol::Operation;
+use crate::protocol::encode::Output;
+use crate::store::arena::ItemId;
+use crate::store::item::{Cursor, KEY_BINARY};
+
+/// The replies to a run of operations: bytes, and values that stay where they are.
+#[derive(Debug, Default)]
+pub struct Reply {
+    /// The bytes.
+    pub out: Output,
+    /// Values that belong between those bytes, in the order of their places.
+    pub pinned: Vec<Pinned>,
+}
+
+/// A value that is written to the socket from where it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Pinned {
+    /// The value comes after this many bytes of the reply.
+    pub at: usize,
+    /// The shard it was pinned in, and must be unpinned in.
+    pub shard: u16,
+    /// The item.
+    pub id: ItemId,
+    /// What is still to be written of its value.
+    pub value: Cursor,
+}
+
+impl Reply {
+    /// An empty reply with room for `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> Reply {
+        Reply { out: Output::with_capacity(capacity), pinned: Vec::new() }
+    }
+
+    /// Whether there is nothing to be sent.
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty() && self.pinned.is_empty()
+    }
+
+    /// Bytes to be sent, with those of pinned values.
+    pub fn len(&self) -> usize {
+        self.out.len() + self.pinned.iter().map(|pinned| pinned.value.left()).sum::<usize>()
+    }
+
+    /// Appends another reply, or the part of it from byte `from` to byte `to` with the values in between.
+    pub fn append(&mut self, other: &Reply, from: usize, to: usize) {
+        let shift = self.out.len();
+        self.out.put(&other.out.bytes()[from..to]);
+        let between = other.pinned.iter().filter(|pinned| pinned.at > from && pinned.at <= to);
+        self.pinned.extend(between.map(|pinned| Pinned { at: pinned.at - from + shift, ..*pinned }));
+    }
+}
+
+/// Appends a fixed reply unless the client wants none.
+#[inline]
+pub(super) fn say(operation: &Operation, reply: &mut Reply, text: &[u8]) {
+    if !operation.quiet {
+        reply.out.put(text);
+    }
+}
+
+/// The flag tokens of a meta command, as sent.
+pub(super) fn tokens<'a>(operation: &Operation, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+    operation.tokens.of(input).split(|&byte| byte == b' ').filter(|token| !token.is_empty())
+}
+
+/// ` O<opaque>` and ` k<key>`, with ` b` behind a binary key: the flags that every meta reply echoes, hit or miss.
+pub(super) fn echo(token: &[u8], key: &[u8], binary: bool, reply: &mut Reply) {
+    match token[0] {
+        b'O' => {
+            reply.out.put(b" ");
+            reply.out.put(token);
+        }
+        b'k' => {
+            reply.out.put(b" k");
+            put_key(key, binary, reply);
+            if binary {
+                reply.out.put(b" b");
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A key as meta commands show it.
+pub(super) fn put_key(key: &[u8], binary: bool, reply: &mut Reply) {
+    if binary {
+        let len = key.len().div_ceil(3) * 4;
+        crate::protocol::meta::base64_encode(key, reply.out.room(len));
+        reply.out.advance(len);
+    } else {
+        reply.out.put(key);
+    }
+}
+
+/// State bit for a key that was sent in base64.
+#[inline]
+pub(super) fn key_state(operation: &Operation) -> u8 {
+    if operation.has(b'b') { KEY_BINARY } else { 0 }
+}
+
+/// Writes a key as in a URI: all but letters, digits and `-._~` as `%XX`. Takes at most three bytes of room for each of the
+/// key; returns how many it took.
+pub fn escape(key: &[u8], room: &mut [u8]) -> usize {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut len = 0;
+    for &byte in key {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            room[len] = byte;
+            len += 1;
+        } else {
+            room[len..len + 3].copy_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+            len += 3;
+        }
+    }
+    len
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::token::KEY_LENGTH_MAX;
+
+    #[test]
+    fn keys_are_escaped_as_in_a_uri() {
+        for (key, expected) in [
+            (&b"plain-key_1.~"[..], "plain-key_1.~"),
+            (b"a b", "a%20b"),
+            (b"100%", "100%25"),
+            (b"\xc3\xa4/:\x00", "%C3%A4%2F%3A%00"),
+        ] {
+            let mut room = [0; 3 * KEY_LENGTH_MAX];
+            let len = escape(key, &mut room);
+            assert_eq!(&room[..len], expected.as_bytes());
+        }
+    }
+}
