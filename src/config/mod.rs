@@ -405,9 +405,6 @@ impl Config {
     }
 }
 
-#[cfg(test)]
-mod tests;
-
 /// The level of the log with so many `-v`.
 pub fn log_level(verbosity: u8) -> log::LevelFilter {
     match verbosity {
@@ -417,3 +414,6 @@ pub fn log_level(verbosity: u8) -> log::LevelFilter {
         _ => log::LevelFilter::Trace,
     }
 }
+
+#[cfg(test)]
+mod tests;
