@@ -288,20 +288,6 @@ impl Store {
         self.death(&items.at(id)).map_or(Ok(id), Err)
     }
 
-    /// Why an item is dead, if it is.
-    #[inline]
-    fn death(&self, item: &Item<'_>) -> Option<Absent> {
-        // NEVER is 0 and wraps round to a time that never comes.
-        const _: () = assert!(NEVER == 0);
-        if item.exptime().wrapping_sub(1) < self.now {
-            Some(Absent::Expired)
-        } else if self.stamps.is_flushed(item.stamp()) {
-            Some(Absent::Flushed)
-        } else {
-            None
-        }
-    }
-
     /// The item behind an id.
     #[inline]
     pub fn item(&self, id: ItemId) -> Item<'_> {
@@ -326,13 +312,6 @@ impl Store {
         self.note_deadline(id, deadline);
     }
 
-    #[inline]
-    fn note_deadline(&mut self, id: ItemId, deadline: u32) {
-        if deadline != NEVER {
-            self.slabs.note_deadline(self.items.arena().page(id), deadline);
-        }
-    }
-
     /// A CAS value that was not used before, larger than all before it.
     #[inline]
     pub fn next_cas(&mut self) -> u64 {
@@ -343,7 +322,7 @@ impl Store {
     /// The class counters of an item.
     #[inline]
     pub fn counters_of(&mut self, id: ItemId) -> &mut ClassCounters {
-        let class = self.slabs.class_of(self.items.arena().page(id));
+        let class = self.class_of(id);
         &mut self.class_counters[class.index()]
     }
 
@@ -375,7 +354,7 @@ impl Store {
     ) -> Result<ItemId, OutOfMemory> {
         if let Some(id) = old
             && let Some(class) = self.slabs.class_for(self.items.size(key.len(), client_flags, value.len()))
-            && class == self.slabs.class_of(self.items.arena().page(id))
+            && class == self.class_of(id)
             && !self.is_pinned(id)
         {
             self.overwrite(id, class, key, client_flags, deadline, value);
@@ -385,25 +364,6 @@ impl Store {
         self.items.fill(self.items.value_cursor(id), value);
         self.link(id, hash, deadline);
         Ok(id)
-    }
-
-    /// Gives an item a new value in its own chunk. It stays where it is in its list, marked active instead of moved to the
-    /// head: moving would touch both neighbours and the head, three cache misses (`benches/store.rs`, overwrite).
-    #[inline]
-    fn overwrite(&mut self, id: ItemId, class: ClassId, key: &[u8], client_flags: u32, deadline: u32, value: &[u8]) {
-        self.uncount(id, class);
-        let item = self.items.at(id);
-        let (next, prev, segment) = (item.next(), item.prev(), Segment::of(item.state()));
-        let item = self.items.create(id, key, client_flags, value.len(), None);
-        item.set_value(value);
-        item.set_next(next);
-        item.set_prev(prev);
-        item.change_state(segment as u8 | ACTIVE, 0);
-        let wanted = self.segment_for(deadline);
-        if (wanted == Segment::Temp) != (segment == Segment::Temp) {
-            self.relist(class, id, wanted);
-        }
-        self.date(id, class, deadline);
     }
 
     /// Puts a floating item into the cache, in place of the one with its key if there is one.
@@ -425,8 +385,75 @@ impl Store {
                 }
             }
         }
-        let class = self.slabs.class_of(self.items.arena().page(id));
+        let class = self.class_of(id);
         self.enlist(id, class, deadline);
+    }
+
+    /// Bytes of an item: header, key, value. As `me` and `metadump` report it.
+    #[inline]
+    pub fn size_of(&self, id: ItemId) -> u64 {
+        let item = self.items.at(id);
+        self.items.size(item.key().len(), item.client_flags(), item.value_len()) as u64
+    }
+
+    /// The slab class of an item.
+    #[inline]
+    pub fn class_of(&self, id: ItemId) -> ClassId {
+        self.slabs.class_of(self.items.arena().page(id))
+    }
+
+    /// Takes an item out of the cache and frees it, or leaves that to the last [`Store::unpin`].
+    pub fn remove(&mut self, entry: Entry) {
+        self.index.remove(entry.place);
+        self.unlist(entry.id);
+        self.release(entry.id);
+    }
+
+    /// Frees a floating item that will not be stored after all.
+    pub fn abandon(&mut self, id: ItemId) {
+        self.release(id);
+    }
+}
+
+impl Store {
+    /// Why an item is dead, if it is.
+    #[inline]
+    fn death(&self, item: &Item<'_>) -> Option<Absent> {
+        // NEVER is 0 and wraps round to a time that never comes.
+        const _: () = assert!(NEVER == 0);
+        if item.exptime().wrapping_sub(1) < self.now {
+            Some(Absent::Expired)
+        } else if self.stamps.is_flushed(item.stamp()) {
+            Some(Absent::Flushed)
+        } else {
+            None
+        }
+    }
+
+    #[inline]
+    fn note_deadline(&mut self, id: ItemId, deadline: u32) {
+        if deadline != NEVER {
+            self.slabs.note_deadline(self.items.arena().page(id), deadline);
+        }
+    }
+
+    /// Gives an item a new value in its own chunk. It stays where it is in its list, marked active instead of moved to the
+    /// head: moving would touch both neighbours and the head, three cache misses (`benches/store.rs`, overwrite).
+    #[inline]
+    fn overwrite(&mut self, id: ItemId, class: ClassId, key: &[u8], client_flags: u32, deadline: u32, value: &[u8]) {
+        self.uncount(id, class);
+        let item = self.items.at(id);
+        let (next, prev, segment) = (item.next(), item.prev(), Segment::of(item.state()));
+        let item = self.items.create(id, key, client_flags, value.len(), None);
+        item.set_value(value);
+        item.set_next(next);
+        item.set_prev(prev);
+        item.change_state(segment as u8 | ACTIVE, 0);
+        let wanted = self.segment_for(deadline);
+        if (wanted == Segment::Temp) != (segment == Segment::Temp) {
+            self.relist(class, id, wanted);
+        }
+        self.date(id, class, deadline);
     }
 
     /// Into the index, where no item has its key. False when its chain is full.
@@ -455,45 +482,21 @@ impl Store {
         item.set_exptime(deadline);
         item.set_stamp(self.stamps.current());
         self.note_deadline(id, deadline);
-        let size = self.item_size(id);
+        let size = self.size_of(id);
         self.bytes += size;
         self.class_counters[class.index()].mem_requested += size;
         self.counters.total_items += 1;
     }
 
-    /// Bytes of an item: header, key, value.
-    #[inline]
-    fn item_size(&self, id: ItemId) -> u64 {
-        let item = self.items.at(id);
-        self.items.size(item.key().len(), item.client_flags(), item.value_len()) as u64
-    }
-
-    /// Bytes of an item: header, key, value. As `me` and `metadump` report it.
-    pub fn size_of(&self, id: ItemId) -> u64 {
-        self.item_size(id)
-    }
-
-    /// The slab class of an item.
-    pub fn class_of(&self, id: ItemId) -> ClassId {
-        self.slabs.class_of(self.items.arena().page(id))
-    }
-
     #[inline]
     fn uncount(&mut self, id: ItemId, class: ClassId) {
-        let size = self.item_size(id);
+        let size = self.size_of(id);
         self.bytes -= size;
         self.class_counters[class.index()].mem_requested -= size;
     }
 
-    /// Takes an item out of the cache and frees it, or leaves that to the last [`Store::unpin`].
-    pub fn remove(&mut self, entry: Entry) {
-        self.index.remove(entry.place);
-        self.unlist(entry.id);
-        self.release(entry.id);
-    }
-
     fn unlist(&mut self, id: ItemId) {
-        let class = self.slabs.class_of(self.items.arena().page(id));
+        let class = self.class_of(id);
         self.lru.unlink(&self.items, class, id);
         self.uncount(id, class);
     }
@@ -503,11 +506,6 @@ impl Store {
         let hash = self.hasher.hash(self.items.at(id).key());
         let (_, place) = self.index.find(hash, |other| other == id).expect("a linked item is in the index");
         self.remove(Entry { id, place });
-    }
-
-    /// Frees a floating item that will not be stored after all.
-    pub fn abandon(&mut self, id: ItemId) {
-        self.release(id);
     }
 
     fn release(&mut self, id: ItemId) {

@@ -41,7 +41,7 @@ impl Store {
     /// Counts a fetch that leaves the item's age as it is (`mg` without bump).
     #[inline]
     pub fn count_hit(&mut self, id: ItemId) {
-        let class = self.slabs.class_of(self.items.arena().page(id));
+        let class = self.class_of(id);
         let counters = &mut self.class_counters[class.index()];
         match Segment::of(self.items.at(id).state()) {
             Segment::Hot => counters.hits_to_hot += 1,

@@ -17,7 +17,7 @@ impl Store {
                     let key = self.items.at(id).key();
                     let found = self.index.find(self.hasher.hash(key), |other| self.items.at(other).key() == key);
                     assert_eq!(found.map(|(found, _)| found), Some(id));
-                    bytes += self.item_size(id);
+                    bytes += self.size_of(id);
                     count += 1;
                 }
             }

@@ -161,7 +161,7 @@ impl Loader {
         // Even of an image that does not keep its word. Nothing is flushed yet: a stamp is the time.
         item.set_stamp(record.last_access.min(store.now));
         store.note_deadline(id, record.exptime);
-        let size = store.item_size(id);
+        let size = store.size_of(id);
         let class = store.class_of(id);
         store.bytes += size;
         store.class_counters[class.index()].mem_requested += size;
