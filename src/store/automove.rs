@@ -16,7 +16,6 @@
 //! keys spread by hash all shards look alike, but with a port for each (`--port-per-core`) they need not.
 
 use super::Store;
-use super::lru::Segment;
 use super::slab::ClassId;
 
 /// A class starves if it evicted in this share of the window.
@@ -161,8 +160,6 @@ impl Store {
 
     /// Seconds that the coldest items of a class have idled, if it has items.
     fn class_age(&self, class: ClassId) -> Option<u32> {
-        [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp].into_iter().find_map(|segment| {
-            self.lru.last_of(&self.items, class, segment).take(TAILS).map(|id| self.idle_seconds(id)).max()
-        })
+        self.coldest(class).take(TAILS).map(|id| self.idle_seconds(id)).max()
     }
 }

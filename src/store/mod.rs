@@ -52,9 +52,10 @@ use arena::ItemId;
 use automove::Automover;
 use gather::Pace;
 use index::{Index, Place};
-use item::{ACTIVE, Item, Items};
+use item::{Item, Items};
 use lru::{Lru, Segment};
 use pins::Pin;
+use policy::OVERWRITTEN;
 use rebalance::Mover;
 use slab::{Budget, ClassId, Slabs};
 use stamps::Stamps;
@@ -357,7 +358,10 @@ impl Store {
             && class == self.class_of(id)
             && !self.is_pinned(id)
         {
-            self.overwrite(id, class, key, client_flags, deadline, value);
+            self.uncount(id, class);
+            let segment = self.overwrite(id, key, client_flags, value);
+            self.refile(id, class, segment, deadline);
+            self.date(id, class, deadline);
             return Ok(id);
         }
         let id = self.allocate(key, client_flags, value.len())?;
@@ -387,6 +391,7 @@ impl Store {
         }
         let class = self.class_of(id);
         self.enlist(id, class, deadline);
+        self.date(id, class, deadline);
     }
 
     /// Bytes of an item: header, key, value. As `me` and `metadump` report it.
@@ -437,25 +442,6 @@ impl Store {
         }
     }
 
-    /// Gives an item a new value in its own chunk. It stays where it is in its list, marked active instead of moved to the
-    /// head: moving would touch both neighbours and the head, three cache misses (`benches/store.rs`, overwrite).
-    #[inline]
-    fn overwrite(&mut self, id: ItemId, class: ClassId, key: &[u8], client_flags: u32, deadline: u32, value: &[u8]) {
-        self.uncount(id, class);
-        let item = self.items.at(id);
-        let (next, prev, segment) = (item.next(), item.prev(), Segment::of(item.state()));
-        let item = self.items.create(id, key, client_flags, value.len(), None);
-        item.set_value(value);
-        item.set_next(next);
-        item.set_prev(prev);
-        item.change_state(segment as u8 | ACTIVE, 0);
-        let wanted = self.segment_for(deadline);
-        if (wanted == Segment::Temp) != (segment == Segment::Temp) {
-            self.relist(class, id, wanted);
-        }
-        self.date(id, class, deadline);
-    }
-
     /// Into the index, where no item has its key. False when its chain is full.
     #[inline]
     fn index_item(&mut self, id: ItemId, hash: u64) -> bool {
@@ -468,11 +454,17 @@ impl Store {
         )
     }
 
-    /// Into its list, and into the counts.
+    /// Writes another value of an item into its own chunk. The item stays at its place in its list, whose segment this gives.
     #[inline]
-    fn enlist(&mut self, id: ItemId, class: ClassId, deadline: u32) {
-        self.lru.push(&self.items, class, self.segment_for(deadline), id);
-        self.date(id, class, deadline);
+    fn overwrite(&mut self, id: ItemId, key: &[u8], client_flags: u32, value: &[u8]) -> Segment {
+        let item = self.items.at(id);
+        let (next, prev, segment) = (item.next(), item.prev(), Segment::of(item.state()));
+        let item = self.items.create(id, key, client_flags, value.len(), None);
+        item.set_value(value);
+        item.set_next(next);
+        item.set_prev(prev);
+        item.change_state(segment as u8 | OVERWRITTEN, 0);
+        segment
     }
 
     /// The dates of a new value, and its share of the counts.

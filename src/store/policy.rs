@@ -22,6 +22,13 @@ use super::lru::Segment;
 use super::slab::ClassId;
 use crate::clock::NEVER;
 
+/// The segments in the order in which they give up items.
+pub(super) const VICTIM_ORDER: [Segment; 4] = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp];
+
+/// Marks that an item gets whose value was overwritten. It stays where it is in its list instead of moving to the head:
+/// that would touch both neighbours and the head, three cache misses (`benches/store.rs`, overwrite).
+pub(super) const OVERWRITTEN: u8 = ACTIVE;
+
 /// How many tails an eviction passes over (active, pinned) before it gives up on a class.
 const EVICTION_TRIES: usize = 64;
 /// How many of those may be active items that get another round.
@@ -75,9 +82,30 @@ impl Store {
         self.lru.tail(class, segment).map_or(0, |id| self.idle_seconds(id))
     }
 
+    /// The items of a class, from the one that it would evict next on, as far as they are in the same list.
+    pub(super) fn coldest(&self, class: ClassId) -> impl Iterator<Item = ItemId> {
+        let segment = VICTIM_ORDER.into_iter().find(|&segment| self.lru.count(class, segment) > 0);
+        self.lru.last_of(&self.items, class, segment.unwrap_or(Segment::Cold))
+    }
+
+    /// Puts a new item into a list of its class.
+    #[inline]
+    pub(super) fn enlist(&mut self, id: ItemId, class: ClassId, deadline: u32) {
+        self.lru.push(&self.items, class, self.segment_for(deadline), id);
+    }
+
+    /// Moves an item whose value was overwritten to another segment if its new deadline demands that.
+    #[inline]
+    pub(super) fn refile(&mut self, id: ItemId, class: ClassId, segment: Segment, deadline: u32) {
+        let wanted = self.segment_for(deadline);
+        if (wanted == Segment::Temp) != (segment == Segment::Temp) {
+            self.relist(class, id, wanted);
+        }
+    }
+
     /// The segment that a new item goes to.
     #[inline]
-    pub(super) fn segment_for(&self, deadline: u32) -> Segment {
+    fn segment_for(&self, deadline: u32) -> Segment {
         match self.options.temporary_ttl {
             _ if !self.options.segmented => Segment::Cold,
             Some(ttl) if deadline != NEVER && deadline.saturating_sub(self.now) <= ttl => Segment::Temp,
@@ -93,9 +121,8 @@ impl Store {
         let starved = self.lru.count(class, Segment::Cold) == 0;
         self.settle(class, if starved { SETTLE_MOVES_EMPTY } else { SETTLE_MOVES });
         for attempt in 0..EVICTION_TRIES {
-            let victim = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp]
-                .into_iter()
-                .find_map(|segment| self.lru.tail(class, segment).map(|id| (id, segment)));
+            let victim =
+                VICTIM_ORDER.into_iter().find_map(|segment| self.lru.tail(class, segment).map(|id| (id, segment)));
             let Some((id, segment)) = victim else { return false };
             let item = self.items.at(id);
             let state = item.state();

@@ -18,7 +18,6 @@ use super::Store;
 use super::arena::{ItemId, PageId};
 use super::gather::Pace;
 use super::item::Chunk;
-use super::lru::Segment;
 use super::room::RECLAIM_STEPS;
 use super::slab::ClassId;
 use super::stats::ClassCounters;
@@ -183,7 +182,7 @@ impl Store {
         }
         // The best one first; any other will do if that holds something that is being received or sent.
         let pages_of = |from| {
-            let coldest = self.tail_of(from).map(|id| self.items.arena().page(id));
+            let coldest = self.coldest(from).next().map(|id| self.items.arena().page(id));
             let some = self.slabs.pages_of(from).iter().copied().take(PAGES_SEARCHED);
             self.page_to_move(from).into_iter().chain(coldest).chain(some)
         };
@@ -200,22 +199,16 @@ impl Store {
         true
     }
 
-    /// The item that a class would evict next, if it were not in use.
-    fn tail_of(&self, class: ClassId) -> Option<ItemId> {
-        let evicted_in_order = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp];
-        evicted_in_order.into_iter().find_map(|segment| self.lru.tail(class, segment))
-    }
-
     /// Classes with items, but one, in the order in which they should give up a page: first those that have room elsewhere
     /// for whatever a page of theirs holds, then the one whose tail has idled longest, and of equals the one with most pages.
     /// Those with a single page come last: it may be the one that the class was just given.
     pub(super) fn donors(&self, not: Option<ClassId>) -> Vec<ClassId> {
         let classes = self.slabs.ids().filter(|&class| Some(class) != not);
-        let mut donors: Vec<ClassId> = classes.filter(|&class| self.tail_of(class).is_some()).collect();
+        let mut donors: Vec<ClassId> = classes.filter(|&class| self.coldest(class).next().is_some()).collect();
         donors.sort_by_cached_key(|&class| {
             let pages = self.slabs.page_count(class);
             let is_full = self.slabs.free_chunks(class) < self.slabs.usage(class).chunks_per_page;
-            let age = self.tail_of(class).map_or(0, |id| self.idle_seconds(id));
+            let age = self.coldest(class).next().map_or(0, |id| self.idle_seconds(id));
             (pages == 1, is_full, Reverse(age), Reverse(pages))
         });
         donors
@@ -331,7 +324,7 @@ impl Store {
     /// stored together has often cooled together, and what is cold need not be rescued.
     fn page_to_move(&self, class: ClassId) -> Option<PageId> {
         let pages = self.slabs.pages_of(class);
-        let coldest = self.tail_of(class).map(|id| self.items.arena().page(id));
+        let coldest = self.coldest(class).next().map(|id| self.items.arena().page(id));
         let start = self.now as usize * PAGES_COMPARED;
         let some = (0..pages.len().min(PAGES_COMPARED)).map(|nth| pages[(start + nth) % pages.len()]);
         coldest

@@ -8,6 +8,7 @@ use super::super::Store;
 use super::super::arena::ItemId;
 use super::super::item::{Cursor, SEGMENT_MASK};
 use super::super::lru::{List, Segment};
+use super::super::policy::VICTIM_ORDER;
 use super::super::slab::ClassId;
 use super::{Header, Record, Refusal};
 use crate::clock::Now;
@@ -15,9 +16,6 @@ use crate::clock::Now;
 /// Parts of a list by age: with so many items at most it comes back as it was, longer ones nearly so.
 const AGES: usize = 1024;
 const _: () = assert!(AGES.is_power_of_two() && AGES <= 1 << 16);
-
-/// The order in which segments give up items: from the first on.
-const WORTH: [Segment; 4] = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp];
 
 /// More CAS values than any server gives out. An image that says so does not keep its word, and its server can count on.
 const LAST_CAS_MAX: u64 = u64::MAX / 2;
@@ -238,7 +236,7 @@ impl Loader {
     /// Gives up the coldest item of a class, if it is colder than one that has come.
     fn evict(&mut self, class: ClassId, than: &Record<'_>) -> bool {
         let newcomer = Segment::of(than.state);
-        for segment in WORTH {
+        for segment in VICTIM_ORDER {
             let ages = &mut self.ages[class.index()][segment as usize];
             let Some(at) = ages.parts.iter().skip(ages.coldest).position(|part| part.count > 0) else {
                 ages.coldest = ages.parts.len().min(AGES - 1);
