@@ -21,7 +21,7 @@ use corecached::clock::{Clock, NEVER, Now};
 use corecached::command::{Reply, Shard};
 use corecached::hash::KeyHasher;
 use corecached::store::arena::Arena;
-use corecached::store::gather::Gathered;
+use corecached::store::gather::{Announced, Gathered};
 use corecached::store::item::Items;
 use corecached::store::rebalance::Reassigned;
 use corecached::store::slab::{Budget, ClassId};
@@ -286,7 +286,10 @@ impl Bench {
         let hash = self.name(number);
         let mut so_far = None;
         let id = loop {
-            let gathered = self.step(|bench| bench.shard.store.gather(&bench.key, 0, value_len, value_len, so_far));
+            let gathered = self.step(|bench| {
+                let item = Announced { key: &bench.key, client_flags: 0, value_len };
+                bench.shard.store.gather(item, value_len, so_far)
+            });
             match gathered {
                 Ok(Gathered::Ready(gathering)) => break gathering.item().expect("it is ready"),
                 Ok(Gathered::Later(gathering)) => so_far = Some(gathering),

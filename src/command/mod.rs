@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::protocol::{Operation, Verb};
 use crate::store::OutOfMemory;
 use crate::store::arena::ItemId;
-use crate::store::gather::{Gathered, Gathering};
+use crate::store::gather::{Announced, Gathered, Gathering};
 use set::Value;
 
 pub use reply::{Pinned, Reply};
@@ -85,7 +85,9 @@ pub fn reserve(
     so_far: Option<Gathering>,
 ) -> Result<Gathered, OutOfMemory> {
     let key = operation.key.of(input);
-    match shard.store.gather(key, operation.client_flags, operation.value.len as usize, wanted, so_far) {
+    let value_len = operation.value.len as usize;
+    let item = Announced { key, client_flags: operation.client_flags, value_len };
+    match shard.store.gather(item, wanted, so_far) {
         Ok(gathered) => Ok(gathered),
         Err(OutOfMemory) => {
             let forget = match operation.verb {

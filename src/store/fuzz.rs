@@ -5,7 +5,7 @@
 //! is left behind.
 
 use super::arena::{Arena, ItemId};
-use super::gather::{Gathered, Gathering};
+use super::gather::{Announced, Gathered, Gathering};
 use super::item::{Cursor, Items, STALE, WON};
 use super::slab::{Budget, ClassId, SlabOptions};
 use super::{Entry, OutOfMemory, Store, StoreOptions, walk};
@@ -423,8 +423,9 @@ impl World {
 
     /// Asks for room for a value, or for more of it.
     fn gather(&mut self, number: usize, twin: Twin, received: usize, so_far: Option<Gathering>) {
-        let (len, wanted) = (twin.value[0].1, received + 1 + self.serial() % 100_000);
-        let (gathering, room) = match self.store.gather(&key(number), twin.flags, len, wanted, so_far) {
+        let (value_len, wanted) = (twin.value[0].1, received + 1 + self.serial() % 100_000);
+        let item = Announced { key: &key(number), client_flags: twin.flags, value_len };
+        let (gathering, room) = match self.store.gather(item, wanted, so_far) {
             Ok(Gathered::Ready(gathering)) => (gathering, Some(gathering.cursor(&self.store.items, received))),
             Ok(Gathered::Later(gathering)) => (gathering, None),
             Err(OutOfMemory) => return,

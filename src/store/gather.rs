@@ -65,6 +65,17 @@ impl Gathering {
     }
 }
 
+/// An item whose value a client has announced.
+#[derive(Clone, Copy, Debug)]
+pub struct Announced<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// The client's flags.
+    pub client_flags: u32,
+    /// Bytes of its value.
+    pub value_len: usize,
+}
+
 /// How far it has come.
 #[derive(Clone, Copy, Debug)]
 pub enum Gathered {
@@ -94,9 +105,7 @@ impl Store {
     /// When there is no room, and none is on its way; nothing is left of what was gathered then.
     pub fn gather(
         &mut self,
-        key: &[u8],
-        client_flags: u32,
-        value_len: usize,
+        item: Announced<'_>,
         wanted: usize,
         so_far: Option<Gathering>,
     ) -> Result<Gathered, OutOfMemory> {
@@ -105,7 +114,7 @@ impl Store {
             gathering.give_up_at = self.now.saturating_add(SECONDS_MAX);
         }
         self.pace = Pace::InSteps;
-        let ready = self.gather_some(key, client_flags, value_len, wanted, &mut gathering);
+        let ready = self.gather_some(item, wanted, &mut gathering);
         let pace = std::mem::take(&mut self.pace);
         match ready {
             Some(true) => {
@@ -124,17 +133,11 @@ impl Store {
     }
 
     /// Says whether all is there; none: there is no chunk to go on with.
-    fn gather_some(
-        &mut self,
-        key: &[u8],
-        client_flags: u32,
-        value_len: usize,
-        wanted: usize,
-        gathering: &mut Gathering,
-    ) -> Option<bool> {
+    fn gather_some(&mut self, item: Announced<'_>, wanted: usize, gathering: &mut Gathering) -> Option<bool> {
+        let Announced { key, client_flags, value_len } = item;
         if let Some(class) = self.slabs.class_for(self.items.size(key.len(), client_flags, value_len)) {
             let id = self.chunk(class)?;
-            self.items.create(id, key, client_flags, value_len, None);
+            self.items.create(id, key, client_flags, value_len);
             gathering.parts = Some(Parts { head: id, last: id, count: 1, newest: id });
             gathering.room = value_len;
             return Some(true);
@@ -145,7 +148,8 @@ impl Store {
             let id = self.chunk(class)?;
             let parts = match gathering.parts {
                 None => {
-                    self.items.create(id, key, client_flags, value_len, Some(&[]));
+                    self.items.create(id, key, client_flags, 0);
+                    self.items.spread(id, value_len, &[]);
                     Parts { head: id, last: id, count: 1, newest: id }
                 }
                 Some(Parts { head, last, count, newest }) => {

@@ -167,24 +167,16 @@ impl Items {
     }
 
     /// Writes the header and key of a new item into a chunk: floating, never fetched, CAS 0, without its value.
-    /// `bodies` are the further chunks of a large item: as many as [`Items::chunks`] says, less one; none for a small item.
     ///
-    /// The caller owns the chunks, and the first has at least [`Items::size`] bytes or is a [`LARGE_CHUNK`].
+    /// The caller owns the chunk, and it has at least [`Items::size`] bytes. [`Items::spread`] makes the item a large one.
     #[inline]
-    pub fn create(
-        &self,
-        id: ItemId,
-        key: &[u8],
-        client_flags: u32,
-        value_len: usize,
-        large: Option<&[ItemId]>,
-    ) -> Item<'_> {
+    pub fn create(&self, id: ItemId, key: &[u8], client_flags: u32, value_len: usize) -> Item<'_> {
         let item = self.at(id);
         item.write(NEXT, FLOATING);
         item.write(PREV, 0_u32);
         item.write(EXPTIME, 0_u32);
         item.write(STAMP, 0_u32);
-        item.write(VALUE_LEN, if large.is_some() { LARGE } else { value_len as u16 });
+        item.write(VALUE_LEN, value_len as u16);
         item.write(KEY_LEN, key.len() as u8);
         item.write(STATE, if client_flags == 0 { 0 } else { HAS_CLIENT_FLAGS });
         item.set_cas(0);
@@ -192,19 +184,27 @@ impl Items {
             item.write(self.header(), client_flags);
         }
         item.copy_in(item.key_offset(), key);
-        if let Some(bodies) = large {
-            let extension = item.key_offset() + key.len();
-            item.write(extension, value_len as u32);
-            item.write(extension + 4, ItemId::to_raw(bodies.first().copied()));
-            for (at, &body) in bodies.iter().enumerate() {
-                let chunk = self.at(body);
-                chunk.write(NEXT, ItemId::to_raw(bodies.get(at + 1).copied()));
-                chunk.write(BODY_OWNER, id.bits());
-                chunk.write(KEY_LEN, 0_u8);
-                chunk.write(STATE, BODY);
-            }
-        }
         item
+    }
+
+    /// Makes a new item a large one, with a value of this length: its head stays in the chunk that it has, which is a
+    /// [`LARGE_CHUNK`], and `bodies` are its further chunks. [`Items::chunks`] says how many it needs;
+    /// [`Items::append_body`] adds those that are missing.
+    ///
+    /// The caller owns the chunks.
+    pub fn spread(&self, id: ItemId, value_len: usize, bodies: &[ItemId]) {
+        let item = self.at(id);
+        item.write(VALUE_LEN, LARGE);
+        let extension = item.key_offset() + item.key_len();
+        item.write(extension, value_len as u32);
+        item.write(extension + 4, ItemId::to_raw(bodies.first().copied()));
+        for (at, &body) in bodies.iter().enumerate() {
+            let chunk = self.at(body);
+            chunk.write(NEXT, ItemId::to_raw(bodies.get(at + 1).copied()));
+            chunk.write(BODY_OWNER, id.bits());
+            chunk.write(KEY_LEN, 0_u8);
+            chunk.write(STATE, BODY);
+        }
     }
 
     /// Marks a chunk free and links it to the next free one.
@@ -550,7 +550,7 @@ mod tests {
         for (cas, flags) in [(true, 0), (true, 7), (false, 0), (false, u32::MAX)] {
             let items = items(cas);
             let id = items.arena().id(PageId(1), 64);
-            let item = items.create(id, b"key", flags, 5, None);
+            let item = items.create(id, b"key", flags, 5);
             item.set_value(b"value");
             item.set_cas(u64::MAX - 1);
             item.change_state(FETCHED | STALE, 0);
@@ -572,7 +572,8 @@ mod tests {
         let count = items.chunks(3, 1, value.len());
         assert_eq!(count, 4);
         let ids: Vec<ItemId> = (0..count).map(|n| items.arena().id(PageId(2), n * LARGE_CHUNK)).collect();
-        let item = items.create(ids[0], b"key", 1, value.len(), Some(&ids[1..]));
+        let item = items.create(ids[0], b"key", 1, 0);
+        items.spread(ids[0], value.len(), &ids[1..]);
         let mut cursor = items.value_cursor(ids[0]);
         for part in value.chunks(777) {
             cursor = items.fill(cursor, part);
@@ -595,7 +596,8 @@ mod tests {
     fn pinned_values_are_read_while_their_header_changes() {
         let items = items(true);
         let ids: Vec<ItemId> = (0..2).map(|n| items.arena().id(PageId(1), n * LARGE_CHUNK)).collect();
-        items.create(ids[0], b"key", 0, 20_000, Some(&ids[1..]));
+        items.create(ids[0], b"key", 0, 0);
+        items.spread(ids[0], 20_000, &ids[1..]);
         items.fill(items.value_cursor(ids[0]), &[7; 20_000]);
         let mut cursor = items.value_cursor(ids[0]);
         std::thread::scope(|scope| {

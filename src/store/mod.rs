@@ -459,7 +459,7 @@ impl Store {
     fn overwrite(&mut self, id: ItemId, key: &[u8], client_flags: u32, value: &[u8]) -> Segment {
         let item = self.items.at(id);
         let (next, prev, segment) = (item.next(), item.prev(), Segment::of(item.state()));
-        let item = self.items.create(id, key, client_flags, value.len(), None);
+        let item = self.items.create(id, key, client_flags, value.len());
         item.set_value(value);
         item.set_next(next);
         item.set_prev(prev);

@@ -17,7 +17,7 @@ impl Store {
         let size = self.items.size(key.len(), client_flags, value_len);
         if let Some(class) = self.slabs.class_for(size) {
             let id = self.chunk(class).ok_or(OutOfMemory)?;
-            self.items.create(id, key, client_flags, value_len, None);
+            self.items.create(id, key, client_flags, value_len);
             return Ok(id);
         }
         let class = self.slabs.large();
@@ -26,7 +26,7 @@ impl Store {
             match self.chunk(class) {
                 Some(id) => {
                     // Whoever frees or moves pages must see that it is in use.
-                    self.items.create(id, key, 0, 0, None);
+                    self.items.create(id, key, 0, 0);
                     chunks.push(id);
                 }
                 None => {
@@ -37,7 +37,8 @@ impl Store {
                 }
             }
         }
-        self.items.create(chunks[0], key, client_flags, value_len, Some(&chunks[1..]));
+        self.items.create(chunks[0], key, client_flags, 0);
+        self.items.spread(chunks[0], value_len, &chunks[1..]);
         Ok(chunks[0])
     }
 

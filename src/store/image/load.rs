@@ -198,7 +198,7 @@ impl Loader {
         let size = self.store.items.size(key_len, flags, value_len);
         if let Some(class) = self.store.slabs.class_for(size) {
             let id = self.chunk(class, record)?;
-            self.store.items.create(id, record.key, flags, value_len, None);
+            self.store.items.create(id, record.key, flags, value_len);
             return Some(id);
         }
         let class = self.store.slabs.large();
@@ -208,7 +208,7 @@ impl Loader {
             match self.chunk(class, record) {
                 Some(id) => {
                     // Nobody looks at it before it is whole, but a free chunk it is not.
-                    self.store.items.create(id, record.key, 0, 0, None);
+                    self.store.items.create(id, record.key, 0, 0);
                     chunks.push(id);
                 }
                 None => {
@@ -217,7 +217,8 @@ impl Loader {
                 }
             }
         }
-        self.store.items.create(chunks[0], record.key, flags, value_len, Some(&chunks[1..]));
+        self.store.items.create(chunks[0], record.key, flags, 0);
+        self.store.items.spread(chunks[0], value_len, &chunks[1..]);
         Some(chunks[0])
     }
 

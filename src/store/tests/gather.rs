@@ -1,7 +1,7 @@
 //! Long values: their room comes and goes in steps, and nothing of it is lost.
 
 use super::*;
-use crate::store::gather::{Gathered, Gathering};
+use crate::store::gather::{Announced, Gathered, Gathering};
 
 /// Chunks, or items, that one step may concern: it looks at so many chunks of a page that is emptied.
 const STEP_MAX: u64 = 1200;
@@ -34,6 +34,10 @@ fn chunks_in_use(store: &Store) -> u64 {
     store.slabs.usage(store.slabs.large()).used_chunks
 }
 
+fn announced(key: &[u8], value_len: usize) -> Announced<'_> {
+    Announced { key, client_flags: 0, value_len }
+}
+
 fn long_value(len: usize, seed: u64) -> Vec<u8> {
     let mut value = vec![0; len];
     for (at, part) in value.chunks_mut(1000).enumerate() {
@@ -52,7 +56,7 @@ impl Store {
     ) -> Result<ItemId, OutOfMemory> {
         let mut so_far = None;
         for step in 0..STEPS_MAX {
-            match self.gather(key, 0, len, len, so_far)? {
+            match self.gather(announced(key, len), len, so_far)? {
                 Gathered::Ready(gathering) => return Ok(gathering.item().expect("it is ready")),
                 Gathered::Later(gathering) => so_far = Some(gathering),
             }
@@ -96,7 +100,7 @@ fn what_was_gathered_is_freed_when_it_is_given_up() {
     let mut store = full_of_small_items(8, StoreOptions::default());
     let mut so_far: Option<Gathering> = None;
     while so_far.and_then(|gathering| gathering.item()).is_none() || chunks_in_use(&store) < 130 {
-        match store.gather(b"long", 0, 6 << 20, 6 << 20, so_far).expect("room is on its way") {
+        match store.gather(announced(b"long", 6 << 20), 6 << 20, so_far).expect("room is on its way") {
             Gathered::Ready(_) => panic!("130 chunks are not enough"),
             Gathered::Later(gathering) => so_far = Some(gathering),
         }
@@ -122,7 +126,7 @@ fn values_under_way_keep_no_page_from_others_that_can_be_emptied() {
     let uploads: Vec<Gathering> = (0..8)
         .map(|number| {
             let key = format!("upload{number}").into_bytes();
-            match store.gather(&key, 0, 1 << 20, 400_000, None) {
+            match store.gather(announced(&key, 1 << 20), 400_000, None) {
                 Ok(Gathered::Ready(gathering)) => gathering,
                 other => panic!("{other:?}"),
             }
@@ -153,7 +157,7 @@ fn a_value_that_is_waited_for_too_long_is_refused() {
     let mut so_far = None;
     let mut seconds = 0;
     let refused = loop {
-        match store.gather(b"long", 0, 2 << 20, 2 << 20, so_far) {
+        match store.gather(announced(b"long", 2 << 20), 2 << 20, so_far) {
             Ok(Gathered::Ready(_)) => panic!("there is no room"),
             Ok(Gathered::Later(gathering)) => so_far = Some(gathering),
             Err(OutOfMemory) => break seconds,
@@ -211,7 +215,7 @@ fn long_values_agree_with_a_hash_map() {
                 0..5 if !uploads.is_empty() => {
                     let at = random.below(uploads.len() as u64) as usize;
                     let Upload { key, len, version, wanted, received, so_far } = &mut uploads[at];
-                    match store.gather(&name(*key), 0, *len, *wanted, *so_far) {
+                    match store.gather(announced(&name(*key), *len), *wanted, *so_far) {
                         Ok(Gathered::Later(gathering)) => *so_far = Some(gathering),
                         Ok(Gathered::Ready(gathering)) => {
                             assert!(gathering.room() >= *wanted && gathering.room() <= *len);
