@@ -16,6 +16,7 @@
 //! keys spread by hash all shards look alike, but with a port for each (`--port-per-core`) they need not.
 
 use super::Store;
+use super::budget::Need;
 use super::slab::ClassId;
 
 /// A class starves if it evicted in this share of the window.
@@ -128,7 +129,8 @@ impl Store {
         let to = poorest.map(|(class, _)| class);
         let donors = ages.iter().copied().filter(|&(class, _)| Some(class) != to && self.slabs.page_count(class) > 1);
         let oldest = donors.max_by(|(_, one), (_, other)| one.total_cmp(other));
-        let asked = self.budget.report(self.slabs.shard(), oldest.map_or(0, |(_, age)| age as u32), to.is_none());
+        let need = if to.is_some() { Need::Pages } else { Need::Nothing };
+        let asked = self.budget.report(self.slabs.shard(), oldest.map_or(0, |(_, age)| age as u32), need);
 
         let roomy = |&class: &ClassId| {
             samples[class.index()].room >= ROOMY && self.slabs.page_count(class) > 1 && Some(class) != to

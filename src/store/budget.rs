@@ -41,6 +41,13 @@ struct Trade {
     promised: bool,
 }
 
+/// Whether a shard needs more pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    Pages,
+    Nothing,
+}
+
 impl Budget {
     /// A budget of `limit` pages for `shards` shards, out of an arena.
     pub fn new(limit: u32, shards: usize, arena: &Arena) -> Budget {
@@ -100,16 +107,16 @@ impl Budget {
         self.open.store(pages.taken < pages.limit, Relaxed);
     }
 
-    /// A shard tells the others for how long what it would give up next has idled, in seconds; 0: it has nothing to spare.
-    /// Says whether it is asked to give up a page. `content`: it wants none itself.
-    pub(super) fn report(&self, shard: usize, age: u32, content: bool) -> bool {
+    /// A shard tells the others how many seconds the items have idled that it would give up next (0: it can spare none), and
+    /// whether it needs pages itself. True: another shard has asked it for a page.
+    pub(super) fn report(&self, shard: usize, age: u32, need: Need) -> bool {
         let mut pages = self.pages.lock();
         // What has been given up already leaves a shard with at least a quarter of an equal share.
         let floor = pages.limit / (4 * pages.held.len() as u32);
         let spare = pages.held[shard] > floor.max(1);
         let trade = &mut pages.trades[shard];
         trade.age = if spare { age } else { 0 };
-        trade.promised &= !content;
+        trade.promised &= need == Need::Pages;
         std::mem::take(&mut trade.asked) && spare
     }
 
@@ -206,12 +213,12 @@ mod tests {
         while budget.take(1).is_some() {}
         assert_eq!(pages.len(), 12);
         // Nobody is asked for what is not older.
-        assert!(!budget.report(0, 100, true));
+        assert!(!budget.report(0, 100, Need::Nothing));
         budget.ask(1, 100.0);
-        assert!(!budget.report(0, 100, true));
+        assert!(!budget.report(0, 100, Need::Nothing));
         budget.ask(1, 99.0);
-        assert!(budget.report(0, 100, false));
-        assert!(!budget.report(0, 100, false), "it is asked once");
+        assert!(budget.report(0, 100, Need::Pages));
+        assert!(!budget.report(0, 100, Need::Pages), "it is asked once");
         budget.give_back(0, pages.pop().expect("twelve"));
         assert_eq!(budget.take(0), None, "it is promised");
         assert!(budget.take(1).is_some());
@@ -219,9 +226,9 @@ mod tests {
         for _ in 0..9 {
             budget.give_back(0, pages.pop().expect("eleven"));
         }
-        budget.report(0, 100, true);
+        budget.report(0, 100, Need::Nothing);
         budget.ask(1, 10.0);
-        assert!(!budget.report(0, 100, true));
+        assert!(!budget.report(0, 100, Need::Nothing));
     }
 
     #[test]

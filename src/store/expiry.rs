@@ -15,17 +15,26 @@ use super::{NEVER, Store};
 /// Items that memcached looks at when it pulls the tail of a list.
 const PULLED: usize = 5;
 
+/// What dead items are freed for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A class that needs a chunk now.
+    Room,
+    /// Items to come.
+    Ahead,
+}
+
 impl Store {
     /// Frees dead items among the next `steps` chunks of a class; says whether there was one.
     pub(super) fn reclaim(&mut self, class: ClassId, steps: u32) -> bool {
-        let freed = self.sweep(class, steps, self.now, false);
+        let freed = self.sweep(class, steps, Purpose::Room);
         self.class_counters[class.index()].direct_reclaims += u64::from(freed > 0);
         freed > 0
     }
 
     /// As [`Store::reclaim`], ahead of need.
-    pub(super) fn crawl(&mut self, class: ClassId, steps: u32) -> u64 {
-        self.sweep(class, steps, self.now - 1, true)
+    pub(super) fn reclaim_ahead(&mut self, class: ClassId, steps: u32) -> u64 {
+        self.sweep(class, steps, Purpose::Ahead)
     }
 
     /// Frees dead items at the tail of a list, up to [`PULLED`] and none behind a live one, as memcached does before it
@@ -67,14 +76,15 @@ impl Store {
 
     /// Frees items that were dead at a count of the clock among the next `steps` chunks of a class. When it crawls, those
     /// behind live ones count as found by the crawler; memcached's maintainer takes the others before that comes round.
-    fn sweep(&mut self, class: ClassId, steps: u32, by: u32, crawls: bool) -> u64 {
+    fn sweep(&mut self, class: ClassId, steps: u32, purpose: Purpose) -> u64 {
+        let by = if purpose == Purpose::Ahead { self.now - 1 } else { self.now };
         let mut freed = 0;
         for id in self.slabs.scan(class, by, steps, &self.items) {
             if self.items.chunk(id) != Chunk::Linked {
                 continue;
             }
             let item = self.items.at(id);
-            let crawled = crawls && item.next() != 0;
+            let crawled = purpose == Purpose::Ahead && item.next() != 0;
             let dead = self.is_dead_by(&item, by);
             let counters = &mut self.class_counters[class.index()];
             counters.crawler_items_checked += u64::from(crawled);

@@ -16,10 +16,10 @@ impl Store {
         let mut busy = false;
         if self.slabs.page_count(class) > 0 {
             if crawler_on && self.options.maintain {
-                busy |= self.crawl(class, steps) > 0;
+                busy |= self.reclaim_ahead(class, steps) > 0;
             }
             if self.options.maintain {
-                busy |= self.settle(class, steps as usize) > 0;
+                busy |= self.balance(class, steps as usize) > 0;
             }
         }
         busy |= self.free_remains();

@@ -229,11 +229,11 @@ impl Index {
     /// The entries that share a chain with this hash.
     pub(super) fn chain(&self, hash: u64) -> Vec<ItemId> {
         let mut ids = Vec::with_capacity(CHAIN_MAX * SLOTS);
-        self.gather_chain(self.bucket_of(hash), &mut ids);
+        self.collect_chain(self.bucket_of(hash), &mut ids);
         ids
     }
 
-    fn gather_chain(&self, bucket: usize, ids: &mut Vec<ItemId>) {
+    fn collect_chain(&self, bucket: usize, ids: &mut Vec<ItemId>) {
         let mut at = BucketId::Main(bucket as u32);
         loop {
             let bucket = self.bucket(at);
@@ -251,10 +251,10 @@ impl Index {
     /// Places are the bits of a hash that number buckets, in reversed order. A bucket holds an interval of places, and
     /// dividing it divides the interval, so a walk from interval to interval meets every entry that is there all along
     /// exactly once, however much the index grows meanwhile. It never shrinks.
-    pub(super) fn gather(&self, place: u64, ids: &mut Vec<ItemId>) -> Option<u64> {
+    pub(super) fn collect(&self, place: u64, ids: &mut Vec<ItemId>) -> Option<u64> {
         let bits = reversed(place) as usize;
         let divided = bits & ((1 << self.level) - 1) < self.split;
-        self.gather_chain(self.bucket_of(reversed(place)), ids);
+        self.collect_chain(self.bucket_of(reversed(place)), ids);
         let width = 1 << (hash::BUCKET_BITS - self.level - u32::from(divided));
         let next = (place & !(width - 1)) + width;
         if next >> hash::BUCKET_BITS != 0 {

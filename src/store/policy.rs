@@ -33,9 +33,9 @@ pub(super) const OVERWRITTEN: u8 = ACTIVE;
 const EVICTION_TRIES: usize = 64;
 /// How many of those may be active items that get another round.
 const SECOND_CHANCES: usize = 48;
-/// Tails of HOT and WARM settled before an eviction: a few each time, many when COLD has run empty.
-const SETTLE_MOVES: usize = 2;
-const SETTLE_MOVES_EMPTY: usize = 256;
+/// Tails of HOT and WARM moved on before an eviction: a few each time, many when COLD has run empty.
+const BALANCE_MOVES: usize = 2;
+const BALANCE_MOVES_EMPTY: usize = 256;
 
 impl Store {
     /// Marks an item as fetched once more, and counts the hit for its segment.
@@ -119,7 +119,7 @@ impl Store {
             return false;
         }
         let starved = self.lru.count(class, Segment::Cold) == 0;
-        self.settle(class, if starved { SETTLE_MOVES_EMPTY } else { SETTLE_MOVES });
+        self.balance(class, if starved { BALANCE_MOVES_EMPTY } else { BALANCE_MOVES });
         for attempt in 0..EVICTION_TRIES {
             let victim =
                 VICTIM_ORDER.into_iter().find_map(|segment| self.lru.tail(class, segment).map(|id| (id, segment)));
@@ -177,7 +177,7 @@ impl Store {
     }
 
     /// Moves up to `moves` tails of HOT, and as many of WARM, where they belong; says how many.
-    pub(super) fn settle(&mut self, class: ClassId, moves: usize) -> usize {
+    pub(super) fn balance(&mut self, class: ClassId, moves: usize) -> usize {
         if !self.options.segmented {
             return self.flatten(class, moves);
         }

@@ -1,6 +1,6 @@
 //! A walk over all items of a shard, in pieces as long as the caller likes: what the crawler and the dumps are made of.
 //!
-//! It goes through the index, bucket by bucket (see [`Index::gather`](super::index::Index::gather)). A key that is in the
+//! It goes through the index, bucket by bucket (see [`Index::collect`](super::index::Index::collect)). A key that is in the
 //! cache from the first piece to the last is met exactly once, although the index grows, its value is set anew or its page
 //! moves between two pieces: where it is met depends on its hash alone. A key that comes or goes meanwhile is met once or
 //! not at all. All that is remembered between two pieces is a [`Place`].
@@ -49,7 +49,7 @@ impl Store {
         let (mut left, mut go_on) = (count, true);
         let mut ids = Vec::with_capacity(2 * GROUP);
         while next.is_some() && left > 0 && go_on {
-            self.gather_group(&mut next, &mut left, &mut ids);
+            self.next_group(&mut next, &mut left, &mut ids);
             for &id in &ids {
                 let class = self.class_of(id);
                 if !wanted(class) {
@@ -72,7 +72,7 @@ impl Store {
         let (mut next, mut left) = (Some(place.0), count);
         let mut ids = Vec::with_capacity(2 * GROUP);
         while next.is_some() && left > 0 {
-            self.gather_group(&mut next, &mut left, &mut ids);
+            self.next_group(&mut next, &mut left, &mut ids);
             ids.iter().copied().filter(|&id| self.death(&self.items.at(id)).is_none()).for_each(&mut visit);
         }
         next.map(Place)
@@ -80,14 +80,14 @@ impl Store {
 
     /// The next ids from a place on, in place of those that are there, and the place behind them. What was looked at is
     /// taken off `left`.
-    fn gather_group(&self, next: &mut Option<u64>, left: &mut usize, ids: &mut Vec<ItemId>) {
+    fn next_group(&self, next: &mut Option<u64>, left: &mut usize, ids: &mut Vec<ItemId>) {
         ids.clear();
         while ids.len() < GROUP
             && *left > 0
             && let Some(at) = *next
         {
             let before = ids.len();
-            *next = self.index.gather(at, ids);
+            *next = self.index.collect(at, ids);
             *left = left.saturating_sub((ids.len() - before).max(1));
         }
         for &id in &*ids {

@@ -445,11 +445,11 @@ fn dead_items_are_still_found_after_a_page_has_left() {
     for now in 9..20 {
         store.set_now(Now(now));
         // In the middle of the search a page leaves.
-        store.crawl(class, 1000);
+        store.reclaim_ahead(class, 1000);
         store.reassign(Some(class), ClassId(3));
         store.finish_move();
         for _ in 0..2000 {
-            store.crawl(class, 100);
+            store.reclaim_ahead(class, 100);
         }
     }
     assert_eq!(store.snapshot().curr_items, 0);
