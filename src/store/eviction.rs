@@ -1,4 +1,6 @@
-//! Evictions: an item leaves the cache before its time, and is counted, and noted for whoever watches.
+//! Evictions. The store removes an item, counts it, and notes it if a client watches evictions.
+//!
+//! The [`policy`](super::policy) chooses the items.
 
 use super::Store;
 use super::arena::ItemId;
@@ -7,37 +9,33 @@ use super::slab::ClassId;
 use crate::clock::NEVER;
 use std::cmp::Reverse;
 
-/// A live item that made room for another.
+/// A live item that the store evicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evicted {
-    /// Its key.
     pub key: Box<[u8]>,
-    /// It was fetched since it was stored.
+    /// Whether it was fetched since it was stored.
     pub fetched: bool,
-    /// Seconds it would have lived on; none: for ever.
+    /// Seconds to its deadline; `None`: it had no deadline.
     pub ttl: Option<u32>,
-    /// Seconds since it was last accessed.
+    /// Seconds since its last access.
     pub idle_seconds: u32,
-    /// Its class.
     pub class: ClassId,
-    /// Bytes of its value.
     pub value_len: usize,
 }
 
 impl Store {
-    /// From now on evictions are noted, or not any more.
+    /// Begins to note evictions, or stops it.
     pub fn note_evictions(&mut self, notes: bool) {
         self.notes = notes;
     }
 
-    /// The evictions that were noted since this was last asked, and how many more there were.
+    /// Takes the evictions noted since the last call, and the number of those that were not noted.
     pub fn take_noted(&mut self) -> (Vec<Evicted>, u64) {
         (std::mem::take(&mut self.noted), std::mem::take(&mut self.unnoted))
     }
 
-    /// Evicts of the items that share a full chain of the index the one that has not been asked for the longest, or one
-    /// that is dead. Also with `-M`: only keys that were chosen to be in one chain come here, and they are not to make
-    /// the requests of all others slow.
+    /// Evicts one of the items in a full chain of the index: a dead one, or the one that has idled longest. It does so
+    /// with `-M` as well: only keys chosen for their hash fill a chain, and they must not slow down other clients.
     #[cold]
     pub(super) fn evict_of_chain(&mut self, hash: u64) {
         let rank = |id: &ItemId| (self.death(&self.items.at(*id)).is_none(), Reverse(self.idle_seconds(*id)));
@@ -49,7 +47,7 @@ impl Store {
         counters.evicted_by_chains += counters.evicted - before;
     }
 
-    /// As [`Store::evict_item`], where there is no other memory for what is to be stored or moved.
+    /// Like [`Store::evict_item`], for an eviction that makes room because the store has no other memory.
     #[inline]
     pub(super) fn evict_for_room(&mut self, id: ItemId, class: ClassId) {
         #[cfg(test)]
@@ -59,7 +57,7 @@ impl Store {
         self.evict_item(id, class);
     }
 
-    /// Evicts an item, or reclaims it if it is dead.
+    /// Removes an item and counts it: as evicted, or as reclaimed if it was dead.
     pub(super) fn evict_item(&mut self, id: ItemId, class: ClassId) {
         let item = self.items.at(id);
         let dead = self.death(&item).is_some();

@@ -1,10 +1,10 @@
-//! Dead items give their memory back: before a live one is evicted, and in small steps between turns.
+//! The store reclaims the memory of dead items: before it evicts a live one, and in small steps between turns.
 //!
-//! Every page knows when its first item dies, so that only pages with something to find are looked at, some chunks at a
-//! time: there is no scan of everything, and items carry no links for it.
+//! Every page knows when its first item dies. So the store searches only pages that have a dead item, a few chunks at a
+//! time. It never scans all pages, and items need no links for this.
 //!
-//! What frees dead items before anybody wants their memory spares those that died within this second, as memcached does:
-//! who asks for one is told, by `get_expired`, that it has expired.
+//! Code that frees dead items ahead of need spares items that died within this second, as memcached does. A client that
+//! asks for such an item then counts in `get_expired`.
 
 use super::arena::ItemId;
 use super::item::{Chunk, FETCHED, Item};
@@ -12,34 +12,33 @@ use super::lru::Segment;
 use super::slab::ClassId;
 use super::{NEVER, Store};
 
-/// Items that memcached looks at when it pulls the tail of a list.
+/// Items that memcached examines when it pulls the tail of a list.
 const PULLED: usize = 5;
 
-/// What dead items are freed for.
+/// Why the store frees dead items.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
-    /// A class that needs a chunk now.
+    /// A class needs a chunk now.
     Room,
-    /// Items to come.
+    /// Later items will need chunks.
     Ahead,
 }
 
 impl Store {
-    /// Frees dead items among the next `steps` chunks of a class; says whether there was one.
+    /// Frees dead items among the next `steps` chunks of a class. Says whether it found one.
     pub(super) fn reclaim(&mut self, class: ClassId, steps: u32) -> bool {
         let freed = self.sweep(class, steps, Purpose::Room);
         self.class_counters[class.index()].direct_reclaims += u64::from(freed > 0);
         freed > 0
     }
 
-    /// As [`Store::reclaim`], ahead of need.
+    /// Like [`Store::reclaim`], ahead of need. Gives the number of items freed.
     pub(super) fn reclaim_ahead(&mut self, class: ClassId, steps: u32) -> u64 {
         self.sweep(class, steps, Purpose::Ahead)
     }
 
-    /// Frees dead items at the tail of a list, up to [`PULLED`] and none behind a live one, as memcached does before it
-    /// takes a chunk as long as its LRU is flat. The list is that of the class for such an item. `held`, and what is pinned,
-    /// is passed over.
+    /// With a flat LRU, frees dead items at the tail of the list for an item of this size: up to [`PULLED`] items, and
+    /// none behind a live one. memcached does this before it takes a chunk. The search skips `held` and pinned items.
     #[inline]
     pub fn pull_tail(&mut self, key_len: usize, client_flags: u32, value_len: usize, held: Option<ItemId>) {
         if !self.options.segmented {
@@ -68,14 +67,15 @@ impl Store {
         }
     }
 
-    /// Whether an item is flushed, or had expired at a count of the clock.
+    /// Whether an item is flushed, or has expired by a count of the clock.
     #[inline]
     pub(super) fn is_dead_by(&self, item: &Item<'_>, count: u32) -> bool {
         item.exptime().wrapping_sub(1) < count || self.stamps.is_flushed(item.stamp())
     }
 
-    /// Frees items that were dead at a count of the clock among the next `steps` chunks of a class. When it crawls, those
-    /// behind live ones count as found by the crawler; memcached's maintainer takes the others before that comes round.
+    /// Frees dead items among the next `steps` chunks of a class, and gives their number. Ahead of need, an item at the
+    /// tail of its list counts as reclaimed, and any other as found by the crawler: memcached's maintainer takes items
+    /// at tails before its crawler reaches them.
     fn sweep(&mut self, class: ClassId, steps: u32, purpose: Purpose) -> u64 {
         let by = if purpose == Purpose::Ahead { self.now - 1 } else { self.now };
         let mut freed = 0;

@@ -1,19 +1,20 @@
-//! `flush_all`: everything that is stored dies at a time.
+//! `flush_all`: all items die at a time.
 
 use super::Store;
 use super::arena::ItemId;
 use super::lru::Segment;
 use crate::clock::Now;
 
-/// Items that a flush takes out at once, if they were accessed last: see [`Store::flush_at`].
+/// Recently accessed items that a flush removes at once: see [`Store::flush_at`].
 pub(super) const FLUSHED_AT_ONCE: usize = 512;
 
 impl Store {
-    /// `flush_all`: when this time has come, which may be now, everything that is stored is dead. A later call replaces it.
+    /// `flush_all`: at this time, which may be now, all items of the store die. A later call replaces a flush that is
+    /// planned.
     ///
-    /// The memory is reclaimed later, but for items accessed since then that are found at the heads of their lists: as in
-    /// memcached, who flushes what was just stored sees it gone from the counts. At most [`FLUSHED_AT_ONCE`] of them are
-    /// looked for.
+    /// The store reclaims the memory later, with one exception. It removes items at once that were accessed at this
+    /// time or later, if it finds them at the heads of their lists, and at most [`FLUSHED_AT_ONCE`] of them. As in
+    /// memcached, a client that flushes items it has just stored sees the counts drop.
     pub fn flush_at(&mut self, at: Now) {
         self.flush_at = 0;
         if at.0 > self.now {
@@ -36,12 +37,12 @@ impl Store {
         }
     }
 
-    /// No flush is to come.
+    /// Cancels a flush that is planned.
     pub fn forget_flush(&mut self) {
         self.flush_at = 0;
     }
 
-    /// Takes up to `count` items out, from the heads of lists as far as they are wanted.
+    /// Removes up to `count` items from the heads of the lists. It leaves a list at the first item that is not wanted.
     fn unlink_heads(&mut self, mut count: usize, wanted: impl Fn(&Store, ItemId) -> bool) {
         for class in self.slabs.ids() {
             for segment in Segment::ALL {

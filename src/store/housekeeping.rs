@@ -1,13 +1,15 @@
-//! What a store does between turns, in small steps.
+//! Housekeeping: the work that a store does between turns, in small steps.
 
 use super::Store;
 use super::slab::ClassId;
 
 impl Store {
-    /// A small bounded part of what is to be done between turns: about `steps` chunks looked at for dead items, as many
-    /// tails settled, four times as many chunks of a page that changes hands. Called again and again it gets round to every
-    /// class, and once a second it considers which class needs pages.
-    /// `crawler_on`: look for dead items, if the segments are settled, too. Says whether there was something to do.
+    /// Does a small bounded part of the work. For one class it searches about `steps` chunks for dead items and moves
+    /// as many items between segments; it also clears four times as many chunks of a page that moves. Repeated calls
+    /// visit every class, and once a second one of them decides which class needs pages.
+    ///
+    /// It searches for dead items only if `crawler_on` and [`StoreOptions::maintain`](super::StoreOptions::maintain)
+    /// are true. It says whether it found work.
     pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
         let class = ClassId(self.housekeeping_next);
         self.counters.juggles += 1;
@@ -28,7 +30,7 @@ impl Store {
         self.move_pages(4 * steps) || busy
     }
 
-    /// Number of calls of [`Store::housekeep`] that reach every class once.
+    /// Calls of [`Store::housekeep`] after which each class was visited once.
     pub fn housekeeping_round(&self) -> usize {
         usize::from(self.slabs.large().0)
     }

@@ -1,16 +1,18 @@
-//! A shard's store: items, found by hash, kept in slab classes, aged in a segmented LRU.
+//! The store of a shard. It finds items by hash, keeps them in slab classes, and ages them in a segmented LRU.
 //!
-//! Plain single-threaded code: it knows neither sockets nor words of the protocol, reads no clock (its holder says what
-//! time it is, [`Store::set_now`]) and takes no lock but the one of the page budget, once per MiB.
+//! The code is single-threaded. It knows neither sockets nor the protocol. It reads no clock: its holder tells it the
+//! time ([`Store::set_now`]). The only lock that it takes is that of the page budget, once for each MiB.
 //!
-//! What holds between calls:
-//! - an item is in the index exactly when it is in one LRU list, that of its class and of the segment in its state;
-//! - a floating item is in neither: it is being received, or it was unlinked while pinned;
-//! - an item whose time is over, or that was stored before the last flush, is never given out.
+//! These invariants hold between calls:
+//! - An item is in the index exactly when it is in one LRU list, the list of its class and of the segment in its state.
+//! - A floating item is in neither: a client is sending it, or it was unlinked while it was pinned.
+//! - The store never gives out an item that has expired or was stored before the last flush.
 //!
-//! And of evictions: an item is evicted only where its class has no free chunk, but on a page that is about to leave it,
-//! and the shard can have no page: neither one of the budget nor an empty one of another class. A page that moves is no
-//! exception ([`rebalance`]).
+//! The store evicts an item only if two conditions hold. The class of the item has no free chunk, except on a page that
+//! is about to leave it. And the shard can get no page: the budget has none for it, and no other class has an empty
+//! one. Moves of pages keep this rule as well ([`rebalance`]).
+
+#![allow(missing_docs, reason = "a name that says everything needs no comment")]
 
 pub mod arena;
 mod automove;
@@ -64,38 +66,35 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-/// Values from this length on are written to sockets from where they lie, pinned meanwhile; shorter ones are copied. For
-/// values of 6 KB it makes no difference (2 %); of 12 KB copying costs 3 % one at a time and 8 % with 8 in flight, of 24 KB
-/// 10 % and 13 %.
+/// Workers pin values of at least this length and write them to sockets without a copy; they copy shorter values. With
+/// 6 KB both cost the same (2 %). With 12 KB a copy costs 3 % one at a time and 8 % with 8 in flight; with 24 KB, 10 %
+/// and 13 %.
 pub const PIN_LEN_MIN: usize = 8 << 10;
 
-/// What [`StoreOptions::hash_power`] counts as the slots of a bucket of the index, as log2.
+/// Log2 of the slots that [`StoreOptions::hash_power`] counts for each bucket of the index.
 const SLOTS_PER_BUCKET_LOG2: u32 = 3;
 
-/// An item that was found, and where the index has it. Valid until the next change of the store.
+/// An item that was found, and its place in the index. Valid until the next change of the store.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// The item.
     pub id: ItemId,
     place: Place,
 }
 
-/// Why there is no item.
+/// Why the store has no item with a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
-    /// There was none.
     Unknown,
-    /// Its time was over.
     Expired,
-    /// It was stored before the last flush.
+    /// The item was stored before the last flush.
     Flushed,
 }
 
-/// No memory for an item: nothing may be evicted (`-M`), or what there is is in use.
+/// An item found no memory: the store may not evict (`-M`), or every chunk is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 
-/// One shard. See the top of the file.
+/// The store of one shard. See the top of the file.
 #[derive(Debug)]
 pub struct Store {
     items: Items,
@@ -106,33 +105,32 @@ pub struct Store {
     lru: Lru,
     options: StoreOptions,
     now: u32,
-    /// When items were accessed, and which of them are flushed.
     stamps: Stamps,
-    /// When the next flush is due; 0: none.
+    /// Count of the clock at which the next flush is due; 0: none is planned.
     flush_at: u32,
-    /// `counters.total_items` at the last flush: as long as it is the same, there is nothing to flush.
+    /// `counters.total_items` at the last flush. If it has not changed, nothing was stored since.
     total_items_flushed: u64,
     last_cas: u64,
-    /// Items that are being written to sockets: how often, and whether they died meanwhile.
+    /// Pinned items, by the bits of their ids.
     pins: HashMap<u32, Pin>,
-    /// Large items of which a part is still to be freed.
+    /// Large items that are freed in part.
     remains: Vec<ItemId>,
-    /// How pages are taken from other classes just now.
+    /// How the operation that is running takes pages from other classes.
     pace: Pace,
-    /// Class whose housekeeping is next.
+    /// The class that housekeeping visits next.
     housekeeping_next: u8,
     mover: Mover,
     automover: Automover,
     bytes: u64,
-    /// Counted by whoever executes commands.
+    /// Commands count here as well.
     pub counters: Counters,
     class_counters: Vec<ClassCounters>,
-    /// Seconds since the last access of the item evicted last, by class.
+    /// By class: seconds that the item evicted last had idled.
     evicted_age: Vec<u32>,
-    /// Evictions are noted.
+    /// Whether the store notes its evictions.
     notes: bool,
     noted: Vec<Evicted>,
-    /// Evictions that there was no room to note.
+    /// Evictions that the store did not note because it had noted enough.
     unnoted: u64,
 }
 
@@ -140,7 +138,7 @@ impl Store {
     /// An empty store that takes its pages from `budget`, as shard number `shard` of it.
     ///
     /// # Errors
-    /// When the system refuses address space for the index.
+    /// If the system refuses address space for the index.
     pub fn new(
         shard: usize,
         options: StoreOptions,
@@ -181,12 +179,12 @@ impl Store {
         })
     }
 
-    /// The hash power with which so many items need no growth of the index.
+    /// The hash power at which the index holds this many items without growing.
     pub fn hash_power_for(items: u64) -> u32 {
         Index::level_for(items) + SLOTS_PER_BUCKET_LOG2
     }
 
-    /// Tells the store what time it is, 2 or later. A flush that is due takes effect.
+    /// Tells the store the time, which is 2 or later. A flush that is due takes effect.
     #[inline]
     pub fn set_now(&mut self, now: Now) {
         if self.now != now.0 {
@@ -198,41 +196,40 @@ impl Store {
         }
     }
 
-    /// The time it was told.
+    /// The time that the store was told last.
     #[inline]
     pub fn now(&self) -> Now {
         Now(self.now)
     }
 
-    /// Access to items by id.
     #[inline]
     pub fn items(&self) -> &Items {
         &self.items
     }
 
-    /// Its options.
     pub fn options(&self) -> &StoreOptions {
         &self.options
     }
 
-    /// Changes the options of the LRU. Sizes, CAS and hash power keep their values from the start.
+    /// Lets the caller change the options of the LRU. Changes of sizes, CAS and hash power have no effect.
     pub fn options_mut(&mut self) -> &mut StoreOptions {
         &mut self.options
     }
 
-    /// Asks the processor for the index bucket of a hash: the first of the two steps ahead of an operation.
+    /// Prefetches the index bucket of a hash. This is the first of two steps ahead of an operation;
+    /// [`Store::prefetch_item`] is the second.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {
         self.index.prefetch(hash);
     }
 
-    /// A group of operations begins: hints given before do not hold any more.
+    /// Begins a group of operations. Hints from earlier groups do not hold any more.
     #[inline]
     pub fn begin_group(&mut self) {
         self.slabs.forget_moves();
     }
 
-    /// Asks for the item that a hash probably names, once its bucket has come, and gives its id as a hint for
+    /// Prefetches the item that a hash probably names, once its bucket is in the cache. The result is a hint for
     /// [`Store::seek`] within this group.
     #[inline]
     pub fn prefetch_item(&self, hash: u64) -> Option<ItemId> {
@@ -243,10 +240,10 @@ impl Store {
         candidate
     }
 
-    /// The live item with this key, found by the hint if it is the one, which saves a second look at its bucket.
+    /// Finds the live item with this key. A correct hint saves a second look at the bucket.
     ///
-    /// A hint names a place where a chunk began when the group did. As long as no page has changed hands one still does, and
-    /// if it holds a linked item with this key, that is the only one.
+    /// A chunk began at the place of the hint when the group began. While no page has left its class, a chunk still
+    /// begins there. If it holds a linked item with this key, this is the item: no key has two.
     #[inline]
     pub fn seek(&mut self, hint: Option<ItemId>, hash: u64, key: &[u8]) -> Result<ItemId, Absent> {
         if let Some(id) = hint
@@ -260,7 +257,7 @@ impl Store {
         self.find(hash, key).map(|entry| entry.id)
     }
 
-    /// The live item with this key. A dead one is freed on the way.
+    /// Finds the live item with this key. If the item is dead, it is freed.
     #[inline]
     pub fn find(&mut self, hash: u64, key: &[u8]) -> Result<Entry, Absent> {
         let items = &self.items;
@@ -280,7 +277,7 @@ impl Store {
         }
     }
 
-    /// As `find`, without any effect.
+    /// Like [`Store::find`], but changes nothing.
     pub fn peek(&self, hash: u64, key: &[u8]) -> Result<ItemId, Absent> {
         let items = &self.items;
         let Some((id, _)) = self.index.find(hash, |id| same(items.at(id).key(), key)) else {
@@ -289,7 +286,6 @@ impl Store {
         self.death(&items.at(id)).map_or(Ok(id), Err)
     }
 
-    /// The item behind an id.
     #[inline]
     pub fn item(&self, id: ItemId) -> Item<'_> {
         self.items.at(id)
@@ -307,27 +303,27 @@ impl Store {
         self.now.saturating_sub(self.last_access(id).0)
     }
 
-    /// Gives an item another deadline, a count of the clock or [`NEVER`].
+    /// Sets the deadline of an item: a count of the clock, or [`NEVER`].
     pub fn set_deadline(&mut self, id: ItemId, deadline: u32) {
         self.items.at(id).set_exptime(deadline);
         self.note_deadline(id, deadline);
     }
 
-    /// A CAS value that was not used before, larger than all before it.
+    /// A new CAS value, larger than all before it.
     #[inline]
     pub fn next_cas(&mut self) -> u64 {
         self.last_cas += 1;
         self.last_cas
     }
 
-    /// The class counters of an item.
+    /// The counters of an item's class.
     #[inline]
     pub fn counters_of(&mut self, id: ItemId) -> &mut ClassCounters {
         let class = self.class_of(id);
         &mut self.class_counters[class.index()]
     }
 
-    /// Counts a storage command in the class that its item goes to, or would go to.
+    /// Counts a storage command in the class that its item belongs to, whether the item is stored or not.
     #[inline]
     pub fn count_set(&mut self, key_len: usize, client_flags: u32, value_len: usize) {
         let size = self.items.size(key_len, client_flags, value_len);
@@ -341,8 +337,10 @@ impl Store {
         self.slabs.class_for(size).unwrap_or_else(|| self.slabs.large())
     }
 
-    /// Stores a value under a key, in place of `old` (what was just found, or none), with a deadline. The new
-    /// item has no CAS value yet, and no state but its segment.
+    /// Stores a value with a deadline under a key. `old` is the item that the caller has just found there, which this
+    /// one replaces. The new item has no CAS value yet, and no state but its segment and that of the LRU.
+    ///
+    /// It has seven parameters because callers have none of them together in one place.
     #[inline]
     pub fn put(
         &mut self,
@@ -370,7 +368,7 @@ impl Store {
         Ok(id)
     }
 
-    /// Puts a floating item into the cache, in place of the one with its key if there is one.
+    /// Puts a floating item into the cache. It replaces the item with its key.
     #[inline]
     pub fn link(&mut self, id: ItemId, hash: u64, deadline: u32) {
         let items = &self.items;
@@ -385,7 +383,7 @@ impl Store {
                 if !self.index_item(id, hash) {
                     self.evict_of_chain(hash);
                     let placed = self.index_item(id, hash);
-                    assert!(placed, "there is room in a chain of which an entry was taken out");
+                    assert!(placed, "a chain that has lost an entry has room for one");
                 }
             }
         }
@@ -394,37 +392,36 @@ impl Store {
         self.date(id, class, deadline);
     }
 
-    /// Bytes of an item: header, key, value. As `me` and `metadump` report it.
+    /// Bytes of an item's header, key and value, as `me` and `metadump` report them.
     #[inline]
     pub fn size_of(&self, id: ItemId) -> u64 {
         let item = self.items.at(id);
         self.items.size(item.key().len(), item.client_flags(), item.value_len()) as u64
     }
 
-    /// The slab class of an item.
     #[inline]
     pub fn class_of(&self, id: ItemId) -> ClassId {
         self.slabs.class_of(self.items.arena().page(id))
     }
 
-    /// Takes an item out of the cache and frees it, or leaves that to the last [`Store::unpin`].
+    /// Takes an item out of the cache and frees it. If it is pinned, the last [`Store::unpin`] frees it.
     pub fn remove(&mut self, entry: Entry) {
         self.index.remove(entry.place);
         self.unlist(entry.id);
         self.release(entry.id);
     }
 
-    /// Frees a floating item that will not be stored after all.
+    /// Frees a floating item that is not going to be stored.
     pub fn abandon(&mut self, id: ItemId) {
         self.release(id);
     }
 }
 
 impl Store {
-    /// Why an item is dead, if it is.
+    /// Why an item is dead; `None` if it is alive.
     #[inline]
     fn death(&self, item: &Item<'_>) -> Option<Absent> {
-        // NEVER is 0 and wraps round to a time that never comes.
+        // NEVER is 0 and wraps round to a time that the clock never reaches.
         const _: () = assert!(NEVER == 0);
         if item.exptime().wrapping_sub(1) < self.now {
             Some(Absent::Expired)
@@ -442,7 +439,7 @@ impl Store {
         }
     }
 
-    /// Into the index, where no item has its key. False when its chain is full.
+    /// Adds an item to the index, which has none with its key. False: its chain is full.
     #[inline]
     fn index_item(&mut self, id: ItemId, hash: u64) -> bool {
         let (items, hasher) = (&self.items, &self.hasher);
@@ -454,7 +451,8 @@ impl Store {
         )
     }
 
-    /// Writes another value of an item into its own chunk. The item stays at its place in its list, whose segment this gives.
+    /// Writes a new value of an item into the item's own chunk, and says which segment the item is in. The item keeps
+    /// its place there.
     #[inline]
     fn overwrite(&mut self, id: ItemId, key: &[u8], client_flags: u32, value: &[u8]) -> Segment {
         let item = self.items.at(id);
@@ -467,7 +465,7 @@ impl Store {
         segment
     }
 
-    /// The dates of a new value, and its share of the counts.
+    /// Sets the times of an item with a new value, and counts it.
     #[inline]
     fn date(&mut self, id: ItemId, class: ClassId, deadline: u32) {
         let item = self.items.at(id);
@@ -493,7 +491,7 @@ impl Store {
         self.uncount(id, class);
     }
 
-    /// As `remove`, for an item that was not just looked up.
+    /// Like [`Store::remove`], for an item whose place in the index the caller does not know.
     fn remove_by_id(&mut self, id: ItemId) {
         let hash = self.hasher.hash(self.items.at(id).key());
         let (_, place) = self.index.find(hash, |other| other == id).expect("a linked item is in the index");
@@ -519,7 +517,7 @@ impl Store {
     }
 }
 
-/// Whether two keys are the same. They are short, and a call of the library's comparison would cost more than this.
+/// Whether two keys are the same. For short keys this is faster than a call of the library's comparison.
 #[inline(always)]
 fn same(one: &[u8], other: &[u8]) -> bool {
     let len = one.len();

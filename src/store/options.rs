@@ -1,44 +1,45 @@
-//! How a store behaves.
+//! Options of a store.
 
 use super::slab::SlabOptions;
 
-/// How a store behaves. See `Config` for the flags.
+/// Options of a store. `--help` explains the flags.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
-    /// Sizes of chunks.
+    /// The chunk sizes.
     pub slabs: SlabOptions,
     /// Keep CAS values (no `-C`).
     pub cas: bool,
-    /// Evict when memory is used up (no `-M`).
+    /// Evict items if memory is full (no `-M`).
     pub evict: bool,
-    /// Log2 of the number of index slots to begin with.
+    /// Log2 of the number of index slots at the start.
     pub hash_power: u32,
-    /// Share of a class that may be HOT, in percent.
+    /// The share of a class that may be HOT, in percent.
     pub hot_percent: u32,
-    /// Share of a class that may be WARM, in percent.
+    /// The share of a class that may be WARM, in percent.
     pub warm_percent: u32,
-    /// An item of HOT moves on when it is older than this many times the age of COLD's tail.
+    /// An item leaves HOT when it has idled longer than this many times the tail of COLD.
     pub hot_max_factor: f64,
-    /// As `hot_max_factor`, for WARM.
+    /// Like `hot_max_factor`, for WARM.
     pub warm_max_factor: f64,
-    /// HOT, WARM, COLD and TEMP (`lru mode segmented`), or one list for all: COLD, where a hit saves from the next
-    /// eviction.
+    /// Use HOT, WARM, COLD and TEMP (`lru mode segmented`). Otherwise COLD is the only list, and a hit saves an item
+    /// from the next eviction.
     pub segmented: bool,
-    /// Settle the segments between turns (`-o lru_maintainer`); without it only evictions do.
+    /// Move items between segments between turns (`-o lru_maintainer`). Otherwise only evictions move them.
     pub maintain: bool,
-    /// Take pages from one class for another (`-o slab_reassign`).
+    /// Move pages from one class to another (`-o slab_reassign`).
     pub reassign: bool,
-    /// `-o slab_automove`: 0 off, 1 by a window of samples, 2 on every eviction.
+    /// `-o slab_automove`: 0 is off; 1 decides by a window of samples, 2 by every eviction.
     pub automove: u8,
-    /// `-o slab_automove_ratio`: a class is given pages as long as its items idle less than this share of the donor's.
+    /// `-o slab_automove_ratio`: a class gets pages while its items idle less than this share of the time that those of
+    /// the donor idle.
     pub automove_ratio: f64,
     /// `-o slab_automove_window`, in seconds.
     pub automove_window: u32,
-    /// `-o slab_automove_freeratio`: share of all pages that is kept free for whichever class needs one.
+    /// `-o slab_automove_freeratio`: the share of all pages that is kept free for any class.
     pub automove_free_ratio: f64,
-    /// Items that live at most this many seconds go to TEMP.
+    /// Items with at most this many seconds to live enter TEMP.
     pub temporary_ttl: Option<u32>,
-    /// Evictions noted at most by one operation that is watched.
+    /// The evictions that one watched operation notes at most.
     pub evictions_noted_max: usize,
 }
 

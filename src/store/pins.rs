@@ -1,4 +1,4 @@
-//! Pinned values: they stay where they are, and as they are, while they are written to sockets.
+//! Pins. A pinned value neither moves nor changes while workers write it to sockets.
 
 use super::Store;
 use super::arena::ItemId;
@@ -10,8 +10,8 @@ pub(super) struct Pin {
 }
 
 impl Store {
-    /// Keeps the value of an item where it is, and as it is, until [`Store::unpin`], so that it can be written to a socket
-    /// without the lease.
+    /// Pins an item until [`Store::unpin`]: its value neither moves nor changes, so that a worker can write it to a
+    /// socket without the lease.
     pub fn pin(&mut self, id: ItemId) {
         self.pins.entry(id.bits()).or_default().count += 1;
     }
@@ -29,7 +29,7 @@ impl Store {
         }
     }
 
-    /// Whether an item's value may not be changed in place.
+    /// Whether an item is pinned: its value may not be changed in place.
     #[inline]
     pub fn is_pinned(&self, id: ItemId) -> bool {
         !self.pins.is_empty() && self.pins.contains_key(&id.bits())

@@ -6,14 +6,19 @@
 //!    │                         └─────┘                                     │
 //!    └─ short TTL ─▶ TEMP                                 WARM ◀───────────┘ hit
 //! ```
-//! As in memcached new items enter HOT; active tails of HOT and COLD move to WARM, an active tail of WARM goes round again,
-//! and other tails of HOT and WARM move to COLD, where victims are taken. A hit only sets bits in the item. All moves are
-//! at tails: on eviction, and in small steps in between.
+//! As in memcached, new items enter HOT. An active item at the tail of HOT or COLD moves to WARM. An active item at the
+//! tail of WARM moves to the head of WARM. Other items at the tails of HOT and WARM move to COLD, and the store evicts
+//! from the tail of COLD. A hit only sets bits in the item. All moves start at tails: evictions make some, housekeeping
+//! makes others in small steps.
 //!
-//! An item is active from its first hit on; in memcached from its second. That misses less in every row of
-//! `benches/hit_ratio.rs`: up to 2 % less on the paper's trace, 1 to 4 % with the Zipf law, 3 to 9 % through scans. (To evict
-//! first what leaves HOT without a hit gains 8 to 20 % with the Zipf law and nothing on the trace, but loses what is read
-//! for the first time after a while: without a memory of what was evicted nothing tells the two apart.)
+//! Here an item is active from its first hit on; in memcached, from its second. This lowers the misses in every row of
+//! `benches/hit_ratio.rs`: by up to 2 % on the paper's trace, 1 to 4 % with the Zipf law, 3 to 9 % with scans. Another
+//! policy would evict first the items that leave HOT without a hit. It gains 8 to 20 % with the Zipf law and nothing on
+//! the trace, but it loses items whose first read comes late: without a record of evicted keys it cannot tell these
+//! from the others.
+//!
+//! This file holds the whole policy: which segment an item enters, what a hit does, which item a class evicts next, and
+//! when items move. [`lru`](super::lru) knows only lists, and [`eviction`](super::eviction) only how to evict.
 
 use super::Store;
 use super::arena::ItemId;
@@ -25,27 +30,27 @@ use crate::clock::NEVER;
 /// The segments in the order in which they give up items.
 pub(super) const VICTIM_ORDER: [Segment; 4] = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp];
 
-/// Marks that an item gets whose value was overwritten. It stays where it is in its list instead of moving to the head:
-/// that would touch both neighbours and the head, three cache misses (`benches/store.rs`, overwrite).
+/// The state bits that an overwritten item gets. It keeps its place in its list. A move to the head would touch both
+/// neighbours and the head, which are three cache misses (`benches/store.rs`, overwrite).
 pub(super) const OVERWRITTEN: u8 = ACTIVE;
 
-/// How many tails an eviction passes over (active, pinned) before it gives up on a class.
+/// Active and pinned items that an eviction passes over at the tails before it gives up on a class.
 const EVICTION_TRIES: usize = 64;
-/// How many of those may be active items that get another round.
+/// The first of these tries, in which active items are spared.
 const SECOND_CHANCES: usize = 48;
-/// Tails of HOT and WARM moved on before an eviction: a few each time, many when COLD has run empty.
+/// Items that an eviction first moves on from the tails of HOT and WARM: a few, or many when COLD is empty.
 const BALANCE_MOVES: usize = 2;
 const BALANCE_MOVES_EMPTY: usize = 256;
 
 impl Store {
-    /// Marks an item as fetched once more, and counts the hit for its segment.
+    /// Marks an item as fetched, and counts the hit for its segment.
     #[inline]
     pub fn hit(&mut self, id: ItemId) {
         self.count_hit(id);
         self.bump(id);
     }
 
-    /// Counts a fetch that leaves the item's age as it is (`mg` without bump).
+    /// Counts a hit but does not renew the item's age (`mg` without bump).
     #[inline]
     pub fn count_hit(&mut self, id: ItemId) {
         let class = self.class_of(id);
@@ -58,7 +63,7 @@ impl Store {
         }
     }
 
-    /// Marks an item as fetched once more.
+    /// Marks an item as fetched, and renews its age.
     #[inline]
     pub fn bump(&mut self, id: ItemId) {
         let item = self.items.at(id);
@@ -71,18 +76,19 @@ impl Store {
         }
     }
 
-    /// Marks an item as accessed, but not as fetched: a change, or an attempt at one (memcached's `do_item_update`).
+    /// Renews an item's age but does not mark it as fetched, for a change or an attempt at one (memcached's
+    /// `do_item_update`).
     #[inline]
     pub fn refresh(&mut self, id: ItemId) {
         self.items.at(id).set_stamp(self.stamps.current());
     }
 
-    /// Seconds since the last access of the item at the tail of a segment; 0 when it is empty.
+    /// Seconds that the item at the tail of a segment has idled; 0 if the segment is empty.
     pub fn tail_age(&self, class: ClassId, segment: Segment) -> u32 {
         self.lru.tail(class, segment).map_or(0, |id| self.idle_seconds(id))
     }
 
-    /// The items of a class, from the one that it would evict next on, as far as they are in the same list.
+    /// The item that a class would evict next, and those that follow it in the same list.
     pub(super) fn coldest(&self, class: ClassId) -> impl Iterator<Item = ItemId> {
         let segment = VICTIM_ORDER.into_iter().find(|&segment| self.lru.count(class, segment) > 0);
         self.lru.last_of(&self.items, class, segment.unwrap_or(Segment::Cold))
@@ -94,7 +100,7 @@ impl Store {
         self.lru.push(&self.items, class, self.segment_for(deadline), id);
     }
 
-    /// Moves an item whose value was overwritten to another segment if its new deadline demands that.
+    /// Moves an overwritten item from its segment to another one if its new deadline requires it.
     #[inline]
     pub(super) fn refile(&mut self, id: ItemId, class: ClassId, segment: Segment, deadline: u32) {
         let wanted = self.segment_for(deadline);
@@ -103,7 +109,7 @@ impl Store {
         }
     }
 
-    /// The segment that a new item goes to.
+    /// The segment that a new item enters.
     #[inline]
     fn segment_for(&self, deadline: u32) -> Segment {
         match self.options.temporary_ttl {
@@ -113,7 +119,7 @@ impl Store {
         }
     }
 
-    /// Frees at least one chunk of a class at the expense of the item that is worth least.
+    /// Evicts the item of a class that is worth least. False: it found none.
     pub(super) fn evict(&mut self, class: ClassId) -> bool {
         if !self.options.evict {
             return false;
@@ -150,8 +156,9 @@ impl Store {
         false
     }
 
-    /// Asks for what the next eviction will need: the bucket of the next victim, whose own lines were asked for the time
-    /// before, and the lines of the one after it (`benches/store.rs`, insert with eviction: 30 % at a million items).
+    /// Prefetches memory that the next eviction will need: the index bucket of its victim, and the item that comes
+    /// after this victim. The eviction before has prefetched the victim itself. (`benches/store.rs`, insert with
+    /// eviction: 30 % at a million items.)
     #[inline]
     fn prefetch_victim(&self, class: ClassId) {
         if let Some(next) = self.lru.tail(class, Segment::Cold) {
@@ -161,7 +168,7 @@ impl Store {
         }
     }
 
-    /// Asks for the header and the key of an item that is to be moved or removed.
+    /// Prefetches the header and the key of an item that will be moved or removed.
     #[inline]
     pub(super) fn prefetch_raw(&self, raw: u32) {
         if let Some(id) = ItemId::from_raw(raw) {
@@ -176,7 +183,8 @@ impl Store {
         self.lru.push(&self.items, class, to, id);
     }
 
-    /// Moves up to `moves` tails of HOT, and as many of WARM, where they belong; says how many.
+    /// Moves up to `moves` items from the tail of HOT, and as many from the tail of WARM, to the segments where they
+    /// belong. Gives the number of items moved.
     pub(super) fn balance(&mut self, class: ClassId, moves: usize) -> usize {
         if !self.options.segmented {
             return self.flatten(class, moves);
@@ -216,7 +224,8 @@ impl Store {
         moved
     }
 
-    /// Moves up to `moves` items of the other segments to COLD, as a flat LRU has no others; says how many.
+    /// Moves up to `moves` items of other segments to COLD, the only segment of a flat LRU. Gives the number of items
+    /// moved.
     fn flatten(&mut self, class: ClassId, moves: usize) -> usize {
         for moved in 0..moves {
             let next =

@@ -1,18 +1,19 @@
-//! Room for an item: where its chunks come from.
+//! Room for an item: how the store gets the chunks that it needs.
 
 use super::arena::ItemId;
 use super::gather::Pace;
 use super::slab::ClassId;
 use super::{OutOfMemory, Store};
 
-/// Evictions for one chunk, if all of them are of items on the page that is to leave the class.
+/// Evictions for one chunk, if all of them free chunks on the page that is about to leave the class.
 const CLOSED_PAGE_TRIES: usize = 16;
-/// Chunks looked at for a dead item before a live one is evicted.
+/// Chunks that the store searches for dead items before it evicts a live one.
 pub(super) const RECLAIM_STEPS: u32 = 256;
 
 impl Store {
-    /// Room for an item, with its header and key written: floating, until [`Store::link`] or [`Store::abandon`].
-    /// Takes a page, reclaims dead items or evicts, in this order; other items may be gone afterwards.
+    /// Makes room for an item, and writes its header and key. It floats until [`Store::link`] or [`Store::abandon`]. To
+    /// get memory the store takes a page, reclaims dead items or evicts, in this order. Other items may be gone
+    /// afterwards.
     pub fn allocate(&mut self, key: &[u8], client_flags: u32, value_len: usize) -> Result<ItemId, OutOfMemory> {
         let size = self.items.size(key.len(), client_flags, value_len);
         if let Some(class) = self.slabs.class_for(size) {
@@ -25,7 +26,7 @@ impl Store {
         for _ in 0..self.items.chunks(key.len(), client_flags, value_len) {
             match self.chunk(class) {
                 Some(id) => {
-                    // Whoever frees or moves pages must see that it is in use.
+                    // Code that frees or moves pages must see that the chunk is in use.
                     self.items.create(id, key, 0, 0);
                     chunks.push(id);
                 }
@@ -42,7 +43,7 @@ impl Store {
         Ok(chunks[0])
     }
 
-    /// A chunk of a class.
+    /// Gets a chunk of a class.
     #[inline]
     pub(super) fn chunk(&mut self, class: ClassId) -> Option<ItemId> {
         match self.slabs.allocate(class, &self.items) {
@@ -51,7 +52,8 @@ impl Store {
         }
     }
 
-    /// A chunk of a class that has none: from a new page, from dead items, from live ones, from other classes.
+    /// Gets a chunk for a class without a free one: from a new page, from dead items, from live ones, or from other
+    /// classes.
     #[inline(never)]
     fn make_room(&mut self, class: ClassId) -> Option<ItemId> {
         for _ in 0..CLOSED_PAGE_TRIES {
@@ -68,7 +70,7 @@ impl Store {
             if chunk.is_some() {
                 return chunk;
             }
-            // What was freed lies on a page that is about to leave the class, and must be emptied anyway.
+            // The free chunk lies on a page that is about to leave the class. The mover has to empty this page anyway.
         }
         let chunk = self.chunk_of_moving_page(class);
         if chunk.is_some() {

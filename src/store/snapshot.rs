@@ -1,4 +1,4 @@
-//! What a shard tells `stats`.
+//! The numbers of a shard that `stats` shows.
 
 use super::Store;
 use super::lru::Segment;
@@ -6,7 +6,7 @@ use super::rebalance::Busy;
 use super::slab::{ClassId, ClassUse};
 use super::stats::{ClassCounters, Counters};
 
-/// What a shard tells `stats`.
+/// The numbers of a shard.
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "memcached's names")]
 pub struct Snapshot {
@@ -21,25 +21,22 @@ pub struct Snapshot {
     pub reassign_last_busy: Busy,
 }
 
-/// What a shard tells of a slab class.
+/// The numbers of a slab class.
 #[derive(Clone, Copy, Debug)]
 pub struct ClassSnapshot {
-    /// The class.
     pub id: ClassId,
-    /// Chunks and pages.
     pub usage: ClassUse,
-    /// What was counted.
     pub counters: ClassCounters,
-    /// Items by segment.
+    /// By segment: its items.
     pub counts: [u64; 4],
-    /// Age of the tail by segment, in seconds.
+    /// By segment: seconds that its tail has idled.
     pub ages: [u32; 4],
-    /// Age of the item that was evicted last, in seconds.
+    /// Seconds that the item evicted last had idled.
     pub evicted_age: u32,
 }
 
 impl Store {
-    /// What there is, for `stats`.
+    /// Copies the numbers for `stats`.
     pub fn snapshot(&self) -> Snapshot {
         let class = |id: ClassId| ClassSnapshot {
             id,
@@ -62,13 +59,13 @@ impl Store {
         }
     }
 
-    /// `stats reset`: forgets what was counted; what there is stays.
+    /// `stats reset`: resets all counters of events. Counters of present state, such as memory in use, stay.
     pub fn reset_counters(&mut self) {
         self.counters = Counters::default();
         for counters in &mut self.class_counters {
             *counters = ClassCounters { mem_requested: counters.mem_requested, ..ClassCounters::default() };
         }
-        // What was stored since the last flush is not known any more: there may be something.
+        // The number of items stored since the last flush is not known any more. Some may be there.
         self.total_items_flushed = u64::MAX;
         self.evicted_age.fill(0);
     }

@@ -1,10 +1,7 @@
-//! Counters of a shard: plain numbers, changed by the holder of its lease only, and copied when statistics are gathered.
-//! Names are those of `stats`, `stats items` and `stats slabs`.
+//! Counters of a shard. They are plain numbers: only the holder of the lease changes them, and `stats` copies them.
+//! Their names are those in `stats`, `stats items` and `stats slabs`.
 
-#![allow(
-    missing_docs,
-    reason = "fields carry the names of memcached's statistics and mean what protocol.txt says of them"
-)]
+#![allow(missing_docs, reason = "the fields have the names of memcached's statistics, which its protocol.txt explains")]
 
 use std::ops::AddAssign;
 
@@ -23,7 +20,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// What a shard counts over all its classes.
+    /// What a shard counts for all its classes together.
     Counters {
         cmd_touch, cmd_meta, get_misses, get_expired, get_flushed, touch_misses, delete_misses, incr_misses, decr_misses,
         cas_misses, store_too_large, store_no_memory, total_items,
@@ -44,7 +41,7 @@ counters! {
 }
 
 impl ClassCounters {
-    /// Hits of fetching commands: those that did not only touch.
+    /// Hits of commands that fetch, without those that only touch.
     pub fn get_hits(&self) -> u64 {
         self.hits_to_hot + self.hits_to_warm + self.hits_to_cold + self.hits_to_temp
     }

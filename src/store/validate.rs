@@ -1,10 +1,10 @@
-//! What must hold between calls, checked from the outside: for tests and fuzzing.
+//! For tests and fuzzing: checks of the invariants that hold between calls.
 
 use super::lru::Segment;
 use super::{Store, item};
 
 impl Store {
-    /// The invariants at the top of the module.
+    /// Checks the invariants at the top of the module.
     pub(crate) fn validate(&self) {
         self.lru.validate(&self.items);
         let listed: u64 = self.slabs.ids().map(|class| u64::from(self.lru.total(class))).sum();
@@ -36,8 +36,8 @@ impl Store {
         }
     }
 
-    /// The same of a store that nobody uses: no value is pinned, and every chunk that is not free is of an item that is
-    /// linked.
+    /// Checks the invariants of a store without users as well: no value is pinned, and every chunk in use belongs to a
+    /// linked item.
     pub(crate) fn validate_at_rest(&mut self) {
         while self.free_remains() {}
         self.validate();
