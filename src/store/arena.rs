@@ -1,35 +1,36 @@
-//! Address space: reserved once, committed by the kernel page by page as it is touched.
+//! Address space. The server reserves it once, and the kernel commits it page by page at the first touch.
 //!
-//! [`Arena`] holds the pages of all shards. A chunk in it is named by an [`ItemId`]: its offset in units of
-//! [`Arena::granule`] bytes, so that 32 bits reach every chunk, and nothing holds a pointer.
-//! [`Region`] is an array of one type that grows in place: the index never moves while it grows.
+//! [`Arena`] holds the pages of all shards. An [`ItemId`] names a chunk by its offset, in units of [`Arena::granule`]
+//! bytes. So 32 bits reach every chunk, and no structure holds a pointer. [`Region`] is an array of one type that grows
+//! in place: the index never moves while it grows.
 //!
-//! The first page of the arena is never used: an id of 0 names nothing.
+//! The first page of the arena is never used, so that an id of 0 names nothing.
 //!
-//! One of the three files with `unsafe` in them. What it rests on: the mapping lives as long as the `Arena`, all
-//! bytes of it are readable and writable, and an `ItemId` is only made here, from an offset inside the mapping.
+//! This is one of the three files with `unsafe`. Its safety depends on three facts: the mapping lives as long as the
+//! `Arena`; all of its bytes can be read and written; and only this file makes an `ItemId`, from an offset inside the
+//! mapping.
 
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw, UncheckedAdvice};
 use std::io;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 
-/// Bytes in a page: what a slab class takes from the budget at a time.
+/// Bytes of a page, the unit that a slab class takes from the budget.
 pub const PAGE_SIZE: usize = 1 << 20;
 
-/// Names a chunk of the arena, and the item in it if there is one.
+/// The name of a chunk of the arena, and of the item that begins in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ItemId(NonZeroU32);
 
 impl ItemId {
-    /// The id as the index and the links store it; 0 stands for none.
+    /// The form in which the index and the links store an id; 0 stands for none.
     #[inline]
     pub fn to_raw(id: Option<ItemId>) -> u32 {
         id.map_or(0, |id| id.0.get())
     }
 
-    /// Reads back what [`ItemId::to_raw`] gave. `raw` must come from there: the name of a chunk that never was would
-    /// be read as one.
+    /// The inverse of [`ItemId::to_raw`]. `raw` must come from there: this function does not check that it names a
+    /// chunk.
     #[inline]
     pub(crate) fn from_raw(raw: u32) -> Option<ItemId> {
         NonZeroU32::new(raw).map(ItemId)
@@ -50,19 +51,20 @@ pub struct PageId(pub u32);
 #[derive(Debug)]
 pub struct Arena {
     map: MmapRaw,
-    /// Invariant: `1 << shift` bytes per unit of an id; at least 8.
+    /// Invariant: a unit of an id has `1 << shift` bytes, at least 8.
     shift: u32,
     /// Invariant: pages 1 to `pages`, inclusive, lie inside `map`.
     pages: u32,
 }
 
-/// Bytes of a chunk that are asked for ahead of its use. A `get` of 50 keys with values of 400 bytes takes 0.30 µs per key
-/// with 512 and 0.43 with 192; with values of 1 KiB, 0.49 with 1024, 0.59 with 512 and 0.51 with 4096.
+/// The bytes of a chunk that are prefetched. A `get` of 50 keys with values of 400 bytes takes 0.30 µs for each key
+/// with 512 here, and 0.43 µs with 192. With values of 1 KiB it takes 0.49 µs with 1024, 0.59 µs with 512 and 0.51 µs
+/// with 4096.
 const PREFETCH_MAX: usize = 1024;
 
 impl Arena {
-    /// Reserves room for at least `pages` pages, and more where ids reach further, so that the limit can be raised
-    /// later. Nothing is committed, or with `commit` the `pages` first ones.
+    /// Reserves room for at least `pages` pages, and for more if ids reach them, so that the limit can be raised later.
+    /// With `commit` it commits the first `pages` pages, otherwise none.
     ///
     /// # Errors
     /// Those of `mmap`.
@@ -72,7 +74,7 @@ impl Arena {
         while needed > 1 << (32 + shift) {
             shift += 1;
         }
-        // Four times the limit, so that `cache_memlimit` can raise it; where address space is scarce, what is needed.
+        // Four times the limit, so that `cache_memlimit` can raise it; only the limit if address space is scarce.
         let generous = (needed * 4).min(1 << (32 + shift));
         let (map, len) = match reserve(generous, PAGE_SIZE) {
             Ok(map) => (map, generous),
@@ -84,12 +86,12 @@ impl Arena {
         Ok(Arena { map: MmapRaw::from(map), shift, pages: (len / PAGE_SIZE) as u32 - 1 })
     }
 
-    /// How many pages there is address space for.
+    /// The number of pages that the address space holds.
     pub fn pages(&self) -> u32 {
         self.pages
     }
 
-    /// Bytes per unit of an id: every chunk begins at a multiple of it.
+    /// Bytes in a unit of an id. Every chunk begins at a multiple of it.
     pub fn granule(&self) -> usize {
         1 << self.shift
     }
@@ -105,13 +107,13 @@ impl Arena {
         ItemId(NonZeroU32::new(units).expect("page 0 is never used"))
     }
 
-    /// The page that a chunk lies in.
+    /// The page of a chunk.
     #[inline]
     pub fn page(&self, id: ItemId) -> PageId {
         PageId((((id.bits() as u64) << self.shift) / PAGE_SIZE as u64) as u32)
     }
 
-    /// Where in its page a chunk begins, in bytes.
+    /// The offset of a chunk in its page, in bytes.
     #[inline]
     pub fn offset_in_page(&self, id: ItemId) -> usize {
         ((id.bits() as usize) << self.shift) % PAGE_SIZE
@@ -120,12 +122,12 @@ impl Arena {
     /// The address of a chunk. Only `item.rs` reads and writes through it.
     #[inline]
     pub(super) fn pointer(&self, id: ItemId) -> *mut u8 {
-        // SAFETY: an id is made by `Arena::id` alone, from an offset inside the mapping.
+        // SAFETY: only `Arena::id` makes ids, from offsets inside the mapping.
         unsafe { self.map.as_mut_ptr().add((id.bits() as usize) << self.shift) }
     }
 
-    /// Asks the processor for the cache lines of a chunk of `len` bytes, and no others: those of the neighbour would take
-    /// their turn in the queue to memory.
+    /// Prefetches the cache lines of a chunk of `len` bytes, and no others: lines of its neighbour would occupy the
+    /// queue to memory.
     #[inline]
     pub fn prefetch(&self, id: ItemId, len: usize) {
         let pointer = self.pointer(id);
@@ -137,12 +139,12 @@ impl Arena {
         prefetch(pointer.wrapping_add(last));
     }
 
-    /// Gives the memory of a page back to the operating system; it reads as zeros when it is used again.
+    /// Gives the memory of a page back to the operating system. At its next use the page is full of zeros.
     ///
-    /// The caller owns the page and nothing names a chunk in it any more.
+    /// The caller owns the page, and no id names a chunk in it any more.
     pub fn release(&self, page: PageId) {
         assert!(page.0 != 0 && page.0 <= self.pages);
-        // SAFETY: DONTNEED replaces bytes by zeros; the range is inside the mapping and no item is left in it.
+        // SAFETY: DONTNEED replaces bytes by zeros. The range is inside the mapping, and no item is left in it.
         let result = unsafe {
             self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, page.0 as usize * PAGE_SIZE, PAGE_SIZE)
         };
@@ -152,12 +154,13 @@ impl Arena {
     }
 }
 
-/// Address space, and behind its first `small` bytes the wish for huge pages: items and buckets are met at random, and at a
-/// million keys a tenth to a fifth of the time of a `get` of 50 keys went into translating their addresses in pages of
-/// 4 KiB. A huge page is committed whole, which an index of a few MiB, or a page that is never used, would pay for dearly.
+/// Reserves address space, and advises the kernel to use huge pages behind its first `small` bytes. Accesses to items
+/// and buckets are random, and with pages of 4 KiB and a million keys the translation of their addresses took a tenth
+/// to a fifth of the time of a `get` of 50 keys. But the kernel commits huge pages as a whole, which is too much memory
+/// for an index of a few MiB, or for a page that is never used.
 fn reserve(len: usize, small: usize) -> io::Result<MmapMut> {
     if cfg!(miri) {
-        // Miri has neither address space without memory nor wishes.
+        // Miri has neither address space without memory nor advice for the kernel.
         return MmapOptions::new().len(len).map_anon();
     }
     let map = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
@@ -169,11 +172,11 @@ fn reserve(len: usize, small: usize) -> io::Result<MmapMut> {
     Ok(map)
 }
 
-/// Asks the processor for the cache line at an address. Any address will do; nothing is read.
+/// Prefetches the cache line at an address. It reads nothing, so any address is allowed.
 #[inline]
 fn prefetch(pointer: *const u8) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint; it neither reads nor faults, whatever the address.
+    // SAFETY: a prefetch is a hint. It neither reads nor faults, whatever the address is.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(pointer.cast());
     }
@@ -181,14 +184,14 @@ fn prefetch(pointer: *const u8) {
     let _ = pointer;
 }
 
-/// Which of sixteen bytes have a value: bit *n* for byte *n*. Here because it takes an instruction of the processor, as a
-/// prefetch does.
+/// Which of sixteen bytes equal a byte: bit *n* stands for byte *n*. It is in this file because, like a prefetch, it
+/// needs an instruction of the processor.
 #[inline]
 pub(super) fn matching_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8};
-        // SAFETY: SSE2 is part of every x86-64; sixteen bytes are there to be loaded.
+        // SAFETY: every x86-64 has SSE2, and `bytes` holds the sixteen bytes to be loaded.
         unsafe {
             let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
             _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8))) as u32
@@ -198,19 +201,19 @@ pub(super) fn matching_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
     bytes.iter().enumerate().fold(0, |mask, (at, &other)| mask | u32::from(other == byte) << at)
 }
 
-/// Types whose all-zero bytes are a value: what fresh memory of a [`Region`] holds.
+/// Types for which zero bytes are a valid value, as in fresh memory of a [`Region`].
 ///
 /// # Safety
-/// Every bit pattern of zeros must be a valid value, and the type must not need dropping.
+/// A value of zero bytes must be valid, and the type must not need dropping.
 pub(super) unsafe trait Zeroed: Copy {}
 
-// SAFETY: integers; all zero is an empty bucket.
+// SAFETY: a bucket consists of integers, and zeros are an empty bucket.
 unsafe impl Zeroed for super::bucket::Bucket {}
 
-/// Bytes of a region that are committed in small pages.
+/// The first bytes of a region, which the kernel commits in small pages.
 const REGION_SMALL: usize = 8 << 20;
 
-/// An array that grows in place, up to what was reserved; new elements are zero.
+/// An array that grows in place up to its reserve. New elements are zero.
 #[derive(Debug)]
 pub(super) struct Region<T> {
     map: MmapRaw,
@@ -221,10 +224,11 @@ pub(super) struct Region<T> {
 }
 
 impl<T: Zeroed> Region<T> {
-    /// Reserves address space for `capacity` elements; halves it as often as the system refuses.
+    /// Reserves address space for `capacity` elements. If the system refuses, it tries half as much, down to 1024
+    /// elements.
     ///
     /// # Errors
-    /// Those of `mmap`, when not even room for 1024 elements can be had.
+    /// Those of `mmap`, if the system refuses room for 1024 elements.
     pub(super) fn reserve(capacity: usize) -> io::Result<Region<T>> {
         let mut capacity = capacity.max(1024);
         loop {
@@ -240,7 +244,7 @@ impl<T: Zeroed> Region<T> {
         self.len
     }
 
-    /// Adds `count` zero elements at the end; false when the reserve does not hold them.
+    /// Adds `count` zero elements at the end. False: the reserve does not hold them.
     #[must_use]
     pub(super) fn grow(&mut self, count: usize) -> bool {
         if self.capacity - self.len < count {
@@ -262,8 +266,8 @@ impl<T: Zeroed> std::ops::Index<usize> for Region<T> {
     #[inline]
     fn index(&self, index: usize) -> &T {
         assert!(index < self.len);
-        // SAFETY: inside the mapping (`len <= capacity`), aligned (a mapping starts on a page of at least 4 KiB and
-        // elements follow each other), and zeros are a `T` (`Zeroed`); `&self` keeps writers away.
+        // SAFETY: the element is inside the mapping (`len <= capacity`). It is aligned: a mapping starts at a page of
+        // at least 4 KiB, and elements follow each other. Zeros are a `T` (`Zeroed`). `&self` keeps writers away.
         unsafe { &*self.map.as_ptr().cast::<T>().add(index) }
     }
 }

@@ -1,12 +1,14 @@
-//! A bucket of the index, as it lies in memory: one cache line. The index and the memory below it both know it.
+//! The layout of an index bucket in memory, which fills one cache line. The file is apart because both the index and
+//! the arena, whose regions hold buckets, need it.
 
-/// Entries of a bucket.
+/// Slots of a bucket.
 pub(super) const SLOTS: usize = 12;
 
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(super) struct Bucket {
-    /// Twelve tags, 0: the slot is free; then the number of the overflow bucket that continues this one, plus 1, 0: none.
+    /// Twelve tags (0: the slot is free), then the link: the number of the overflow bucket that continues this one,
+    /// plus 1 (0: none does).
     pub(super) head: [u8; 16],
     pub(super) ids: [u32; SLOTS],
 }

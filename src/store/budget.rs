@@ -1,14 +1,14 @@
-//! The budget of pages: what `-m` allows all shards together, and which shard may have the next page.
+//! The budget of pages: how many pages `-m` allows to all shards together, and which shard may take the next one.
 
 use super::arena::{Arena, PageId};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// The pages of the cache, shared by its shards: what `-m` limits.
+/// The pages of the cache, which its shards share and `-m` limits.
 #[derive(Debug)]
 pub struct Budget {
     pages: Mutex<Pages>,
-    /// A hint, so that a full cache does not take the lock for each eviction: false when all pages are taken.
+    /// False when all pages are taken. With this hint a full cache does not take the lock for every eviction.
     open: AtomicBool,
     /// See [`Budget::lending`].
     credit_percent: u32,
@@ -18,26 +18,26 @@ pub struct Budget {
 struct Pages {
     limit: u32,
     taken: u32,
-    /// Pages of each shard.
+    /// By shard: its number of pages.
     held: Vec<u32>,
-    /// Pages that were given back.
+    /// Pages that shards gave back.
     free: Vec<PageId>,
     /// The first page that was never used.
     fresh: u32,
-    /// Pages there is address space for.
+    /// Pages that the address space holds.
     reserved: u32,
-    /// What shards tell each other, so that pages move between them.
+    /// By shard: what the others know of it, so that pages move between shards.
     trades: Vec<Trade>,
 }
 
-/// A shard, as the others see it.
+/// What other shards know of a shard.
 #[derive(Clone, Copy, Debug, Default)]
 struct Trade {
-    /// Seconds that the items idle which it would give up next; 0: it can spare none.
+    /// Seconds that the items have idled which it would give up next; 0: it can spare none.
     age: u32,
-    /// A page that it is asked to give up.
+    /// Another shard has asked it for a page.
     asked: bool,
-    /// A page that another was asked to give up for it.
+    /// It has asked another shard for a page, and the next free page is its own.
     promised: bool,
 }
 
@@ -49,7 +49,7 @@ pub(super) enum Need {
 }
 
 impl Budget {
-    /// A budget of `limit` pages for `shards` shards, out of an arena.
+    /// A budget of `limit` pages of an arena for `shards` shards.
     pub fn new(limit: u32, shards: usize, arena: &Arena) -> Budget {
         let pages = Pages {
             limit,
@@ -63,14 +63,14 @@ impl Budget {
         Budget { pages: Mutex::new(pages), open: AtomicBool::new(true), credit_percent: 0 }
     }
 
-    /// Lends pages beyond the limit, as many percent of it rounded up, to classes in need ([`Budget::borrow_page`]). Housekeeping pays
-    /// them back as it does when the limit was lowered ([`Budget::surplus`]).
+    /// Makes the budget lend pages beyond the limit to classes in need ([`Budget::borrow_page`]): this percentage of
+    /// the limit, rounded up. Housekeeping pays them back as if the limit had been lowered ([`Budget::surplus`]).
     pub fn lending(self, credit_percent: u32) -> Budget {
         Budget { credit_percent, ..self }
     }
 
-    /// A page for a shard. Half of an equal share is kept for each shard that has not taken it yet, so that a shard that
-    /// starts late is not left without.
+    /// Takes a page for a shard. The budget keeps half of an equal share for each shard that has not taken so much yet,
+    /// so that a shard that starts late finds pages as well.
     pub fn take(&self, shard: usize) -> Option<PageId> {
         if !self.open.load(Relaxed) {
             return None;
@@ -85,13 +85,13 @@ impl Budget {
         if is_free { pages.hand_out(shard) } else { None }
     }
 
-    /// Whether [`Budget::take`] would give a shard a page: for tests.
+    /// For tests: whether [`Budget::take`] would give a shard a page.
     #[cfg(test)]
     pub(super) fn has_one_for(&self, shard: usize) -> bool {
         self.pages.lock().has_one_for(shard)
     }
 
-    /// A page beyond the limit, if there is credit for one.
+    /// Takes a page beyond the limit for a shard, if the credit allows one.
     pub(super) fn borrow_page(&self, shard: usize) -> Option<PageId> {
         let mut pages = self.pages.lock();
         let credit = (u64::from(pages.limit) * u64::from(self.credit_percent)).div_ceil(100) as u32;
@@ -107,11 +107,11 @@ impl Budget {
         self.open.store(pages.taken < pages.limit, Relaxed);
     }
 
-    /// A shard tells the others how many seconds the items have idled that it would give up next (0: it can spare none), and
-    /// whether it needs pages itself. True: another shard has asked it for a page.
+    /// A shard tells the others how many seconds the items have idled that it would give up next (0: it can spare
+    /// none), and whether it needs pages itself. True: another shard has asked it for a page.
     pub(super) fn report(&self, shard: usize, age: u32, need: Need) -> bool {
         let mut pages = self.pages.lock();
-        // What has been given up already leaves a shard with at least a quarter of an equal share.
+        // A shard keeps at least a quarter of an equal share.
         let floor = pages.limit / (4 * pages.held.len() as u32);
         let spare = pages.held[shard] > floor.max(1);
         let trade = &mut pages.trades[shard];
@@ -120,7 +120,7 @@ impl Budget {
         std::mem::take(&mut trade.asked) && spare
     }
 
-    /// Asks the shard with the oldest items for a page, if they have idled for longer than `age` seconds.
+    /// Asks the shard with the oldest items for a page, if these have idled for more than `age` seconds.
     pub(super) fn ask(&self, shard: usize, age: f64) {
         let mut pages = self.pages.lock();
         let others = pages.trades.iter_mut().enumerate().filter(|&(other, _)| other != shard).map(|(_, trade)| trade);
@@ -131,12 +131,12 @@ impl Budget {
         }
     }
 
-    /// Pages that were in use and are not now.
+    /// Pages that shards gave back and no shard has taken since.
     pub fn pool(&self) -> u32 {
         self.pages.lock().free.len() as u32
     }
 
-    /// How many pages a shard must give up for the budget to be kept.
+    /// Pages that a shard must give up so that the shards together keep the limit.
     pub fn surplus(&self, shard: usize) -> u32 {
         let pages = self.pages.lock();
         if pages.taken <= pages.limit {
@@ -145,7 +145,7 @@ impl Budget {
         (pages.taken - pages.limit).min(pages.held[shard].saturating_sub(pages.limit / pages.held.len() as u32))
     }
 
-    /// Whether more pages are taken than there may be.
+    /// Whether more pages are taken than the limit allows.
     pub fn is_exceeded(&self) -> bool {
         let pages = self.pages.lock();
         pages.taken > pages.limit
@@ -162,7 +162,7 @@ impl Budget {
         pages.limit.saturating_sub(pages.taken)
     }
 
-    /// Sets the limit, in pages; false when there is no address space for it.
+    /// Sets the limit, in pages. False: the address space does not hold so many.
     pub fn set_limit(&self, limit: u32) -> bool {
         let mut pages = self.pages.lock();
         if limit > pages.reserved {
@@ -175,7 +175,7 @@ impl Budget {
 }
 
 impl Pages {
-    /// Whether a shard may have a page: not one that is kept for others.
+    /// Whether a shard may have a page: one that the budget does not keep for another shard.
     fn has_one_for(&self, shard: usize) -> bool {
         let floor = self.limit / (2 * self.held.len() as u32);
         let others = || (0..self.held.len()).filter(|&other| other != shard);
@@ -185,7 +185,7 @@ impl Pages {
         self.taken + kept < self.limit
     }
 
-    /// A page that nobody has, as one of a shard.
+    /// Gives a shard a page that no shard has.
     fn hand_out(&mut self, shard: usize) -> Option<PageId> {
         let page = match self.free.pop() {
             Some(page) => page,
@@ -212,7 +212,7 @@ mod tests {
         let mut pages: Vec<PageId> = std::iter::from_fn(|| budget.take(0)).collect();
         while budget.take(1).is_some() {}
         assert_eq!(pages.len(), 12);
-        // Nobody is asked for what is not older.
+        // A shard is not asked unless its items are older.
         assert!(!budget.report(0, 100, Need::Nothing));
         budget.ask(1, 100.0);
         assert!(!budget.report(0, 100, Need::Nothing));

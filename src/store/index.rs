@@ -1,39 +1,39 @@
-//! The index: from a hash to the ids of the items that may have it.
+//! The index: it maps a hash to the ids of the items that may have it.
 //!
-//! Buckets are one cache line: twelve 8-bit tags beside twelve ids, so that a miss costs one line and a hit one line and
-//! the item. A full bucket continues in an overflow bucket.
+//! A bucket is one cache line, with twelve 8-bit tags and twelve ids. So a miss costs one line, and a hit costs one
+//! line and the item. A full bucket continues in an overflow bucket.
 //!
 //! ```text
 //! 0            12     16                                                            64
 //! ├─ 12 tags ───┼─ link ┼─ 12 ids ───────────────────────────────────────────────────┤
 //! ```
 //!
-//! It grows by linear hashing (Litwin 1980), one bucket at a time: bucket `split` is divided between itself and
-//! bucket `split + 2^level`, in place, and never more than a bucket in one insertion. Once the load passes
-//! [`LOAD_MAX`] each insertion divides one bucket until all are divided, so the index is between 40 and 85 percent full
-//! but for the first moments. At the fullest a fifth of the buckets overflow, and their lookups cost a second line; at 75
-//! percent it would be an eighth, for 1.6 bytes more per item. To divide a bucket the hashes of its items are needed; they
-//! are computed from the keys, which the caller provides, and prefetched one insertion ahead.
+//! The index grows by linear hashing (Litwin 1980). An insertion divides at most one bucket, in place: it moves a part
+//! of the entries of bucket `split` to bucket `split + 2^level`. Once the load passes [`LOAD_MAX`], each insertion
+//! divides a bucket until all are divided. So the index is between 40 and 85 percent full, except at the very start. At
+//! 85 percent a fifth of the buckets overflow, and lookups in these cost a second line. At 75 percent an eighth would
+//! overflow, for 1.6 bytes more per item. A division needs the hashes of the items in the bucket. The caller computes
+//! them from the keys, which the insertion before has prefetched.
 //!
-//! No chain is longer than [`CHAIN_MAX`] buckets, whatever the keys: an insertion that would need one more is refused, and
-//! the caller takes an entry of the chain out first ([`Index::chain`]). By chance that does not happen: of chains with 11
-//! entries on average, one in 10^16 has as many as fill four buckets. It takes keys that were chosen for their hash, and
-//! against those more buckets do not help, because their hashes agree in all bits; nor does hashing all keys anew, which is
-//! a pause, and which whoever found the first hash can bring about again. So such keys evict each other, and no other
-//! client waits for a long chain to be walked.
+//! No chain is longer than [`CHAIN_MAX`] buckets, whatever the keys are. The index refuses an insertion that needs one
+//! bucket more, and the caller then removes an entry of the chain first ([`Index::chain`]). Chance alone does not fill
+//! a chain: with 11 entries on average, one chain in 10^16 has as many as fill four buckets. Keys chosen for their hash
+//! do. Against these, more buckets do not help, because all bits of the hashes agree. A new hash function for all keys
+//! does not help either: the change is a pause, and an attacker who found the first hash can find the second. So such
+//! keys evict each other, and no other client waits for the search of a long chain.
 
 use super::arena::{ItemId, Region, matching_bytes};
 use super::bucket::{Bucket, EMPTY, SLOTS};
 use crate::hash;
 use std::io;
 
-/// Mean number of items per bucket at which a round of growth begins.
+/// The mean number of items in a bucket at which a round of growth begins.
 const LOAD_MAX: usize = 10;
 
-/// Buckets of a chain, the first included: what one search walks at most.
+/// The buckets of a chain, with the first: as many as one search visits at most.
 const CHAIN_MAX: usize = 4;
 
-/// Where an entry stands. Valid until the next change of the index.
+/// The place of an entry. Valid until the next change of the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     bucket: BucketId,
@@ -46,13 +46,13 @@ enum BucketId {
     Overflow(u32),
 }
 
-/// From hashes to ids.
+/// See the top of the file.
 #[derive(Debug)]
 pub(super) struct Index {
     /// Invariant: `2^level + split` buckets.
     buckets: Region<Bucket>,
     overflow: Region<Bucket>,
-    /// Free overflow buckets, linked like full ones.
+    /// The first free overflow bucket, plus 1. Free ones are linked like those in use.
     overflow_free: u32,
     level: u32,
     split: usize,
@@ -76,17 +76,17 @@ impl Index {
         Ok(Index { buckets, overflow, overflow_free: 0, level, split: 0, growing: false, count: 0 })
     }
 
-    /// The level of an index that holds so many entries without growing.
+    /// The level at which an index holds this many entries without growing.
     pub(super) fn level_for(entries: u64) -> u32 {
         entries.div_ceil(LOAD_MAX as u64).next_power_of_two().ilog2()
     }
 
-    /// Number of entries.
+    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.count
     }
 
-    /// Bytes in use by buckets.
+    /// The bytes that buckets use.
     pub(super) fn bytes(&self) -> usize {
         (self.buckets.len() + self.overflow.len()) * size_of::<Bucket>()
     }
@@ -96,7 +96,7 @@ impl Index {
         (self.buckets.len() * SLOTS).ilog2()
     }
 
-    /// Whether buckets are being divided.
+    /// Whether insertions divide buckets.
     pub(super) fn is_growing(&self) -> bool {
         self.growing
     }
@@ -108,13 +108,14 @@ impl Index {
         if bucket < self.split { bits & ((2 << self.level) - 1) } else { bucket }
     }
 
-    /// Asks the processor for the bucket of a hash.
+    /// Prefetches the bucket of a hash.
     #[inline]
     pub(super) fn prefetch(&self, hash: u64) {
         self.buckets.prefetch(self.bucket_of(hash));
     }
 
-    /// The first entry in the bucket of a hash that has its tag: very likely the item, if there is one.
+    /// The first entry with the tag of a hash in the bucket of this hash. If the index has the item, this is very
+    /// likely it.
     #[inline]
     pub(super) fn candidate(&self, hash: u64) -> Option<ItemId> {
         let bucket = &self.buckets[self.bucket_of(hash)];
@@ -122,7 +123,7 @@ impl Index {
         if slots == 0 { None } else { ItemId::from_raw(bucket.ids[slot(slots)]) }
     }
 
-    /// The entry with this hash's tag for which `is_it` says yes.
+    /// The entry with the tag of this hash for which `is_it` is true.
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(ItemId) -> bool) -> Option<(ItemId, Place)> {
         let tag = hash::tag(hash);
@@ -162,8 +163,8 @@ impl Index {
         }
     }
 
-    /// Adds an entry. `hash_of` gives the hash of an item and `prefetch` asks for its cache lines: they are needed when
-    /// the index grows. False when its chain is full: there is room again once one of [`Index::chain`] was removed.
+    /// Adds an entry. When the index grows, it calls `hash_of` for the hash of an item and `prefetch` for its cache
+    /// lines. False: the chain of the entry is full. It has room again once an entry of [`Index::chain`] is removed.
     #[inline]
     #[must_use]
     pub(super) fn insert(
@@ -226,7 +227,7 @@ impl Index {
         true
     }
 
-    /// The entries that share a chain with this hash.
+    /// The entries in the chain of this hash.
     pub(super) fn chain(&self, hash: u64) -> Vec<ItemId> {
         let mut ids = Vec::with_capacity(CHAIN_MAX * SLOTS);
         self.collect_chain(self.bucket_of(hash), &mut ids);
@@ -245,12 +246,12 @@ impl Index {
         }
     }
 
-    /// Adds the ids in one bucket to `ids`: the bucket that holds the hashes at a place of a walk. Gives the place where
-    /// the next bucket begins; `None` when this was the last.
+    /// Adds the ids of one bucket to `ids`: of the bucket that holds the hashes at a place of a walk. Gives the place
+    /// where the next bucket begins; `None`: this was the last bucket.
     ///
-    /// Places are the bits of a hash that number buckets, in reversed order. A bucket holds an interval of places, and
-    /// dividing it divides the interval, so a walk from interval to interval meets every entry that is there all along
-    /// exactly once, however much the index grows meanwhile. It never shrinks.
+    /// A place consists of the bits of a hash that number buckets, in reversed order. A bucket holds an interval of
+    /// places, and its division divides the interval. So a walk from interval to interval meets every entry exactly
+    /// once that is in the index all the time, however much the index grows meanwhile. The index never shrinks.
     pub(super) fn collect(&self, place: u64, ids: &mut Vec<ItemId>) -> Option<u64> {
         let bits = reversed(place) as usize;
         let divided = bits & ((1 << self.level) - 1) < self.split;
@@ -264,13 +265,13 @@ impl Index {
         Some(next)
     }
 
-    /// Makes an entry name another item of the same hash.
+    /// Replaces the item of an entry by another with the same hash.
     #[inline]
     pub(super) fn replace(&mut self, place: Place, id: ItemId) {
         self.bucket_mut(place.bucket).ids[usize::from(place.slot)] = id.bits();
     }
 
-    /// Takes an entry out.
+    /// Removes an entry.
     #[inline]
     pub(super) fn remove(&mut self, place: Place) {
         let bucket = self.bucket_mut(place.bucket);
@@ -279,7 +280,7 @@ impl Index {
         self.count -= 1;
     }
 
-    /// Divides bucket `split`: those of its entries whose next hash bit is set move to the new bucket.
+    /// Divides bucket `split`: its entries whose next hash bit is set move to the new bucket.
     #[cold]
     fn divide(&mut self, hash_of: impl Fn(ItemId) -> u64, prefetch: impl Fn(ItemId)) {
         if !self.buckets.grow(1) {
@@ -292,7 +293,7 @@ impl Index {
             let hash = hash_of(id);
             let bit = hash::bucket_bits(hash) as usize & (1 << self.level);
             let placed = self.place(if bit == 0 { old } else { new }, hash::tag(hash), id);
-            // The overflow buckets that held them have just been freed.
+            // `Entries::take` has just freed the overflow buckets that held them.
             assert!(placed, "a divided bucket has room for its own entries");
         }
         self.split += 1;
@@ -311,15 +312,15 @@ impl Index {
     }
 }
 
-/// The bits that number a bucket, the other way round.
+/// The bits that number a bucket, in reversed order.
 fn reversed(bits: u64) -> u64 {
     bits.reverse_bits() >> (u64::BITS - hash::BUCKET_BITS)
 }
 
-/// The entries of a bucket that is being divided.
+/// The entries of a bucket under division.
 struct Entries {
     inline: [u32; SLOTS],
-    /// Those of its overflow buckets; seldom any.
+    /// The entries of its overflow buckets, which it seldom has.
     more: Vec<u32>,
 }
 
@@ -364,7 +365,7 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
-    /// Runs insertions and removals against a `HashMap`; the hash of an id is a function of its bits.
+    /// Compares insertions and removals with a `HashMap`. The hash of an id is a function of its bits.
     #[test]
     fn agrees_with_a_hash_map() {
         for seed in 1..6_u64 {
@@ -400,8 +401,8 @@ mod tests {
         }
     }
 
-    /// Whatever the hashes: one for all, one but for the bits that are not the bucket's, and one for many while others
-    /// make the index grow. What is in it is found.
+    /// The hashes are: one for all ids; one that differs only in bits that do not choose the bucket; and one for many
+    /// ids, while other ids make the index grow. A search finds every entry of the index.
     #[test]
     fn no_chain_is_longer_than_its_limit() {
         let arena = Arena::reserve(8, false).expect("address space");
@@ -437,7 +438,7 @@ mod tests {
                 assert_eq!(found.is_some(), present.contains_key(&id.bits()), "{at}");
                 assert!(looked_at <= CHAIN_MAX * SLOTS, "{at}");
             }
-            // Of the last, an entry that shares the chain by chance may have been taken out.
+            // With the last hash, an entry may have been removed that shares the chain by chance.
             let full = CHAIN_MAX * SLOTS;
             let expected = [full..=full, full..=full, 4 * full..=4 * full, 15_000..=15_000 + full];
             assert!(expected[at].contains(&present.len()), "{at}: {}", present.len());

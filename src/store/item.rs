@@ -1,4 +1,4 @@
-//! An item: header, key, value, nothing else, in one chunk of a slab class or, when it is large, in a chain of them.
+//! Items. An item has a header, a key and a value, in one chunk of a slab class; a large item fills a chain of chunks.
 //!
 //! ```text
 //! small item                                                         large item: a chain of LARGE_CHUNK
@@ -13,19 +13,22 @@
 //! 28 client flags  u32  absent when zero
 //!    key, value
 //! ```
-//! Numbers are in the machine's own order and not aligned. A free chunk has key length 0 and state 0.
+//! Numbers have the byte order of the machine and are not aligned. A free chunk has key length 0 and state 0.
 //!
-//! One of the three files with `unsafe` in them. What it rests on: an [`ItemId`] names a chunk inside the arena whose
-//! size covers what its header says (`slab.rs` hands out chunks, [`Items::create`] writes headers); and of all threads
-//! only the holder of the shard's lease reads or writes a linked item, with one exception: the value of a pinned item
-//! (see `Store::pin`) and the links between its bodies may be read by others, and nobody writes them while it is pinned.
-//! An item that is being received ([`Items::room`]) belongs to the worker that receives it until it is handed back.
+//! This is one of the three files with `unsafe`. Its safety depends on these rules:
+//! - An [`ItemId`] names a chunk inside the arena, and the chunk is as long as its header says: `slab.rs` hands out
+//!   chunks, [`Items::create`] and [`Items::spread`] write headers.
+//! - Only the thread that holds the shard's lease reads or writes a linked item. The exception is a pinned item (see
+//!   `Store::pin`): other threads may read its value and the links between its bodies, and no thread writes these while
+//!   the item is pinned.
+//! - A floating item that a client is sending ([`Items::room`]) belongs to the worker that receives it, until the
+//!   worker hands it back.
 
 use super::arena::{Arena, ItemId};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// Size of every chunk of a large item, and of the last slab class.
+/// The size of each chunk of a large item, and of the chunks of the last slab class.
 pub const LARGE_CHUNK: usize = 16 << 10;
 
 const NEXT: usize = 0;
@@ -39,56 +42,55 @@ const CAS: usize = 20;
 pub(super) const HEADER: usize = 20;
 const CAS_SIZE: usize = 8;
 const CLIENT_FLAGS_SIZE: usize = 4;
-/// After the key of a large item's head: value length and id of the first body.
+/// Bytes behind the key in the head of a large item: value length, and id of the first body.
 const LARGE_EXTENSION: usize = 8;
 const BODY_OWNER: usize = 4;
 const BODY_HEADER: usize = 24;
 
-/// In `next`: the item is in no list and not in the index.
+/// A value of `next`: the item is neither in a list nor in the index.
 const FLOATING: u32 = u32::MAX;
-/// In the value length: the item is large.
+/// A value of the value length: the item is large.
 const LARGE: u16 = u16::MAX;
-/// Bytes of a value in one piece, at most.
+/// The longest value of a small item, in bytes.
 pub(super) const SMALL_VALUE_MAX: usize = LARGE as usize - 1;
-/// State of a body chunk.
+/// The state of a body.
 const BODY: u8 = 0xff;
 
-/// The two low bits of the state: which LRU segment the item is in.
+/// The two low bits of the state, which name the item's LRU segment.
 pub const SEGMENT_MASK: u8 = 0b11;
-/// It was fetched since it was stored.
+/// The item was fetched since it was stored.
 pub const FETCHED: u8 = 1 << 2;
-/// It was fetched, or overwritten, since it came to its segment: the LRU keeps it for another round.
+/// The item was fetched or overwritten since it came to its segment. The LRU keeps it for another round.
 pub const ACTIVE: u8 = 1 << 3;
-/// Marked stale by the meta protocol.
+/// A meta command marked the item stale.
 pub const STALE: u8 = 1 << 4;
 /// A client was told to recache it (`W`).
 pub const WON: u8 = 1 << 5;
 /// The key was sent in base64.
 pub const KEY_BINARY: u8 = 1 << 6;
-/// There are client flags behind the header.
+/// The item has client flags behind its header.
 const HAS_CLIENT_FLAGS: u8 = 1 << 7;
 
-/// The items of an arena: gives access to the bytes behind an id.
+/// Access to the items of an arena by their ids.
 #[derive(Clone, Debug)]
 pub struct Items {
     arena: Arc<Arena>,
     cas: bool,
 }
 
-/// What a chunk holds.
+/// The content of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunk {
-    /// Nothing.
     Free,
-    /// An item begins here that is in the index.
+    /// The beginning of an item that is in the index.
     Linked,
-    /// An item begins here that is being received, or is dead but pinned.
+    /// The beginning of an item that a client is sending, or that is dead but pinned.
     Floating,
-    /// It continues the large item that begins at the id.
+    /// A further part of the large item that begins at the id.
     Body(ItemId),
 }
 
-/// A place in a value, which may be spread over chunks: for reading or filling it part by part.
+/// A place in a value, for code that reads or fills it part by part. The value may be spread over several chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     chunk: ItemId,
@@ -97,8 +99,8 @@ pub struct Cursor {
     here: u32,
     /// Bytes of the value from here to its end.
     left: u32,
-    /// The chunk behind this one. Kept here because who goes through a pinned value cannot ask the head for it: all of a
-    /// head's header belongs to the holder of the lease.
+    /// The chunk behind this one. It is kept here because a reader of a pinned value may not look it up in the header
+    /// of the item, which belongs to the holder of the lease.
     next: Option<ItemId>,
 }
 
@@ -108,7 +110,7 @@ impl Cursor {
         self.left as usize
     }
 
-    /// The same place in a value that ends `left` bytes behind it, if it does not end before.
+    /// The same place in a value that ends after `left` more bytes, or earlier if it is shorter.
     fn cut(self, left: usize) -> Cursor {
         let left = self.left.min(left as u32);
         Cursor { here: self.here.min(left), left, ..self }
@@ -116,17 +118,16 @@ impl Cursor {
 }
 
 impl Items {
-    /// Items in `arena`, with or without CAS.
+    /// Items in `arena`, with CAS values or without.
     pub fn new(arena: Arc<Arena>, cas: bool) -> Items {
         Items { arena, cas }
     }
 
-    /// The memory they lie in.
     pub fn arena(&self) -> &Arena {
         &self.arena
     }
 
-    /// Bytes that an item takes in a single chunk.
+    /// Bytes that an item needs in a single chunk.
     #[inline]
     pub fn size(&self, key_len: usize, client_flags: u32, value_len: usize) -> usize {
         self.header() + if client_flags == 0 { 0 } else { CLIENT_FLAGS_SIZE } + key_len + value_len
@@ -137,7 +138,7 @@ impl Items {
         if self.cas { HEADER + CAS_SIZE } else { HEADER }
     }
 
-    /// Chunks of [`LARGE_CHUNK`] that a large item takes.
+    /// Chunks of [`LARGE_CHUNK`] that a large item needs.
     pub fn chunks(&self, key_len: usize, client_flags: u32, value_len: usize) -> usize {
         1 + value_len.saturating_sub(self.room_in(key_len, client_flags, 1)).div_ceil(LARGE_CHUNK - BODY_HEADER)
     }
@@ -148,13 +149,12 @@ impl Items {
         first + (count - 1) * (LARGE_CHUNK - BODY_HEADER)
     }
 
-    /// The item that begins at an id.
     #[inline]
     pub fn at(&self, id: ItemId) -> Item<'_> {
         Item { pointer: self.arena.pointer(id), cas: self.cas, items: PhantomData }
     }
 
-    /// What the chunk at an id holds.
+    /// The content of the chunk at an id.
     #[inline]
     pub fn chunk(&self, id: ItemId) -> Chunk {
         let item = self.at(id);
@@ -166,9 +166,10 @@ impl Items {
         }
     }
 
-    /// Writes the header and key of a new item into a chunk: floating, never fetched, CAS 0, without its value.
+    /// Writes the header and the key of a new item into a chunk. The item is floating and was never fetched; it has CAS
+    /// 0 and no value yet. [`Items::spread`] turns it into a large item.
     ///
-    /// The caller owns the chunk, and it has at least [`Items::size`] bytes. [`Items::spread`] makes the item a large one.
+    /// The caller owns the chunk, and the chunk has at least [`Items::size`] bytes.
     #[inline]
     pub fn create(&self, id: ItemId, key: &[u8], client_flags: u32, value_len: usize) -> Item<'_> {
         let item = self.at(id);
@@ -187,11 +188,11 @@ impl Items {
         item
     }
 
-    /// Makes a new item a large one, with a value of this length: its head stays in the chunk that it has, which is a
-    /// [`LARGE_CHUNK`], and `bodies` are its further chunks. [`Items::chunks`] says how many it needs;
-    /// [`Items::append_body`] adds those that are missing.
+    /// Turns a new item into a large one with a value of this length. Its chunk becomes the head, and `bodies` are the
+    /// chunks that follow. [`Items::chunks`] says how many it needs in all; [`Items::append_body`] adds missing ones
+    /// later.
     ///
-    /// The caller owns the chunks.
+    /// The caller owns the chunks, and each is a [`LARGE_CHUNK`].
     pub fn spread(&self, id: ItemId, value_len: usize, bodies: &[ItemId]) {
         let item = self.at(id);
         item.write(VALUE_LEN, LARGE);
@@ -207,7 +208,7 @@ impl Items {
         }
     }
 
-    /// Marks a chunk free and links it to the next free one.
+    /// Marks a chunk as free and links it to the next free one.
     #[inline]
     pub fn set_free(&self, id: ItemId, next: Option<ItemId>) {
         let chunk = self.at(id);
@@ -216,13 +217,13 @@ impl Items {
         chunk.write(STATE, 0_u8);
     }
 
-    /// The chunk linked behind this one: of a free chunk the next free one, of a body the next body.
+    /// The chunk to which a chunk is linked: a free chunk to the next free one, a body to the next body.
     #[inline]
     pub fn next_chunk(&self, id: ItemId) -> Option<ItemId> {
         ItemId::from_raw(self.at(id).read(NEXT))
     }
 
-    /// The first body of a large item; none for a small one.
+    /// The first body of a large item; `None` for a small one.
     pub fn first_body(&self, id: ItemId) -> Option<ItemId> {
         let item = self.at(id);
         if item.is_large() { ItemId::from_raw(item.read(item.key_offset() + item.key_len() + 4)) } else { None }
@@ -230,7 +231,7 @@ impl Items {
 
     /// The beginning of an item's value.
     ///
-    /// The caller holds the lease, or is the one who fills a floating item.
+    /// The caller holds the lease, or fills the floating item.
     pub fn value_cursor(&self, id: ItemId) -> Cursor {
         let item = self.at(id);
         let (offset, left) = (item.value_offset() as u32, item.value_len() as u32);
@@ -238,9 +239,10 @@ impl Items {
         Cursor { chunk: id, offset, here, left, next: self.first_body(id) }
     }
 
-    /// The beginning of the `left` bytes of a floating item's value from a chunk on: of the head, or of a body.
+    /// The first place of a floating item's value in a chunk, which is the head or a body. The value ends after `left`
+    /// bytes.
     ///
-    /// The caller is the one who fills the item, and it has chunks for so many bytes.
+    /// The caller fills the item, and the item has chunks for this many bytes.
     pub(super) fn cursor_from(&self, head: ItemId, chunk: ItemId, left: usize) -> Cursor {
         if chunk == head {
             return self.value_cursor(head).cut(left);
@@ -257,18 +259,21 @@ impl Items {
         self.at(cursor.chunk).slice(cursor.offset as usize, cursor.here as usize)
     }
 
-    /// The bytes from a place in a value to the end of its chunk, for filling.
+    /// The bytes from a place in a value to the end of its chunk, for a caller that fills them.
     ///
-    /// The item is floating and the caller is the one who fills it.
-    #[allow(clippy::mut_from_ref, reason = "memory of the arena; who may write it is a rule of leases, not of borrows")]
+    /// The item is floating, and no one else fills it.
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "the memory is the arena's, and leases decide who may write it, not borrows"
+    )]
     pub fn room(&self, cursor: &Cursor) -> &mut [u8] {
         let pointer = self.at(cursor.chunk).pointer;
-        // SAFETY: `here` bytes from `offset` lie in the chunk (made by `value_cursor` and `advance`); the item is
-        // floating, so nobody else reads or writes its value.
+        // SAFETY: `here` bytes from `offset` lie in the chunk, as `value_cursor` and `advance` ensure. The item is
+        // floating, so no one else reads or writes its value.
         unsafe { std::slice::from_raw_parts_mut(pointer.add(cursor.offset as usize), cursor.here as usize) }
     }
 
-    /// The place `count` bytes further, at most to the end of the value.
+    /// The place `count` bytes further on, or the end of the value.
     pub fn advance(&self, mut cursor: Cursor, count: usize) -> Cursor {
         let mut count = count.min(cursor.left as usize) as u32;
         loop {
@@ -287,10 +292,10 @@ impl Items {
         }
     }
 
-    /// Copies what a chunk in use holds into another of its class. Whatever names the old one is for the caller to change:
-    /// the index, the list, and the other chunks of a large item.
+    /// Copies the content of a chunk in use to another chunk of its class. The caller then replaces all references to
+    /// the old chunk: in the index, in the list, and in other chunks of a large item.
     ///
-    /// The caller holds the lease, owns the new chunk, and the item is not pinned.
+    /// The caller holds the lease and owns the new chunk, and the item is not pinned.
     pub(super) fn copy_chunk(&self, from: ItemId, to: ItemId) {
         let item = self.at(from);
         let len = match self.chunk(from) {
@@ -301,7 +306,7 @@ impl Items {
         self.at(to).copy_in(0, item.slice(0, len));
     }
 
-    /// Makes a body the one that follows a chunk of its item.
+    /// Links a body behind another chunk of its item.
     pub(super) fn set_next_body(&self, before: ItemId, body: ItemId) {
         let item = self.at(before);
         match self.chunk(before) {
@@ -310,8 +315,8 @@ impl Items {
         }
     }
 
-    /// Adds a chunk to a large item, floating, that has fewer than its value needs: behind its last one, which is the head if
-    /// there is no other.
+    /// Adds a body to a floating large item that has fewer chunks than its value needs. `last` is its last chunk so
+    /// far, which is the head if it has no body.
     pub(super) fn append_body(&self, head: ItemId, last: ItemId, body: ItemId) {
         let chunk = self.at(body);
         chunk.write(NEXT, 0_u32);
@@ -321,12 +326,12 @@ impl Items {
         self.set_next_body(last, body);
     }
 
-    /// Makes a body one of the item that begins at `head`.
+    /// Tells a body that its item begins at `head`.
     pub(super) fn set_head(&self, body: ItemId, head: ItemId) {
         self.at(body).write(BODY_OWNER, head.bits());
     }
 
-    /// Copies bytes into a floating item's value; gives the place behind them.
+    /// Copies bytes into the value of a floating item, and gives the place behind them.
     pub fn fill(&self, mut cursor: Cursor, mut bytes: &[u8]) -> Cursor {
         while !bytes.is_empty() {
             let room = self.room(&cursor);
@@ -338,7 +343,7 @@ impl Items {
         cursor
     }
 
-    /// Copies the value of one item behind a place in the value of a floating one; gives the place behind it.
+    /// Copies the value of an item to a place in the value of a floating one, and gives the place behind it.
     pub fn copy_value(&self, mut to: Cursor, from: ItemId) -> Cursor {
         let mut from = self.value_cursor(from);
         while from.left() > 0 {
@@ -350,7 +355,7 @@ impl Items {
     }
 }
 
-/// An item, by address. Cheap to copy; reads and writes go straight to the chunk.
+/// The address of an item. It is cheap to copy, and all reads and writes go to the chunk.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
     /// Invariant: the first byte of a chunk of the arena.
@@ -362,8 +367,8 @@ pub struct Item<'a> {
 impl<'a> Item<'a> {
     #[inline]
     fn read<T: Copy>(&self, offset: usize) -> T {
-        // SAFETY: fields are integers at offsets inside the smallest chunk, or behind the key of an item whose chunk
-        // covers them; see the top of the file for who may read.
+        // SAFETY: fields are integers. Their offsets are inside the smallest chunk, or behind the key of an item whose
+        // chunk covers them. The top of the file says who may read.
         unsafe { self.pointer.add(offset).cast::<T>().read_unaligned() }
     }
 
@@ -375,25 +380,25 @@ impl<'a> Item<'a> {
 
     #[inline]
     fn copy_in(&self, offset: usize, bytes: &[u8]) {
-        // SAFETY: `bytes` was measured into the chunk's size by `Items::size` or is what a chunk of the same class holds,
-        // and never lies in the chunk itself: it comes from a request buffer or from another item.
+        // SAFETY: the chunk has room for `bytes`: `Items::size` counted them, or they are the content of a chunk of the
+        // same class. They are not in the chunk itself: they come from a request buffer or from another item.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.pointer.add(offset), bytes.len()) }
     }
 
     #[inline]
     fn slice(&self, offset: usize, len: usize) -> &'a [u8] {
-        // SAFETY: inside the chunk, as the header says; nobody writes these bytes while the slice lives: the holder of
-        // the lease lets go of it before the next change, and the value of a pinned item is not written.
+        // SAFETY: the bytes are inside the chunk, as the header says. No one writes them while the slice lives: the
+        // holder of the lease drops the slice before the next change, and no one writes the value of a pinned item.
         unsafe { std::slice::from_raw_parts(self.pointer.add(offset), len) }
     }
 
-    /// Id of the next item in its list, as [`ItemId::to_raw`] gives it.
+    /// The id of the next item in the list, as [`ItemId::to_raw`] gives it.
     #[inline]
     pub fn next(&self) -> u32 {
         self.read(NEXT)
     }
 
-    /// Id of the item before it in its list, as [`ItemId::to_raw`] gives it.
+    /// The id of the previous item in the list, as [`ItemId::to_raw`] gives it.
     #[inline]
     pub fn prev(&self) -> u32 {
         self.read(PREV)
@@ -409,19 +414,19 @@ impl<'a> Item<'a> {
         self.write(PREV, raw);
     }
 
-    /// Whether it is in the cache, rather than being received, or dead but pinned.
+    /// Whether the item is in the cache. If not, a client is sending it, or it is dead but pinned.
     #[inline]
     pub fn is_linked(&self) -> bool {
         self.next() != FLOATING
     }
 
-    /// Takes it out of the linked items, once the list and the index have let go of it.
+    /// Marks the item as floating, after it was removed from its list and from the index.
     #[inline]
     pub(super) fn set_floating(&self) {
         self.write(NEXT, FLOATING);
     }
 
-    /// When it dies: a count of the clock, 0 for never.
+    /// The deadline: a count of the clock, or 0 for never.
     #[inline]
     pub fn exptime(&self) -> u32 {
         self.read(EXPTIME)
@@ -432,7 +437,7 @@ impl<'a> Item<'a> {
         self.write(EXPTIME, exptime);
     }
 
-    /// The stamp of its last fetch or storage, see `stamps.rs`: [`super::Store::last_access`] says when that was.
+    /// The stamp of the last fetch or storage (see `stamps.rs`). [`super::Store::last_access`] gives the time.
     #[inline]
     pub(super) fn stamp(&self) -> u32 {
         self.read(STAMP)
@@ -443,13 +448,13 @@ impl<'a> Item<'a> {
         self.write(STAMP, stamp);
     }
 
-    /// Its CAS value; 0 when none are kept.
+    /// The CAS value; 0 if the server keeps none.
     #[inline]
     pub fn cas(&self) -> u64 {
         if self.cas { self.read(CAS) } else { 0 }
     }
 
-    /// Sets its CAS value, where they are kept.
+    /// Sets the CAS value, if the server keeps CAS values.
     #[inline]
     pub fn set_cas(&self, cas: u64) {
         if self.cas {
@@ -457,19 +462,18 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// State bits: segment, [`FETCHED`], [`ACTIVE`], [`STALE`], [`WON`], [`KEY_BINARY`].
+    /// The state bits: segment, [`FETCHED`], [`ACTIVE`], [`STALE`], [`WON`], [`KEY_BINARY`].
     #[inline]
     pub fn state(&self) -> u8 {
         self.read(STATE)
     }
 
-    /// Sets and clears state bits.
     #[inline]
     pub fn change_state(&self, set: u8, clear: u8) {
         self.write(STATE, self.state() & !clear | set);
     }
 
-    /// Whether its value is spread over chunks.
+    /// Whether the value is spread over several chunks.
     #[inline]
     pub fn is_large(&self) -> bool {
         self.read::<u16>(VALUE_LEN) == LARGE
@@ -491,7 +495,6 @@ impl<'a> Item<'a> {
         usize::from(self.read::<u8>(KEY_LEN))
     }
 
-    /// The client's flags.
     #[inline]
     pub fn client_flags(&self) -> u32 {
         if self.state() & HAS_CLIENT_FLAGS == 0 {
@@ -500,13 +503,11 @@ impl<'a> Item<'a> {
         self.read(if self.cas { HEADER + CAS_SIZE } else { HEADER })
     }
 
-    /// The key.
     #[inline]
     pub fn key(&self) -> &'a [u8] {
         self.slice(self.key_offset(), self.key_len())
     }
 
-    /// Bytes in the value.
     #[inline]
     pub fn value_len(&self) -> usize {
         match self.read::<u16>(VALUE_LEN) {
@@ -515,8 +516,9 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// The value, if it is in one piece. Whether it is follows from the sizes of the slab classes, not from its length:
-    /// with small chunks a short value lies in a large item. [`Items::value_cursor`] goes through any value.
+    /// The value of a small item; `None` for a large one. The slab classes decide whether an item is large, not the
+    /// length of its value: with small chunks, even an item with a short value is large. [`Items::value_cursor`] works
+    /// for any value.
     #[inline]
     pub fn value(&self) -> Option<&'a [u8]> {
         match self.read::<u16>(VALUE_LEN) {
@@ -525,9 +527,9 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Writes the value of a small item, which gets this length.
+    /// Writes the value of a small item, and its length.
     ///
-    /// The item's chunk has room for it, and no slice of the old value is in use.
+    /// The chunk of the item has room for it, and no slice of the old value is in use.
     #[inline]
     pub fn set_value(&self, bytes: &[u8]) {
         debug_assert!(!self.is_large());
@@ -591,7 +593,8 @@ mod tests {
         assert!(read == value);
     }
 
-    /// For Miri and the thread sanitizer: who sends a pinned value reads nothing that a holder of the lease may write.
+    /// For Miri and the thread sanitizer: the reader of a pinned value reads nothing that the holder of the lease may
+    /// write.
     #[test]
     fn pinned_values_are_read_while_their_header_changes() {
         let items = items(true);

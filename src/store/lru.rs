@@ -1,5 +1,5 @@
-//! The lists of the segmented LRU: four for each slab class, linked through the items by id. What moves between them, and
-//! when, is the policy: [`policy`](super::policy).
+//! The lists of the segmented LRU. Each slab class has four; items link to each other by id. The
+//! [`policy`](super::policy) decides when an item moves to another list.
 
 use super::arena::ItemId;
 use super::item::{Items, SEGMENT_MASK};
@@ -17,7 +17,7 @@ pub enum Segment {
 }
 
 impl Segment {
-    /// All of them, by number.
+    /// All segments, by number.
     pub const ALL: [Segment; 4] = [Segment::Hot, Segment::Warm, Segment::Cold, Segment::Temp];
 
     /// The segment that an item's state names.
@@ -29,7 +29,7 @@ impl Segment {
 
 /// A doubly linked list of items.
 ///
-/// Invariant: `head`, `tail` and `count` are all zero or none is; the items between are linked both ways.
+/// Invariant: `head`, `tail` and `count` are all zero, or none is. The items between are linked both ways.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct List {
     head: u32,
@@ -38,13 +38,12 @@ pub(super) struct List {
 }
 
 impl List {
-    /// The item at the end of the list.
     #[inline]
     pub(super) fn tail(&self) -> Option<ItemId> {
         ItemId::from_raw(self.tail)
     }
 
-    /// Puts an item that is in no list at the head, and writes the segment of the list into its state.
+    /// Adds an item, which is in no list, at the head. Writes the segment of the list into its state.
     #[inline]
     pub(super) fn push(&mut self, items: &Items, segment: Segment, id: ItemId) {
         let item = items.at(id);
@@ -59,7 +58,7 @@ impl List {
         self.count += 1;
     }
 
-    /// Takes an item out.
+    /// Removes an item.
     #[inline]
     pub(super) fn unlink(&mut self, items: &Items, id: ItemId) {
         let item = items.at(id);
@@ -75,7 +74,7 @@ impl List {
         self.count -= 1;
     }
 
-    /// Hangs another list behind the tail.
+    /// Appends another list behind the tail.
     pub(super) fn append(&mut self, items: &Items, other: List) {
         match (ItemId::from_raw(self.tail), ItemId::from_raw(other.head)) {
             (_, None) => {}
@@ -106,7 +105,7 @@ impl Lru {
         self.lists[class.index()][segment as usize].count
     }
 
-    /// Number of items in a class.
+    /// The number of items of a class.
     pub(super) fn total(&self, class: ClassId) -> u32 {
         self.lists[class.index()].iter().map(|list| list.count).sum()
     }
@@ -116,32 +115,32 @@ impl Lru {
         ItemId::from_raw(self.lists[class.index()][segment as usize].tail)
     }
 
-    /// The item that came into a list last.
+    /// The item at the head, which came into the list last.
     pub(super) fn head(&self, class: ClassId, segment: Segment) -> Option<ItemId> {
         ItemId::from_raw(self.lists[class.index()][segment as usize].head)
     }
 
-    /// Puts an item that is in no list at the head of one, and writes the segment into its state.
+    /// Adds an item, which is in no list, at the head of a list. Writes the segment into its state.
     #[inline]
     pub(super) fn push(&mut self, items: &Items, class: ClassId, segment: Segment, id: ItemId) {
         self.lists[class.index()][segment as usize].push(items, segment, id);
     }
 
-    /// Takes an item out of its list.
+    /// Removes an item from its list.
     #[inline]
     pub(super) fn unlink(&mut self, items: &Items, class: ClassId, id: ItemId) {
         let segment = items.at(id).state() & SEGMENT_MASK;
         self.lists[class.index()][usize::from(segment)].unlink(items, id);
     }
 
-    /// Makes a list that was built elsewhere one of a class, in place of an empty one.
+    /// Replaces an empty list of a class by one that was built elsewhere.
     pub(super) fn adopt(&mut self, class: ClassId, segment: Segment, list: List) {
         let place = &mut self.lists[class.index()][segment as usize];
         debug_assert_eq!(place.count, 0);
         *place = list;
     }
 
-    /// Puts an item, a copy of another with its state and links, in the place of that in its list.
+    /// Replaces an item in its list by a copy, which has the state and the links of the item.
     pub(super) fn replace(&mut self, items: &Items, class: ClassId, old: ItemId, new: ItemId) {
         let item = items.at(old);
         let list = &mut self.lists[class.index()][usize::from(item.state() & SEGMENT_MASK)];
@@ -155,7 +154,7 @@ impl Lru {
         }
     }
 
-    /// Items of a list from its tail on.
+    /// The items of a list, from the tail on.
     pub(super) fn last_of<'a>(
         &self,
         items: &'a Items,
@@ -166,7 +165,7 @@ impl Lru {
         std::iter::successors(tail, |&id| ItemId::from_raw(items.at(id).prev()))
     }
 
-    /// Items of a list from its head on, at most `count`: for tests.
+    /// For tests: the first `count` items of a list, from the head on.
     #[cfg(any(test, fuzzing))]
     pub(super) fn first_of(&self, items: &Items, class: ClassId, segment: Segment, count: usize) -> Vec<ItemId> {
         let mut at = ItemId::from_raw(self.lists[class.index()][segment as usize].head);
@@ -179,7 +178,7 @@ impl Lru {
         .collect()
     }
 
-    /// Checks the links of all lists: for tests.
+    /// For tests: checks the links of all lists.
     #[cfg(any(test, fuzzing))]
     pub(super) fn validate(&self, items: &Items) {
         for lists in &self.lists {

@@ -1,27 +1,29 @@
 //! Slab classes: pages of 1 MiB cut into chunks of one size.
 //!
-//! Every page keeps its own list of free chunks, so that a page can leave its class without a search, and a page without
-//! items goes back to the budget at once, for any class of any shard to take.
+//! Every page keeps its own list of free chunks. So a page can leave its class without a search, and a page without
+//! items can go back to the budget at once, where any class of any shard can take it.
 //!
-//! Sizes: 8 bytes apart up to 128, then `(f - 1) / 2` of the power of two below up to 1024, then `f - 1` of it, up to
-//! the largest chunk (64 KiB, or less by `-o slab_chunk_max`): with the default factor of 1.25 a chunk is about 4 %
-//! larger than its item on average below 1 KiB, where memcached's is 10 %. The last class holds the chunks of large items.
+//! The chunk sizes follow from the factor `f` (`-f`). Up to 128 bytes they are 8 bytes apart. Up to 1024 bytes the step
+//! is `(f - 1) / 2` of the power of two below the size. From there to the largest chunk (64 KiB, or less with `-o
+//! slab_chunk_max`) it is `f - 1` of that power. With the default factor of 1.25 and items below 1 KiB, a chunk is on
+//! average about 4 % larger than its item; in memcached, 10 %. The last class holds the chunks of large items.
 
 use super::arena::{ItemId, PAGE_SIZE, PageId};
 pub use super::budget::Budget;
 use super::item::{HEADER, Items, LARGE_CHUNK, SMALL_VALUE_MAX};
 use std::cmp::Ordering;
 
-/// Ids of classes are 1 to at most 63: tools loop over that range.
+/// The largest id of a class. Tools loop over the ids from 1 to 63.
 pub const CLASSES_MAX: usize = 63;
-/// Largest chunk of a class for small items.
+/// The largest chunk of a class for small items.
 pub const CHUNK_MAX: usize = 64 << 10;
-const _: () = assert!(CHUNK_MAX - HEADER <= SMALL_VALUE_MAX, "what fits into a chunk is not too long for a small item");
-/// `-n` when it is not given; then the smallest chunk is [`CHUNK_MIN`].
+const _: () =
+    assert!(CHUNK_MAX - HEADER <= SMALL_VALUE_MAX, "a value that fits into a chunk is short enough for a small item");
+/// The default of `-n`. With it the smallest chunk is [`CHUNK_MIN`].
 pub const SLAB_MIN_DEFAULT: usize = 48;
 const CHUNK_MIN: usize = 48;
 
-/// Number of a slab class, from 1.
+/// The number of a slab class, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClassId(pub u8);
 
@@ -32,16 +34,16 @@ impl ClassId {
     }
 }
 
-/// What the sizes of chunks follow from.
+/// The options that determine the chunk sizes.
 #[derive(Clone, Debug)]
 pub struct SlabOptions {
     /// `-f`, above 1.
     pub growth_factor: f64,
-    /// `-n`, in bytes: least room for key, value and flags.
+    /// `-n`, in bytes: the smallest room for key, value and flags.
     pub size_min: usize,
-    /// Largest chunk, in bytes.
+    /// The largest chunk, in bytes.
     pub chunk_max: usize,
-    /// `-o slab_sizes`: explicit sizes, ascending.
+    /// `-o slab_sizes`: the sizes themselves, in ascending order.
     pub sizes: Option<Vec<u32>>,
 }
 
@@ -51,7 +53,7 @@ impl Default for SlabOptions {
     }
 }
 
-/// The chunk sizes of the classes 1, 2, …, in bytes, ascending but for the last, which is [`LARGE_CHUNK`].
+/// The chunk sizes of the classes 1, 2, …, in bytes. They ascend, except for the last one, which is [`LARGE_CHUNK`].
 pub fn chunk_sizes(options: &SlabOptions, header: usize, granule: usize) -> Vec<u32> {
     let chunk_max = options.chunk_max.min(CHUNK_MAX);
     let mut sizes = Vec::new();
@@ -74,19 +76,19 @@ pub fn chunk_sizes(options: &SlabOptions, header: usize, granule: usize) -> Vec<
     sizes
 }
 
-/// What a shard knows of one of its pages.
+/// A page of this shard.
 #[derive(Clone, Copy, Debug, Default)]
 struct Page {
     class: u8,
-    /// In its class's list of pages with room; or closed, so that it is not put there.
+    /// It is in its class's list of pages with room; or it is closed, which keeps it out of that list.
     listed: bool,
-    /// First free chunk, 0: none.
+    /// The first free chunk; 0: none.
     free: u32,
     /// Chunks in use.
     used: u32,
-    /// Chunks handed out at least once: those behind were never touched.
+    /// Chunks that were in use at least once. The chunks behind them were never touched.
     fresh: u32,
-    /// No item of the page dies before this count of the clock; 0 after a flush.
+    /// No item of the page expires before this count of the clock; 0 after a flush.
     expires_first: u32,
 }
 
@@ -97,12 +99,12 @@ struct Class {
     per_page: u32,
     used: u32,
     pages: Vec<PageId>,
-    /// Pages with a free chunk, the one in use last.
+    /// Pages with a free chunk. The next chunk comes from the last one.
     with_room: Vec<PageId>,
-    /// No item of the class dies before this count of the clock, but perhaps on the page that is being searched: most
-    /// classes need no search at all.
+    /// No item of the class expires before this count of the clock, except perhaps on the page under search. It spares
+    /// most classes a search.
     due: u32,
-    /// Where the search for dead items goes on: an index into `pages`, and a chunk.
+    /// Where the search for dead items continues: an index into `pages`, and a chunk.
     scan_page: usize,
     scan_chunk: u32,
 }
@@ -111,15 +113,15 @@ struct Class {
 #[derive(Debug)]
 pub(super) struct Slabs {
     shard: usize,
-    /// By class id; the first is never used.
+    /// By class id. The first one is never used.
     classes: Vec<Class>,
-    /// By page number; pages of other shards are left at their default.
+    /// By page number. Pages of other shards have default values.
     pages: Vec<Page>,
-    /// Pages without a chunk in use.
+    /// The number of pages without a chunk in use.
     empty: u32,
-    /// A page has left its class since [`Slabs::forget_moves`].
+    /// Whether a page has left its class since [`Slabs::forget_moves`].
     moved: bool,
-    /// Class of an item of up to 1024 bytes, by its size in units of 8 bytes, rounded up.
+    /// The class of an item of up to 1024 bytes, by its size in units of 8 bytes, rounded up.
     small: [u8; 129],
 }
 
@@ -145,7 +147,7 @@ impl Slabs {
         Slabs { shard, classes, pages: Vec::new(), empty: 0, moved: false, small }
     }
 
-    /// The class whose chunks are the smallest that hold `size` bytes; `None`: the item is large.
+    /// The class with the smallest chunks that hold `size` bytes; `None`: the item is large.
     #[inline]
     pub(super) fn class_for(&self, size: usize) -> Option<ClassId> {
         if size <= 1024 {
@@ -159,12 +161,11 @@ impl Slabs {
         (at < regular.len()).then_some(ClassId(at as u8 + 1))
     }
 
-    /// The class of large items' chunks: the last.
+    /// The class of the chunks of large items, which is the last.
     pub(super) fn large(&self) -> ClassId {
         ClassId(self.classes.len() as u8 - 1)
     }
 
-    /// All classes.
     pub(super) fn ids(&self) -> impl Iterator<Item = ClassId> + use<> {
         (1..self.classes.len() as u8).map(ClassId)
     }
@@ -192,7 +193,7 @@ impl Slabs {
         self.classes[class.index()].pages.len()
     }
 
-    /// A free chunk of a class, if one of its pages has one.
+    /// Takes a free chunk of a class, if one of its pages has one.
     #[inline]
     pub(super) fn allocate(&mut self, class: ClassId, items: &Items) -> Option<ItemId> {
         let class = &mut self.classes[class.index()];
@@ -218,7 +219,7 @@ impl Slabs {
         Some(id)
     }
 
-    /// A free chunk of a closed page that was in use before.
+    /// Takes a free chunk of a closed page. The chunk was in use before.
     pub(super) fn allocate_on(&mut self, page_id: PageId, items: &Items) -> Option<ItemId> {
         let page = &mut self.pages[page_id.0 as usize];
         let id = ItemId::from_raw(page.free)?;
@@ -240,7 +241,7 @@ impl Slabs {
         }
     }
 
-    /// As [`Slabs::take_page`], beyond the limit.
+    /// Like [`Slabs::take_page`], beyond the limit.
     pub(super) fn borrow_page(&mut self, class: ClassId, budget: &Budget) -> bool {
         match budget.borrow_page(self.shard) {
             Some(page) => {
@@ -251,7 +252,7 @@ impl Slabs {
         }
     }
 
-    /// Makes an empty page one of a class.
+    /// Adds an empty page to a class.
     pub(super) fn adopt(&mut self, class_id: ClassId, page: PageId) {
         if self.pages.len() <= page.0 as usize {
             self.pages.resize(page.0 as usize + 1, Page::default());
@@ -264,8 +265,8 @@ impl Slabs {
             Page { class: class_id.0, listed: true, expires_first: u32::MAX, ..Page::default() };
     }
 
-    /// Frees a chunk. Its page stays with its class, even without items, until housekeeping or a class in need takes it:
-    /// a look at an item never makes a page leave.
+    /// Frees a chunk. Its page stays with its class, even without items, until housekeeping or a class in need takes
+    /// it. So a lookup, which may free an item, never makes a page leave its class.
     #[inline]
     pub(super) fn free(&mut self, id: ItemId, items: &Items) {
         let page_id = items.arena().page(id);
@@ -282,7 +283,7 @@ impl Slabs {
         self.empty += u32::from(page.used == 0);
     }
 
-    /// Lets go of an empty page: it is nobody's then, and the caller gives it to another class or to the budget.
+    /// Removes an empty page from its class. The caller then gives it to another class or to the budget.
     pub(super) fn give_up(&mut self, page_id: PageId) {
         let page = std::mem::take(&mut self.pages[page_id.0 as usize]);
         assert!(page.used == 0, "a page is given up when it is empty");
@@ -292,7 +293,7 @@ impl Slabs {
         class.with_room.retain(|&other| other != page_id);
         let place = class.pages.iter().position(|&other| other == page_id).expect("a page is one of its class");
         class.pages.remove(place);
-        // The search for dead items goes on where it was: what is half searched must not count as searched.
+        // The search for dead items continues where it was: a page that is half searched must not count as searched.
         match place.cmp(&class.scan_page) {
             Ordering::Less => class.scan_page -= 1,
             Ordering::Equal => class.scan_chunk = 0,
@@ -300,15 +301,15 @@ impl Slabs {
         }
     }
 
-    /// Hands out no more chunks of a page, so that it can be emptied. Its free chunks stay as they are.
+    /// Closes a page: it hands out no more chunks, so that it can be emptied. Its free chunks stay as they are.
     pub(super) fn close(&mut self, page_id: PageId) {
         let page = &mut self.pages[page_id.0 as usize];
-        // `free` leaves alone what is listed.
+        // `free` does not add a listed page to `with_room`.
         page.listed = true;
         self.classes[usize::from(page.class)].with_room.retain(|&other| other != page_id);
     }
 
-    /// Undoes [`Slabs::close`].
+    /// Reopens a closed page.
     pub(super) fn reopen(&mut self, page_id: PageId) {
         let page = &mut self.pages[page_id.0 as usize];
         let class = &mut self.classes[usize::from(page.class)];
@@ -318,14 +319,14 @@ impl Slabs {
         }
     }
 
-    /// Gives an empty page back to the budget, and its memory to the system.
+    /// Gives an empty page back to the budget, and its memory back to the system.
     pub(super) fn return_page(&mut self, page: PageId, budget: &Budget, items: &Items) {
         self.give_up(page);
         items.arena().release(page);
         budget.give_back(self.shard, page);
     }
 
-    /// The ids of the chunks of a page that were ever in use.
+    /// The chunks of a page that were ever in use.
     pub(super) fn chunks(&self, page_id: PageId, items: &Items) -> impl Iterator<Item = ItemId> + use<> {
         let page = self.pages[page_id.0 as usize];
         let size = self.classes[usize::from(page.class)].size as usize;
@@ -334,14 +335,14 @@ impl Slabs {
         (0..page.fresh).filter_map(move |at| ItemId::from_raw(first.bits() + at * units as u32))
     }
 
-    /// The chunk of a page at a place, if it was ever in use.
+    /// The chunk at a place of a page, if it was ever in use.
     pub(super) fn chunk(&self, page_id: PageId, place: u32, items: &Items) -> Option<ItemId> {
         let page = self.pages[page_id.0 as usize];
         let size = self.classes[usize::from(page.class)].size as usize;
         (place < page.fresh).then(|| items.arena().id(page_id, place as usize * size))
     }
 
-    /// Whether a chunk of a class begins at an id, one that was ever in use.
+    /// Whether a chunk of a class that was ever in use begins at an id.
     pub(super) fn is_chunk_of(&self, class: ClassId, id: ItemId, items: &Items) -> bool {
         let (page_id, offset) = (items.arena().page(id), items.arena().offset_in_page(id) as u32);
         let Some(page) = self.pages.get(page_id.0 as usize) else { return false };
@@ -360,12 +361,10 @@ impl Slabs {
         class.pages.len() as u32 * class.per_page - class.used
     }
 
-    /// The pages of a class.
     pub(super) fn pages_of(&self, class: ClassId) -> &[PageId] {
         &self.classes[class.index()].pages
     }
 
-    /// The number of the shard.
     pub(super) fn shard(&self) -> usize {
         self.shard
     }
@@ -375,36 +374,36 @@ impl Slabs {
         !self.classes[class.index()].with_room.is_empty()
     }
 
-    /// Whether a class has a free chunk outside a page.
+    /// Whether a class has a free chunk on another page than this.
     pub(super) fn has_other_room(&self, class: ClassId, page: PageId) -> bool {
         self.classes[class.index()].with_room.iter().any(|&other| other != page)
     }
 
-    /// From now on [`Slabs::have_moved`] speaks of what comes.
+    /// Makes [`Slabs::have_moved`] false until a page leaves its class.
     #[inline]
     pub(super) fn forget_moves(&mut self) {
         self.moved = false;
     }
 
-    /// Whether a page has left its class: ids from before may not name chunks any more.
+    /// Whether a page has left its class since [`Slabs::forget_moves`]. Older ids may then no longer name chunks.
     #[inline]
     pub(super) fn have_moved(&self) -> bool {
         self.moved
     }
 
-    /// Whether there is a page without items.
+    /// Whether a class has a page without items.
     #[inline]
     pub(super) fn has_empty_page(&self) -> bool {
         self.empty > 0
     }
 
-    /// A page of a class without items.
+    /// A page without items, of a class.
     pub(super) fn empty_page(&self, class: ClassId) -> Option<PageId> {
         let class = &self.classes[class.index()];
         class.with_room.iter().copied().find(|page| self.pages[page.0 as usize].used == 0)
     }
 
-    /// Remembers that an item of this page dies at a count of the clock.
+    /// Notes that an item of this page expires at a count of the clock.
     #[inline]
     pub(super) fn note_deadline(&mut self, page: PageId, exptime: u32) {
         let page = &mut self.pages[page.0 as usize];
@@ -413,7 +412,7 @@ impl Slabs {
         class.due = class.due.min(exptime);
     }
 
-    /// After a flush every page is worth a look.
+    /// After a flush, makes the search for dead items look at every page.
     pub(super) fn all_due(&mut self) {
         for page in &mut self.pages {
             page.expires_first = 0;
@@ -423,9 +422,9 @@ impl Slabs {
         }
     }
 
-    /// The next chunks of a class to look at for dead items: at most `count`, all of one page on which something is dead
-    /// by `now`; none when no page of the class is such. The caller looks at each and tells survivors' deadlines to
-    /// [`Slabs::note_deadline`].
+    /// The next chunks of a class to search for dead items: at most `count`, all on one page. On that page an item may
+    /// be dead by `now`; if no page of the class is such a page, the result is empty. The caller looks at each chunk
+    /// and passes the deadlines of live items to [`Slabs::note_deadline`].
     pub(super) fn scan(
         &mut self,
         class_id: ClassId,
@@ -437,10 +436,10 @@ impl Slabs {
         let mut range = 0..0;
         let mut first = 0;
         let looks = if class.due > now { 0 } else { class.pages.len().min(PAGES_LOOKED_AT) + 1 };
-        // In the middle of a page, go on there; else find the next that is due.
+        // In the middle of a page, continue there; otherwise find the next page that is due.
         for _ in 0..looks {
             let Some(&page_id) = class.pages.get(class.scan_page) else {
-                // Once round: what the pages now say is true of the class.
+                // All pages were visited: their deadlines are now the deadline of the class.
                 let deadlines = class.pages.iter().map(|page| self.pages[page.0 as usize].expires_first);
                 class.due = deadlines.min().unwrap_or(u32::MAX);
                 class.scan_page = 0;
@@ -473,7 +472,7 @@ impl Slabs {
     }
 }
 
-/// How many pages [`Slabs::scan`] passes over at most in one call.
+/// Pages that [`Slabs::scan`] passes over at most in one call.
 const PAGES_LOOKED_AT: usize = 32;
 
 impl Class {

@@ -1,28 +1,29 @@
-//! When items were last accessed, and which of them a flush has ended: one number in each item tells both.
+//! Stamps. The stamp of an item tells the time of its last access, and whether a flush has killed it.
 //!
-//! A stamp is a count of the clock plus a lead. The lead grows by one with each flush, so that what is stored after a flush
-//! has a later stamp than what was stored before, in the same second too. All live items were stamped after the last flush
-//! and hence with the same lead: their times are exact. Only the times of dead items may be known as an upper bound alone.
+//! A stamp is a count of the clock plus a lead. Each flush adds one to the lead. So an item stored after a flush has a
+//! later stamp than any item stored before it, even within the same second. All live items got their stamps after the
+//! last flush, with the same lead, and so their times are exact. Of dead items, the store may know only an upper bound
+//! of the time.
 //!
-//! Stamps cannot run out: after [`LEAD_MAX`] flushes they are [worn](Stamps::are_worn), and [`Stamps::restart`] takes the
-//! lead back once no item is left.
+//! Stamps cannot run out. After [`LEAD_MAX`] flushes they are [worn](Stamps::are_worn); the store is then emptied, and
+//! [`Stamps::restart`] resets the lead.
 
-/// Flushes after which the store is to be emptied. As many seconds remain for the clock: 68 years.
+/// Flushes after which the store must be emptied. As many seconds remain for the clock, which are 68 years.
 const LEAD_MAX: u32 = 1 << 31;
 
 /// See the top of the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stamps {
-    /// What an item is stamped with that is accessed now.
+    /// The stamp of an item that is accessed now.
     /// Invariant: `current` is `now + lead`, but never as low as `flushed_until`.
     current: u32,
     /// Items with this stamp or an earlier one are flushed.
     flushed_until: u32,
     /// How far stamps are ahead of the clock.
     lead: u32,
-    /// `flushed_until` before the last flush, and the time of the flush that had set it.
+    /// `flushed_until` before the last flush, and the time of the flush that set it.
     flushed_before: (u32, u32),
-    /// Time of the last flush.
+    /// The time of the last flush.
     flushed_at: u32,
 }
 
@@ -36,7 +37,7 @@ impl Stamps {
         self.current
     }
 
-    /// The clock has moved.
+    /// Tells the stamps the time.
     #[inline]
     pub(super) fn set_now(&mut self, now: u32) {
         self.current = now.saturating_add(self.lead).max(self.flushed_until + 1);
@@ -48,7 +49,7 @@ impl Stamps {
         stamp <= self.flushed_until
     }
 
-    /// All stamps that were given are flushed from now on.
+    /// Flushes all items stamped so far.
     pub(super) fn flush(&mut self, now: u32) {
         self.flushed_before = (self.flushed_until, self.flushed_at);
         self.flushed_at = now;
@@ -57,12 +58,12 @@ impl Stamps {
         self.set_now(now);
     }
 
-    /// Whether there were so many flushes that the store must be emptied.
+    /// Whether the store must be emptied after so many flushes.
     pub(super) fn are_worn(&self) -> bool {
         self.lead >= LEAD_MAX
     }
 
-    /// As after so many flushes: for tests.
+    /// For tests: does what so many flushes would do.
     #[cfg(test)]
     pub(super) fn wear_out(&mut self, now: u32) {
         self.lead = LEAD_MAX - 1;
@@ -70,13 +71,13 @@ impl Stamps {
         self.flush(now);
     }
 
-    /// Begins anew. No item has a stamp.
+    /// Starts again. The store has no item.
     pub(super) fn restart(&mut self, now: u32) {
         *self = Stamps::new(now);
     }
 
-    /// The time that a stamp stands for. Of an item that was dead at the last flush already: the time of the flush that
-    /// killed it, or of a later one.
+    /// The time that a stamp stands for. For an item that was already dead at the last flush, it is the time of the
+    /// flush that killed the item, or of a later one.
     #[inline]
     pub(super) fn time(&self, stamp: u32) -> u32 {
         if stamp > self.flushed_until {
@@ -91,7 +92,7 @@ impl Stamps {
 mod tests {
     use super::*;
 
-    /// Stamps beside a model that remembers of each what is true.
+    /// Compares stamps with a model that knows the true times.
     #[test]
     fn times_are_true_whatever_was_flushed() {
         let mut random: u64 = 7;
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_exact_of_what_the_last_flush_ended() {
+    fn times_of_items_that_the_last_flush_killed_are_exact() {
         let mut stamps = Stamps::new(2);
         let old = stamps.current();
         stamps.set_now(10);
