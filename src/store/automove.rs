@@ -1,37 +1,38 @@
-//! The automover: which class needs pages, and which can spare them. Once a second, for all classes of a shard.
+//! The automover. Once a second it decides for a shard which class needs pages, and which class can spare some.
 //!
-//! A cache that was filled with items of one size has no page left for another: the class of that size evicts what it has
-//! just stored, while the pages of the first hold what nobody asks for any more. What is compared is how long the coldest
-//! items of a class have idled. A class that evicts in most seconds of the window while its coldest are younger than
-//! `ratio` of those of the oldest class is given pages of that one, until the ages meet, as in one LRU over all sizes: the
-//! rule of memcached's page mover, whose flags these are. A class that has long had more free chunks than fill two pages
-//! gives them up as well.
+//! A cache full of items of one size has no page left for items of another size. The class of the new size then evicts
+//! items that it has just stored, while the old pages hold items that no client reads any more. So the automover
+//! compares how long the coldest items of each class have idled; this is the age of the class. A class needs pages if
+//! it evicts in most seconds of the window and its age is below `ratio` of the highest age. It gets pages of the class
+//! with the highest age until the ages meet, as they would in one LRU for all sizes. This is the rule of memcached's
+//! page mover, with the same flags. A class whose free chunks have long filled more than two pages gives pages up as
+//! well.
 //!
-//! Where the ages differ by much, several pages go for one decision, because a cache of many pages would take too long
-//! otherwise; no page goes to a class that has not filled the one before.
+//! If the ages differ by much, one decision moves several pages: one at a time would take too long in a large cache. A
+//! class gets no further page before it has filled the last one.
 //!
-//! With a free ratio that share of the pages is given up ahead of need, a page a second and shard, by the oldest class.
+//! With a free ratio, the oldest class of each shard gives up a page a second until this share of all pages is free.
 //!
-//! When no class of its own can help, a shard asks that shard whose coldest items are oldest, for a page at a time: with
-//! keys spread by hash all shards look alike, but with a port for each (`--port-per-core`) they need not.
+//! If no class of its own can help, a shard asks the shard with the oldest items for a page. If the hash spreads the
+//! keys, all shards are alike and never do so; with a port for each shard (`--port-per-core`) they may differ.
 
 use super::Store;
 use super::budget::Need;
 use super::slab::ClassId;
 
-/// A class starves if it evicted in this share of the window.
+/// A class starves if it evicts in this share of the window.
 const STARVING: f64 = 0.5;
-/// A class has room to spare if it had so in this share of the window.
+/// A class has room to spare if it has many free chunks in this share of the window.
 const ROOMY: f64 = 0.9;
-/// Tails looked at for the age of a class: the oldest of them counts, since a hit moves no item.
+/// The items at the tail that determine the age of a class. The oldest counts, because a hit does not move an item.
 const TAILS: usize = 8;
-/// With a donor so many times as old, a share of its pages goes for one decision.
+/// If the donor is this many times as old, one decision moves one in [`PAGES_SHARE`] of its pages.
 const MUCH_OLDER: f64 = 4.0;
 const PAGES_SHARE: u32 = 16;
-/// Between shards, where both sides see only a part, the ages must differ by more: the ratio to this power.
+/// Between shards the ages must differ by more, because each shard knows only a part: the ratio to this power.
 const RATIO_POWER: i32 = 2;
 
-/// What the automover remembers.
+/// The state of the automover.
 #[derive(Debug)]
 pub(super) struct Automover {
     sampled_at: u32,
@@ -40,16 +41,16 @@ pub(super) struct Automover {
     plan: Option<Plan>,
 }
 
-/// The last seconds of a class, those further back counting less.
+/// The recent past of a class. Earlier seconds count less.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sample {
-    /// Items evicted until now.
+    /// Items that the class has evicted so far.
     evicted: u64,
-    /// Whether any were in the last second.
+    /// Whether it evicted any in the last second.
     evicts: bool,
-    /// In which share of the seconds it evicted.
+    /// The share of seconds in which it evicted.
     pressure: f64,
-    /// In which share of the seconds it had room to spare.
+    /// The share of seconds in which it had room to spare.
     room: f64,
 }
 
@@ -57,7 +58,7 @@ struct Sample {
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     from: ClassId,
-    /// None: the budget.
+    /// `None`: the budget.
     to: Option<ClassId>,
     left: u32,
 }
@@ -69,7 +70,7 @@ impl Automover {
 }
 
 impl Store {
-    /// Considers who needs pages, once a second, and begins the next move of what was decided. Says whether it did.
+    /// Once a second decides which class needs pages. Begins the next move of the plan, and says whether it did.
     pub(super) fn automove(&mut self) -> bool {
         if self.options.automove == 0 || !self.options.reassign || !self.options.evict {
             self.automover.plan = None;
@@ -99,12 +100,12 @@ impl Store {
     fn sample(&mut self) {
         let seconds = self.now.saturating_sub(self.automover.sampled_at);
         self.automover.sampled_at = self.now;
-        // What happened between two samples is taken to have happened in each second of it.
+        // Events between two samples count as if they had happened in each second between them.
         let weight = f64::from(seconds) / f64::from(self.options.automove_window.max(1));
         let weight = if self.options.automove > 1 { 1.0 } else { weight.min(1.0) };
         for class in self.slabs.ids() {
             let counters = &self.class_counters[class.index()];
-            // Less than before: `stats reset` came in between.
+            // If the count is lower than before, a client has reset the statistics.
             let evicted = counters.evicted.saturating_sub(counters.evicted_by_moves + counters.evicted_by_chains);
             let usage = self.slabs.usage(class);
             let spare = f64::from(self.slabs.free_chunks(class));
@@ -152,7 +153,7 @@ impl Store {
         oldest.filter(|_| wanted).map(|(from, _)| Plan { from, to: None, left: 1 })
     }
 
-    /// Pages that are kept free for new items of whichever class needs one.
+    /// Pages that are kept free for new items of any class.
     pub(super) fn pages_reserved(&self) -> u32 {
         if self.options.automove_free_ratio == 0.0 {
             return 0;
@@ -160,7 +161,7 @@ impl Store {
         (f64::from(self.budget.limit()) * self.options.automove_free_ratio) as u32
     }
 
-    /// Seconds that the coldest items of a class have idled, if it has items.
+    /// Seconds that the coldest items of a class have idled; `None`: it has no items.
     fn class_age(&self, class: ClassId) -> Option<u32> {
         self.coldest(class).take(TAILS).map(|id| self.idle_seconds(id)).max()
     }

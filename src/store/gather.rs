@@ -1,36 +1,37 @@
-//! Room for a long value, and its return, a part at a time.
+//! Room for long values. The store gathers the chunks of a long value, and frees them later, a part at a time.
 //!
-//! A value that is announced need not come. So a client that has announced one is given room for some of it, and for more
-//! as its bytes come ([`Store::gather`] says how much is wanted).
+//! A client may announce a value and not send it. So the store first makes room for a part of the value, and for more
+//! as its bytes come: the caller of [`Store::gather`] says how much it wants.
 //!
-//! A value of 1 GiB takes 65,000 chunks. To take them, or to free them, in one go would hold a worker up for tens of
-//! milliseconds, and to empty a thousand pages of small items for them, for seconds. So room is asked for again and again,
-//! between which other requests are served, until it is there; and of what is freed the rest is for housekeeping, or for
-//! whoever needs chunks next.
+//! A value of 1 GiB needs 65,000 chunks. To take or to free all of them at once would stop a worker for tens of
+//! milliseconds, and to empty a thousand pages of small items for them, for seconds. So the worker asks for room again
+//! and again until it is there, and serves other requests in between. The store frees a long value in steps as well:
+//! housekeeping does the rest, or the next operation that needs chunks.
 //!
-//! An item that is being gathered is floating, and has all of its header: whoever gives it up frees the chunks it has.
+//! An item for which room is gathered is floating, and its header is complete. To abandon it frees the chunks that it
+//! has.
 
 use super::arena::ItemId;
 use super::item::{Cursor, Items};
 use super::slab::ClassId;
 use super::{OutOfMemory, Store};
 
-/// Chunks of a large item that are taken or freed in one go.
+/// Chunks of a large item that one step takes or frees.
 const CHUNKS_PER_STEP: usize = 128;
-/// Chunks looked at of a page that is being emptied for a value, in one go.
+/// Chunks of a page that one step clears for a value.
 const MOVE_STEPS: u32 = 512;
-/// Seconds that a value is waited for with pages on their way before there is no memory for it.
+/// Seconds after which a value that waits for moving pages is refused.
 const SECONDS_MAX: u32 = 30;
 
-/// What there is of the room for a value.
+/// The room for a value so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Gathering {
     parts: Option<Parts>,
-    /// Bytes of the value that there is room for.
+    /// Bytes of the value for which it has room.
     room: usize,
-    /// There was as much room as was wanted: the next chunk is the first of what is wanted next.
+    /// All room wanted so far is there: the next chunk is the first one of a new request.
     begins: bool,
-    /// It is given up at this count of the clock.
+    /// The count of the clock at which the store refuses the value.
     give_up_at: u32,
 }
 
@@ -39,26 +40,26 @@ struct Parts {
     head: ItemId,
     last: ItemId,
     count: usize,
-    /// The first chunk that came since more was wanted.
+    /// The first chunk of the latest request.
     newest: ItemId,
 }
 
 impl Gathering {
-    /// The item that must be abandoned if no more is asked for, if there is one yet.
+    /// The item, once it has a chunk. A caller that asks for no more room must abandon it.
     pub fn item(&self) -> Option<ItemId> {
         self.parts.map(|parts| parts.head)
     }
 
-    /// Bytes of the value that there is room for.
+    /// Bytes of the value for which the item has room.
     pub fn room(&self) -> usize {
         self.room
     }
 
-    /// Where bytes of the value go for which there was no room before: those behind the first `received`. It has just
-    /// become ready.
+    /// The place of the bytes behind the first `received` ones, for which the item had no room before. The caller has
+    /// just got [`Gathered::Ready`].
     ///
     /// # Panics
-    /// If there is no room at all.
+    /// If the item has no chunk.
     pub fn cursor(&self, items: &Items, received: usize) -> Cursor {
         let parts = self.parts.expect("what is ready has begun");
         items.cursor_from(parts.head, parts.newest, self.room - received)
@@ -76,33 +77,33 @@ pub struct Announced<'a> {
     pub value_len: usize,
 }
 
-/// How far it has come.
+/// The result of a step.
 #[derive(Clone, Copy, Debug)]
 pub enum Gathered {
-    /// There is as much room as is wanted, in a floating item.
+    /// A floating item has as much room as the caller wants.
     Ready(Gathering),
-    /// Ask again, with this.
+    /// The caller must ask again, with this value.
     Later(Gathering),
 }
 
-/// How pages are taken from other classes.
+/// How the store takes pages from other classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// Emptied at once.
+    /// It empties them at once.
     #[default]
     AtOnce,
-    /// In steps: who needs one can wait.
+    /// It empties them in steps, because the value can wait.
     InSteps,
-    /// The same, and one is on its way.
+    /// As `InSteps`, and a page is moving.
     Waiting,
 }
 
 impl Store {
-    /// As [`Store::allocate`], for a value that can be waited for: in steps of bounded work, and for the first `wanted`
-    /// bytes of the value at least; when they have come, it is asked for more.
+    /// Like [`Store::allocate`], in steps of bounded work, for a value that can wait. It makes room for at least the
+    /// first `wanted` bytes of the value. When these have come, the caller asks for more.
     ///
     /// # Errors
-    /// When there is no room, and none is on its way; nothing is left of what was gathered then.
+    /// If the store has no room and no page is moving. Then it has freed all chunks of the item.
     pub fn gather(
         &mut self,
         item: Announced<'_>,
@@ -132,7 +133,7 @@ impl Store {
         }
     }
 
-    /// Says whether all is there; none: there is no chunk to go on with.
+    /// Does a step. Says whether all wanted room is there; `None`: the store has no further chunk.
     fn gather_some(&mut self, item: Announced<'_>, wanted: usize, gathering: &mut Gathering) -> Option<bool> {
         let Announced { key, client_flags, value_len } = item;
         if let Some(class) = self.slabs.class_for(self.items.size(key.len(), client_flags, value_len)) {
@@ -167,7 +168,7 @@ impl Store {
         Some(false)
     }
 
-    /// A part of what it takes to empty a page for a class that can wait. Says whether the class has room now.
+    /// Does a part of the work to empty a page for a class that can wait. Says whether the class has room now.
     pub(super) fn hasten_page(&mut self, class: ClassId) -> bool {
         if !self.mover.is_running() && self.may_move() {
             let begun = self.donors(Some(class)).into_iter().any(|from| self.start_move(from, Some(class)));
@@ -180,7 +181,7 @@ impl Store {
         self.slabs.has_room(class)
     }
 
-    /// Frees a large item, or a part of it and the rest later.
+    /// Frees a large item: all of it, or a part now and the rest later.
     #[cold]
     pub(super) fn free_large(&mut self, head: ItemId) {
         if !self.free_bodies(head) {
@@ -188,7 +189,7 @@ impl Store {
         }
     }
 
-    /// Goes on with what is to be freed. Says whether there was something.
+    /// Frees a part of a large item that was freed in part. Says whether it found one.
     pub(super) fn free_remains(&mut self) -> bool {
         let Some(&head) = self.remains.last() else { return false };
         if self.free_bodies(head) {
@@ -197,7 +198,8 @@ impl Store {
         true
     }
 
-    /// Says whether all of an item was freed. What is left of it is a floating item with fewer chunks.
+    /// Frees some chunks of a large item, and says whether these were all. The rest is a floating item with fewer
+    /// chunks.
     fn free_bodies(&mut self, head: ItemId) -> bool {
         let mut body = self.items.first_body(head);
         for _ in 0..CHUNKS_PER_STEP {

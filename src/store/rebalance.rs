@@ -1,16 +1,16 @@
-//! Pages change hands: from a class with old items to one that starves ([`automove`](super::automove)), by request
-//! (`slabs reassign`), and back to the budget when a limit was lowered, or when a class that had nothing to evict was
-//! given a page on credit.
+//! Moves of pages. A page moves from a class with old items to one that starves ([`automove`](super::automove)), or at
+//! the request of a client (`slabs reassign`). It moves to the budget if the limit was lowered, or if a class without
+//! anything to evict got a page on credit.
 //!
 //! ```text
 //! close the page ──▶ a few chunks a turn: rescue what lives, reclaim what is dead ──▶ empty: hand it over
 //!       ▲                          │ still busy after MOVE_SECONDS_MAX, or no memory for a rescue
 //!       └──────── reopen ◀─────────┘
 //! ```
-//! A page that leaves does not take its items with it: each is copied to a free chunk of its class, or of a page that is
-//! free. If there is none the class evicts as it always does, so that it loses as many items as the page holds, but its
-//! coldest ones. Pages are taken first from classes that lose nothing by it. Items that are being received or sent are
-//! waited for; a page with one that takes too long stays, and another is tried.
+//! The items of a page stay in their class: each is copied to a free chunk of its class, or to one of a free page.
+//! Without such a chunk the class evicts as always. So it loses as many items as the page holds, but these are its
+//! coldest ones. Classes that lose nothing give up pages first. The mover waits for items that a client is sending or
+//! reading. If this takes too long the page stays, and the mover tries another.
 //!
 //! A shard moves one page at a time, in steps of some hundred microseconds at most: see [`Store::move_pages`].
 
@@ -24,35 +24,36 @@ use super::stats::ClassCounters;
 
 use std::cmp::Reverse;
 
-/// Seconds that a page with busy items is waited for.
+/// Seconds that the mover waits for the busy items of a page.
 const MOVE_SECONDS_MAX: u32 = 5;
 /// Pages compared to find the one with the fewest items.
 const PAGES_COMPARED: usize = 64;
 /// Pages of a class that are searched for one that can be emptied at once.
 const PAGES_SEARCHED: usize = 256;
-/// Evictions for one rescue. Those that free chunks of the page itself give the item no room, but are progress.
+/// Evictions for one rescue. An eviction that frees a chunk of the page itself makes no room for the item, but it is
+/// progress.
 const RESCUE_EVICTIONS: u32 = 8;
-/// Copying so many bytes is about as much work as looking at a chunk, or evicting an item.
+/// To copy this many bytes takes about as long as to look at a chunk or to evict an item.
 const BYTES_PER_STEP: u32 = 2048;
 
-/// What kept the last page that had to wait, by memcached's names.
+/// Why the last page had to wait, by memcached's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Busy {
-    /// Nothing yet.
+    /// No page has had to wait yet.
     #[default]
     None,
-    /// There was no memory to rescue an item to.
+    /// The store had no memory to rescue an item.
     NoMemory,
-    /// An item was being received.
+    /// A client was sending an item.
     Uploading,
-    /// An item was being sent.
+    /// A worker was writing an item to a socket.
     Active,
-    /// An item was being sent, and had been deleted meanwhile.
+    /// A worker was writing an item to a socket that was deleted meanwhile.
     Floating,
 }
 
 impl Busy {
-    /// As `slab_reassign_last_busy_status` shows it.
+    /// The value of `slab_reassign_last_busy_status`.
     pub fn name(self) -> &'static str {
         match self {
             Busy::None => "none",
@@ -64,78 +65,79 @@ impl Busy {
     }
 }
 
-/// What `slabs reassign` comes to.
+/// The result of `slabs reassign`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reassigned {
-    /// A page is on its way.
+    /// A page has begun to move.
     Started,
-    /// Another page is on its way.
+    /// Another page is moving.
     Busy,
-    /// There are not so many classes.
+    /// A class does not exist.
     BadClass,
-    /// There is no page that could go.
+    /// No page can move.
     NoSpare,
 }
 
-/// The page that is on its way.
+/// The page that is moving.
 #[derive(Debug)]
 struct Move {
     /// Invariant: closed.
     page: PageId,
-    /// The class that it goes to; none: the budget.
+    /// The class that it moves to; `None`: the budget.
     to: Option<ClassId>,
     /// The chunk to look at next.
     place: u32,
-    /// Chunks that had to be left in use so far in this round over the page.
+    /// Chunks that had to stay in use so far, in this round over the page.
     left_behind: u32,
-    /// There was nowhere to rescue an item to.
+    /// Whether an item found no memory.
     no_memory: bool,
-    /// The next round begins when the clock has come here.
+    /// The count of the clock at which the next round begins.
     resume_at: u32,
-    /// The page stays if it is still in use then.
+    /// The count of the clock at which the page stays if it is still in use.
     give_up_at: u32,
 }
 
-/// What a shard knows of its moves.
+/// The moves of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Mover {
     current: Option<Move>,
-    /// A page that could not be emptied: not the one to try next.
+    /// A page that could not be emptied. It is not the next one to be tried.
     avoid: Option<PageId>,
-    /// After a failure nothing is begun before this count of the clock.
+    /// After a failure no move begins before this count of the clock.
     retry_at: u32,
     pub(super) last_busy: Busy,
-    /// The classes of the move that was begun last, until [`Store::housekeep`] is called again.
+    /// The classes of the move that began last. The next call of [`Store::housekeep`] forgets them.
     pub(super) begun: Option<(ClassId, Option<ClassId>)>,
 }
 
 impl Mover {
-    /// Whether a page is on its way.
+    /// Whether a page is moving.
     pub(super) fn is_running(&self) -> bool {
         self.current.is_some()
     }
 }
 
-/// Room to rescue an item to.
+/// The result of a search for room to rescue an item.
 enum Room {
     Found(ItemId),
-    /// Not needed any more: the item was the coldest itself.
+    /// The item needs no room any more: it was evicted, as the coldest one.
     Evicted,
-    /// Not yet: all that was evicted lay on the page itself.
+    /// Not yet: all evicted items were on the page itself.
     Later,
     None,
 }
 
-/// What became of a chunk of the page that is on its way.
+/// The result of an attempt to clear a chunk of the page that is moving.
 enum Cleared {
     Done,
-    /// It is for the next round.
+    /// The next round tries again.
     Later,
     NoMemory,
 }
 
 impl Store {
-    /// Gives back a page without items, unless it is the last that its class has room in. Says whether it did.
+    /// Gives a page without items back to the budget, unless its class has no room on another page. Says whether it
+    /// did.
     pub(super) fn return_an_empty_page(&mut self) -> bool {
         if !self.slabs.has_empty_page() {
             return false;
@@ -150,7 +152,7 @@ impl Store {
         spare.is_some()
     }
 
-    /// Takes a page without items from whichever class has one.
+    /// Takes a page without items from any class that has one.
     pub(super) fn take_empty_page(&mut self, class: ClassId) -> bool {
         if !self.slabs.has_empty_page() {
             return false;
@@ -161,10 +163,10 @@ impl Store {
         true
     }
 
-    /// Takes a page for a class that has neither a free chunk nor anything to evict: on credit, which housekeeping pays back
-    /// in small steps; or, where there is none, from another class, at whose expense it is if that has no room for what the
-    /// page holds: for a value that can wait in steps ([`Store::gather`]), for others at once, which takes up to 2 ms for a
-    /// page of the smallest chunks (`benches/pauses.rs`).
+    /// Takes a page for a class that has neither a free chunk nor an item to evict. It takes the page on credit, which
+    /// housekeeping pays back in small steps. Without credit it takes a page of another class, and evicts its items if
+    /// that class has no room for them. For a value that can wait ([`Store::gather`]) it empties the page in steps; for
+    /// other items, at once, which takes up to 2 ms for a page of the smallest chunks (`benches/pauses.rs`).
     pub(super) fn take_from_other_class(&mut self, class: ClassId) -> bool {
         if !self.options.reassign || !self.options.evict {
             return false;
@@ -176,11 +178,11 @@ impl Store {
             return self.hasten_page(class);
         }
         self.stop_moving();
-        // The page that was on its way may have become empty meanwhile.
+        // The page that was moving may have become empty meanwhile.
         if self.take_empty_page(class) {
             return true;
         }
-        // The best one first; any other will do if that holds something that is being received or sent.
+        // The best page first. If it holds an item that a client is sending or reading, any other page will do.
         let pages_of = |from| {
             let coldest = self.coldest(from).next().map(|id| self.items.arena().page(id));
             let some = self.slabs.pages_of(from).iter().copied().take(PAGES_SEARCHED);
@@ -199,9 +201,10 @@ impl Store {
         true
     }
 
-    /// Classes with items, but one, in the order in which they should give up a page: first those that have room elsewhere
-    /// for whatever a page of theirs holds, then the one whose tail has idled longest, and of equals the one with most pages.
-    /// Those with a single page come last: it may be the one that the class was just given.
+    /// All classes with items, except one, in the order in which they should give up a page. Classes come first that
+    /// have room for the items of a page elsewhere. Then the class comes first whose coldest item has idled longest,
+    /// and of equal ones, the class with the most pages. Classes with a single page come last: they may have just
+    /// received it.
     pub(super) fn donors(&self, not: Option<ClassId>) -> Vec<ClassId> {
         let classes = self.slabs.ids().filter(|&class| Some(class) != not);
         let mut donors: Vec<ClassId> = classes.filter(|&class| self.coldest(class).next().is_some()).collect();
@@ -214,20 +217,21 @@ impl Store {
         donors
     }
 
-    /// Empties a page at once, and closes it: an item finds room in its class, or is evicted. `can_empty` said yes.
+    /// Closes a page and empties it at once: it moves each item to a free chunk of its class, or evicts it.
+    /// [`Store::can_empty`] is true for the page.
     fn empty(&mut self, page: PageId) {
         let class = self.slabs.class_of(page);
         self.slabs.close(page);
         for id in self.slabs.chunks(page, &self.items) {
             while let Some(head) = self.head_of(id) {
                 if self.items.chunk(head) == Chunk::Floating {
-                    // The rest of a long item that was evicted for another of its chunks.
+                    // The rest of a long item, which another of its chunks caused to be evicted.
                     if !self.free_remains() {
                         return;
                     }
                 } else if self.items.at(head).is_large() {
                     let cleared = self.rescue_large(head, class, page, &mut 0);
-                    // The head itself may have found room, and a body none.
+                    // The head itself may have found room, and a body may have found none.
                     if matches!(cleared, Cleared::NoMemory)
                         && let Some(head) = self.head_of(id)
                     {
@@ -242,7 +246,7 @@ impl Store {
         }
     }
 
-    /// The item that a chunk is part of.
+    /// The item to which a chunk belongs.
     fn head_of(&self, id: ItemId) -> Option<ItemId> {
         match self.items.chunk(id) {
             Chunk::Free => None,
@@ -251,7 +255,7 @@ impl Store {
         }
     }
 
-    /// Whether no item on a page is being received or written.
+    /// Whether a page can be emptied: no client is sending or reading one of its items.
     fn can_empty(&self, page: PageId) -> bool {
         self.slabs.chunks(page, &self.items).all(|id| match self.items.chunk(id) {
             Chunk::Free => true,
@@ -261,7 +265,7 @@ impl Store {
         })
     }
 
-    /// Evicts an item because of where it lies: not a sign that its class starves.
+    /// Evicts an item because its page has to be emptied. This is no sign that its class starves.
     fn evict_for_move(&mut self, id: ItemId, class: ClassId) {
         let before = self.class_counters[class.index()].evicted;
         self.evict_for_room(id, class);
@@ -269,8 +273,8 @@ impl Store {
         counters.evicted_by_moves += counters.evicted - before;
     }
 
-    /// `slabs reassign`: sends a page of a class that has another one (of any such class but the target, if none is named)
-    /// to another class, or to the budget if that is 0. Class 0 as the source is the budget as well.
+    /// `slabs reassign`: begins to move a page from a class with more than one page. If `from` is `None`, the store
+    /// chooses the class. Class 0 stands for the budget, as the source and as the target.
     pub fn reassign(&mut self, from: Option<ClassId>, to: ClassId) -> Reassigned {
         let large = self.slabs.large();
         if to > large || from.is_some_and(|from| from > large) {
@@ -292,14 +296,14 @@ impl Store {
         if sources.into_iter().any(|class| self.start_move(class, to)) {
             Reassigned::Started
         } else if from.is_none() {
-            // As memcached, which has found no class then.
+            // The answer of memcached, which found no class.
             Reassigned::BadClass
         } else {
             Reassigned::NoSpare
         }
     }
 
-    /// Begins to move a page of a class to another class, or to the budget. Says whether there was a page.
+    /// Begins to move a page of a class to another class, or to the budget. Says whether it found a page.
     pub(super) fn start_move(&mut self, from: ClassId, to: Option<ClassId>) -> bool {
         let Some(page) = self.page_to_move(from) else { return false };
         self.slabs.close(page);
@@ -310,18 +314,19 @@ impl Store {
         true
     }
 
-    /// The move of a page that the last call of [`Store::housekeep`] began: from a class, to another or to the budget.
+    /// The move that the last call of [`Store::housekeep`] began: from a class, to another class or (`None`) to the
+    /// budget.
     pub fn page_move_begun(&self) -> Option<(ClassId, Option<ClassId>)> {
         self.mover.begun
     }
 
-    /// Whether a move may begin: none is on its way, and none has just failed.
+    /// Whether a move may begin: no page is moving, and no move has just failed.
     pub(super) fn may_move(&self) -> bool {
         self.mover.current.is_none() && self.mover.retry_at <= self.now
     }
 
-    /// The page of a class with the fewest items among some of them, and of equals the one of the coldest item: what was
-    /// stored together has often cooled together, and what is cold need not be rescued.
+    /// The page that a class gives up next. Of some of its pages it is the one with the fewest items, and of equal
+    /// ones, the page of the coldest item: items stored together often cool together, and cold items need no rescue.
     fn page_to_move(&self, class: ClassId) -> Option<PageId> {
         let pages = self.slabs.pages_of(class);
         let coldest = self.coldest(class).next().map(|id| self.items.arena().page(id));
@@ -334,8 +339,8 @@ impl Store {
             .min_by_key(|&p| self.slabs.used(p))
     }
 
-    /// Goes on emptying the page that is on its way: about `steps` chunks are looked at, fewer where they are long. Says
-    /// whether there was something to do.
+    /// Continues to empty the page that is moving. It looks at about `steps` chunks, or at fewer if they are long. Says
+    /// whether it had work to do.
     pub fn move_pages(&mut self, steps: u32) -> bool {
         let Some(mut moving) = self.mover.current.take() else { return false };
         if self.now < moving.resume_at {
@@ -359,7 +364,7 @@ impl Store {
         true
     }
 
-    /// All chunks were looked at and some had to stay.
+    /// Ends a round over all chunks of a page, some of which had to stay.
     fn end_round(&mut self, mut moving: Move) -> bool {
         if moving.no_memory || self.now >= moving.give_up_at {
             self.mover.avoid = Some(moving.page);
@@ -388,21 +393,21 @@ impl Store {
         self.counters.slabs_moved += 1;
     }
 
-    /// A free chunk of the page that is on its way, if it is one of this class: for when all that a class would evict lies
-    /// there.
+    /// Takes a free chunk of the page that is moving, if the page is one of this class. A class needs this if all items
+    /// that it would evict are on this page.
     pub(super) fn chunk_of_moving_page(&mut self, class: ClassId) -> Option<ItemId> {
         let page = self.mover.current.as_ref()?.page;
         if self.slabs.class_of(page) == class { self.slabs.allocate_on(page, &self.items) } else { None }
     }
 
-    /// Leaves the page that is on its way where it is.
+    /// Stops the move of a page. It stays in its class.
     pub fn stop_moving(&mut self) {
         if let Some(moving) = self.mover.current.take() {
             self.slabs.reopen(moving.page);
         }
     }
 
-    /// Empties a chunk of the page that is on its way, if that can be done now. The work is taken off `steps`.
+    /// Clears a chunk of the page that is moving, if this is possible now. Subtracts the work from `steps`.
     fn clear(&mut self, id: ItemId, moving: &mut Move, steps: &mut u32) {
         let Some(head) = self.head_of(id) else { return };
         if let Some(busy) = self.busy(head) {
@@ -430,7 +435,7 @@ impl Store {
         }
     }
 
-    /// Why an item cannot be moved or evicted now.
+    /// Why an item can be neither moved nor evicted now; `None`: it can.
     fn busy(&self, head: ItemId) -> Option<Busy> {
         let floating = self.items.chunk(head) == Chunk::Floating;
         match (self.is_pinned(head), floating) {
@@ -455,7 +460,7 @@ impl Store {
         }
     }
 
-    /// As `rescue`, with all chunks of a large item that lie on a page. It takes as long as freeing the item would.
+    /// Copies all chunks of a large item that are on a page. This takes as long as to free the item.
     fn rescue_large(&mut self, mut head: ItemId, class: ClassId, page: PageId, steps: &mut u32) -> Cleared {
         if self.items.arena().page(head) == page {
             let to = match self.room_for(head, class, steps) {
@@ -496,8 +501,8 @@ impl Store {
         Cleared::Done
     }
 
-    /// A free chunk for an item of its class: on another of its pages, on a free page, in place of a dead item, and if need
-    /// be of one that is colder. The work, and that of copying the item there, is taken off `steps`.
+    /// Finds a free chunk for an item of a class: on another page of the class, on a free page, or in place of a dead
+    /// item or, if necessary, of a colder one. Subtracts this work, and the work of the copy to come, from `steps`.
     fn room_for(&mut self, item: ItemId, class: ClassId, steps: &mut u32) -> Room {
         for attempt in 0..RESCUE_EVICTIONS {
             if let Some(to) = self.slabs.allocate(class, &self.items) {
@@ -514,12 +519,12 @@ impl Store {
             }
             let counters = &mut self.class_counters[class.index()];
             counters.evicted_by_moves += counters.evicted - before.evicted;
-            // To reclaim takes a look at chunks, and an eviction passes over what is in use.
+            // A search for dead items looks at chunks, and an eviction passes over items in use.
             let work = |counters: &ClassCounters| {
                 counters.crawler_items_checked + counters.moves_to_warm + counters.moves_to_cold
             };
             *steps = steps.saturating_sub(1 + (work(counters) - work(&before)) as u32);
-            // Nothing was allocated since: the chunk of an item that has gone is free.
+            // No chunk was allocated since: if the item is gone, its chunk is free.
             if self.items.chunk(item) != Chunk::Linked {
                 return Room::Evicted;
             }
@@ -527,14 +532,14 @@ impl Store {
         Room::Later
     }
 
-    /// Takes a page that costs nobody anything, but one that is kept free for new items.
+    /// Takes a page that no class loses, but none that is kept free for new items.
     fn take_free_page(&mut self, class: ClassId) -> bool {
         let reserved = self.pages_reserved();
         (reserved == 0 || self.budget.free() > reserved) && self.slabs.take_page(class, &self.budget)
             || self.take_empty_page(class)
     }
 
-    /// Copies the chunk in which an item begins to another, and makes the index and the list name that one.
+    /// Copies the chunk in which an item begins to another chunk, and puts that one into the index and the list.
     fn relocate(&mut self, from: ItemId, to: ItemId, class: ClassId) {
         let item = self.items.at(from);
         let hash = self.hasher.hash(item.key());
@@ -546,8 +551,8 @@ impl Store {
         self.free_chunk(from);
     }
 
-    /// Begins to give a page back if more are in use than there may be: an empty one at once, or one of the class whose items
-    /// have idled longest. Says whether there is more to do.
+    /// If more pages are in use than the limit allows, gives an empty page back at once, or begins to move a page of
+    /// the class whose items have idled longest. Says whether it did either.
     pub(super) fn shrink(&mut self) -> bool {
         if !self.may_move() || self.budget.surplus(self.slabs.shard()) == 0 {
             return false;

@@ -1,9 +1,9 @@
-//! A walk over all items of a shard, in pieces as long as the caller likes: what the crawler and the dumps are made of.
+//! Walks over all items of a shard. The crawler and the dumps use them, in pieces as long as they like.
 //!
-//! It goes through the index, bucket by bucket (see [`Index::collect`](super::index::Index::collect)). A key that is in the
-//! cache from the first piece to the last is met exactly once, although the index grows, its value is set anew or its page
-//! moves between two pieces: where it is met depends on its hash alone. A key that comes or goes meanwhile is met once or
-//! not at all. All that is remembered between two pieces is a [`Place`].
+//! A walk goes through the index, bucket by bucket (see [`Index::collect`](super::index::Index::collect)). It meets a
+//! key that is in the cache from the first piece to the last exactly once: the place of a key depends on its hash
+//! alone, even if the index grows, the value changes or the page of the item moves between two pieces. It meets a key
+//! that comes or goes meanwhile once or not at all. Between two pieces the caller keeps only a [`Place`].
 
 use super::Store;
 use super::arena::ItemId;
@@ -11,21 +11,21 @@ use super::item::{Chunk, FETCHED, SEGMENT_MASK};
 use super::lru::Segment;
 use super::slab::ClassId;
 
-/// Items whose memory is asked for before the first of them is looked at.
+/// Items that a walk prefetches before it looks at the first of them.
 const GROUP: usize = 32;
 
-/// How far a walk has come in a shard. The default is its beginning.
+/// The place that a walk has reached in a shard. The default is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place(u64);
 
-/// How far somebody has come in reading the lists of a class. The default is their beginning.
+/// A reader of the lists of a class, with the place that it has reached. The default is the beginning.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reader {
-    /// Lists read to their end.
+    /// Lists that it has read to their end.
     lists: usize,
-    /// The items passed last, by their number modulo [`Reader::MARKS`].
+    /// The items that it passed last, by their number modulo [`Reader::MARKS`].
     marks: [u32; Reader::MARKS],
-    /// Items passed in this list.
+    /// Items that it has passed in this list.
     passed: usize,
 }
 
@@ -35,9 +35,9 @@ impl Reader {
 }
 
 impl Store {
-    /// A piece of a walk, from a place on: about `count` items or empty buckets are looked at, or fewer when `visit` says
-    /// that it has had enough. Of the items in a class that is `wanted`, `visit` is called for those alive; the dead are
-    /// freed, as the crawler does. Gives the place to go on from; `None`: all were met.
+    /// Does a piece of a walk, from a place on. It looks at about `count` items or empty buckets, or at fewer if
+    /// `visit` returns false. In classes that are `wanted` it calls `visit` for each live item, and frees dead items,
+    /// as the crawler does. Gives the place where the next piece begins; `None`: the walk is complete.
     pub fn walk(
         &mut self,
         place: Place,
@@ -67,7 +67,7 @@ impl Store {
         next.map(Place)
     }
 
-    /// As [`Store::walk`], for all live items, and without any effect: for histograms.
+    /// Like [`Store::walk`], for all live items, but changes nothing. Histograms use it.
     pub fn survey(&self, place: Place, count: usize, mut visit: impl FnMut(ItemId)) -> Option<Place> {
         let (mut next, mut left) = (Some(place.0), count);
         let mut ids = Vec::with_capacity(2 * GROUP);
@@ -78,8 +78,8 @@ impl Store {
         next.map(Place)
     }
 
-    /// The next ids from a place on, in place of those that are there, and the place behind them. What was looked at is
-    /// taken off `left`.
+    /// Replaces `ids` by the next ids from a place on, and the place by that behind them. Subtracts the items and empty
+    /// buckets from `left`.
     fn next_group(&self, next: &mut Option<u64>, left: &mut usize, ids: &mut Vec<ItemId>) {
         ids.clear();
         while ids.len() < GROUP
@@ -95,11 +95,11 @@ impl Store {
         }
     }
 
-    /// Items of a class, HOT, WARM, COLD, TEMP, most recent first in each, from where a reader has come to: about `count` are
-    /// looked at and `visit` is called for those alive. False: that was the last of them.
+    /// Reads on in the lists of a class: HOT, WARM, COLD, TEMP, each from its most recent item on. It looks at about
+    /// `count` items, and calls `visit` for each live one. False: it has read all lists.
     ///
-    /// The lists change between two pieces. A reader that finds the items it has passed last gone from one, all
-    /// [`Reader::MARKS`] of them, has come to its end; an item that is put at a head meanwhile may be met twice, or not.
+    /// The lists change between two pieces. If the last [`Reader::MARKS`] items that the reader passed in a list are
+    /// all gone, it leaves that list. It may meet an item that moves to a head meanwhile twice, or not at all.
     pub fn read_class(&self, class: ClassId, reader: &mut Reader, count: usize, mut visit: impl FnMut(ItemId)) -> bool {
         if class.index() == 0 || class > self.slabs.large() {
             return false;
@@ -133,7 +133,7 @@ impl Store {
         false
     }
 
-    /// Whether an id that once named an item of a class does so still, or again, and the item is in this segment.
+    /// Whether an id that once named an item of a class names one now, and this item is in a segment.
     fn is_in(&self, class: ClassId, segment: Segment, id: ItemId) -> bool {
         self.slabs.is_chunk_of(class, id, &self.items)
             && self.items.chunk(id) == Chunk::Linked
