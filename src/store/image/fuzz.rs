@@ -1,11 +1,12 @@
-//! For fuzzing: makes the checksums of an image right, and the number of its items, so that what they protect is reached.
+//! For fuzzing: corrects the checksums of an image and the number of its items, so that inputs reach the code behind
+//! these checks.
 
 use super::{BLOCK_HEADER_LEN, BLOCK_MAX, END_LEN, HEADER_LEN, Kind, MAGIC, VERSION};
 use super::{block_sum, payload_sum, record, u16_at, u32_at, u64_at};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Gives the bytes the checksums of an image, and its blocks their numbers, as far as they are one. `counts`: the end says
-/// how many records there are.
+/// Corrects the checksums and the block numbers of an image, as far as the bytes are one. With `counts` it also
+/// corrects the number of records in the last block.
 pub(crate) fn mend(image: &mut [u8], counts: bool) {
     let Some((header, mut rest)) = image.split_at_mut_checked(HEADER_LEN) else { return };
     header[..8].copy_from_slice(&MAGIC);
@@ -35,7 +36,7 @@ pub(crate) fn mend(image: &mut [u8], counts: bool) {
     }
 }
 
-/// Records of a payload, up to one that is none.
+/// The number of records in a payload, up to the first one that is invalid.
 fn count(payload: &[u8], kind: Kind) -> u64 {
     let (mut at, mut records) = (0, 0);
     while at < payload.len()

@@ -1,8 +1,9 @@
-//! Loading an image into an empty store: items come in the order of the pages that they had, and end up in the order of
-//! the lists that they had.
+//! Loads an image into an empty store. Items come in the order of their old pages, and the loader puts them into the
+//! order of their old lists.
 //!
-//! Until all are there, each list is in [`AGES`] parts by age: putting an item into its part is one step, and so is
-//! finding the coldest item when memory runs out, whatever order they come in. In the end the parts are joined.
+//! Until the last item has come, each list consists of [`AGES`] parts by age. In whatever order items come, one step
+//! puts an item into its part, and one step finds the coldest item when memory is full. In the end the loader joins the
+//! parts.
 
 use super::super::Store;
 use super::super::arena::ItemId;
@@ -13,24 +14,25 @@ use super::super::slab::ClassId;
 use super::{Header, Record, Refusal};
 use crate::clock::Now;
 
-/// Parts of a list by age: with so many items at most it comes back as it was, longer ones nearly so.
+/// The parts of a list by age. A list with at most this many items comes back as it was; a longer one, nearly so.
 const AGES: usize = 1024;
 const _: () = assert!(AGES.is_power_of_two() && AGES <= 1 << 16);
 
-/// More CAS values than any server gives out. An image that says so does not keep its word, and its server can count on.
+/// No server gives out this many CAS values. An image with a larger one is wrong, and the loader takes this one
+/// instead.
 const LAST_CAS_MAX: u64 = u64::MAX / 2;
 
-/// Items ahead whose buckets are asked for.
+/// The loader prefetches the bucket of the item that comes this many items later.
 const AHEAD: usize = 12;
 
-/// What came of loading.
+/// The items of an image, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
-    /// Items that are in the store now.
+    /// Items that are in the store.
     pub items: u64,
-    /// Items that have died since.
+    /// Items that have expired since the image was written.
     pub expired: u64,
-    /// Items there was no room for.
+    /// Items without room.
     pub dropped: u64,
 }
 
@@ -42,16 +44,16 @@ impl std::ops::AddAssign for Loaded {
     }
 }
 
-/// Part of a list by age, while it is loaded.
+/// The parts of a list while it is loaded.
 #[derive(Debug, Default)]
 struct Ages {
-    /// By age, coldest first; empty until the first item comes.
+    /// By age, the coldest first. The vector is empty until the first item comes.
     parts: Vec<List>,
     /// Invariant: no part before this one has an item.
     coldest: usize,
 }
 
-/// A store that is being filled from an image.
+/// A store into which an image is loaded.
 #[derive(Debug)]
 pub struct Loader {
     store: Store,
@@ -61,7 +63,7 @@ pub struct Loader {
     loaded: Loaded,
 }
 
-/// A long value that is coming in.
+/// An item whose value is loaded.
 #[derive(Debug)]
 pub struct Filling {
     id: ItemId,
@@ -69,14 +71,14 @@ pub struct Filling {
 }
 
 impl Filling {
-    /// Bytes of the value that are still to come.
+    /// Bytes of the value that have not come yet.
     pub fn left(&self) -> usize {
         self.cursor.left()
     }
 }
 
 impl Loader {
-    /// A loader for an empty store. `now`: the count of the clock, which goes on from that of the image.
+    /// A loader for an empty store. `now` is the count of the clock, which continues that of the image.
     pub fn new(mut store: Store, header: &Header, now: Now) -> Loader {
         debug_assert_eq!(store.index.len(), 0);
         store.set_now(now);
@@ -86,7 +88,7 @@ impl Loader {
         Loader { ages, flush_at: header.flush_at, loaded: Loaded::default(), store }
     }
 
-    /// Puts a run of items into the store: their hashes, and their records, each with its whole value.
+    /// Puts a run of items into the store, by their hashes and records. Each record has its whole value.
     pub fn load<'a>(
         &mut self,
         run: &[u64],
@@ -108,8 +110,8 @@ impl Loader {
         Ok(())
     }
 
-    /// Room for an item, if it is alive and there is room for it: its value goes to [`Loader::fill`] then, and the item
-    /// to [`Loader::end`].
+    /// Makes room for an item. The caller then passes its value to [`Loader::fill`], and the item to [`Loader::end`].
+    /// `None`: the item is dead, or the store has no room for it.
     pub fn begin(&mut self, record: &Record<'_>) -> Option<Filling> {
         if record.exptime.wrapping_sub(1) < self.store.now {
             self.loaded.expired += 1;
@@ -124,13 +126,13 @@ impl Loader {
         }
     }
 
-    /// The next bytes of its value; what is too much is left out.
+    /// Writes the next bytes of the value. It ignores bytes behind the end of the value.
     pub fn fill(&self, filling: &mut Filling, bytes: &[u8]) {
         let count = bytes.len().min(filling.left());
         filling.cursor = self.store.items.fill(filling.cursor, &bytes[..count]);
     }
 
-    /// Puts an item, whose value is there, where it belongs.
+    /// Puts an item with its whole value into the index and into its list.
     pub fn end(&mut self, filling: Filling, hash: u64, record: &Record<'_>) -> Result<(), Refusal> {
         let Filling { id, cursor } = filling;
         let store = &mut self.store;
@@ -150,13 +152,14 @@ impl Loader {
             self.loaded.dropped += 1;
             return Ok(());
         }
-        // Its own may be any number: meta commands choose them. It says nothing of those that were given out.
+        // The item's own value may be any number, because meta commands choose values. It does not tell which ones the
+        // store gave out.
         let cas = if record.cas != 0 { record.cas } else { store.next_cas() };
         let item = store.items.at(id);
         item.change_state(record.state & !SEGMENT_MASK, 0);
         item.set_cas(cas);
         item.set_exptime(record.exptime);
-        // Even of an image that does not keep its word. Nothing is flushed yet: a stamp is the time.
+        // The minimum corrects a wrong image. Without a flush so far, a stamp is the time.
         item.set_stamp(record.last_access.min(store.now));
         store.note_deadline(id, record.exptime);
         let size = store.size_of(id);
@@ -176,7 +179,8 @@ impl Loader {
         Ok(())
     }
 
-    /// Joins what was in parts: the store is in order from now on. A flush that was planned is, too; or it has come.
+    /// Joins the parts of the lists, so that the store is in order, and plans the flush of the image. A flush whose
+    /// time has come takes effect.
     pub fn finish(mut self) -> (Store, Loaded) {
         for (class, segments) in self.ages.iter_mut().enumerate().skip(1) {
             for (segment, ages) in Segment::ALL.into_iter().zip(segments) {
@@ -207,7 +211,7 @@ impl Loader {
         while chunks.len() < count {
             match self.chunk(class, record) {
                 Some(id) => {
-                    // Nobody looks at it before it is whole, but a free chunk it is not.
+                    // No code looks at the item before it is complete, but the chunk must not look free.
                     self.store.items.create(id, record.key, 0, 0);
                     chunks.push(id);
                 }
@@ -222,7 +226,7 @@ impl Loader {
         Some(chunks[0])
     }
 
-    /// A chunk for an item: free, from a new page, or from an item that is worth less.
+    /// Gets a chunk for an item: a free one, one of a new page, or that of an item that is worth less.
     fn chunk(&mut self, class: ClassId, record: &Record<'_>) -> Option<ItemId> {
         loop {
             if let Some(id) = self.store.slabs.allocate(class, &self.store.items) {
@@ -234,7 +238,7 @@ impl Loader {
         }
     }
 
-    /// Gives up the coldest item of a class, if it is colder than one that has come.
+    /// Drops the coldest item of a class, if it is colder than the item that has come.
     fn evict(&mut self, class: ClassId, than: &Record<'_>) -> bool {
         let newcomer = Segment::of(than.state);
         for segment in VICTIM_ORDER {
@@ -268,7 +272,7 @@ impl Loader {
     }
 }
 
-/// The part that an age belongs to.
+/// The part of a list to which an age belongs.
 fn part(age: u16) -> usize {
     (usize::from(age) * AGES) >> 16
 }

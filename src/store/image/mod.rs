@@ -1,4 +1,4 @@
-//! The image of a cache in a stream of bytes: what a graceful stop leaves behind and the next start loads.
+//! Images of a cache, as streams of bytes. A graceful stop writes an image, and the next start loads it.
 //!
 //! ```text
 //! image    header, blocks of items and of values, block of the end; nothing behind it
@@ -22,18 +22,18 @@
 //!                                                      20 CAS             u64  0: none were kept
 //!                                                         key, value
 //! ```
-//! Numbers are little endian, so that an image is the same on every machine. A payload of items is a run of whole records.
-//! A value that is too long for a block begins in the last record of one of kind [`Kind::ItemsAndMore`] and goes on
-//! in blocks of kind [`Kind::Value`], next to each other. Nothing else depends on the order of blocks: a record says
-//! itself where in its list the item stood, so that items are written page by page, and a page whose items are written is
-//! given back to the system. An image in memory (tmpfs) then grows as fast as the cache shrinks.
+//! Numbers are little endian, so that an image is the same on every machine. A payload of items is a run of whole
+//! records. A value that is too long for a block begins in the last record of a block of kind [`Kind::ItemsAndMore`]
+//! and continues in the next blocks, of kind [`Kind::Value`]. Apart from this, blocks may come in any order: each
+//! record says where in its list the item was. So a store writes its items page by page, and gives each page back to
+//! the system when its items are written. An image in memory (tmpfs) then grows as fast as the cache shrinks.
 //!
-//! What is promised: whoever reads to the end without a [`Refusal`] has read what was written, all of it. Every byte is
-//! under a checksum (XXH3, 64 bits) that starts from the nonce and the number of the block, so that neither a block of
-//! another image nor one in the wrong place passes, and an image that was cut off has no end. Not promised: anything
-//! against someone who writes images on purpose; the file is as private as the memory was.
+//! A reader that comes to the end without a [`Refusal`] has read exactly what was written. A checksum (XXH3, 64 bits)
+//! covers every byte. It starts from the nonce and the number of the block, so that a block of another image, or one in
+//! the wrong place, does not pass. An image that was cut off has no end. The format does not protect against forged
+//! images: the file must be as private as the memory was.
 //!
-//! Sans I/O policy: it reads and writes streams; where they lead, and what a refusal means, is for the caller to say.
+//! This module reads and writes streams. The caller opens them, and decides what a refusal means.
 
 mod load;
 mod save;
@@ -47,7 +47,7 @@ use std::io::{self, ErrorKind, Read};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 const MAGIC: [u8; 8] = *b"\x89ccimg\r\n";
-/// To be raised when anything in the picture above changes.
+/// The version of the layout above. Each change of the layout raises it.
 const VERSION: u32 = 1;
 
 const HEADER_LEN: usize = 72;
@@ -55,43 +55,45 @@ const BLOCK_HEADER_LEN: usize = 24;
 const RECORD_LEN: usize = 28;
 const END_LEN: usize = 8;
 
-/// Bytes in the payload of a block, at most.
+/// The most bytes of a block's payload.
 pub const BLOCK_MAX: usize = 1 << 20;
-// The longest record of an item in a single chunk, and the head of any other, go into a block.
+// A block has room for the longest record of an item in a single chunk, and for the head of any other item.
 const _: () = assert!(BLOCK_MAX >= RECORD_LEN + u8::MAX as usize + super::slab::CHUNK_MAX && BLOCK_MAX <= PAGE_SIZE);
 
-/// The marks of an item that go into an image: its segment and what clients see.
+/// The state bits of an item that an image keeps: its segment, and the marks that clients see.
 const STATE_MASK: u8 = SEGMENT_MASK | FETCHED | ACTIVE | STALE | WON | KEY_BINARY;
 
-/// What is said of an image as a whole.
+/// The header of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
-    /// How many shards had a port of their own, and the keys that came in there; 0: keys are spread by hash.
+    /// The number of shards, if each had a port of its own and the keys that came in there; 0: the hash spread the
+    /// keys.
     pub ports: u32,
-    /// A number that no other image has.
+    /// A number of this image alone.
     pub nonce: u64,
-    /// Count of the clock when it was written. All counts of items refer to it.
+    /// The count of the clock when the image was written. All counts of items refer to it.
     pub clock: u32,
-    /// Count at which everything is to be flushed; 0: not planned.
+    /// The count of a flush that is planned; 0: none is.
     pub flush_at: u32,
-    /// Wall clock when it was written, in milliseconds since 1970.
+    /// The wall clock when the image was written, in milliseconds since 1970.
     pub unix_millis: u64,
-    /// No item was given a larger CAS value, nor was a deleted item. One that a client chose may be larger.
+    /// The largest CAS value that the store gave to an item, deleted ones included. Clients may have chosen larger
+    /// values.
     pub last_cas: u64,
-    /// How many items follow, at most: some may have died.
+    /// The number of items in the store. Fewer may follow, because some may have died.
     pub items: u64,
-    /// Bytes that they took in their chunks.
+    /// The bytes of their chunks.
     pub bytes: u64,
 }
 
-/// Why an image cannot be used.
+/// Why an image was refused.
 #[derive(Debug)]
 pub enum Refusal {
-    /// It does not begin as an image does: somebody else's file.
+    /// It does not begin like an image, so it is another file.
     Foreign,
-    /// An image of another version of this format.
+    /// It is an image of another version of this format.
     Version(u32),
-    /// It is not what was written, or not all of it.
+    /// It has changed since it was written, or a part of it is missing.
     Damaged(&'static str),
     /// It could not be read.
     Unreadable(io::Error),
@@ -108,45 +110,43 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// What the payload of a block is.
+/// The kind of a block's payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Kind {
     /// Whole records.
     Items = 1,
-    /// Records; the value of the last goes on in the next block.
+    /// Records. The value of the last one continues in the next block.
     ItemsAndMore = 2,
     /// More of that value.
     Value = 3,
-    /// Nothing comes after this.
+    /// The last block of the image.
     End = 4,
 }
 
 /// An item in an image.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// When it dies: a count of the clock, 0 for never.
+    /// The deadline: a count of the clock, or 0 for never.
     pub exptime: u32,
-    /// When it was last fetched or stored: a count of the clock.
+    /// The count of the clock at the last fetch or storage.
     pub last_access: u32,
-    /// Segment and marks.
+    /// Its segment and marks.
     pub state: u8,
-    /// Where it stood in its list: 0 at the tail.
+    /// Its place in its list; 0 is the tail.
     pub age: u16,
-    /// The client's flags.
     pub client_flags: u32,
-    /// Its CAS value; 0 if none were kept.
+    /// Its CAS value; 0 if the server kept none.
     pub cas: u64,
     /// The key: 1–250 bytes.
     pub key: &'a [u8],
-    /// Bytes of the value.
     pub value_len: usize,
-    /// The value, or as much of it as is in the block.
+    /// The value, or the part of it that is in the block.
     pub value: &'a [u8],
 }
 
 impl Record<'_> {
-    /// Appends the record, but not the value.
+    /// Appends the record without the value.
     fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&(self.value_len as u32).to_le_bytes());
         out.extend_from_slice(&self.exptime.to_le_bytes());
@@ -159,10 +159,10 @@ impl Record<'_> {
     }
 }
 
-/// The record at a place of a payload of items, and where the next one begins. None where there is none; no record that
-/// was written has so little room.
+/// The record at a place of a payload of items, and the place of the next record.
 ///
-/// The caller has checked the block. What does not fit is refused all the same: a mistake here would be memory's.
+/// The caller has checked the block. The function refuses a record that does not fit all the same, because a mistake
+/// here could corrupt memory.
 pub fn record(payload: &[u8], at: usize, kind: Kind) -> Result<(Record<'_>, usize), Refusal> {
     const SHORT: Refusal = Refusal::Damaged("a record that is longer than its block");
     let rest = &payload[at..];
@@ -190,7 +190,7 @@ pub fn record(payload: &[u8], at: usize, kind: Kind) -> Result<(Record<'_>, usiz
     Ok((record, at + RECORD_LEN + key_len + len))
 }
 
-/// Longest key that there can be.
+/// The longest key of an item.
 const KEY_LEN_MAX: usize = 250;
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -247,7 +247,8 @@ impl Header {
     }
 }
 
-/// The checksum of a block: first of its payload, which takes the time, then of that and the 16 bytes before.
+/// The first step to the checksum of a block: the checksum of its payload, which takes most of the time. The second
+/// step, [`block_sum`], adds the 16 bytes before it.
 fn payload_sum(nonce: u64, payload: &[u8]) -> u128 {
     xxh3_128_with_seed(payload, nonce)
 }
@@ -267,10 +268,10 @@ pub struct Reader<R> {
     blocks: u64,
 }
 
-/// A block as it was read: to be checked before it is looked at.
+/// A block that was read. [`Block::check`] checks it and gives its payload.
 #[derive(Debug)]
 pub struct Block {
-    /// Whether the value of its last record goes on in the next block.
+    /// Whether the value of its last record continues in the next block.
     pub goes_on: bool,
     /// The shard that wrote it.
     pub shard: u16,
@@ -289,12 +290,12 @@ impl Default for Block {
 }
 
 impl Block {
-    /// Whether it says that it is the last one.
+    /// Whether it is the last block, by its header.
     pub fn ends(&self) -> bool {
         self.kind == Kind::End
     }
 
-    /// What is in it, once it is known to be what was written.
+    /// Checks the block, and gives its kind and payload.
     pub fn check(&self) -> Result<(Kind, &[u8]), Refusal> {
         if block_sum(self.nonce, &self.head, payload_sum(self.nonce, &self.payload)) != self.checksum {
             return Err(Refusal::Damaged("a block does not add up"));
@@ -315,12 +316,12 @@ impl<R: Read> Reader<R> {
         Ok(Reader { header: Header::parse(&bytes)?, from, blocks: 0 })
     }
 
-    /// What is said of the image as a whole.
     pub fn header(&self) -> Header {
         self.header
     }
 
-    /// Reads the next block as it is. After the one of kind [`Kind::End`] nothing comes: see [`Reader::at_end`].
+    /// Reads the next block, without a check of its checksum. A block of kind [`Kind::End`] must be the last one: see
+    /// [`Reader::at_end`].
     pub fn next(&mut self, block: &mut Block) -> Result<(), Refusal> {
         let mut head = [0; BLOCK_HEADER_LEN];
         self.read(&mut head)?;
@@ -345,7 +346,7 @@ impl<R: Read> Reader<R> {
         self.read(&mut block.payload)
     }
 
-    /// Whether nothing follows.
+    /// Whether the stream ends here.
     pub fn at_end(&mut self) -> Result<bool, Refusal> {
         Ok(read_up_to(&mut self.from, &mut [0]).map_err(Refusal::Unreadable)? == 0)
     }
@@ -359,7 +360,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// The number of items that the payload of the end states.
+/// The number of items, from the payload of the last block.
 pub fn items_in_all(payload: &[u8]) -> Result<u64, Refusal> {
     match payload.first_chunk::<END_LEN>() {
         Some(count) if payload.len() == END_LEN => Ok(u64::from_le_bytes(*count)),

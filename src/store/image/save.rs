@@ -1,4 +1,4 @@
-//! Writing an image: each store its own items, page by page, into one stream.
+//! Writes an image. Each store writes its own items, page by page, into one stream for all.
 
 use super::super::item::Chunk;
 use super::super::lru::Segment;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::io::{self, Write};
 
-/// Writes an image, block by block. Several stores share one.
+/// The writer of an image, which several stores share.
 #[derive(Debug)]
 pub struct Writer<W> {
     to: W,
@@ -18,7 +18,7 @@ pub struct Writer<W> {
     items: u64,
 }
 
-/// Bytes of the header of a block, with room for them at the beginning, and the payload behind it.
+/// A block in preparation: room for its header, and its payload.
 struct Draft {
     shard: u16,
     bytes: Vec<u8>,
@@ -47,7 +47,7 @@ impl Draft {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins an image.
+    /// Begins an image: writes its header.
     ///
     /// # Errors
     /// Those of the stream.
@@ -72,7 +72,8 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Ends the image, and says how many items are in it. What comes after it is for the caller: flushing, syncing.
+    /// Writes the end of the image, flushes the stream, and gives it back with the number of items. The caller may have
+    /// to sync it.
     ///
     /// # Errors
     /// Those of the stream.
@@ -86,7 +87,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Writes what was collected, if there is anything.
+/// Writes a block of records, unless it is empty.
 fn send<W: Write>(image: &Mutex<Writer<W>>, nonce: u64, draft: &mut Draft) -> io::Result<()> {
     if draft.payload().is_empty() {
         return Ok(());
@@ -96,7 +97,7 @@ fn send<W: Write>(image: &Mutex<Writer<W>>, nonce: u64, draft: &mut Draft) -> io
 }
 
 impl Store {
-    /// What an image of this store says in its header.
+    /// The facts about this store for the header of an image.
     pub fn image_facts(&self) -> Header {
         let usage = self.slabs.ids().map(|class| self.slabs.usage(class));
         let bytes = usage.map(|usage| usage.used_chunks * u64::from(usage.chunk_size));
@@ -110,8 +111,8 @@ impl Store {
         }
     }
 
-    /// Writes all live items to an image, and gives the memory of each page back once it is written. Nothing else may be
-    /// done with the store afterwards: its lists are in pieces from the first step on.
+    /// Writes all live items to an image, and gives the memory of each page back to the system once its items are
+    /// written. The caller must not use the store afterwards, because its lists are destroyed.
     ///
     /// # Errors
     /// Those of the stream.
@@ -174,7 +175,7 @@ impl Store {
             }
             return Ok(());
         }
-        // The blocks of a value stand next to each other: nobody else writes until it is whole.
+        // The blocks of a value follow each other: the lock keeps other stores from writing until it is complete.
         let mut image = image.lock();
         let mut kind = Kind::ItemsAndMore;
         while cursor.left() > 0 {
@@ -191,7 +192,7 @@ impl Store {
         Ok(())
     }
 
-    /// Writes into every item where it stands in its list, in place of the link to the item before it.
+    /// Writes into every item its place in its list. This overwrites the link to the previous item.
     fn note_ages(&mut self) {
         for class in self.slabs.ids() {
             for segment in Segment::ALL {
@@ -208,8 +209,9 @@ impl Store {
         }
     }
 
-    /// The pages in an order in which every part of the image has its share of every class: when there is not room for all
-    /// where it is loaded, no class is left without; or, with fewer pages than classes, those that hold least.
+    /// The pages, in an order in which every part of the image has its share of every class. If the store that loads
+    /// the image is too small, each class then gets pages; with fewer pages than classes, only classes go without that
+    /// hold least.
     fn pages_in_proportion(&self) -> Vec<PageId> {
         let mut pages = Vec::new();
         for class in self.slabs.ids() {
@@ -222,7 +224,7 @@ impl Store {
         pages.into_iter().map(|(_, page)| page).collect()
     }
 
-    /// Frees the chunks of a large item that was written, and gives back those pages that are empty then.
+    /// Frees the chunks of a large item that was written, and gives pages that are now empty back to the system.
     fn drop_large(&mut self, head: ItemId) {
         let mut next = Some(head);
         let mut body = self.items.first_body(head);

@@ -1,4 +1,5 @@
-//! What becomes of the lists. That items are what they were, whatever happens to the image, is tested in `server/restart/`.
+//! What becomes of the lists. That items are what they were, whatever happens to the image, is tested in
+//! `server/restart/`.
 
 use super::super::item::Item;
 use super::super::lru::Segment;
@@ -10,7 +11,7 @@ use crate::clock::Now;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 
-/// Keys of a list, from its head on.
+/// The keys of a list, from its head on.
 fn keys(store: &Store, class: ClassId, segment: Segment) -> Vec<Vec<u8>> {
     let ids = store.lru.first_of(&store.items, class, segment, usize::MAX);
     ids.into_iter().map(|id| store.items.at(id).key().to_vec()).collect()
@@ -25,7 +26,7 @@ fn save(mut store: Store) -> Vec<u8> {
     let header = Header { nonce: 77, ..store.image_facts() };
     let image = Mutex::new(Writer::new(Vec::new(), &header).expect("memory"));
     store.save(&image).expect("memory");
-    // Everything was given back: nothing is left to read in any page.
+    // The store gave all memory back: no page has an item left.
     for class in store.slabs.ids() {
         for &page in store.slabs.pages_of(class) {
             let items: Vec<_> = store.slabs.chunks(page, &store.items).map(|id| store.items.chunk(id)).collect();
@@ -62,7 +63,7 @@ fn item<'a>(store: &'a mut Store, key: &[u8]) -> Item<'a> {
     store.item(entry.id)
 }
 
-/// Stores items of several classes, and fetches and settles as it comes.
+/// Stores items of several classes. In between it fetches some, and does housekeeping.
 fn live(store: &mut Store, items: u64, seed: u64) {
     let mut random = Random(seed);
     for number in 0..items {
@@ -87,13 +88,16 @@ fn lists_come_back_as_they_were() {
         live(&mut before, 2500, seed);
         let (lists, facts, now) = (all_lists(&before), before.image_facts(), before.now().0);
         let used = lists.iter().filter(|list| !list.is_empty());
-        assert!(used.clone().count() >= 8 && used.clone().all(|list| list.len() <= 1024), "seed {seed}: too dull");
+        assert!(
+            used.clone().count() >= 8 && used.clone().all(|list| list.len() <= 1024),
+            "seed {seed}: too few lists to tell"
+        );
         let (mut after, loaded) = load(&save(before), store(16, StoreOptions::default()), now);
         after.validate();
         assert_eq!(loaded, Loaded { items: 2500, expired: 0, dropped: 0 });
         assert!(all_lists(&after) == lists, "seed {seed}: other lists than before");
         assert_eq!(after.image_facts(), Header { last_cas: after.last_cas, ..facts });
-        // It is in order: it can be used, and saved again.
+        // The store works: it can be used, and saved again.
         live(&mut after, 3000, seed + 10);
         after.validate();
         save(after);
@@ -107,7 +111,7 @@ fn long_lists_come_back_nearly_as_they_were() {
     for number in 0..count {
         before.set(format!("key-{number:05}").as_bytes(), &[1; 20], NEVER).expect("memory");
     }
-    // The order of the list is not that of the pages.
+    // Make the order of the list differ from that of the pages.
     let mut random = Random(5);
     for _ in 0..10_000 {
         let key = format!("key-{:05}", random.below(count));
@@ -131,7 +135,7 @@ fn long_lists_come_back_nearly_as_they_were() {
 }
 
 #[test]
-fn what_does_not_fit_is_the_coldest_of_each_class() {
+fn a_smaller_store_drops_the_coldest_items_of_each_class() {
     let mut before = store(16, StoreOptions::default());
     live(&mut before, 36_000, 9);
     let (then, now) = (all_lists(&before), before.now().0);
@@ -143,7 +147,7 @@ fn what_does_not_fit_is_the_coldest_of_each_class() {
     for (then, now) in then.chunks(4).zip(all_lists(&after).chunks(4)) {
         let (then_all, now_all): (usize, usize) = (then.iter().map(Vec::len).sum(), now.iter().map(Vec::len).sum());
         assert!(now_all * 5 >= 2 * then_all, "{then_all} items of a class, {now_all} were kept");
-        // Of all lists, one behind the other from WARM's head to COLD's tail, what is left is the beginning.
+        // With all lists one behind the other, from WARM's head to COLD's tail, the items that are left come first.
         let order = |lists: &[Vec<Vec<u8>>]| [3, 1, 0, 2].map(|segment| lists[segment].clone()).concat();
         let (then, now) = (order(then), order(now));
         let slack = 2 + now.len() / 500;
@@ -159,7 +163,7 @@ fn what_does_not_fit_is_the_coldest_of_each_class() {
 }
 
 #[test]
-fn a_planned_flush_is_kept_and_one_that_has_come_is_made() {
+fn a_planned_flush_takes_effect_after_loading() {
     for (now, survives) in [(40, true), (50, false), (60, false)] {
         let mut before = store(4, StoreOptions::default());
         before.set(b"key", b"value", NEVER).expect("memory");
@@ -174,10 +178,10 @@ fn a_planned_flush_is_kept_and_one_that_has_come_is_made() {
 }
 
 #[test]
-fn a_flush_just_after_the_start_takes_all() {
+fn a_flush_just_after_loading_kills_all_items() {
     let mut before = store(4, StoreOptions::default());
     before.flush_at(Now(2));
-    // Stored in the same second, so that this flush spares it.
+    // The flush spares this item, which is stored in the same second.
     before.set(b"key", b"value", NEVER).expect("memory");
     let (mut after, loaded) = load(&save(before), store(4, StoreOptions::default()), 2);
     assert_eq!(loaded.items, 1);
@@ -186,7 +190,7 @@ fn a_flush_just_after_the_start_takes_all() {
 }
 
 #[test]
-fn cas_values_go_on_from_those_that_were_given_out() {
+fn cas_values_continue_after_loading() {
     for chosen in [1000, u64::MAX] {
         let mut before = store(4, StoreOptions::default());
         before.set(b"key", b"value", NEVER).expect("memory");
@@ -199,7 +203,7 @@ fn cas_values_go_on_from_those_that_were_given_out() {
 }
 
 #[test]
-fn cas_values_go_on_whatever_an_image_says() {
+fn cas_values_continue_after_an_image_with_a_wrong_one() {
     let without = StoreOptions { cas: false, ..StoreOptions::default() };
     let mut before = store(4, without);
     for key in [b"one", b"two"] {
@@ -263,7 +267,7 @@ fn records_that_cannot_be_are_refused() {
     }
 }
 
-/// The picture at the top of the module, byte by byte.
+/// Compares an image with the picture at the top of the module, byte by byte.
 #[test]
 fn the_layout_is_what_the_picture_says() {
     let mut store = store(4, StoreOptions::default());
