@@ -5,7 +5,7 @@ use super::*;
 /// The commands of the first example in a section of the README, continued lines in one.
 fn example(section: &str) -> Vec<String> {
     let readme = include_str!("../../../README.md");
-    let (_, rest) = readme.split_once(&format!("\n## {section}\n")).expect("the section is there");
+    let (_, rest) = readme.split_once(&format!("\n### {section}\n")).expect("the section is there");
     let (_, rest) = rest.split_once("\n```sh\n").expect("it has an example");
     let (block, _) = rest.split_once("\n```\n").expect("which ends");
     block.replace("\\\n", "").lines().map(str::to_owned).collect()
