@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::minimise::{self, Conversation};
+use crate::peers;
+use crate::server::Program;
 
 /// Replies take a moment; a server that takes so long has forgotten one.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -14,6 +16,12 @@ const IMPATIENCE: Duration = Duration::from_millis(500);
 pub(super) trait Protocol {
     /// What is left out whole where a conversation is made short.
     type Piece: Clone;
+
+    /// The server whose replies are the rule.
+    fn oracle(&self) -> Program;
+
+    /// The rows of the table of differences from this oracle: the number and the reason of each.
+    fn rows(&self) -> Vec<(usize, &'static str)>;
 
     /// A conversation of about so many commands.
     fn conversation(&self, seed: u64, commands: usize) -> Conversation<Self::Piece>;
@@ -37,10 +45,29 @@ pub(super) struct Report {
 /// So many commands make a conversation.
 const COMMANDS_OF_CONVERSATION: usize = 2_000;
 
+/// So many commands use each row of the table of differences.
+const COUNTED: usize = 1_000_000;
+
+/// Holds conversations, as [`run`], if the oracle is here. If there were enough commands, each row must have been of use.
+pub(super) fn check<P: Protocol>(name: &str, protocol: &P, seed: u64, commands: usize) {
+    if !peers::has(protocol.oracle()) {
+        return;
+    }
+    let report = run(name, protocol, seed, commands);
+    if report.requests < COUNTED {
+        return;
+    }
+    for (row, reason) in protocol.rows() {
+        let count = report.used[row];
+        eprintln!("{count:8} times: {reason}");
+        assert!(count > 0, "a row of the table that is of no use");
+    }
+}
+
 /// Holds conversations of at least `commands` commands in all, the first one of `seed`, unless `CORECACHED_COMMANDS` and
 /// `CORECACHED_SEED` say otherwise. Panics at the first disagreement, with a conversation as short as was found that
 /// shows it.
-pub(super) fn run<P: Protocol>(name: &str, protocol: &P, seed: u64, commands: usize) -> Report {
+fn run<P: Protocol>(name: &str, protocol: &P, seed: u64, commands: usize) -> Report {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let commands = number("CORECACHED_COMMANDS").map_or(commands, |commands| commands as usize);
     let mut seed = number("CORECACHED_SEED").unwrap_or(seed);

@@ -5,13 +5,43 @@ use std::collections::BTreeMap;
 
 use super::differences;
 use super::frame::Request;
-use crate::server::Program;
+use super::wire::End;
+use crate::client::shown;
+use crate::server::{Program, Server};
 
 /// Seconds by which clocks of two servers, started one after the other, may disagree.
 const SECONDS_APART_MAX: i64 = 4;
 
 /// The same for the last access, which memcached may note once a minute only.
 const IDLE_SECONDS_APART_MAX: i64 = 60 + SECONDS_APART_MAX;
+
+/// The reply that corecached must give.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answer {
+    pub(super) bytes: Vec<u8>,
+    /// The connection ends with it.
+    pub(super) closed: bool,
+    /// The reasons of all differences that changed it.
+    pub(super) reasons: Vec<&'static str>,
+}
+
+/// Tells of a reply that is not as it must be; `asked` is the request as a person reads it.
+pub(super) fn difference(asked: &str, answer: &Answer, ours: &[u8], end: End, corecached: &mut Server) -> String {
+    let reasons = answer.reasons.iter().map(|reason| format!("  because   {reason}\n")).collect::<String>();
+    let wanted = if answer.closed { " and the end of the connection" } else { "" };
+    let got = match end {
+        End::Complete => "",
+        End::Closed => " and the end of the connection",
+        End::Silent => " and then nothing",
+    };
+    let ended = corecached.ended().map(|status| format!("  ended     {status}\n{}", corecached.printed()));
+    format!(
+        "  asked     {asked}\n  expected  {}{wanted}\n{reasons}  got       {}{got}\n{}",
+        shown(&answer.bytes),
+        shown(&ours[..ours.len().min(answer.bytes.len() + 300)]),
+        ended.unwrap_or_default()
+    )
+}
 
 /// The CAS values that both servers gave to the same states of keys.
 #[derive(Debug, Default)]

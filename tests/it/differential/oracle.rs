@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use memchr::memmem;
 
+use super::compare::Answer;
 use super::differences::{Difference, Rule};
 use super::frame::Request;
 use super::wire::{End, Wire};
@@ -24,16 +25,6 @@ pub(super) struct Oracle {
     differences: &'static [Difference],
     /// How often each row of the table of differences was of use.
     pub(super) used: Vec<u64>,
-}
-
-/// What must come.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Answer {
-    pub(super) text: Vec<u8>,
-    /// The connection ends with it.
-    pub(super) closed: bool,
-    /// Reasons of the rows of the table that had a say.
-    pub(super) reasons: Vec<&'static str>,
 }
 
 /// A question, for the answer of this index.
@@ -123,7 +114,7 @@ impl Oracle {
         }
         let looks = repairs.iter().any(|rule| matches!(rule, Rule::Look { .. }));
         let text = said.unwrap_or_default().as_bytes().to_vec();
-        self.answers.push(Answer { text, closed: false, reasons });
+        self.answers.push(Answer { bytes: text, closed: false, reasons });
         if said.is_none() {
             self.pending.push(Pending { request: instead, repairs, answer: self.answers.len() - 1 });
         }
@@ -158,7 +149,7 @@ impl Oracle {
                     Rule::Says(_) | Rule::Ask(_) => text,
                 };
             }
-            self.answers[answer].text = text;
+            self.answers[answer].bytes = text;
             if closed {
                 self.answers[answer].closed = true;
                 self.answers.truncate(answer + 1);

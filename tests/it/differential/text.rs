@@ -6,22 +6,18 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::campaign::{self, Protocol, Report};
-use super::compare::{self, CasPairs};
+use super::compare::{self, Answer, CasPairs, difference};
 use super::differences;
 use super::frame::{self, Lacks, Request};
 use super::generate::{self, Conversation, Part, Piece, Scope};
-use super::oracle::{Answer, Oracle};
+use super::oracle::Oracle;
 use super::random::Random;
 use super::wire::{End, Wire};
 use crate::client::shown;
-use crate::peers;
 use crate::server::{Program, Server};
 
 /// Commands of a test, unless `CORECACHED_COMMANDS` says otherwise.
 const COMMANDS: usize = 40_000;
-
-/// In so many commands, each row of the table of differences is of use.
-const COUNTED: usize = 1_000_000;
 
 /// What memcached waits for without a newline. Whether a longer line is refused or its connection closed depends on how it
 /// arrives, unless it is a `get`.
@@ -51,17 +47,7 @@ fn text_and_meta_on_three_workers_with_1_6_18() {
 }
 
 fn check(oracle: Program, workers: &'static str, seed: u64) {
-    if !peers::has(oracle) {
-        return;
-    }
-    let name = format!("{workers} workers and {oracle:?}");
-    let report = campaign::run(&name, &TextAndMeta { oracle, workers }, seed, COMMANDS);
-    for (difference, &count) in differences::of(oracle).iter().zip(&report.used) {
-        if report.requests >= COUNTED {
-            eprintln!("{count:8} times: {}", difference.reason);
-            assert!(count > 0, "a row of the table that is of no use");
-        }
-    }
+    campaign::check(&format!("{workers} workers and {oracle:?}"), &TextAndMeta { oracle, workers }, seed, COMMANDS);
 }
 
 struct TextAndMeta {
@@ -90,6 +76,14 @@ impl TextAndMeta {
 
 impl Protocol for TextAndMeta {
     type Piece = Piece;
+
+    fn oracle(&self) -> Program {
+        self.oracle
+    }
+
+    fn rows(&self) -> Vec<(usize, &'static str)> {
+        differences::of(self.oracle).iter().map(|difference| difference.reason).enumerate().collect()
+    }
 
     fn conversation(&self, seed: u64, commands: usize) -> Conversation {
         generate::conversation(seed, commands, self.scope(seed))
@@ -124,17 +118,17 @@ impl Protocol for TextAndMeta {
             let (replies, end) = ours.read_until(format!("NF {barrier}\r\n").as_bytes());
             let mut rest = &replies[..];
             for (request, answer) in requests_of_burst.iter().zip(&answers) {
-                match compare::matching(request, &answer.text, rest, &mut pairs, self.oracle) {
+                match compare::matching(request, &answer.bytes, rest, &mut pairs, self.oracle) {
                     Some(length) => rest = &rest[length..],
-                    None => return Err(difference(request, answer, rest, end, &mut corecached)),
+                    None => return Err(difference(&shown(&request.bytes), answer, rest, end, &mut corecached)),
                 }
             }
             let Some(last) = answers.last() else { continue };
             let wanted = if last.closed { End::Closed } else { End::Complete };
             if !(rest.is_empty() && end == wanted) {
                 let request = &requests_of_burst[answers.len() - 1];
-                let nothing_more = Answer { text: Vec::new(), ..last.clone() };
-                let text = difference(request, &nothing_more, rest, end, &mut corecached);
+                let nothing_more = Answer { bytes: Vec::new(), ..last.clone() };
+                let text = difference(&shown(&request.bytes), &nothing_more, rest, end, &mut corecached);
                 return Err(format!("and then, after the replies to the whole burst,\n{text}"));
             }
             if wanted == End::Closed {
@@ -220,22 +214,4 @@ pub(super) fn send_in_pieces(wire: &mut Wire, mut bytes: Vec<u8>, random: &mut R
         wire.send(bytes);
         bytes = rest;
     }
-}
-
-fn difference(request: &Request, answer: &Answer, ours: &[u8], end: End, corecached: &mut Server) -> String {
-    let reasons = answer.reasons.iter().map(|reason| format!("  because   {reason}\n")).collect::<String>();
-    let wanted = if answer.closed { " and the end of the connection" } else { "" };
-    let got = match end {
-        End::Complete => "",
-        End::Closed => " and the end of the connection",
-        End::Silent => " and then nothing",
-    };
-    let ended = corecached.ended().map(|status| format!("  ended     {status}\n{}", corecached.printed()));
-    format!(
-        "  asked     {}\n  expected  {}{wanted}\n{reasons}  got       {}{got}\n{}",
-        shown(&request.bytes),
-        shown(&answer.text),
-        shown(&ours[..ours.len().min(answer.text.len() + 300)]),
-        ended.unwrap_or_default()
-    )
 }

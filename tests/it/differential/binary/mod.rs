@@ -13,22 +13,18 @@ mod oracle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::campaign::{self, Protocol, Report};
-use super::compare::CasPairs;
+use super::compare::{Answer, CasPairs, difference};
 use super::random::Random;
 use super::text::send_in_pieces;
 use super::wire::{End, Wire};
 use crate::client::shown;
-use crate::peers;
 use crate::server::{Program, Server};
 use frame::Request;
 use generate::{Conversation, Piece};
-use oracle::{Answer, Oracle};
+use oracle::Oracle;
 
 /// Commands of a test, unless `CORECACHED_COMMANDS` says otherwise.
 const COMMANDS: usize = 20_000;
-
-/// In so many commands, each row of the table of differences is of use.
-const COUNTED: usize = 1_000_000;
 
 /// A packet that lacks more than this is not made whole.
 const FILLER_MAX: usize = 100_000;
@@ -54,18 +50,8 @@ fn binary_on_three_workers_with_1_6_18() {
 }
 
 fn check(oracle: Program, workers: &'static str, seed: u64) {
-    if !peers::has(oracle) {
-        return;
-    }
     let name = format!("binary, {workers} workers and {oracle:?}");
-    let report = campaign::run(&name, &Binary { oracle, workers }, seed, COMMANDS);
-    let rows = differences::DIFFERENCES.iter().zip(&report.used).filter(|row| row.0.of.contains(&oracle));
-    for (difference, &count) in rows {
-        if report.requests >= COUNTED {
-            eprintln!("{count:8} times: {}", difference.reason);
-            assert!(count > 0, "a row of the table that is of no use");
-        }
-    }
+    campaign::check(&name, &Binary { oracle, workers }, seed, COMMANDS);
 }
 
 struct Binary {
@@ -75,6 +61,15 @@ struct Binary {
 
 impl Protocol for Binary {
     type Piece = Piece;
+
+    fn oracle(&self) -> Program {
+        self.oracle
+    }
+
+    fn rows(&self) -> Vec<(usize, &'static str)> {
+        let rows = differences::DIFFERENCES.iter().enumerate().filter(|row| row.1.of.contains(&self.oracle));
+        rows.map(|(number, difference)| (number, difference.reason)).collect()
+    }
 
     fn conversation(&self, seed: u64, commands: usize) -> Conversation {
         generate::conversation(seed, commands)
@@ -167,14 +162,14 @@ impl Talk {
         for (request, answer) in requests.iter().zip(&answers) {
             match compare::matching(request, &answer.bytes, rest, &mut self.pairs) {
                 Some(length) => rest = &rest[length..],
-                None => return Err(difference(request, answer, rest, end, &mut self.corecached)),
+                None => return Err(difference(&request.shown(), answer, rest, end, &mut self.corecached)),
             }
         }
         let (Some(request), Some(last)) = (requests.last(), answers.last()) else { return Ok(0) };
         let wanted = if last.closed { End::Closed } else { End::Complete };
         if !(rest.is_empty() && end == wanted) {
             let nothing_more = Answer { bytes: Vec::new(), ..last.clone() };
-            let text = difference(request, &nothing_more, rest, end, &mut self.corecached);
+            let text = difference(&request.shown(), &nothing_more, rest, end, &mut self.corecached);
             return Err(format!("and then, after the replies to the whole burst,\n{text}"));
         }
         if wanted == End::Closed {
@@ -256,22 +251,4 @@ fn resolve(burst: &[Piece], now: i64, cas_of: impl Fn(&[u8]) -> Option<u64>) -> 
         }
     }
     bytes
-}
-
-fn difference(request: &Request, answer: &Answer, ours: &[u8], end: End, corecached: &mut Server) -> String {
-    let reasons = answer.reasons.iter().map(|reason| format!("  because   {reason}\n")).collect::<String>();
-    let wanted = if answer.closed { " and the end of the connection" } else { "" };
-    let got = match end {
-        End::Complete => "",
-        End::Closed => " and the end of the connection",
-        End::Silent => " and then nothing",
-    };
-    let ended = corecached.ended().map(|status| format!("  ended     {status}\n{}", corecached.printed()));
-    format!(
-        "  asked     {}\n  expected  {}{wanted}\n{reasons}  got       {}{got}\n{}",
-        request.shown(),
-        shown(&answer.bytes),
-        shown(&ours[..ours.len().min(answer.bytes.len() + 300)]),
-        ended.unwrap_or_default()
-    )
 }

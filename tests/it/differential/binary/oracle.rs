@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::super::compare::Answer;
 use super::super::wire::{End, Wire};
 use super::differences::{DIFFERENCES, Rule};
 use super::frame::{HEADER_LEN, REQUEST, Request, reply};
@@ -19,16 +20,6 @@ pub(super) struct Oracle {
     asked: u32,
     /// How often each row of the table of differences was of use.
     pub(super) used: Vec<u64>,
-}
-
-/// What must come.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Answer {
-    pub(super) bytes: Vec<u8>,
-    /// The connection ends with it.
-    pub(super) closed: bool,
-    /// Reasons of the rows of the table that had a say.
-    pub(super) reasons: Vec<&'static str>,
 }
 
 /// A question, for the request of this index.
