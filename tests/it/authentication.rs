@@ -3,12 +3,12 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::packet::{Packet, request};
 use crate::peers;
 use crate::server::{Program, Server, TemporaryFile, corecached_run, run};
+use crate::waiting::wait_until;
 
 /// Holds a conversation in packets, one request at a time: `> request` and `< reply`, several replies with ` | `, `= closed`.
 #[track_caller]
@@ -224,14 +224,6 @@ fn a_password_file_that_has_changed_is_read_again() {
     assert_eq!(log_in("old"), "CLIENT_ERROR authentication failure");
     // Who is in stays in.
     assert_eq!(inside.ask("mn"), "MN");
-}
-
-fn wait_until(what: &str, mut ready: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !ready() {
-        assert!(Instant::now() < deadline, "it takes too long until {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]

@@ -3,25 +3,14 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::client::{Client, Silence};
 use crate::peers;
 use crate::server::{Program, Server};
+use crate::waiting::wait_until;
 
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
-/// How long something may take that a server does in its own time.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Asks until it is so; what is asked for has no event to wait for.
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "it took too long until {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
 
 #[test]
 fn as_many_as_the_limit_says_are_served_and_one_more_is_told() {
@@ -29,7 +18,7 @@ fn as_many_as_the_limit_says_are_served_and_one_more_is_told() {
         let server = Server::corecached_tcp(&["-c", "10", "-t", workers, "-m", "256"]);
         // The one that found out that the server is ready may not be counted out yet: refused ones ask again.
         let mut served: Vec<Client> = Vec::new();
-        until("ten are served", || {
+        wait_until("ten are served", || {
             let mut client = server.client();
             if client.try_send(b"mn\r\n").is_ok() && client.line() == Ok(b"MN\r\n".to_vec()) {
                 served.push(client);
@@ -60,7 +49,7 @@ fn without_maxconns_fast_they_wait_until_one_closes() {
         }
         let mut waiting = server.client();
         waiting.send("mn\r\n");
-        until("accepting rests", || served[0].stat("accepting_conns") == 0);
+        wait_until("accepting rests", || served[0].stat("accepting_conns") == 0);
         assert_eq!(served[0].stat("listen_disabled_num"), 1);
         assert_eq!(served[0].stat("curr_connections"), 3);
         assert_eq!(waiting.pending(), b"");
@@ -69,7 +58,7 @@ fn without_maxconns_fast_they_wait_until_one_closes() {
 
         drop(served.pop());
         waiting.expect("MN\r\n");
-        until("accepting goes on", || waiting.stat("accepting_conns") == 1);
+        wait_until("accepting goes on", || waiting.stat("accepting_conns") == 1);
         assert!(waiting.stat("time_in_listen_disabled_us") > 0);
         assert_eq!(waiting.stat("listen_disabled_num"), 1);
     }
@@ -95,7 +84,7 @@ fn a_server_without_descriptors_rests_and_recovers() {
         for client in &mut clients {
             client.send("mn\r\n");
         }
-        until("accepting rests", || first.stat("accepting_conns") == 0);
+        wait_until("accepting rests", || first.stat("accepting_conns") == 0);
         assert_eq!(first.stat("listen_disabled_num"), 1);
         let connections = first.stat("curr_connections");
         assert!((2..20).contains(&connections), "{connections} connections with room for 5");
@@ -107,7 +96,9 @@ fn a_server_without_descriptors_rests_and_recovers() {
             line.trim().parse::<u64>().expect("a number")
         };
         let (since, before, rested) = (Instant::now(), switches(), first.stat("time_in_listen_disabled_us"));
-        until("it has rested for a fifth of a second", || first.stat("time_in_listen_disabled_us") > rested + 200_000);
+        wait_until("it has rested for a fifth of a second", || {
+            first.stat("time_in_listen_disabled_us") > rested + 200_000
+        });
         let looks = switches() - before;
         let most = since.elapsed().as_millis() as u64 / 10 + 20;
         assert!((1..=most).contains(&looks), "it woke {looks} times in {:?}", since.elapsed());
@@ -118,7 +109,7 @@ fn a_server_without_descriptors_rests_and_recovers() {
             let mut client = clients.remove(0);
             client.expect("MN\r\n");
         }
-        until("accepting goes on", || first.stat("accepting_conns") == 1);
+        wait_until("accepting goes on", || first.stat("accepting_conns") == 1);
         let mut newcomer = server.client();
         assert_eq!(newcomer.ask("mn"), "MN");
     }
@@ -149,7 +140,7 @@ fn idle_connections_are_kicked_and_busy_ones_are_not() {
         for byte in ["l", "o"] {
             let mut read = busy.stat("bytes_read");
             halfway.send(byte);
-            until("it was read", || {
+            wait_until("it was read", || {
                 read += b"stats\r\n".len() as u64;
                 busy.stat("bytes_read") == read + 1
             });
@@ -329,7 +320,7 @@ fn the_state_of_a_connection_is_memcacheds() {
             let mut other = TcpStream::connect(server.tcp()).expect("it accepts");
             let peer = format!(":{}", other.local_addr().expect("it is connected").port());
             other.write_all(bytes).expect("there is room");
-            until(&format!("{program:?} says {state} after {:?}", bytes.escape_ascii().to_string()), || {
+            wait_until(&format!("{program:?} says {state} after {:?}", bytes.escape_ascii().to_string()), || {
                 let lines = asker.ask_list("stats conns");
                 let own = lines.iter().find_map(|line| line.strip_suffix(&peer)?.split_once(":addr "));
                 let Some((row, _)) = own else { return false };
@@ -367,7 +358,7 @@ fn nobody_is_heard_who_was_refused() {
     // What comes with a refused connection is neither executed nor answered.
     let server = Server::corecached_tcp(&["-c", "1", "-t", "1"]);
     let mut served = server.client();
-    until("it is served", || {
+    wait_until("it is served", || {
         let answered = served.try_send(b"mn\r\n").is_ok() && served.line() == Ok(b"MN\r\n".to_vec());
         if !answered {
             served = server.client();

@@ -17,6 +17,7 @@ mod server;
 mod client;
 mod packet;
 mod peers;
+mod waiting;
 
 mod agents;
 mod authentication;

@@ -2,11 +2,7 @@
 
 use crate::client::Client;
 use crate::server::Server;
-use std::time::{Duration, Instant};
-
-/// How long housekeeping may take for what is asked here: it works in small steps.
-const PATIENCE: Duration = Duration::from_secs(20);
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
+use crate::waiting::wait_until;
 
 /// Stores items of `value_len` bytes, numbered from `from` on, as fast as the server takes them.
 fn fill(client: &mut Client, from: usize, count: usize, value_len: usize) {
@@ -41,14 +37,6 @@ fn count(client: &mut Client, from: usize, count: usize, value_len: usize) -> us
         }
     }
     found
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(LOOK_AGAIN);
-    }
 }
 
 /// The classes that have pages, and how many.

@@ -10,25 +10,14 @@ use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::peers;
 use crate::server::{Address, CORECACHED, Program, Server, is_root, new_folder};
+use crate::waiting::{PATIENCE, wait_until};
 
-/// How long a process may take for what it does in its own time.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Who owns nothing, on every system.
 const NOBODY: &str = "nobody";
-
-#[track_caller]
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "it took too long until {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
 
 /// A folder that goes with its test, and what was started in it: processes that are no children of ours, once `-d` has
 /// done its work.
@@ -72,7 +61,7 @@ impl Scene {
             // Reaped when it ends: a zombie would look alive.
             std::thread::spawn(move || child.wait());
         }
-        until("it has written its ports", || ports.exists());
+        wait_until("it has written its ports", || ports.exists());
     }
 
     fn printed(&self) -> String {
@@ -90,7 +79,7 @@ impl Scene {
     /// The process that a pid file names.
     fn pid_in(&mut self, name: &str) -> u32 {
         let path = self.file(name);
-        until("there is a pid file", || path.exists());
+        wait_until("there is a pid file", || path.exists());
         let text = fs::read_to_string(path).expect("it is there");
         let pid = text.strip_suffix('\n').and_then(|pid| pid.parse().ok());
         let pid = pid.unwrap_or_else(|| panic!("a number and a line feed: {text:?}"));
@@ -272,7 +261,7 @@ fn a_daemon_leaves_its_starter_and_its_pid_file_goes_with_it() {
 
         kill("TERM", pid);
         client.expect_closed();
-        until("it has ended", || !is_alive(pid));
+        wait_until("it has ended", || !is_alive(pid));
         assert!(!scene.file("pid").exists(), "the pid file is still there");
     }
 }
@@ -295,7 +284,7 @@ fn a_pid_file_that_cannot_be_written_keeps_nobody_from_being_served() {
         let mut scene = Scene::new();
         scene.start(program, &["-u", "root", "-p", "-1", "-l", "127.0.0.1", "-P", "/nonexistent/pid"]);
         assert!(scene.client().ask("version").starts_with("VERSION "));
-        until("it has said so", || {
+        wait_until("it has said so", || {
             scene.printed().contains("Could not open the pid file /nonexistent/pid.tmp for writing")
         });
     }
@@ -308,9 +297,9 @@ fn a_pid_file_of_the_living_is_warned_of_and_taken() {
     let path = scene.file("pid").display().to_string();
     scene.start(Path::new(CORECACHED), &["-u", "root", "-p", "-1", "-P", &path]);
     let warning = format!("The pid file contained the following (running) pid: {}", std::process::id());
-    until("it has said so", || scene.printed().contains(&warning));
+    wait_until("it has said so", || scene.printed().contains(&warning));
     let pid = scene.pids[0];
-    until("it is taken", || fs::read_to_string(&path).is_ok_and(|text| text == format!("{pid}\n")));
+    wait_until("it is taken", || fs::read_to_string(&path).is_ok_and(|text| text == format!("{pid}\n")));
 }
 
 #[test]
@@ -350,7 +339,7 @@ fn root_becomes_who_it_is_told_to_be() {
     }
     kill("TERM", pid);
     client.expect_closed();
-    until("it has ended", || !is_alive(pid));
+    wait_until("it has ended", || !is_alive(pid));
     assert!(!socket.exists() && !pid_file.exists(), "its files are still there");
 }
 
@@ -367,7 +356,7 @@ fn check_log(program: Program) {
     client.send("bogus\r\nquit\r\n");
     assert!(client.line().is_ok_and(|line| line.starts_with(b"ERROR")));
     client.expect_closed();
-    until("the log is written", || server.printed().contains("connection closed."));
+    wait_until("the log is written", || server.printed().contains("connection closed."));
     server.signal("TERM");
     assert!(server.wait().success());
     let log = server.printed();
@@ -446,7 +435,7 @@ fn a_start_without_an_address_says_that_other_machines_are_not_served() {
             scene.client().ask("mn");
         }
         // The ports are written first.
-        until("it has said what it says", || !(says_so || udp) || scene.printed().contains('\n'));
+        wait_until("it has said what it says", || !(says_so || udp) || scene.printed().contains('\n'));
         let printed = scene.printed();
         let ports = fs::read_to_string(scene.file("ports")).expect("it was written");
         let lines: Vec<&str> = printed.lines().collect();
@@ -493,7 +482,7 @@ fn as_many_connections_are_served_as_there_are_descriptors() {
         command.env("MEMCACHED_PORT_FILENAME", scene.file("ports")).stdin(Stdio::null()).stderr(printed);
         let mut child = command.spawn().expect("there is a shell");
         scene.pids.push(child.id());
-        until("it has written its ports", || {
+        wait_until("it has written its ports", || {
             assert!(child.try_wait().is_ok_and(|status| status.is_none()), "{files} {flags:?}: {}", scene.printed());
             scene.file("ports").exists()
         });
@@ -578,7 +567,7 @@ fn an_address_in_use_is_left_out_if_there_is_another_one() {
                 if program == Program::Corecached {
                     let missing = if v4 { format!("127.0.0.1:{port}") } else { format!("[::1]:{port}") };
                     let line = format!("{missing} is not listened on: Address already in use");
-                    until("it has said so", || scene.printed().matches(&line).count() == sockets);
+                    wait_until("it has said so", || scene.printed().matches(&line).count() == sockets);
                 }
             }
         }
@@ -689,12 +678,12 @@ fn a_watchdog_hears_of_it_when_a_worker_hangs_and_when_it_goes_on() {
     assert_eq!(supervisor.next(), format!("READY=1\nMAINPID={}\nSTATUS=serving", child.id()));
     // On a busy machine a worker may be late, and then it is not.
     for _ in 0..3 {
-        until("it is fed", || supervisor.next().starts_with("WATCHDOG=1"));
+        wait_until("it is fed", || supervisor.next().starts_with("WATCHDOG=1"));
     }
     // Until the pipe is full, and the worker that has something to say waits for whoever reads it.
     supervisor.socket.set_nonblocking(true).expect("a socket of ours");
     let mut told = String::new();
-    until("a worker hangs", || {
+    wait_until("a worker hangs", || {
         drop(UnixStream::connect(scene.file("socket")));
         told = supervisor.try_next().unwrap_or_default();
         told.starts_with("STATUS=")
@@ -709,7 +698,7 @@ fn a_watchdog_hears_of_it_when_a_worker_hangs_and_when_it_goes_on() {
     supervisor.socket.set_nonblocking(false).expect("a socket of ours");
     assert_eq!(supervisor.next(), "WATCHDOG=1\nSTATUS=serving");
     kill("TERM", child.id());
-    until("it stops", || supervisor.next().starts_with("STOPPING=1"));
+    wait_until("it stops", || supervisor.next().starts_with("STOPPING=1"));
     assert!(ended(&mut child).success());
     let log = read.join().expect("a thread of the test").expect("a pipe can be read");
     assert!(text(&log).contains(" does not answer: the watchdog is not told that all is well"));
@@ -717,7 +706,7 @@ fn a_watchdog_hears_of_it_when_a_worker_hangs_and_when_it_goes_on() {
 
 fn ended(child: &mut Child) -> ExitStatus {
     let mut status = None;
-    until("it has ended", || {
+    wait_until("it has ended", || {
         status = child.try_wait().expect("a child of ours");
         status.is_some()
     });

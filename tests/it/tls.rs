@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::client::Resumption;
@@ -27,9 +26,7 @@ use rustls::{
 use crate::client::{Client, shown};
 use crate::peers;
 use crate::server::{Address, Server, corecached_run, free_ports};
-
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::waiting::{PATIENCE, wait_until};
 
 /// An authority and what it has signed, as files in a folder.
 struct Pki {
@@ -220,14 +217,6 @@ fn is_served(address: SocketAddr, config: &Arc<ClientConfig>) -> bool {
             assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "the server says nothing");
             false
         }
-    }
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "it took too long until {what}");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

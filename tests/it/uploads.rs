@@ -1,11 +1,10 @@
 //! Long values under way: what is announced takes no memory before it comes, what comes is limited, and whoever stops in
 //! the middle makes way.
 
-use std::time::{Duration, Instant};
-
 use crate::client::Client;
 use crate::peers;
 use crate::server::Server;
+use crate::waiting::wait_until;
 
 /// As long as a value may be, nearly.
 const LONG: usize = 1_000_000;
@@ -46,13 +45,6 @@ fn upload_stat(client: &mut Client, name: &str) -> u64 {
     value.unwrap_or_else(|| panic!("no number {name}: {lines:?}"))
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < deadline, "not within a minute: {what}");
-    }
-}
-
 #[test]
 fn announced_values_take_no_memory() {
     let server = filled_server(&[]);
@@ -72,7 +64,7 @@ fn values_cut_off_in_the_middle_take_a_share_of_memory() {
         let server = filled_server(&[]);
         let mut polite = server.client();
         let rude = announce(&server, 80, sent);
-        until("values wait", || upload_stat(&mut polite, "waiting") > 0);
+        wait_until("values wait", || upload_stat(&mut polite, "waiting") > 0);
         let (bytes, limit) = (upload_stat(&mut polite, "bytes"), upload_stat(&mut polite, "limit"));
         assert_eq!(limit, 4 << 20, "a quarter of -m");
         assert!(bytes <= limit, "{bytes} bytes are under way");
@@ -84,7 +76,9 @@ fn values_cut_off_in_the_middle_take_a_share_of_memory() {
         // A long value of somebody who means it waits, but not for those that have gone.
         drop(rude);
         assert_eq!(polite.ask(&format!("set long 0 0 {LONG}\r\n{}", "y".repeat(LONG))), "STORED");
-        until("nothing is under way", || upload_stat(&mut polite, "bytes") + upload_stat(&mut polite, "waiting") == 0);
+        wait_until("nothing is under way", || {
+            upload_stat(&mut polite, "bytes") + upload_stat(&mut polite, "waiting") == 0
+        });
     }
 }
 
@@ -146,9 +140,9 @@ fn slow_uploads_make_way_for_others() {
     // Four fit; those that wait have their turn when the first ones are found out.
     let sent = LONG / 10;
     let mut rude = announce(&server, 12, sent);
-    until("values wait", || upload_stat(&mut keeper, "waiting") == 8);
+    wait_until("values wait", || upload_stat(&mut keeper, "waiting") == 8);
     polite.send(format!("set long 0 0 {LONG}\r\n{}", "y".repeat(LONG)));
-    until("another value waits", || upload_stat(&mut keeper, "waiting") == 9);
+    wait_until("another value waits", || upload_stat(&mut keeper, "waiting") == 9);
     let mut seconds = 0;
     while upload_stat(&mut keeper, "waiting") > 0 {
         assert!(seconds < 20, "after {seconds} seconds there are still some that wait");
@@ -177,12 +171,12 @@ fn idle_uploads_are_closed() {
         assert_eq!(keeper.ask("debugtime p"), "OK");
         let (mut silent, mut dripping) = (announce(&server, 2, 1000), announce(&server, 1, 1000).remove(0));
         silent.extend(announce(&server, 1, 0));
-        until("three have begun", || upload_stat(&mut keeper, "bytes") == 3 * LONG as u64);
+        wait_until("three have begun", || upload_stat(&mut keeper, "bytes") == 3 * LONG as u64);
         for _ in 0..=seconds {
             // The byte is there before the clock moves.
             let mut read = keeper.stat("bytes_read");
             dripping.send("x");
-            until("it was read", || {
+            wait_until("it was read", || {
                 read += b"stats\r\n".len() as u64;
                 keeper.stat("bytes_read") == read + 1
             });
