@@ -11,34 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::clients::{Outcome, converse, lines_of};
 use crate::peers;
-use crate::server::{Program, Server, new_folder};
+use crate::server::{Program, Server, new_folder, on_every_server};
 
 /// How long an agent may take until it has told what it read.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A test per program.
-macro_rules! on_every_server {
-    ($($name:ident: $run:ident;)*) => {
-        $(mod $name {
-            use super::*;
-
-            #[test]
-            fn on_corecached() {
-                $run(Program::Corecached);
-            }
-
-            #[test]
-            fn on_memcached() {
-                $run(Program::Memcached);
-            }
-
-            #[test]
-            fn on_memcached_1_6_45() {
-                $run(Program::Newest);
-            }
-        })*
-    };
-}
 
 on_every_server! {
     zabbix_agent2_asks_in_binary: zabbix;

@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::peers::{self, Language};
-use crate::server::{Address, Program, Server};
+use crate::server::{Address, Program, Server, on_every_server};
 
 /// How long a script may take. Most take a second on a machine of their own, and many times that on a busy one.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -43,24 +43,9 @@ const CACHE_MEMCACHED: Peer = Peer(Language::Perl, "Cache::Memcached");
 /// A test per script and server.
 macro_rules! scripts {
     ($($name:ident: $peer:ident, $file:literal, $servers:literal servers $(, $argument:literal)*;)*) => {
-        $(mod $name {
-            use super::*;
-
-            #[test]
-            fn on_corecached() {
-                run(&$peer, $file, Program::Corecached, $servers, &[$($argument),*]);
-            }
-
-            #[test]
-            fn on_memcached() {
-                run(&$peer, $file, Program::Memcached, $servers, &[$($argument),*]);
-            }
-
-            #[test]
-            fn on_memcached_1_6_45() {
-                run(&$peer, $file, Program::Newest, $servers, &[$($argument),*]);
-            }
-        })*
+        on_every_server! {
+            $($name: |program| run(&$peer, $file, program, $servers, &[$($argument),*]);)*
+        }
     };
 }
 

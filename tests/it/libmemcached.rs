@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::clients::{Outcome, converse};
 use crate::peers;
-use crate::server::{Program, Server, new_folder};
+use crate::server::{Program, Server, new_folder, on_every_server};
 
 /// A call of a tool: its name, its arguments, whether it succeeds, and what it prints then.
 type Call = (&'static str, &'static [&'static str], bool, &'static str);
@@ -39,37 +39,16 @@ const LOADS: &[(&[&str], u64, u64)] = &[
     (&["--test=set", "--noreply"], 2000, 0),
 ];
 
-/// A test per program and protocol.
-macro_rules! on_every_server {
-    ($($name:ident: $run:ident;)*) => {
-        $(mod $name {
-            use super::*;
-
-            #[test]
-            fn on_corecached() {
-                $run(Program::Corecached, false);
-                $run(Program::Corecached, true);
-            }
-
-            #[test]
-            fn on_memcached() {
-                $run(Program::Memcached, false);
-                $run(Program::Memcached, true);
-            }
-
-            #[test]
-            fn on_memcached_1_6_45() {
-                $run(Program::Newest, false);
-                $run(Program::Newest, true);
-            }
-        })*
-    };
+on_every_server! {
+    tools: |program| in_both_protocols(program, super::tools);
+    memcslap: |program| in_both_protocols(program, super::memcslap);
+    memcaslap: |program| in_both_protocols(program, super::memcaslap);
 }
 
-on_every_server! {
-    tools: tools;
-    memcslap: memcslap;
-    memcaslap: memcaslap;
+fn in_both_protocols(program: Program, run: fn(Program, bool)) {
+    for binary in [false, true] {
+        run(program, binary);
+    }
 }
 
 /// Runs a tool on a server: what it printed, if it is there.

@@ -7,31 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::clients::{PYTHON, run_script};
 use crate::peers;
-use crate::server::{Program, Server};
-
-/// A test per program.
-macro_rules! on_every_server {
-    ($($name:ident: $run:ident;)*) => {
-        $(mod $name {
-            use super::*;
-
-            #[test]
-            fn on_corecached() {
-                $run(Program::Corecached);
-            }
-
-            #[test]
-            fn on_memcached() {
-                $run(Program::Memcached);
-            }
-
-            #[test]
-            fn on_memcached_1_6_45() {
-                $run(Program::Newest);
-            }
-        })*
-    };
-}
+use crate::server::{Program, Server, on_every_server};
 
 on_every_server! {
     mtop_draws_what_two_servers_do: mtop;

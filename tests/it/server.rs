@@ -9,15 +9,11 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::client::Client;
 use crate::peers;
-
-/// How long a server may take to accept its first client, or to end when it was told to.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Between two looks at something that has no event to wait for.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+use crate::waiting::{LOOK_AGAIN, PATIENCE};
 
 /// The program under test, as Cargo built it.
 pub(crate) const CORECACHED: &str = env!("CARGO_BIN_EXE_corecached");
@@ -31,6 +27,33 @@ pub(crate) enum Program {
     /// memcached 1.6.45, whose rules ours follows.
     Newest,
 }
+
+/// A test per program: `name: run;` calls `run` with each.
+macro_rules! on_every_server {
+    ($($name:ident: $run:expr;)*) => {
+        $(mod $name {
+            use super::*;
+
+            const RUN: fn($crate::server::Program) = $run;
+
+            #[test]
+            fn on_corecached() {
+                RUN($crate::server::Program::Corecached);
+            }
+
+            #[test]
+            fn on_memcached() {
+                RUN($crate::server::Program::Memcached);
+            }
+
+            #[test]
+            fn on_memcached_1_6_45() {
+                RUN($crate::server::Program::Newest);
+            }
+        })*
+    };
+}
+pub(crate) use on_every_server;
 
 /// Where a server listens.
 #[derive(Clone, Debug)]
