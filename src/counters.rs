@@ -70,7 +70,62 @@ pub struct WorkerCounters {
     pub buffer_bytes: Counter,
 }
 
+/// The name of a statistic, and its counter.
+pub type NamedCounter = (&'static str, fn(&WorkerCounters) -> &Counter);
+
 impl WorkerCounters {
+    /// `stats udp`: names and counters, in the order of the reply.
+    pub const UDP: [NamedCounter; 4] = [
+        ("udp_requests", |worker| &worker.udp_requests),
+        ("udp_malformed", |worker| &worker.udp_malformed),
+        ("udp_replies_withheld", |worker| &worker.udp_replies_withheld),
+        ("udp_datagrams_dropped", |worker| &worker.udp_datagrams_dropped),
+    ];
+
+    /// `stats reset`. A count that the worker makes at the same moment may be lost.
+    pub fn reset(&self) {
+        // Whoever adds a counter decides here whether it is reset.
+        let WorkerCounters {
+            given_connections: _,
+            closed_connections: _,
+            bytes_read,
+            bytes_written,
+            conn_yields,
+            idle_kicks,
+            uploads_timed_out: _,
+            cmd_flush,
+            auth_cmds,
+            auth_errors,
+            ssl_new_sessions,
+            ssl_handshake_errors,
+            ssl_proto_errors,
+            udp_requests,
+            udp_malformed,
+            udp_replies_withheld,
+            udp_datagrams_dropped,
+            watchdog_letter: _,
+            buffer_bytes: _,
+        } = self;
+        for counter in [
+            bytes_read,
+            bytes_written,
+            conn_yields,
+            idle_kicks,
+            cmd_flush,
+            auth_cmds,
+            auth_errors,
+            ssl_new_sessions,
+            ssl_handshake_errors,
+            ssl_proto_errors,
+            udp_requests,
+            udp_malformed,
+            udp_replies_withheld,
+            udp_datagrams_dropped,
+        ] {
+            counter.set(0);
+        }
+    }
+
     /// Open connections.
     pub fn connections(&self) -> u64 {
         self.given_connections.get().saturating_sub(self.closed_connections.get())
@@ -110,4 +165,26 @@ pub struct ServerCounters {
     pub certificates_read: Counter,
     /// Listening sockets.
     pub listeners: Counter,
+}
+
+impl ServerCounters {
+    /// `stats reset`. A count that the main thread makes at the same moment may be lost.
+    pub fn reset(&self) {
+        let ServerCounters {
+            total_connections,
+            rejected_connections,
+            listen_disabled_num,
+            listen_disabled: _,
+            listen_disabled_micros: _,
+            unexpected_napi_ids,
+            round_robin_fallback,
+            certificates_read: _,
+            listeners: _,
+        } = self;
+        for counter in
+            [total_connections, rejected_connections, listen_disabled_num, unexpected_napi_ids, round_robin_fallback]
+        {
+            counter.set(0);
+        }
+    }
 }
