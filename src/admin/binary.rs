@@ -1,6 +1,9 @@
 //! The binary protocol: packets that concern the connection or the whole cache, planned as lines are.
 
-use super::{self as admin, Action, ReplyKind, ServerContext, login, stats};
+use super::context::ServerContext;
+use super::query::{Action, ReplyKind};
+use super::stats::{self, settings::settings};
+use super::{login, server};
 use crate::config::MEMCACHED_VERSION;
 use crate::protocol::binary::{Access, exptime};
 use crate::protocol::encode::Output;
@@ -38,13 +41,13 @@ fn flush(head: Head, extras: &[u8], context: &ServerContext<'_>) -> Action {
     }
     let seconds = extras.first_chunk().map_or(0, |&bytes| u32::from_be_bytes(bytes));
     let report = if head.opcode == opcode::FLUSHQ { &ReplyKind::Text(b"") } else { &ReplyKind::Text(b"OK\r\n") };
-    Action::Ask(admin::flush(exptime(seconds), context), ReplyKind::Packets(head, report))
+    Action::Ask(server::flush(exptime(seconds), context), ReplyKind::Packets(head, report))
 }
 
 /// The statistics that there are in binary; a key may go on behind its first word where memcached's may.
 fn stat(head: Head, key: &[u8], context: &ServerContext<'_>) -> Action {
     let unknown = || say(|out| packet::failure(out, head, Status::NOT_FOUND));
-    let ask = |words: &[&[u8]], report| match admin::stats(words, context) {
+    let ask = |words: &[&[u8]], report| match stats::plan(words, context) {
         Action::Ask(query, _) => Action::Ask(query, ReplyKind::Packets(head, report)),
         Action::Say(text) => Action::Say(packets(head, report, &text)),
         plan @ (Action::Quit | Action::Walk(_) | Action::Watch(_) | Action::Access(..) | Action::Stop { .. }) => plan,
@@ -55,7 +58,7 @@ fn stat(head: Head, key: &[u8], context: &ServerContext<'_>) -> Action {
         b"slabs" => ask(&[key], &ReplyKind::Slabs),
         b"sizes" => ask(&[key], &ReplyKind::Sizes),
         _ if key.starts_with(b"reset") => ask(&[b"reset"], &ReplyKind::Text(b"")),
-        _ if key.starts_with(b"settings") => Action::Say(packets(head, &ReplyKind::Lines, &stats::settings(context))),
+        _ if key.starts_with(b"settings") => Action::Say(packets(head, &ReplyKind::Lines, &settings(context))),
         [b'd', b'e', b't', b'a', b'i', b'l', ..] if !context.config.dump_enabled => {
             say(|out| packet::failure(out, head, Status::AUTH_ERROR))
         }

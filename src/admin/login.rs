@@ -1,7 +1,8 @@
 //! Showing who one is: SASL in packets (`-S`), or a `set` (`-Y`). What comes of it is the access that a connection has from
 //! then on.
 
-use super::{Action, ServerContext};
+use super::context::ServerContext;
+use super::query::Action;
 use crate::protocol::binary::Access;
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, Head, Status, opcode};

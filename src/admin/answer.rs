@@ -1,0 +1,161 @@
+//! Answers of shards to queries, and what is asked next.
+
+use super::cold_items::{BYTES_MAX, ColdItems};
+use super::query::{Answer, Query};
+use crate::clock::{Clock, NEVER, Now};
+use crate::command::Shard;
+use crate::command::prefixes::Prefixes;
+use crate::store::item::KEY_BINARY;
+use crate::store::rebalance::Reassigned;
+use crate::store::slab::ClassId;
+use crate::store::walk::{Place, Reader};
+use std::collections::BTreeMap;
+
+/// Items that a shard looks at for one piece of an answer. A line takes longer than a count.
+const SIZES_PER_PIECE: usize = 512;
+const COLD_ITEMS_PER_PIECE: usize = 128;
+
+/// Chunks of a page that is to be reassigned looked at before the reply; the rest is for housekeeping.
+const REASSIGN_STEPS: u32 = 256;
+
+/// The answer of a shard. [`Query::Connections`] and [`Query::RefreshCertificates`] are not for shards.
+pub fn answer(shard: &mut Shard, query: &Query, clock: &Clock) -> Answer {
+    let store = &mut shard.store;
+    match query {
+        &Query::Flush(Some(at)) => store.flush_at(at),
+        // Its clock may be a turn behind that of who asks.
+        Query::Flush(None) => store.flush_at(Now(store.now().0 - 1)),
+        Query::ForgetFlush => store.forget_flush(),
+        Query::Snapshot => return Answer::Snapshot(Box::new(store.snapshot())),
+        Query::ResetCounters => {
+            store.reset_counters();
+            if let Some(prefixes) = &mut shard.prefixes {
+                prefixes.clear();
+            }
+        }
+        Query::Detail(None) => {
+            if let Some(prefixes) = &mut shard.prefixes {
+                prefixes.on = false;
+            }
+        }
+        Query::Detail(Some(prefixes)) => shard.prefixes.get_or_insert_with(|| prefixes.clone()).on = true,
+        Query::DetailDump => {
+            let prefixes = shard.prefixes.iter().flat_map(Prefixes::iter);
+            return Answer::Prefixes(prefixes.map(|(prefix, counts)| (prefix.to_vec(), counts)).collect());
+        }
+        Query::ColdItems { class, rest, .. } => {
+            let Some(mut reader) = place_in(rest, shard) else { return Answer::Done };
+            let (lines, more) = cold_items(shard, ClassId(*class), &mut reader, clock);
+            return Answer::Items(lines, more.then_some((shard.number, reader)));
+        }
+        Query::Reassign { from, to, begun } => {
+            let mut begun = begun.lock();
+            if *begun {
+                return Answer::Reassigned(Reassigned::NoSpare);
+            }
+            let reassigned = store.reassign(*from, *to);
+            *begun = reassigned == Reassigned::Started;
+            drop(begun);
+            store.move_pages(REASSIGN_STEPS);
+            return Answer::Reassigned(reassigned);
+        }
+        &Query::LruMode { segmented } => store.options_mut().segmented = segmented,
+        &Query::Automove { level, ratio, window, free_ratio } => {
+            let options = store.options_mut();
+            options.automove = level;
+            options.automove_ratio = ratio;
+            options.automove_window = window;
+            options.automove_free_ratio = free_ratio;
+        }
+        Query::Sizes { rest } => {
+            let Some(place) = place_in(rest, shard) else { return Answer::Done };
+            let (counts, next) = sizes(shard, place);
+            return Answer::Sizes(counts, next.map(|place| (shard.number, place)));
+        }
+        &Query::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor } => {
+            let options = store.options_mut();
+            options.hot_percent = hot_percent;
+            options.warm_percent = warm_percent;
+            options.hot_max_factor = hot_max_factor;
+            options.warm_max_factor = warm_max_factor;
+        }
+        &Query::TemporaryTtl(seconds) => store.options_mut().temporary_ttl = seconds,
+        Query::Connections => unreachable!("workers answer for their connections"),
+        Query::RefreshCertificates => unreachable!("the main thread has them"),
+    }
+    Answer::Done
+}
+
+/// Where a shard goes on with its answer; none: it has told all.
+fn place_in<T: Copy + Default>(rest: &[(u16, T)], shard: &Shard) -> Option<T> {
+    match rest {
+        [] => Some(T::default()),
+        rest => rest.iter().find(|(number, _)| *number == shard.number).map(|&(_, place)| place),
+    }
+}
+
+/// What remains to be asked once all shards have answered: a query that takes a shard as long as it has items is
+/// answered in pieces, between which others are served. The answers so far become one.
+pub fn go_on(query: &Query, answers: &mut Vec<Answer>) -> Option<Query> {
+    match query {
+        Query::Sizes { .. } => {
+            let (mut total, mut rest) = (BTreeMap::new(), Vec::new());
+            for answer in answers.drain(..) {
+                if let Answer::Sizes(counts, more) = answer {
+                    counts.into_iter().for_each(|(size, count)| *total.entry(size).or_insert(0) += count);
+                    rest.extend(more);
+                }
+            }
+            answers.push(Answer::Sizes(total, None));
+            (!rest.is_empty()).then_some(Query::Sizes { rest })
+        }
+        &Query::ColdItems { class, limit, .. } => {
+            let (mut list, mut pieces, mut rest) = (ColdItems::default(), Vec::new(), Vec::new());
+            for answer in answers.drain(..) {
+                match answer {
+                    Answer::List(before) => list = before,
+                    Answer::Items(lines, more) => {
+                        pieces.push(lines);
+                        rest.extend(more);
+                    }
+                    _ => {}
+                }
+            }
+            let is_full = list.add(&pieces, limit, BYTES_MAX);
+            answers.push(Answer::List(list));
+            (!is_full && !rest.is_empty()).then_some(Query::ColdItems { class, limit, rest })
+        }
+        _ => None,
+    }
+}
+
+/// `ITEM <key> [<bytes> b; <exptime> s]`, exptime as Unix time, 0 for never. A key that was sent in base64 may hold any
+/// byte; those that would tear the line are %-escaped. A piece of them, and whether there are more.
+fn cold_items(shard: &Shard, class: ClassId, reader: &mut Reader, clock: &Clock) -> (Vec<Vec<u8>>, bool) {
+    let mut lines = Vec::with_capacity(COLD_ITEMS_PER_PIECE);
+    let more = shard.store.read_class(class, reader, COLD_ITEMS_PER_PIECE, |id| {
+        let item = shard.store.item(id);
+        let mut line = b"ITEM ".to_vec();
+        for &byte in item.key() {
+            if item.state() & KEY_BINARY != 0 && !byte.is_ascii_graphic() {
+                line.extend_from_slice(format!("%{byte:02X}").as_bytes());
+            } else {
+                line.push(byte);
+            }
+        }
+        let unix = if item.exptime() == NEVER { 0 } else { clock.unix(Now(item.exptime())) };
+        line.extend_from_slice(format!(" [{} b; {unix} s]\r\n", item.value_len()).as_bytes());
+        lines.push(line);
+    });
+    (lines, more)
+}
+
+/// A piece of the counts, and where to go on if there is more.
+fn sizes(shard: &Shard, place: Place) -> (BTreeMap<u32, u64>, Option<Place>) {
+    let mut counts = BTreeMap::new();
+    let next = shard.store.survey(place, SIZES_PER_PIECE, |id| {
+        let size = shard.store.size_of(id).next_multiple_of(32);
+        *counts.entry(size as u32).or_default() += 1;
+    });
+    (counts, next)
+}

@@ -1,0 +1,33 @@
+//! The server as its commands see it.
+
+use super::settings::Settings;
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
+use crate::store::slab::Budget;
+
+/// What commands of the whole server see of it.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerContext<'a> {
+    /// The command line.
+    pub config: &'a Config,
+    /// What was changed since.
+    pub settings: &'a Settings,
+    /// The clock.
+    pub clock: &'a Clock,
+    /// The pages of the cache.
+    pub budget: &'a Budget,
+    /// Who may use it, if not everybody.
+    pub auth: Option<&'a Auth>,
+    /// By worker.
+    pub workers: &'a [WorkerCounters],
+    /// Its listening sockets: descriptor and address.
+    pub listeners: &'a [(i32, String)],
+    /// The listening side.
+    pub server: &'a ServerCounters,
+    /// The worker that asks: an index into `workers`.
+    pub worker: usize,
+    /// What long values under way take.
+    pub uploads: UploadUse,
+}

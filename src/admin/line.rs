@@ -1,0 +1,40 @@
+//! Parts of command lines, and of replies, that many commands have in common.
+
+use std::fmt::Display;
+use std::io::Write;
+
+pub(super) const OK: &[u8] = b"OK\r\n";
+pub(super) const ERROR: &[u8] = b"ERROR\r\n";
+pub(super) const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
+pub(super) const BAD_CLASS: &[u8] = b"BADCLASS invalid class id\r\n";
+
+/// Whether a token is a word, or the beginning of one: memcached compares over the length of the token.
+pub(super) fn means(token: &[u8], word: &str) -> bool {
+    word.as_bytes().starts_with(token)
+}
+
+/// A finite number, at most 31 bytes long.
+pub(super) fn float(token: &[u8]) -> Option<f64> {
+    let token = std::str::from_utf8(token).ok().filter(|token| token.len() < 32)?;
+    token.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+/// Bytes of a page, what `limit_maxbytes` and `total_malloced` are multiples of.
+pub(super) const PAGE_BYTES: u64 = 1 << 20;
+
+pub(super) const END: &[u8] = b"END\r\n";
+
+/// A reply of `STAT` lines.
+#[derive(Debug, Default)]
+pub(super) struct Stats(Vec<u8>);
+
+impl Stats {
+    pub(super) fn put(&mut self, name: impl Display, value: impl Display) {
+        write!(self.0, "STAT {name} {value}\r\n").expect("writing to memory cannot fail");
+    }
+
+    pub(super) fn end(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(END);
+        self.0
+    }
+}

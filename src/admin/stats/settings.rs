@@ -1,0 +1,114 @@
+//! `stats settings`.
+
+use crate::admin::context::ServerContext;
+use crate::admin::line::{PAGE_BYTES, Stats};
+use crate::admin::settings::AtomicF64;
+use crate::config::{Config, Listen};
+use crate::net::certificates::KeyFormat;
+use crate::store::slab::CHUNK_MAX;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// `stats settings`
+pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
+    let ServerContext { config, settings, budget, .. } = *context;
+    let unix = config.listen.iter().find_map(|listen| match listen {
+        Listen::Unix { path, .. } => Some(path.display()),
+        Listen::Loopback { .. } | Listen::Any { .. } | Listen::Host { .. } => None,
+    });
+    let yes = |is: bool| if is { "yes" } else { "no" };
+    let on = |setting: &AtomicBool| yes(setting.load(Ordering::Relaxed));
+    let hundredths = |value: f64| format!("{value:.2}");
+    let factor = |setting: &AtomicF64| hundredths(setting.get());
+
+    let mut stats = Stats::default();
+    stats.put("maxbytes", u64::from(budget.limit()) * PAGE_BYTES);
+    stats.put("maxconns", config.connections_max);
+    stats.put("tcpport", config.tcp_port);
+    stats.put("udpport", config.udp_port);
+    stats.put("inter", config.interface.as_deref().unwrap_or("NULL"));
+    stats.put("verbosity", settings.verbosity.load(Ordering::Relaxed));
+    stats.put("oldest", settings.oldest.load(Ordering::Relaxed));
+    stats.put("evictions", if config.evictions { "on" } else { "off" });
+    match &unix {
+        Some(path) => stats.put("domain_socket", path),
+        None => stats.put("domain_socket", "NULL"),
+    }
+    stats.put("umask", format_args!("{:o}", config.unix_mask));
+    stats.put("shutdown_command", yes(config.shutdown_enabled));
+    stats.put("growth_factor", hundredths(config.growth_factor));
+    stats.put("chunk_size", config.chunk_size_min);
+    stats.put("num_threads", config.threads);
+    stats.put("num_threads_per_udp", config.threads);
+    stats.put("stat_key_prefix", char::from(config.prefix_delimiter));
+    stats.put("detail_enabled", on(&settings.detail_enabled));
+    stats.put("reqs_per_event", config.requests_per_event);
+    stats.put("cas_enabled", yes(config.cas_enabled));
+    stats.put("tcp_backlog", config.listen_backlog);
+    stats.put("binding_protocol", config.protocol);
+    stats.put("auth_enabled_sasl", yes(config.sasl_password_file.is_some()));
+    match &config.auth_file {
+        Some(path) => stats.put("auth_enabled_ascii", path.display()),
+        None => stats.put("auth_enabled_ascii", "no"),
+    }
+    stats.put("item_size_max", config.item_size_max);
+    stats.put("maxconns_fast", yes(config.maxconns_fast));
+    stats.put("hashpower_init", config.hash_power.unwrap_or(0));
+    stats.put("slab_reassign", yes(config.slab_reassign));
+    stats.put("slab_automove", settings.slab_automove.load(Ordering::Relaxed));
+    stats.put("slab_automove_ratio", factor(&settings.slab_automove_ratio));
+    stats.put("slab_automove_window", settings.slab_automove_window.load(Ordering::Relaxed));
+    stats.put("slab_chunk_max", config.slab_chunk_max_bytes.min(CHUNK_MAX as u64));
+    stats.put("lru_crawler", on(&settings.lru_crawler));
+    stats.put("lru_crawler_sleep", settings.lru_crawler_sleep.load(Ordering::Relaxed));
+    stats.put("lru_crawler_tocrawl", settings.lru_crawler_tocrawl.load(Ordering::Relaxed));
+    stats.put("tail_repair_time", config.tail_repair_time_seconds);
+    stats.put("flush_enabled", yes(config.flush_enabled));
+    stats.put("dump_enabled", yes(config.dump_enabled));
+    stats.put("hash_algorithm", "ahash");
+    stats.put("lru_maintainer_thread", yes(config.lru_maintainer));
+    stats.put("lru_segmented", on(&settings.lru_segmented));
+    stats.put("hot_lru_pct", settings.hot_percent.load(Ordering::Relaxed));
+    stats.put("warm_lru_pct", settings.warm_percent.load(Ordering::Relaxed));
+    stats.put("hot_max_factor", factor(&settings.hot_max_factor));
+    stats.put("warm_max_factor", factor(&settings.warm_max_factor));
+    stats.put("temp_lru", on(&settings.temp_lru));
+    stats.put("temporary_ttl", settings.temporary_ttl.load(Ordering::Relaxed));
+    stats.put("idle_timeout", config.idle_timeout_seconds);
+    stats.put("watcher_logbuf_size", config.watcher_logbuf_bytes);
+    stats.put("worker_logbuf_size", config.worker_logbuf_bytes);
+    stats.put("read_buf_mem_limit", config.read_buffers_limit_bytes);
+    stats.put("track_sizes", yes(config.track_sizes));
+    stats.put("inline_ascii_response", "no");
+    // There with and without -Z, as in every memcached that was built with TLS.
+    tls_settings(&mut stats, config);
+    stats.put("num_napi_ids", config.napi_ids);
+    match &config.memory_file {
+        Some(path) => stats.put("memory_file", path.display()),
+        None => stats.put("memory_file", "(null)"),
+    }
+    // Bytes: u32, as without LARGE_CLIENT_FLAGS.
+    stats.put("client_flags_size", size_of::<u32>());
+    stats.end()
+}
+
+/// The group of `stats settings` that is about TLS. What is not given has memcached's two names.
+fn tls_settings(stats: &mut Stats, config: &Config) {
+    let tls = &config.tls;
+    let yes = |is: bool| if is { "yes" } else { "no" };
+    let path = |path: &Option<PathBuf>, otherwise: &str| {
+        path.as_ref().map_or_else(|| otherwise.into(), |path| path.display().to_string())
+    };
+    stats.put("ssl_enabled", yes(config.tls_enabled));
+    stats.put("ssl_chain_cert", path(&tls.chain, "(null)"));
+    stats.put("ssl_key", path(&tls.key, "(null)"));
+    stats.put("ssl_verify_mode", config.tls_verify_bits);
+    // OpenSSL's numbers.
+    stats.put("ssl_keyformat", if tls.key_format == KeyFormat::Pem { 1 } else { 2 });
+    stats.put("ssl_ciphers", tls.ciphers.as_deref().unwrap_or("NULL"));
+    stats.put("ssl_ca_cert", path(&tls.authorities, "NULL"));
+    stats.put("ssl_wbuf_size", config.tls_write_buffer_bytes);
+    stats.put("ssl_session_cache", yes(tls.sessions_max > 0));
+    stats.put("ssl_kernel_tls", yes(config.tls_kernel));
+    stats.put("ssl_min_version", format_args!("tlsv1.{}", config.tls_min_version));
+}

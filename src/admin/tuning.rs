@@ -1,0 +1,200 @@
+//! `slabs`, `lru` and `lru_crawler`: settings of the store, and walks through it.
+
+use super::context::ServerContext;
+use super::line::{BAD_CLASS, BAD_FORMAT, ERROR, OK, float, means};
+use super::query::{Action, Answer, Query, ReplyKind, say};
+use super::settings::Settings;
+use super::walk::{Classes, Walk, WalkKind, WalkLimits};
+use crate::config::Config;
+use crate::protocol::token::{digits_i32, digits_u32};
+use crate::store::rebalance::Reassigned;
+use crate::store::slab::{CLASSES_MAX, ClassId};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+pub(super) fn slabs(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
+    match arguments {
+        [word, from, to] if means(word, "reassign") => reassign(from, to, context.config),
+        [word, argument, rest @ ..] if means(word, "automove") => automove(argument, rest, context.settings),
+        _ => say(ERROR),
+    }
+}
+
+/// `slabs reassign`: a shard that has a page to spare begins to move it. As in memcached, `OK` does not mean that the page
+/// has arrived.
+fn reassign(from: &[u8], to: &[u8], config: &Config) -> Action {
+    if !config.slab_reassign {
+        return say(b"CLIENT_ERROR slab reassignment disabled\r\n");
+    }
+    let (Some(from), Some(to)) = (digits_i32(from), digits_i32(to)) else { return say(BAD_FORMAT) };
+    let classes = 0..=CLASSES_MAX as i32;
+    if from == to {
+        say(b"SAME src and dst class are identical\r\n")
+    } else if (from != -1 && !classes.contains(&from)) || !classes.contains(&to) {
+        say(b"BADCLASS invalid src or dst class id\r\n")
+    } else {
+        let from = u8::try_from(from).ok().map(ClassId);
+        Action::Ask(Query::Reassign { from, to: ClassId(to as u8), begun: Arc::default() }, ReplyKind::Reassigned)
+    }
+}
+
+fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> Action {
+    let value = rest.first().copied();
+    if means(argument, "ratio") {
+        let Some(ratio) = value.and_then(float) else { return say(ERROR) };
+        settings.slab_automove_ratio.set(ratio);
+    } else if means(argument, "freeratio") {
+        let Some(ratio) = value.and_then(float) else { return say(ERROR) };
+        settings.slab_automove_free_ratio.set(ratio);
+    } else if means(argument, "window") {
+        match value.and_then(digits_u32) {
+            Some(seconds @ 3..=1800) => settings.slab_automove_window.store(seconds, Ordering::Relaxed),
+            Some(_) => return say(b"CLIENT_ERROR automove window too low or too high\r\n"),
+            None => return say(BAD_FORMAT),
+        }
+    } else {
+        match digits_u32(argument) {
+            Some(level @ 0..=2) => settings.slab_automove.store(level as u8, Ordering::Relaxed),
+            Some(_) => return say(ERROR),
+            None => return say(BAD_FORMAT),
+        }
+    }
+    let query = Query::Automove {
+        level: settings.slab_automove.load(Ordering::Relaxed),
+        ratio: settings.slab_automove_ratio.get(),
+        window: settings.slab_automove_window.load(Ordering::Relaxed),
+        free_ratio: settings.slab_automove_free_ratio.get(),
+    };
+    Action::Ask(query, ReplyKind::Text(OK))
+}
+
+/// One shard that begins will do, and one that is busy is more to tell than one without a page to spare.
+pub(super) fn reassigned(answers: &[Answer]) -> &'static [u8] {
+    let any = |wanted| answers.iter().any(|answer| matches!(answer, Answer::Reassigned(came) if *came == wanted));
+    if any(Reassigned::Started) {
+        OK
+    } else if any(Reassigned::Busy) {
+        b"BUSY currently processing reassign request\r\n"
+    } else if any(Reassigned::BadClass) {
+        b"BADCLASS invalid src or dst class id\r\n"
+    } else {
+        b"NOSPARE source class has no spare pages\r\n"
+    }
+}
+
+pub(super) fn lru(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
+    let maintained = context.config.lru_maintainer;
+    match arguments {
+        [word, hot, warm, hot_factor, warm_factor, ..] if means(word, "tune") => {
+            let (percents, factors) = ((digits_u32(hot), digits_u32(warm)), (float(hot_factor), float(warm_factor)));
+            match (percents, factors) {
+                ((Some(hot), Some(warm)), (Some(hot_factor), Some(warm_factor))) => {
+                    tune((hot, warm), (hot_factor, warm_factor), context.settings)
+                }
+                _ => say(ERROR),
+            }
+        }
+        [word, mode, ..] if means(word, "mode") && maintained => match mode {
+            mode if means(mode, "flat") => lru_mode(false, context.settings),
+            mode if means(mode, "segmented") => lru_mode(true, context.settings),
+            _ => say(ERROR),
+        },
+        [word, seconds, ..] if means(word, "temp_ttl") && maintained => match digits_i32(seconds) {
+            Some(seconds) => temporary_ttl(u32::try_from(seconds).ok(), context.settings),
+            None => say(ERROR),
+        },
+        _ => say(ERROR),
+    }
+}
+
+fn lru_mode(segmented: bool, settings: &Settings) -> Action {
+    settings.lru_segmented.store(segmented, Ordering::Relaxed);
+    Action::Ask(Query::LruMode { segmented }, ReplyKind::Text(OK))
+}
+
+fn tune(percents: (u32, u32), factors: (f64, f64), settings: &Settings) -> Action {
+    let ((hot_percent, warm_percent), (hot_max_factor, warm_max_factor)) = (percents, factors);
+    if hot_percent.saturating_add(warm_percent) > 80 {
+        return say(b"ERROR hot and warm pcts must not exceed 80\r\n");
+    }
+    if hot_max_factor <= 0.0 || warm_max_factor <= 0.0 {
+        return say(b"ERROR hot/warm age factors must be greater than 0\r\n");
+    }
+    settings.hot_percent.store(hot_percent, Ordering::Relaxed);
+    settings.warm_percent.store(warm_percent, Ordering::Relaxed);
+    settings.hot_max_factor.set(hot_max_factor);
+    settings.warm_max_factor.set(warm_max_factor);
+    let query = Query::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor };
+    Action::Ask(query, ReplyKind::Text(OK))
+}
+
+/// None: there is no TEMP; the seconds shown stay.
+fn temporary_ttl(seconds: Option<u32>, settings: &Settings) -> Action {
+    settings.temp_lru.store(seconds.is_some(), Ordering::Relaxed);
+    if let Some(seconds) = seconds {
+        settings.temporary_ttl.store(seconds, Ordering::Relaxed);
+    }
+    Action::Ask(Query::TemporaryTtl(seconds), ReplyKind::Text(OK))
+}
+
+/// As in memcached, `noreply` is one argument too many for all of these: they do nothing then, in silence.
+pub(super) fn lru_crawler(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
+    let ServerContext { config, settings, .. } = context;
+    let enabled = settings.lru_crawler.load(Ordering::Relaxed);
+    const DISABLED: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
+    const CRAWL: &str = "crawl";
+    const METADUMP: &str = "metadump";
+    const MGDUMP: &str = "mgdump";
+    say(match arguments {
+        [word] if means(word, "enable") && enabled => b"ERROR failed to start lru crawler thread\r\n",
+        [word] if means(word, "enable") => {
+            settings.lru_crawler.store(true, Ordering::Relaxed);
+            OK
+        }
+        [word] if means(word, "disable") => {
+            settings.lru_crawler.store(false, Ordering::Relaxed);
+            OK
+        }
+        [word, _] if [CRAWL, METADUMP, MGDUMP].iter().any(|walk| means(word, walk)) && !enabled => DISABLED,
+        [word, classes] if means(word, CRAWL) => return walk(WalkKind::Crawl, classes, context),
+        [word, _] if means(word, METADUMP) && !config.dump_enabled => b"ERROR metadump not allowed\r\n",
+        [word, classes] if means(word, METADUMP) => return walk(WalkKind::Metadump, classes, context),
+        [word, _] if means(word, MGDUMP) && !config.dump_enabled => b"ERROR key dump not allowed\r\n",
+        [word, classes] if means(word, MGDUMP) => return walk(WalkKind::Mgdump, classes, context),
+        [word, count] if means(word, "tocrawl") => match digits_u32(count) {
+            Some(count) => {
+                settings.lru_crawler_tocrawl.store(count, Ordering::Relaxed);
+                OK
+            }
+            None => BAD_FORMAT,
+        },
+        [word, micros] if means(word, "sleep") => match digits_u32(micros) {
+            Some(micros @ 0..=1_000_000) => {
+                settings.lru_crawler_sleep.store(micros, Ordering::Relaxed);
+                OK
+            }
+            Some(_) => b"CLIENT_ERROR sleep must be one second or less\r\n",
+            None => BAD_FORMAT,
+        },
+        _ => ERROR,
+    })
+}
+
+/// Over `all` classes, those of a list, or, for the dumps, `hash`: memcached's word for an order that is always ours.
+fn walk(kind: WalkKind, classes: &[u8], context: &ServerContext<'_>) -> Action {
+    let ServerContext { config, settings, .. } = context;
+    let classes = match classes {
+        b"all" => Classes::ALL,
+        b"hash" if kind == WalkKind::Crawl => return say(b"ERROR an unknown error happened\r\n"),
+        b"hash" => Classes::ALL,
+        list => match Classes::listed(list) {
+            None => return say(BAD_CLASS),
+            Some(classes) if classes.is_empty() => return say(b"NOTSTARTED no items to crawl\r\n"),
+            Some(classes) => classes,
+        },
+    };
+    // As in memcached, a dump looks at all items, whatever `tocrawl` says.
+    let tocrawl = if kind == WalkKind::Crawl { settings.lru_crawler_tocrawl.load(Ordering::Relaxed) } else { 0 };
+    let limits = WalkLimits { items: config.walk_items_per_turn, bytes: config.walk_bytes_per_turn };
+    Action::Walk(Walk::new(kind, classes, tocrawl, limits))
+}
