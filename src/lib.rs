@@ -13,6 +13,27 @@
 //!  auth  clock  hash  counters  exit         small, no I/O, depend on nothing
 //! ```
 //!
+//! A test (`tests/it/source`) holds every module to this list of its imports; none is imported from above its own line:
+//!
+//! ```text
+//!  main:     server, config, exit
+//!  server:   process, worker, admin, command, config, net, protocol, store, auth, clock, counters, hash, exit
+//!  process:  config, exit
+//!  worker:   admin, command, config, net, protocol, store, watch, clock, counters, hash
+//!  admin:    command, config, net, protocol, store, watch, auth, clock, counters
+//!  command:  protocol, store, watch, clock
+//!  config:   net, protocol, exit
+//!  net:
+//!  protocol:
+//!  store:    clock, hash
+//!  watch:
+//!  auth:
+//!  clock:
+//!  counters:
+//!  hash:
+//!  exit:
+//! ```
+//!
 //! What always holds:
 //! 1. `store/`, `protocol/` and `net/` import neither each other nor anything above them. Words and items meet in
 //!    `command/`, everything meets in `worker/`.

@@ -43,6 +43,7 @@ mod rude_packets;
 mod secrets;
 mod shapes;
 mod signals;
+mod source;
 mod statistics;
 mod tls;
 mod udp;

@@ -1,0 +1,593 @@
+//! Rules that the source of the server keeps: which module imports which, and how large files and functions become.
+//!
+//! The list of imports in the documentation of `src/lib.rs` is the law for modules at the top: a line for each, which
+//! imports exactly the modules that it names, and only such as have their lines below it. So nothing is imported upward
+//! and nothing in a circle.
+//!
+//! Within a folder, the files (a folder in it counts as one, and so does its `mod.rs`) import each other in no circle
+//! either. A file imports `mod.rs` if it names an item that stands there; `mod.rs` imports a file if it names one of that
+//! file's items; `mod name;` is no import, nor is a `pub use` whose name `mod.rs` itself does not use. What a file names by
+//! way of such a `pub use` (or of another's `use`) it imports from where that comes from.
+//!
+//! Items that only tests, fuzz targets, loom or Miri compile are left out, and so are the files with their modules; but
+//! `unsafe` is found in them as well. A list of exceptions here names what does not keep a rule and why; an exception that
+//! is no longer one fails the test.
+
+mod scan;
+
+use scan::File;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// Lines of a file, without its tests.
+const FILE_LINES_MAX: usize = 700;
+/// Lines of a function.
+const FUNCTION_LINES_MAX: usize = 70;
+/// Parameters of a function, besides `self`.
+const PARAMETERS_MAX: usize = 5;
+
+/// The only files with `unsafe`.
+const UNSAFE: [&str; 3] = ["store/arena.rs", "store/item.rs", "worker/mailbox"];
+
+/// Files that are too long.
+const LONG_FILES: &[(&str, &str)] = &[("admin/mod.rs", "to be mended")];
+/// Functions that are too long: each is a list, and a part of it is no easier to read than the whole.
+const LONG_FUNCTIONS: &[(&str, &str)] = &[
+    ("admin/stats/mod.rs", "general"),
+    ("admin/stats/mod.rs", "settings"),
+    ("command/get.rs", "meta_hit"),
+    ("config/mod.rs", "base"),
+    ("config/options.rs", "setting"),
+    ("protocol/binary.rs", "packet"),
+    ("protocol/meta.rs", "read"),
+    ("server/acceptor.rs", "run"),
+    ("server/mod.rs", "serve"),
+    ("worker/serve/mod.rs", "serve_groups"),
+    ("worker/service.rs", "serve_input"),
+    ("worker/service.rs", "try_service"),
+];
+/// Functions with many parameters: all of them belong to one call on the path of a request.
+const MANY_PARAMETERS: &[(&str, &str, &str)] = &[
+    ("command/arithmetic.rs", "put_result", "to be mended"),
+    ("command/binary.rs", "get", "to be mended"),
+    ("command/binary.rs", "set", "to be mended"),
+    ("command/binary.rs", "set_value", "to be mended"),
+    ("command/get.rs", "get", "to be mended"),
+    ("command/get.rs", "get_and_touch", "to be mended"),
+    ("command/get.rs", "meta_get", "to be mended"),
+    ("command/get.rs", "meta_hit", "to be mended"),
+    ("command/mod.rs", "commit", "to be mended"),
+    ("command/mod.rs", "execute", "to be mended"),
+    ("command/observed.rs", "commit", "to be mended"),
+    ("command/observed.rs", "execute", "to be mended"),
+    ("command/observed.rs", "item_store", "to be mended"),
+    ("command/observed.rs", "reserve", "to be mended"),
+    ("command/observed.rs", "stored_value", "to be mended"),
+    ("command/observed.rs", "tell", "to be mended"),
+    ("command/observed.rs", "tell_refusal", "to be mended"),
+    ("command/set.rs", "apply", "to be mended"),
+    ("command/set.rs", "decide", "to be mended"),
+    ("command/set.rs", "extend", "to be mended"),
+    ("command/set.rs", "meta_set", "to be mended"),
+    ("command/set.rs", "meta_set_value", "to be mended"),
+    ("command/set.rs", "put", "to be mended"),
+    ("command/set.rs", "store", "to be mended"),
+    ("command/set.rs", "store_value", "to be mended"),
+    ("config/numbers.rs", "leading_number", "to be mended"),
+    ("protocol/binary.rs", "sasl", "to be mended"),
+    ("protocol/binary.rs", "value", "to be mended"),
+    ("protocol/encode.rs", "value_header", "to be mended"),
+    ("protocol/packet.rs", "item", "to be mended"),
+    ("protocol/text.rs", "key", "to be mended"),
+    ("protocol/text.rs", "key_or_end", "to be mended"),
+    ("protocol/text.rs", "keys", "to be mended"),
+    ("protocol/text.rs", "meta", "to be mended"),
+    ("protocol/text.rs", "storage", "to be mended"),
+    ("protocol/text.rs", "store", "to be mended"),
+    ("server/mod.rs", "serve", "to be mended"),
+    ("store/mod.rs", "overwrite", "to be mended"),
+    ("store/mod.rs", "put", "to be mended"),
+    ("worker/execute.rs", "run", "to be mended"),
+    ("worker/execute.rs", "run_task", "to be mended"),
+    ("worker/execute.rs", "run_tasks", "to be mended"),
+    ("worker/receive.rs", "deliver", "to be mended"),
+    ("worker/serve/mod.rs", "new", "to be mended"),
+];
+/// Imports between files of one folder that close a circle.
+const BACKWARD: &[(&str, &str, &str)] = &[
+    ("admin/binary.rs", "admin/login.rs", "to be mended"),
+    ("admin/binary.rs", "admin/mod.rs", "to be mended"),
+    ("admin/binary.rs", "admin/stats/mod.rs", "to be mended"),
+    ("admin/login.rs", "admin/mod.rs", "to be mended"),
+    ("admin/mod.rs", "admin/binary.rs", "to be mended"),
+    ("admin/mod.rs", "admin/stats/mod.rs", "to be mended"),
+    ("admin/stats/mod.rs", "admin/mod.rs", "to be mended"),
+    ("config/mod.rs", "config/parse.rs", "to be mended"),
+    ("config/options.rs", "config/mod.rs", "to be mended"),
+    ("config/options.rs", "config/tls.rs", "to be mended"),
+    ("config/parse.rs", "config/mod.rs", "to be mended"),
+    ("config/parse.rs", "config/options.rs", "to be mended"),
+    ("config/parse.rs", "config/prefixes.rs", "to be mended"),
+    ("config/parse.rs", "config/tls.rs", "to be mended"),
+    ("config/prefixes.rs", "config/mod.rs", "to be mended"),
+    ("config/tls.rs", "config/mod.rs", "to be mended"),
+    ("config/tls.rs", "config/options.rs", "to be mended"),
+    ("net/stream.rs", "net/tls.rs", "to be mended"),
+    ("net/tls.rs", "net/stream.rs", "to be mended"),
+    ("protocol/binary.rs", "protocol/parser.rs", "to be mended"),
+    ("protocol/login.rs", "protocol/parser.rs", "to be mended"),
+    ("protocol/login.rs", "protocol/text.rs", "to be mended"),
+    ("protocol/parser.rs", "protocol/binary.rs", "to be mended"),
+    ("protocol/parser.rs", "protocol/login.rs", "to be mended"),
+    ("protocol/parser.rs", "protocol/text.rs", "to be mended"),
+    ("protocol/text.rs", "protocol/parser.rs", "to be mended"),
+    ("store/automove.rs", "store/mod.rs", "to be mended"),
+    ("store/eviction.rs", "store/mod.rs", "to be mended"),
+    ("store/gather.rs", "store/mod.rs", "to be mended"),
+    ("store/mod.rs", "store/automove.rs", "to be mended"),
+    ("store/mod.rs", "store/eviction.rs", "to be mended"),
+    ("store/mod.rs", "store/gather.rs", "to be mended"),
+    ("store/mod.rs", "store/pins.rs", "to be mended"),
+    ("store/mod.rs", "store/rebalance.rs", "to be mended"),
+    ("store/pins.rs", "store/mod.rs", "to be mended"),
+    ("store/rebalance.rs", "store/gather.rs", "to be mended"),
+    ("store/rebalance.rs", "store/mod.rs", "to be mended"),
+    ("store/rebalance.rs", "store/room.rs", "to be mended"),
+    ("store/room.rs", "store/gather.rs", "to be mended"),
+    ("store/room.rs", "store/mod.rs", "to be mended"),
+    ("worker/batch.rs", "worker/broadcast.rs", "to be mended"),
+    ("worker/broadcast.rs", "worker/mailbox/mod.rs", "to be mended"),
+    ("worker/crawl.rs", "worker/mod.rs", "to be mended"),
+    ("worker/datagram.rs", "worker/mod.rs", "to be mended"),
+    ("worker/mailbox/mod.rs", "worker/batch.rs", "to be mended"),
+    ("worker/mailbox/mod.rs", "worker/broadcast.rs", "to be mended"),
+    ("worker/mod.rs", "worker/crawl.rs", "to be mended"),
+    ("worker/mod.rs", "worker/datagram.rs", "to be mended"),
+    ("worker/serve/mod.rs", "worker/shards.rs", "to be mended"),
+    ("worker/shards.rs", "worker/serve/mod.rs", "to be mended"),
+];
+
+/// The files of the server by their modules, without those that only tests have.
+struct Source {
+    files: BTreeMap<Vec<String>, File>,
+}
+
+/// That one file imports from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Arrow<'a> {
+    from: &'a File,
+    to: &'a File,
+    line: usize,
+}
+
+impl PartialEq for File {
+    fn eq(&self, other: &File) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for File {}
+
+impl Source {
+    fn new(files: impl IntoIterator<Item = File>) -> Source {
+        let mut files: BTreeMap<_, _> = files.into_iter().map(|file| (file.module.clone(), file)).collect();
+        let tests = files.values().flat_map(|file| file.test_modules.iter().map(move |name| (file, name)));
+        let tests: Vec<Vec<String>> = tests
+            .map(|(file, name)| {
+                let beside = file.module.split_last().map_or(&[][..], |(_, folder)| folder);
+                let places = [&file.module, beside].map(|folder| [folder, std::slice::from_ref(name)].concat());
+                // `#[path]` is for tests alone, and names a file beside the one with the attribute.
+                places.into_iter().find(|place| files.contains_key(place)).unwrap_or_default()
+            })
+            .filter(|place| !place.is_empty())
+            .collect();
+        files.retain(|module, _| !tests.iter().any(|test| module.starts_with(test)));
+        Source { files }
+    }
+
+    /// The file with the item that a path names, as seen from outside of it.
+    fn file_of(&self, path: &[String]) -> Option<&File> {
+        let mut path = path.to_vec();
+        // A name may be passed on more than once, but not for ever.
+        for _ in 0..10 {
+            let module =
+                (0..=path.len()).rev().map(|len| &path[..len]).find(|module| self.files.contains_key(*module))?;
+            let file = &self.files[module];
+            let Some((name, rest)) = path[module.len()..].split_first() else { return Some(file) };
+            let Some(origin) = file.imported.get(name) else { return Some(file) };
+            path = [origin, rest].concat();
+        }
+        None
+    }
+
+    fn arrows(&self) -> Vec<Arrow<'_>> {
+        let mentions = self.files.values().flat_map(|from| from.mentions.iter().map(move |mention| (from, mention)));
+        let arrows = mentions.filter_map(|(from, mention)| {
+            let to = self.file_of(&mention.path)?;
+            Some(Arrow { from, to, line: mention.line })
+        });
+        arrows.filter(|arrow| arrow.from != arrow.to).collect()
+    }
+}
+
+/// What `module` imports of others at the top, by the list in the documentation of the crate.
+fn picture(lib: &str) -> Vec<(String, BTreeSet<String>)> {
+    let is_name = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let lines = lib.lines().filter_map(|line| line.strip_prefix("//! "));
+    let lines = lines.filter_map(|line| {
+        let (module, imports) = line.trim().split_once(':')?;
+        let imports: Vec<&str> = imports.split(',').map(str::trim).filter(|import| !import.is_empty()).collect();
+        let is_line = is_name(module) && imports.iter().all(|import| is_name(import));
+        is_line.then(|| (module.to_owned(), imports.into_iter().map(str::to_owned).collect()))
+    });
+    lines.collect()
+}
+
+/// What is wrong with the imports between modules at the top.
+fn check_picture(source: &Source, picture: &[(String, BTreeSet<String>)]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let mut arrows: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for Arrow { from, to, line } in source.arrows() {
+        // The root only declares modules.
+        let Some(above) = from.module.first() else { continue };
+        let below = to.module.first().map_or("lib", String::as_str);
+        if above != below {
+            let place = format!("{}:{line}", from.name);
+            let places = arrows.entry((above, below)).or_default();
+            if places.len() < 3 && !places.contains(&place) {
+                places.push(place);
+            }
+        }
+    }
+    for ((above, below), places) in &arrows {
+        let line = picture.iter().find(|(module, _)| module == above);
+        if !line.is_some_and(|(_, imports)| imports.contains(*below)) {
+            complaints.push(format!("{above} imports {below}, says no picture: {}", places.join(" ")));
+        }
+    }
+    for (at, (above, imports)) in picture.iter().enumerate() {
+        for below in imports {
+            if !arrows.contains_key(&(above, below)) {
+                complaints.push(format!("{above} imports {below}, says the picture, but not the source"));
+            }
+            if !picture[at + 1..].iter().any(|(module, _)| module == below) {
+                complaints.push(format!("{above} imports {below}, which the picture does not have below it"));
+            }
+        }
+    }
+    let drawn: BTreeSet<&str> = picture.iter().map(|(module, _)| module.as_str()).collect();
+    let present: BTreeSet<&str> = source.files.keys().filter_map(|module| Some(module.first()?.as_str())).collect();
+    complaints.extend(
+        drawn.symmetric_difference(&present).map(|module| format!("{module} is not in the picture, or in it alone")),
+    );
+    complaints
+}
+
+/// The circles of imports within folders, and exceptions that are none.
+fn check_circles(source: &Source, backward: &[(&str, &str, &str)]) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let mut needed = BTreeSet::new();
+    let arrows = source.arrows();
+    let folders: BTreeSet<&[String]> = source
+        .files
+        .keys()
+        .filter_map(|module| Some(module.split_last()?.1))
+        .filter(|folder| !folder.is_empty())
+        .collect();
+    for folder in folders {
+        let entry = |file: &File| {
+            let rest = file.module.strip_prefix(folder)?;
+            Some(rest.first().map_or_else(|| "mod".to_owned(), String::clone))
+        };
+        let mut edges: BTreeMap<(String, String), Vec<&Arrow<'_>>> = BTreeMap::new();
+        for arrow in &arrows {
+            if let (Some(from), Some(to)) = (entry(arrow.from), entry(arrow.to))
+                && from != to
+            {
+                edges.entry((from, to)).or_default().push(arrow);
+            }
+        }
+        let is_excepted =
+            |arrow: &Arrow<'_>| backward.iter().any(|(from, to, _)| *from == arrow.from.name && *to == arrow.to.name);
+        let kept: BTreeSet<(&str, &str)> = (edges.iter())
+            .filter(|(_, arrows)| !arrows.iter().all(|arrow| is_excepted(arrow)))
+            .map(|((from, to), _)| (from.as_str(), to.as_str()))
+            .collect();
+        let every = edges.keys().map(|(from, to)| (from.as_str(), to.as_str())).collect();
+        for ((from, to), arrows) in &edges {
+            let places = || {
+                let names = arrows.iter().map(|arrow| (&*arrow.from.name, &*arrow.to.name)).collect::<BTreeSet<_>>();
+                let first = |(from, to)| {
+                    let arrow = arrows.iter().find(|arrow| arrow.from.name == from && arrow.to.name == to);
+                    format!("{from}:{} {to}", arrow.map_or(0, |arrow| arrow.line))
+                };
+                names.into_iter().map(first).collect::<Vec<_>>().join(", ")
+            };
+            if kept.contains(&(from.as_str(), to.as_str())) {
+                if reaches(&kept, to, from) {
+                    complaints.push(format!("a circle in {}: {from} imports {to}: {}", folder.join("/"), places()));
+                }
+            } else if reaches(&every, to, from) {
+                needed.extend(arrows.iter().map(|arrow| (arrow.from.name.as_str(), arrow.to.name.as_str())));
+            }
+        }
+    }
+    for (from, to, _) in backward {
+        if !needed.contains(&(from, to)) {
+            complaints.push(format!("no circle has {from} importing {to}: that is no exception"));
+        }
+    }
+    complaints
+}
+
+fn reaches(edges: &BTreeSet<(&str, &str)>, start: &str, goal: &str) -> bool {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![start]);
+    while let Some(place) = open.pop() {
+        if place == goal {
+            return true;
+        }
+        if seen.insert(place) {
+            open.extend(edges.iter().filter(|(from, _)| *from == place).map(|(_, to)| to));
+        }
+    }
+    false
+}
+
+/// What is found, but for exceptions; and exceptions that were not found.
+fn compare<'a>(
+    what: &str,
+    found: BTreeMap<(&'a str, &'a str), String>,
+    excepted: &[(&'a str, &'a str)],
+) -> Vec<String> {
+    let new = found.iter().filter(|(place, _)| !excepted.contains(place));
+    let mut complaints: Vec<String> = new.map(|((file, name), how)| format!("{what}: {file} {name} {how}")).collect();
+    let gone = excepted.iter().filter(|place| !found.contains_key(*place));
+    complaints.extend(gone.map(|(file, name)| format!("{what}: {file} {name} is no exception any more")));
+    complaints
+}
+
+fn long_files(source: &Source) -> BTreeMap<(&str, &str), String> {
+    let files = source.files.values().filter(|file| file.lines > FILE_LINES_MAX);
+    files.map(|file| ((file.name.as_str(), ""), format!("{} lines", file.lines))).collect()
+}
+
+fn long_functions(source: &Source) -> BTreeMap<(&str, &str), String> {
+    let functions = source.files.values().flat_map(|file| file.functions.iter().map(move |function| (file, function)));
+    let long = functions.filter(|(_, function)| function.lines > FUNCTION_LINES_MAX);
+    long.map(|(file, function)| ((file.name.as_str(), function.name.as_str()), format!("{} lines", function.lines)))
+        .collect()
+}
+
+fn many_parameters(source: &Source) -> BTreeMap<(&str, &str), String> {
+    let functions = source.files.values().flat_map(|file| file.functions.iter().map(move |function| (file, function)));
+    let many = functions.filter(|(_, function)| function.parameters > PARAMETERS_MAX);
+    many.map(|(file, function)| {
+        ((file.name.as_str(), function.name.as_str()), format!("{} parameters", function.parameters))
+    })
+    .collect()
+}
+
+fn check_unsafe(source: &Source) -> Vec<String> {
+    let files = source.files.values().filter(|file| !UNSAFE.iter().any(|place| file.name.starts_with(place)));
+    files.flat_map(|file| file.unsafe_lines.iter().map(move |line| format!("unsafe: {}:{line}", file.name))).collect()
+}
+
+fn files_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder of the source") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files_below(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The files of the server, and the text of `lib.rs`.
+static SERVER: LazyLock<(Source, String)> = LazyLock::new(|| {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut paths = Vec::new();
+    files_below(&root, &mut paths);
+    let read = |path: &PathBuf| std::fs::read_to_string(path).expect("a file of the source");
+    let files = paths.iter().map(|path| {
+        let name = path.strip_prefix(&root).expect("it is below").to_str().expect("a plain name");
+        scan::read(name, &read(path))
+    });
+    (Source::new(files), read(&root.join("lib.rs")))
+});
+
+#[track_caller]
+fn assert_none(complaints: &[String]) {
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn modules_import_what_the_picture_says() {
+    assert_none(&check_picture(&SERVER.0, &picture(&SERVER.1)));
+}
+
+#[test]
+fn files_of_a_folder_import_in_no_circle() {
+    assert_none(&check_circles(&SERVER.0, BACKWARD));
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    let files: Vec<(&str, &str)> = LONG_FILES.iter().map(|(file, _)| (*file, "")).collect();
+    let mut complaints = compare("a long file", long_files(&SERVER.0), &files);
+    complaints.extend(compare("a long function", long_functions(&SERVER.0), LONG_FUNCTIONS));
+    assert_none(&complaints);
+}
+
+#[test]
+fn functions_have_few_parameters() {
+    let excepted: Vec<(&str, &str)> = MANY_PARAMETERS.iter().map(|(file, name, _)| (*file, *name)).collect();
+    assert_none(&compare("many parameters", many_parameters(&SERVER.0), &excepted));
+}
+
+#[test]
+fn unsafe_has_three_places() {
+    assert_none(&check_unsafe(&SERVER.0));
+}
+
+fn made_up(files: &[(&str, &str)]) -> Source {
+    Source::new(files.iter().map(|(name, text)| scan::read(name, text)))
+}
+
+#[track_caller]
+fn assert_picture(files: &[(&str, &str)], lib: &str, complaints: &[&str]) {
+    assert_eq!(check_picture(&made_up(files), &picture(lib)), complaints);
+}
+
+#[test]
+fn imports_are_found_however_they_are_written() {
+    for text in [
+        "use crate::low::Thing;",
+        "use std::fmt;\nuse crate::{other::{self, A}, low::{B as C, D}};",
+        "pub use crate::low::*;",
+        "fn f() -> crate::low::Thing { todo!() }",
+        "fn f() { let x = super::low::g(1); }",
+        "mod inner { use super::super::low; }",
+        "use crate::other; use super::low as deep; fn f() { deep::f(); }",
+        "#[cfg(not(test))] use crate::low::Thing;",
+        "#[cfg(any(test, feature = \"more\"))] use crate::low::Thing;",
+        "fn f() { let x = '\"'; crate::low::f(); } // \"",
+        "impl<'a> A<'a> { fn f(b: &'a str) -> &'a str { crate::low::f(b, 'a', b'\\'', '\\\\') } }",
+        "macro_rules! m { () => { $crate::low::f() } }",
+    ] {
+        let files = [("high.rs", text), ("low/mod.rs", ""), ("other.rs", "")];
+        let found = check_picture(&made_up(&files), &picture("//! high: other\n//! low:\n//! other:\n"));
+        assert!(
+            found.iter().any(|complaint| complaint.starts_with("high imports low, says no picture: high.rs:")),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_import_is_not_found() {
+    for text in [
+        "// use crate::low::Thing;",
+        "//! [`crate::low`]",
+        "/* /* */ use crate::low; */",
+        "const A: &str = \"crate::low::f()\";",
+        "const A: &str = r#\"\" crate::low::f() \"#;",
+        "const A: &[u8] = br\"\\\"; const B: &str = \"crate::low\";",
+        "pub(in crate::low) fn f() {}",
+        "use std::low::Thing; fn f() { low::f(); std::crate_::low(); }",
+        "#[cfg(test)] mod tests { use crate::low; fn f() {} }",
+        "#[cfg(all(test, not(loom)))] use crate::low::{A, B};",
+        "enum A { #[cfg(test)] B(crate::low::C), D }",
+        "fn f() { match a { #[cfg(test)] A { b, .. } => crate::low::f(), C => {} } }",
+        "fn f() { #[cfg(fuzzing)] let a = crate::low::f({ 1 }); }",
+        "#[test] fn f<A, B>(a: A, b: B) { crate::low::f() }",
+    ] {
+        assert_picture(&[("high/mod.rs", text), ("low/mod.rs", "")], "//! high:\n//! low:\n", &[]);
+    }
+    let (declared, picture) = ("#[cfg(test)] mod tests;", "//! high:\n//! low:\n");
+    for (file, tests) in
+        [("high/mod.rs", "high/tests.rs"), ("high/mod.rs", "high/tests/mod.rs"), ("high/file.rs", "high/tests.rs")]
+    {
+        assert_picture(&[(file, declared), (tests, "use crate::low;"), ("low/mod.rs", "")], picture, &[]);
+    }
+}
+
+#[test]
+fn the_picture_is_neither_more_nor_less_than_the_imports() {
+    let files = [("high.rs", "use crate::low::Thing;"), ("low/mod.rs", "")];
+    assert_picture(&files, "//! ```text\n//! high: low\n//! low:\n//! ```\n", &[]);
+    assert_picture(&files, "//! high:\n//! low:\n", &["high imports low, says no picture: high.rs:1"]);
+    assert_picture(
+        &files,
+        "//! high: low, lower\n//! low:\n//! lower:\n",
+        &["high imports lower, says the picture, but not the source", "lower is not in the picture, or in it alone"],
+    );
+    assert_picture(
+        &files,
+        "//! high: low\n",
+        &["high imports low, which the picture does not have below it", "low is not in the picture, or in it alone"],
+    );
+}
+
+#[test]
+fn nothing_is_imported_upward_or_in_a_circle() {
+    let files = [("high.rs", "use crate::low::Thing;"), ("low/mod.rs", ""), ("low/deep.rs", "use crate::high;")];
+    assert_picture(&files, "//! high: low\n//! low:\n", &["low imports high, says no picture: low/deep.rs:1"]);
+    assert_picture(
+        &files,
+        "//! high: low\n//! low: high\n",
+        &["low imports high, which the picture does not have below it"],
+    );
+}
+
+#[test]
+fn a_name_that_is_passed_on_is_imported_from_where_it_stands() {
+    let files = [
+        ("high.rs", "use crate::middle::{Passed, own};"),
+        ("middle/mod.rs", "mod part; pub use part::Passed; pub fn own() {}"),
+        ("middle/part.rs", "pub use crate::low::Thing as Passed; use super::Local;"),
+        ("low.rs", ""),
+    ];
+    assert_picture(&files, "//! high: middle, low\n//! middle: low\n//! low:\n", &[]);
+}
+
+#[test]
+fn circles_within_a_folder_are_found() {
+    #[track_caller]
+    fn check(files: &[(&str, &str)], backward: &[(&str, &str, &str)], expected: &[&str]) {
+        assert_eq!(check_circles(&made_up(files), backward), expected);
+    }
+    let two = [("a/mod.rs", "mod b; mod c;"), ("a/b.rs", "use super::c::C;"), ("a/c.rs", "use crate::a::b;")];
+    let (forth, back) = ("a circle in a: b imports c: a/b.rs:1 a/c.rs", "a circle in a: c imports b: a/c.rs:1 a/b.rs");
+    check(&two, &[], &[forth, back]);
+    check(&two, &[("a/c.rs", "a/b.rs", "because")], &[]);
+    let none = "no circle has a/c.rs importing a/mod.rs: that is no exception";
+    check(&two, &[("a/c.rs", "a/b.rs", "because"), ("a/c.rs", "a/mod.rs", "because")], &[none]);
+    check(
+        &two[..2],
+        &[("a/b.rs", "a/c.rs", "because")],
+        &["no circle has a/b.rs importing a/c.rs: that is no exception"],
+    );
+
+    // A child that names its parent's items, whose items the parent names.
+    let child = ("a/b.rs", "use super::A; pub struct B(A);");
+    let found = ["a circle in a: b imports mod: a/b.rs:1 a/mod.rs", "a circle in a: mod imports b: a/mod.rs:1 a/b.rs"];
+    for parent in [
+        "mod b; use b::B; pub struct A;",
+        "mod b; pub struct A; fn f() { b::g(); }",
+        "mod b; pub use b::B; pub struct A; fn f(b: B) {}",
+    ] {
+        check(&[("a/mod.rs", parent), child], &[], &found);
+    }
+    for parent in ["mod b; pub struct A;", "mod b; pub use b::B; pub struct A;"] {
+        check(&[("a/mod.rs", parent), child], &[], &[]);
+    }
+
+    // A folder in the folder counts as one; what is in it is looked at as well.
+    let folder = [("a/b/mod.rs", "mod d;"), ("a/b/d.rs", "use crate::a::c::C;"), ("a/c.rs", "use super::b::B;")];
+    check(
+        &folder,
+        &[],
+        &["a circle in a: b imports c: a/b/d.rs:1 a/c.rs", "a circle in a: c imports b: a/c.rs:1 a/b/mod.rs"],
+    );
+}
+
+#[test]
+fn lines_and_parameters_are_counted() {
+    let long = "    f();\n".repeat(70);
+    let text = format!(
+        "fn many<A: Fn(B, C) -> D, E>(a: A, b: [u8; 2], c: HashMap<A, B>, d: fn(A, B) -> C, e: (A, B), f: F,) {{}}\n\
+         fn few(&mut self, a: A, b: B, c: C, d: D, e: E) -> F {{}}\n\
+         fn long() {{\n{long}}}\n\
+         #[cfg(test)]\nmod tests {{\n fn many(a: A, b: B, c: C, d: D, e: E, f: F) {{}}\n{}}}\n",
+        "\n".repeat(1000),
+    );
+    let source = made_up(&[("a.rs", &text), ("b.rs", &"\n".repeat(701)), ("c.rs", "fn f() { unsafe { g() } }")]);
+    assert_eq!(compare("many", many_parameters(&source), &[]), ["many: a.rs many 6 parameters"]);
+    assert_eq!(compare("long", long_functions(&source), &[]), ["long: a.rs long 72 lines"]);
+    assert_eq!(compare("long", long_files(&source), &[]), ["long: b.rs  701 lines"]);
+    let excepted = [("b.rs", ""), ("c.rs", "")];
+    assert_eq!(compare("long", long_files(&source), &excepted), ["long: c.rs  is no exception any more"]);
+    assert_eq!(check_unsafe(&source), ["unsafe: c.rs:1"]);
+}
