@@ -24,6 +24,7 @@ mod listen;
 mod numbers;
 mod options;
 mod parse;
+mod paths;
 mod prefixes;
 mod tls;
 

@@ -1,17 +1,17 @@
-//! Files that tell others of the process: its id, and the ports it has bound.
+//! Files that the process writes for others: its process id, and the ports that it has bound.
 
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// The pid file, removed when this is dropped.
+/// The pid file (`-P`). Dropping this value removes the file.
 #[derive(Debug)]
 pub struct PidFile<'a>(&'a Path);
 
 impl PidFile<'_> {
-    /// Writes the file beside its place and moves it there. As with memcached, a server whose pid file cannot be written
-    /// serves all the same, and one that finds the pid of a living process there says so and takes its place.
+    /// Writes a temporary file beside `path` and renames it to `path`. As in memcached, a failure only causes a warning,
+    /// and so does a pid file that names a running process: the new file replaces it.
     pub fn write(path: &Path) -> Option<PidFile<'_>> {
         let old = fs::read_to_string(path).ok().and_then(|old| old.trim().parse::<u32>().ok());
         if let Some(pid) = old.filter(|pid| *pid != std::process::id() && Path::new(&format!("/proc/{pid}")).exists()) {
@@ -38,11 +38,11 @@ impl Drop for PidFile<'_> {
     }
 }
 
-/// `MEMCACHED_PORT_FILENAME`: written beside its place and moved there, so that whoever waits for it finds it whole.
-/// `ports`: `TCP` or `UDP`, and an address.
+/// Writes the file of `MEMCACHED_PORT_FILENAME`: first a temporary file beside `path`, then a rename, so that a program
+/// that waits for the file finds it complete. Each of `ports` is `TCP` or `UDP`, and an address.
 ///
 /// # Errors
-/// Those of the system.
+/// When the system refuses to write or rename the file.
 pub fn write_port_file(path: &Path, ports: impl IntoIterator<Item = (&'static str, SocketAddr)>) -> io::Result<()> {
     let beside = with_suffix(path, ".lck");
     let mut file = fs::File::create(&beside)?;

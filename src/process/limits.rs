@@ -1,72 +1,95 @@
-//! What the process may use: descriptors for connections, core files, locked memory.
+//! Limits of the process: descriptors for connections, core files, locked memory.
 
-use crate::config::Config;
 use crate::exit::{EXIT_SYSTEM, Exit};
 use nix::libc;
 use nix::sys::mman::{MlockAllFlags, mlockall, munlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
 
-/// Descriptors that a worker is given besides its connections: its epoll, its waker, its UDP sockets.
+/// Descriptors that a worker needs besides its connections: its epoll, its waker, its UDP sockets.
 const FILES_PER_WORKER: u64 = 8;
-/// Descriptors that the rest of the process is given.
+/// Descriptors that the rest of the process needs.
 const FILES_BESIDES: u64 = 64;
-/// The same where descriptors are few, of those that are opened after the sockets.
+/// The same when descriptors are few. Only files that the process opens after its sockets count here.
 const FILES_PER_WORKER_MIN: u64 = 2;
 const FILES_BESIDES_MIN: u64 = 16;
 
-/// Descriptors for `-c`, core files for `-r`, locked memory for `-k`: as long as it is root, where that is needed.
+/// What the command line asks of the system.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Connections at the same time.
+    pub connections: u32,
+    /// Whether fewer connections are a failure.
+    pub connections_required: bool,
+    /// Worker threads.
+    pub workers: usize,
+    /// `-r`: core files.
+    pub core_files: bool,
+    /// `-k`: locked memory.
+    pub locked_memory: bool,
+}
+
+/// Raises the limits of the process. Call it while the process is still root, if it was started as root.
 ///
 /// # Errors
-/// When there cannot be as many descriptors as the connections that were asked for, as in memcached, or no core files
-/// although they were asked for.
-pub fn raise(config: &Config) -> Result<(), Exit> {
-    let files = u64::from(config.connections_max) + config.threads as u64 * FILES_PER_WORKER + FILES_BESIDES;
-    let (soft, hard) = files_limit()?;
-    if soft < files {
-        let refused = |_| {
-            let text =
-                "failed to set rlimit for open files. Try starting as root or requesting smaller maxconns value.";
-            Exit::failure(EXIT_SYSTEM, text)
-        };
-        let raised = setrlimit(Resource::RLIMIT_NOFILE, files, hard.max(files));
-        if config.connections_given && hard < u64::from(config.connections_max) {
-            raised.map_err(refused)?;
-        } else if raised.is_err() {
-            // All there are: `fit_connections` sees how many connections that makes.
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(refused)?;
-        }
+/// When the system refuses descriptors for connections that are required, as in memcached, or refuses core files.
+pub fn raise(wanted: Wanted) -> Result<(), Exit> {
+    raise_files(wanted)?;
+    if wanted.core_files {
+        raise_core_files()?;
     }
-    if config.core_dumps {
-        let endless = libc::RLIM_INFINITY;
-        let (_, hard) = getrlimit(Resource::RLIMIT_CORE).map_err(|error| Exit::system("getrlimit", error.into()))?;
-        // Only root may go beyond the hard limit.
-        let raised = setrlimit(Resource::RLIMIT_CORE, endless, endless)
-            .or_else(|_| setrlimit(Resource::RLIMIT_CORE, hard, hard))
-            .and_then(|()| getrlimit(Resource::RLIMIT_CORE));
-        match raised {
-            Ok((1.., _)) => {}
-            Ok((0, _)) => return Err(Exit::failure(EXIT_SYSTEM, "failed to ensure corefile creation")),
-            Err(error) => return Err(Exit::system("failed to ensure corefile creation", error.into())),
-        }
-    }
-    if config.lock_memory {
-        // Once root is given up, this is all that may be locked; if it cannot be raised, mlockall says so.
+    if wanted.locked_memory {
+        // A process that gives up root can lock no more than this. If the limit stays low, mlockall reports it.
         let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
     }
     Ok(())
 }
 
-/// Takes back connections for which there are no descriptors, now that all sockets are bound that it listens on. memcached
-/// promises all of them, and rests when descriptors run out.
+fn raise_files(wanted: Wanted) -> Result<(), Exit> {
+    let connections = u64::from(wanted.connections);
+    let files = connections + wanted.workers as u64 * FILES_PER_WORKER + FILES_BESIDES;
+    let (soft, hard) = files_limit()?;
+    if soft >= files {
+        return Ok(());
+    }
+    let refused = |_| {
+        let text = "failed to set rlimit for open files. Try starting as root or requesting smaller maxconns value.";
+        Exit::failure(EXIT_SYSTEM, text)
+    };
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, files, hard.max(files));
+    if wanted.connections_required && hard < connections {
+        raised.map_err(refused)?;
+    } else if raised.is_err() {
+        // Take all descriptors that the system allows. `fit_connections` reduces the connections to match.
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(refused)?;
+    }
+    Ok(())
+}
+
+fn raise_core_files() -> Result<(), Exit> {
+    let endless = libc::RLIM_INFINITY;
+    let (_, hard) = getrlimit(Resource::RLIMIT_CORE).map_err(|error| Exit::system("getrlimit", error.into()))?;
+    // Only root may exceed the hard limit.
+    let raised = setrlimit(Resource::RLIMIT_CORE, endless, endless)
+        .or_else(|_| setrlimit(Resource::RLIMIT_CORE, hard, hard))
+        .and_then(|()| getrlimit(Resource::RLIMIT_CORE));
+    match raised {
+        Ok((1.., _)) => Ok(()),
+        Ok((0, _)) => Err(Exit::failure(EXIT_SYSTEM, "failed to ensure corefile creation")),
+        Err(error) => Err(Exit::system("failed to ensure corefile creation", error.into())),
+    }
+}
+
+/// Reduces `connections` to the number for which descriptors are left. Call it when all listening sockets are bound.
+/// memcached keeps the number and stops accepting when descriptors run out.
 ///
 /// # Errors
-/// When there are none for a single connection.
-pub fn fit_connections(config: &mut Config) -> Result<(), Exit> {
+/// When no descriptor is left for a connection.
+pub fn fit_connections(connections: u32, workers: usize) -> Result<u32, Exit> {
     let (limit, _) = files_limit()?;
-    // Of this process only; what it costs to count them is counted, too.
+    // The listing itself opens a descriptor, which is counted too.
     let open = fs::read_dir("/proc/self/fd").map_or(FILES_BESIDES, |files| files.count() as u64);
-    let needed = open + config.threads as u64 * FILES_PER_WORKER_MIN + FILES_BESIDES_MIN;
+    let needed = open + workers as u64 * FILES_PER_WORKER_MIN + FILES_BESIDES_MIN;
     match limit.saturating_sub(needed) {
         0 => {
             let text = format!(
@@ -76,25 +99,24 @@ pub fn fit_connections(config: &mut Config) -> Result<(), Exit> {
             );
             Err(Exit::failure(EXIT_SYSTEM, text))
         }
-        most if most < u64::from(config.connections_max) => {
-            let wanted = config.connections_max;
+        most if most < u64::from(connections) => {
             log::warn!(
-                "the limit of open files is {limit}: {most} connections are served at once, not {wanted} (-c; ulimit -n, \
-                 LimitNOFILE=)"
+                "the limit of open files is {limit}: {most} connections are served at once, not {connections} (-c; ulimit \
+                 -n, LimitNOFILE=)"
             );
-            config.connections_max = most as u32;
-            Ok(())
+            Ok(most as u32)
         }
-        _ => Ok(()),
+        _ => Ok(connections),
     }
 }
 
-/// The limits of open files, soft and hard.
+/// The soft and the hard limit of open files.
 fn files_limit() -> Result<(u64, u64), Exit> {
     getrlimit(Resource::RLIMIT_NOFILE).map_err(|error| Exit::system("getrlimit", error.into()))
 }
 
-/// `-k`. On fault: locking the whole reserve would commit it.
+/// Locks the memory of the process, each page when it is first used. Locking all pages at once would commit the whole
+/// reserved address space.
 pub fn lock_memory() {
     let on_fault = MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
     if let Err(error) = mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | on_fault) {

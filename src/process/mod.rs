@@ -1,11 +1,13 @@
-//! What a process is to the system that runs it: its log, limits, identity, files, and what its supervisor is told.
+//! The process as the system sees it: its log, limits, user, files, and its supervisor.
 //!
-//! As memcached does it, so that service files and scripts written for memcached serve: `-d`, `-r`, `-u`, `-P`,
-//! `MEMCACHED_PORT_FILENAME`. And what memcached has not, because systemd offers it: `Type=notify`, in [`supervisor`].
+//! The server does here what memcached does, so that service files and scripts written for memcached keep working: `-d`,
+//! `-r`, `-u`, `-P`, `MEMCACHED_PORT_FILENAME`. [`supervisor`] adds what memcached lacks: systemd's `Type=notify`.
 //!
-//! Wanted differences from memcached: sockets are bound before the process goes to the background and before it gives up
-//! root, so that whoever starts it sees that it failed, and ports below 1024 serve; the pid file is removed without `-d`
-//! too; relative paths still mean what they meant when `-d` has moved to `/`.
+//! Three differences from memcached are wanted:
+//! - The server binds its sockets before it goes to the background and before it gives up root. A script that starts it
+//!   sees a failure, and ports below 1024 work.
+//! - The server removes the pid file at exit even without `-d`.
+//! - Relative paths keep their meaning although `-d` changes the current directory to `/`.
 
 pub mod daemon;
 pub mod files;

@@ -1,43 +1,44 @@
-//! The user that root becomes.
+//! The user that the process becomes when root has started it (`-u`).
 
-use crate::config::{Config, Listen};
 use crate::exit::{EXIT_NO_USER, Exit};
 use nix::sys::prctl;
 use nix::unistd;
 use std::os::unix::fs::chown;
+use std::path::Path;
 
-/// `-u`: root becomes somebody else, who then owns the Unix sockets.
+/// Whether the process may change its user.
+pub fn is_root() -> bool {
+    unistd::geteuid().is_root()
+}
+
+/// Makes the process run as user `name`, and makes that user the owner of the Unix sockets at `sockets`.
 ///
 /// # Errors
-/// When there is no such user, or it cannot become that one.
-pub fn drop_privileges(config: &Config) -> Result<(), Exit> {
-    let Some(name) = config.user.as_deref().filter(|_| unistd::geteuid().is_root()) else { return Ok(()) };
+/// When the user does not exist, or the system refuses the change.
+pub fn become_user<'a>(name: &str, sockets: impl Iterator<Item = &'a Path>) -> Result<(), Exit> {
     let user = unistd::User::from_name(name)
         .ok()
         .flatten()
         .ok_or_else(|| Exit::failure(EXIT_NO_USER, format!("can't find the user {name} to switch to")))?;
     if !user.uid.is_root() {
-        for listen in &config.listen {
-            if let Listen::Unix { path, .. } = listen {
-                chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(|error| {
-                    Exit::system(&format!("failed to give {} to user {name}", path.display()), error)
-                })?;
-            }
+        for path in sockets {
+            chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+                .map_err(|error| Exit::system(&format!("failed to give {} to user {name}", path.display()), error))?;
         }
     }
     let switched =
         unistd::setgroups(&[]).and_then(|()| unistd::setgid(user.gid)).and_then(|()| unistd::setuid(user.uid));
     match switched {
-        // Root may lack the right to change groups in a container; nothing changes if it stays root.
-        Err(_) if user.uid.is_root() => {}
-        Err(error) => return Err(Exit::system(&format!("failed to assume identity of user {name}"), error.into())),
-        Ok(()) => {}
+        // In a container root may lack the right to change groups. If root stays root, the failure does no harm.
+        Err(_) if user.uid.is_root() => Ok(()),
+        Err(error) => Err(Exit::system(&format!("failed to assume identity of user {name}"), error.into())),
+        Ok(()) => Ok(()),
     }
-    if config.core_dumps
-        && let Err(error) = prctl::set_dumpable(true)
-    {
-        // Whoever changes identity leaves no core files unless it says so.
-        log::warn!("-r: there will be no core files: {error}");
+}
+
+/// Allows core files again: the kernel forbids them to a process that has changed its user.
+pub fn allow_core_files() {
+    if let Err(error) = prctl::set_dumpable(true) {
+        log::warn!("-r: the system will write no core files: {error}");
     }
-    Ok(())
 }

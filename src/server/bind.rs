@@ -1,4 +1,4 @@
-//! The sockets that the server listens on: bound here, or handed over by systemd.
+//! The sockets that the server listens on. The server binds them itself, or systemd hands them over.
 
 use crate::config::{BindingProtocol, Config, Listen};
 use crate::exit::Exit;
@@ -10,20 +10,130 @@ use log::Level;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-/// The sockets that systemd has bound (sd_listen_fds(3)), instead of those of the command line. One for UDP is shared by all
-/// workers, since there is but one of it: see [`bind_udp`] for what that costs. With `--port-per-core` it is the first's.
-pub(super) fn inherited(config: &Config) -> Result<Option<(Vec<BoundListener>, UdpEndpoints)>, Exit> {
-    let mut sockets = ListenFd::from_env();
-    if sockets.len() == 0 {
+/// All sockets that the server listens on.
+pub(super) struct Sockets {
+    pub(super) listeners: Vec<BoundListener>,
+    pub(super) endpoints: UdpEndpoints,
+    origin: Origin,
+}
+
+/// The UDP sockets of each worker.
+pub(super) type UdpEndpoints = Vec<Vec<UdpSocket>>;
+
+/// Where the sockets come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    CommandLine,
+    Systemd,
+}
+
+/// A listening socket, and how the server treats the connections that it accepts there.
+pub(super) struct BoundListener {
+    pub(super) listener: Listener,
+    /// The worker that gets all connections of this socket (`--port-per-core`).
+    pub(super) worker: Option<usize>,
+    /// Whether clients must show certificates. None: connections are not under TLS.
+    pub(super) verify: Option<Verify>,
+    /// The protocols that clients may use.
+    pub(super) protocol: BindingProtocol,
+}
+
+impl BoundListener {
+    fn new(listener: Listener, config: &Config) -> BoundListener {
+        BoundListener { listener, worker: None, verify: None, protocol: config.protocol }
+    }
+}
+
+impl Sockets {
+    /// Takes the sockets that systemd hands over, if it does, or else binds the addresses of the command line.
+    ///
+    /// # Errors
+    /// When the system refuses a socket that the server cannot do without.
+    pub(super) fn open(config: &Config) -> Result<Sockets, Exit> {
+        match inherit(config)? {
+            Some(sockets) => Ok(sockets),
+            None => Ok(Sockets {
+                listeners: bind_listeners(config)?,
+                endpoints: bind_endpoints(config)?,
+                origin: Origin::CommandLine,
+            }),
+        }
+    }
+
+    /// The ports of all sockets, for the port file.
+    pub(super) fn ports(&self, config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let tcp = self.listeners.iter().filter_map(|bound| Some(("TCP", bound.listener.tcp_address()?)));
+        tcp.chain(self.udp_addresses(config).map(|address| ("UDP", address)))
+    }
+
+    /// The addresses of the UDP sockets. All workers have sockets at the same addresses, except with `--port-per-core`.
+    fn udp_addresses(&self, config: &Config) -> impl Iterator<Item = SocketAddr> {
+        let workers = if config.port_per_core { self.endpoints.len() } else { 1 };
+        self.endpoints.iter().take(workers).flatten().filter_map(|socket| socket.address().ok())
+    }
+
+    /// Warns, even without `-v`, about clients that the server does not serve although memcached would.
+    pub(super) fn warn_of_limited_reach(&self, config: &Config) {
+        if self.origin == Origin::CommandLine {
+            self.warn_of_loopback(config);
+        }
+        self.warn_of_withheld_replies(config);
+    }
+
+    /// Without `-l` memcached listens on all addresses, and this server on loopback only.
+    fn warn_of_loopback(&self, config: &Config) {
+        let by_default = |listen: &Listen| matches!(listen, Listen::Loopback { .. });
+        if config.listen.iter().chain(&config.udp_listen).any(by_default) {
+            let tcp = self.listeners.iter().filter_map(|bound| bound.listener.tcp_address());
+            let udp = self.udp_addresses(config).map(|address| format!("UDP {address}"));
+            let places: Vec<String> = tcp.map(|address| address.to_string()).chain(udp).collect();
+            log::warn!(
+                "listening on {}, for this machine only: -l ADDRESS serves others (-l 0.0.0.0: on every address)",
+                places.join(", ")
+            );
+        }
+    }
+
+    /// Without `--udp-allow` clients on other machines get no long replies over UDP.
+    fn warn_of_withheld_replies(&self, config: &Config) {
+        let public = self.udp_addresses(config).find(|address| !address.ip().to_canonical().is_loopback());
+        if let Some(address) = public.filter(|_| config.udp_allow.is_empty()) {
+            log::warn!(
+                "listening on UDP {address}: of other machines only those of --udp-allow get replies that are longer \
+                 than their request"
+            );
+        }
+    }
+
+    /// Logs each socket in memcached's words. Call it before the slab classes are logged: test suites stop looking for
+    /// these lines after fifty others.
+    pub(super) fn log(&self) {
+        for BoundListener { listener, protocol, .. } in &self.listeners {
+            log::info!("listening on {listener}");
+            log::debug!("<{} server listening ({protocol})", listener.fd());
+        }
+        for socket in self.endpoints.iter().flatten() {
+            log::info!("listening on {socket}");
+            log::debug!("<{} server listening (udp)", socket.fd());
+        }
+    }
+}
+
+/// Takes the sockets that systemd has bound (sd_listen_fds(3)). They replace those of the command line. All workers share
+/// a UDP socket, because systemd passes only one: see [`bind_endpoints`] for the cost. With `--port-per-core` the first
+/// worker gets it.
+fn inherit(config: &Config) -> Result<Option<Sockets>, Exit> {
+    let mut handed_over = ListenFd::from_env();
+    if handed_over.len() == 0 {
         return Ok(None);
     }
     let mut listeners = Vec::new();
     let mut endpoints: UdpEndpoints = (0..config.threads).map(|_| Vec::new()).collect();
-    for at in 0..sockets.len() {
+    for at in 0..handed_over.len() {
         let unusable = |error| Exit::system("a socket that was handed over is of no use", error);
-        let listener = if let Ok(Some(listener)) = sockets.take_tcp_listener(at) {
+        let listener = if let Ok(Some(listener)) = handed_over.take_tcp_listener(at) {
             Listener::from_tcp(listener)
-        } else if let Ok(Some(socket)) = sockets.take_udp_socket(at) {
+        } else if let Ok(Some(socket)) = handed_over.take_udp_socket(at) {
             let socket = UdpSocket::of(socket).map_err(unusable)?;
             let others = if config.port_per_core { 0 } else { config.threads - 1 };
             for own in endpoints.iter_mut().skip(1).take(others) {
@@ -32,43 +142,23 @@ pub(super) fn inherited(config: &Config) -> Result<Option<(Vec<BoundListener>, U
             endpoints[0].push(socket);
             continue;
         } else {
-            let listener = sockets.take_unix_listener(at).map_err(unusable)?;
-            Listener::from_unix(listener.expect("each is taken once"))
+            let listener = handed_over.take_unix_listener(at).map_err(unusable)?;
+            Listener::from_unix(listener.expect("each socket is taken once"))
         };
         let listener = listener.map_err(unusable)?;
         let verify = listener.tcp_address().and_then(|_| config.tls_enabled.then_some(config.tls.verify));
-        listeners.push(BoundListener { verify, ..BoundListener::of(listener, config) });
+        listeners.push(BoundListener { verify, ..BoundListener::new(listener, config) });
     }
-    Ok(Some((listeners, endpoints)))
+    Ok(Some(Sockets { listeners, endpoints, origin: Origin::Systemd }))
 }
 
-/// A listening socket, and what becomes of those who come in there.
-pub(super) struct BoundListener {
-    pub(super) listener: Listener,
-    /// The worker that all its connections go to (`--port-per-core`), if there is such a one.
-    pub(super) worker: Option<usize>,
-    /// What TLS wants of its clients, if they come by TLS.
-    pub(super) verify: Option<Verify>,
-    /// What they may speak.
-    pub(super) protocol: BindingProtocol,
-}
-
-impl BoundListener {
-    fn of(listener: Listener, config: &Config) -> BoundListener {
-        BoundListener { listener, worker: None, verify: None, protocol: config.protocol }
-    }
-}
-
-/// The sockets for UDP of each worker.
-pub(super) type UdpEndpoints = Vec<Vec<UdpSocket>>;
-
-/// Binding the addresses of one entry of `-l`, or of the default. As in memcached an address that is in use is left out as
-/// long as there is another one.
+/// The attempt to bind all addresses of one entry of `-l`, or of the default. As in memcached, an address that is in use is
+/// left out if another address of the entry can be bound.
 struct Attempt<'a> {
-    /// Before the address in what is told: nothing for TCP.
+    /// The prefix of addresses in messages: empty for TCP.
     transport: &'static str,
     listen: &'a Listen,
-    /// Of each worker with a port of its own, or of all: whether it has an address.
+    /// Whether an address was bound, for each worker that has a port of its own, or once for all workers.
     served: Vec<bool>,
     missing: Vec<(SocketAddr, io::Error)>,
 }
@@ -82,7 +172,7 @@ impl<'a> Attempt<'a> {
         Exit::system(&format!("failed to listen on {}{}", self.transport, self.listen), error)
     }
 
-    /// The address of a worker with a port of its own.
+    /// The address of a worker that has a port of its own.
     fn address(&self, mut base: SocketAddr, worker: usize) -> Result<SocketAddr, Exit> {
         if base.port() != 0 {
             let port = base.port().checked_add(worker as u16);
@@ -91,8 +181,8 @@ impl<'a> Attempt<'a> {
         Ok(base)
     }
 
-    /// An address could not be bound. Of the two of loopback or of all interfaces one is enough, whatever is wrong with
-    /// the other: not every machine has IPv6.
+    /// Notes an address that the system refused. An address that the operator named must bind unless it is in use. Of the
+    /// two addresses of loopback, or of all interfaces, either may fail for any reason: some machines lack IPv6.
     fn refused(&mut self, address: SocketAddr, error: io::Error) -> Result<(), Exit> {
         if matches!(self.listen, Listen::Host { .. }) && error.kind() != ErrorKind::AddrInUse {
             return Err(self.failed(error));
@@ -101,7 +191,10 @@ impl<'a> Attempt<'a> {
         Ok(())
     }
 
-    /// All addresses were tried: fails where nobody could be served, and tells what is missing.
+    /// Ends the attempt. Logs the addresses that are missing.
+    ///
+    /// # Errors
+    /// When a port has no address at all.
     fn end(mut self) -> Result<(), Exit> {
         if self.served.contains(&false) {
             let error = self.missing.pop().map_or(ErrorKind::AddrNotAvailable.into(), |(_, error)| error);
@@ -115,14 +208,14 @@ impl<'a> Attempt<'a> {
     }
 }
 
-pub(super) fn bind(config: &Config) -> Result<Vec<BoundListener>, Exit> {
+fn bind_listeners(config: &Config) -> Result<Vec<BoundListener>, Exit> {
     let mut listeners = Vec::new();
     let workers = if config.port_per_core { config.threads } else { 1 };
     for (at, listen) in config.listen.iter().enumerate() {
         let mut attempt = Attempt::new("", listen, workers);
         if let Listen::Unix { path, mask } = listen {
             let listener = Listener::unix(path, *mask, config.listen_backlog).map_err(|error| attempt.failed(error))?;
-            listeners.push(BoundListener::of(listener, config));
+            listeners.push(BoundListener::new(listener, config));
             continue;
         }
         let rules = config.rules(at);
@@ -148,7 +241,7 @@ pub(super) fn bind(config: &Config) -> Result<Vec<BoundListener>, Exit> {
     Ok(listeners)
 }
 
-/// `-o sock_cookie_id`. As in memcached, a server that may not mark its sockets serves all the same.
+/// Marks a socket with `-o sock_cookie_id`. As in memcached, a failure only causes a warning.
 fn mark(config: &Config, set: impl FnOnce(u32) -> io::Result<()>) {
     if config.socket_mark > 0
         && let Err(error) = set(config.socket_mark)
@@ -157,12 +250,12 @@ fn mark(config: &Config, set: impl FnOnce(u32) -> io::Result<()>) {
     }
 }
 
-/// Every worker has a socket of its own at the same port, among which the kernel divides the clients: with one for all, as
-/// in memcached, a datagram wakes every worker, and all but one in vain. Two workers, 50 clients, server CPU per get
-/// (`loadtest compare --set udp`): 3.9 µs one at a time and 3.5 with 4 in flight; 4.0 and 3.9 with one socket for all;
-/// memcached 5.4 and 5.2. (All by the first worker: 3.8 and 3.4, and never more than one core.) With `--port-per-core` the
-/// ports are different ones.
-pub(super) fn bind_udp(config: &Config) -> Result<UdpEndpoints, Exit> {
+/// Binds a UDP socket for each worker, all at the same port. The kernel divides the clients among them. With one socket for
+/// all workers, as in memcached, each datagram wakes every worker, and only one of them gets it. `loadtest compare --set
+/// udp`, two workers, 50 clients, server CPU time per get: 3.9 µs one at a time and 3.5 µs with 4 in flight; with one socket
+/// for all, 4.0 µs and 3.9 µs; memcached, 5.4 µs and 5.2 µs. (If the first worker serves all datagrams: 3.8 µs and 3.4 µs,
+/// but never more than one core.) With `--port-per-core` each worker has a port of its own.
+fn bind_endpoints(config: &Config) -> Result<UdpEndpoints, Exit> {
     let mut endpoints: UdpEndpoints = (0..config.threads).map(|_| Vec::new()).collect();
     let shared = config.threads > 1 && !config.port_per_core;
     let sharers = if config.port_per_core { 1 } else { config.threads };
@@ -171,7 +264,7 @@ pub(super) fn bind_udp(config: &Config) -> Result<UdpEndpoints, Exit> {
         for mut base in listen.resolve().map_err(|error| attempt.failed(error))? {
             for (port, owners) in endpoints.chunks_mut(sharers).enumerate() {
                 let mut address = attempt.address(base, port)?;
-                // Alone first: a port that another server has is not to be shared with it.
+                // Bind it without sharing first, so that the server does not share a port with another server.
                 match UdpSocket::bind(address, false).and_then(|alone| alone.address()) {
                     Ok(found) => address = found,
                     Err(error) => {
@@ -180,7 +273,7 @@ pub(super) fn bind_udp(config: &Config) -> Result<UdpEndpoints, Exit> {
                     }
                 }
                 if port == 0 {
-                    // The others have the ports above it, which may be any one.
+                    // If the kernel has chosen this port, the other workers take the ports above it.
                     base = address;
                 }
                 for own in owners {
@@ -194,49 +287,6 @@ pub(super) fn bind_udp(config: &Config) -> Result<UdpEndpoints, Exit> {
         attempt.end()?;
     }
     Ok(endpoints)
-}
-
-/// Where the sockets of UDP are bound. Those of all workers are at the same addresses, unless each has a port of its own.
-pub(super) fn udp_addresses(config: &Config, endpoints: &UdpEndpoints) -> impl Iterator<Item = SocketAddr> {
-    let some = if config.port_per_core { endpoints.len() } else { 1 };
-    endpoints.iter().take(some).flatten().filter_map(|socket| socket.address().ok())
-}
-
-/// Without `-l` memcached listens on all addresses, so whoever comes from there must be told, also without `-v`.
-pub(super) fn tell_that_it_is_for_this_machine(config: &Config, listeners: &[BoundListener], endpoints: &UdpEndpoints) {
-    let by_default = |listen: &Listen| matches!(listen, Listen::Loopback { .. });
-    if config.listen.iter().chain(&config.udp_listen).any(by_default) {
-        let tcp = listeners.iter().filter_map(|listener| listener.listener.tcp_address());
-        let udp = udp_addresses(config, endpoints).map(|address| format!("UDP {address}"));
-        let places: Vec<String> = tcp.map(|address| address.to_string()).chain(udp).collect();
-        log::warn!(
-            "listening on {}, for this machine only: -l ADDRESS serves others (-l 0.0.0.0: on every address)",
-            places.join(", ")
-        );
-    }
-}
-
-/// The same of replies over UDP: whoever has not said who may get long ones sees them only on this machine.
-pub(super) fn tell_that_replies_are_withheld(config: &Config, endpoints: &UdpEndpoints) {
-    let public = udp_addresses(config, endpoints).find(|address| !address.ip().to_canonical().is_loopback());
-    if let Some(address) = public.filter(|_| config.udp_allow.is_empty()) {
-        log::warn!(
-            "listening on UDP {address}: of other machines only those of --udp-allow get replies that are longer than \
-             their request"
-        );
-    }
-}
-
-/// In memcached's words. Before the slab classes: test suites give up after fifty lines without one of these.
-pub(super) fn tell_listeners(listeners: &[BoundListener], endpoints: &UdpEndpoints) {
-    for BoundListener { listener, protocol, .. } in listeners {
-        log::info!("listening on {listener}");
-        log::debug!("<{} server listening ({protocol})", listener.fd());
-    }
-    for socket in endpoints.iter().flatten() {
-        log::info!("listening on {socket}");
-        log::debug!("<{} server listening (udp)", socket.fd());
-    }
 }
 
 #[cfg(test)]

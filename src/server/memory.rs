@@ -29,6 +29,11 @@ pub(super) fn shard_count(config: &Config) -> usize {
     (config.threads as u64).min(by_pages).min(by_item).max(1) as usize
 }
 
+/// The number of ports that an image of the cache belongs to: 0 without `--port-per-core`, where keys are spread by hash.
+pub(super) fn image_ports(config: &Config) -> u32 {
+    if config.port_per_core { shard_count(config) as u32 } else { 0 }
+}
+
 /// What an item may be.
 pub(super) fn item_limits(config: &Config) -> Limits {
     Limits {
@@ -102,12 +107,8 @@ pub(super) fn warm_or_cold(
         // What does not fit needs no place in the index either.
         let share = (config.memory_limit_bytes as f64 / header.bytes.max(1) as f64).min(1.0);
         let mut memory = memory(config, shards, hasher, (header.items as f64 * share) as u64)?;
-        let rules = restart::Rules {
-            hasher,
-            limits: item_limits(config),
-            ports: if config.port_per_core { shards as u32 } else { 0 },
-            threads: config.threads,
-        };
+        let rules =
+            restart::Rules { hasher, limits: item_limits(config), ports: image_ports(config), threads: config.threads };
         let load = || image.load(std::mem::take(&mut memory.stores), clock.now(), rules);
         if let Some(stores) = supervisor.during("loading the cache", file.bytes(), load) {
             return Ok((Memory { stores, ..memory }, clock));

@@ -1,0 +1,81 @@
+//! Values that all threads of the server share.
+
+use super::memory::{Memory, item_limits};
+use super::requests::Requests;
+use crate::admin::Settings;
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::command::Shard;
+use crate::command::prefixes::Prefixes;
+use crate::config::Config;
+use crate::counters::{ServerCounters, WorkerCounters};
+use crate::hash::KeyHasher;
+use crate::store::item::Items;
+use crate::store::slab::Budget;
+use crate::worker::mailbox::Exchange;
+use crate::worker::uploads::Limit;
+use core_affinity::CoreId;
+use std::sync::Arc;
+
+/// What the workers and the main thread share.
+pub(super) struct Shared<'a> {
+    pub(super) config: &'a Config,
+    /// The users, if clients must log in.
+    pub(super) auth: Option<&'a Auth>,
+    pub(super) exchange: Exchange,
+    pub(super) settings: Settings,
+    pub(super) clock: Clock,
+    pub(super) hasher: KeyHasher,
+    pub(super) items: Items,
+    pub(super) budget: Arc<Budget>,
+    /// The counters of each worker.
+    pub(super) workers: Vec<WorkerCounters>,
+    pub(super) server: ServerCounters,
+    /// The descriptor and the address of each listening socket, for `stats conns`.
+    pub(super) addresses: Vec<(i32, String)>,
+    /// The cores that workers are pinned to, in turn. Empty without `--pin`.
+    pub(super) cores: Vec<CoreId>,
+    pub(super) requests: Requests,
+}
+
+/// What a [`Shared`] is made of.
+pub(super) struct Parts<'a> {
+    pub(super) config: &'a Config,
+    pub(super) auth: Option<&'a Auth>,
+    pub(super) memory: Memory,
+    pub(super) clock: Clock,
+    pub(super) hasher: KeyHasher,
+    pub(super) addresses: Vec<(i32, String)>,
+    pub(super) requests: Requests,
+}
+
+impl<'a> Shared<'a> {
+    pub(super) fn new(parts: Parts<'a>) -> Shared<'a> {
+        let Parts { config, auth, memory, clock, hasher, addresses, requests } = parts;
+        let Memory { stores, items, budget } = memory;
+        let shard = |(number, store)| {
+            let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter, config.prefixes_max));
+            Shard { number: number as u16, store, limits: item_limits(config), prefixes }
+        };
+        let uploads = Limit::Share {
+            budget: Arc::clone(&budget),
+            percent: config.uploads_percent,
+            item_size_max: config.item_size_max,
+        };
+        Shared {
+            config,
+            auth,
+            exchange: Exchange::new(stores.into_iter().enumerate().map(shard).collect(), config.threads, uploads),
+            settings: Settings::new(config),
+            clock,
+            hasher,
+            items,
+            budget,
+            workers: (0..config.threads).map(|_| WorkerCounters::default()).collect(),
+            server: ServerCounters::default(),
+            addresses,
+            cores: if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() },
+            requests,
+        }
+    }
+}
