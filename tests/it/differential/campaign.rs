@@ -1,4 +1,4 @@
-//! Conversations one after the other, each with servers of its own, until there were enough commands.
+//! Runs conversations one after the other, each with its own servers, until there were enough commands.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use super::minimise::{self, Conversation};
 use crate::peers;
 use crate::server::Program;
 
-/// Replies take a moment; a server that takes so long has forgotten one.
+/// How long a reply may take; a server that takes longer has forgotten it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// While a conversation is made short, which may take a hundred attempts.
+/// The same while a conversation is made short, which may take a hundred attempts.
 const IMPATIENCE: Duration = Duration::from_millis(500);
 
-/// What conversations are made of, and how they are held.
+/// A kind of conversations: how they are made and held.
 pub(super) trait Protocol {
-    /// What is left out whole where a conversation is made short.
+    /// The unit that is left out when a conversation is made short.
     type Piece: Clone;
 
     /// The server whose replies are the rule.
@@ -34,11 +34,11 @@ pub(super) trait Protocol {
     fn shown(&self, piece: &Self::Piece) -> String;
 }
 
-/// What a conversation, or many, were made of.
+/// Counts of one conversation or of many.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) requests: usize,
-    /// How often each row of a table of differences was of use.
+    /// How often each row of the table of differences was used.
     pub(super) used: Vec<u64>,
 }
 

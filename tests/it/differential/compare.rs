@@ -1,5 +1,5 @@
-//! One reply against what it must be: byte for byte, but for CAS values, which each server makes up for itself, and for
-//! times, in which a second may pass.
+//! Compares a reply with the expected one: byte for byte, except for CAS values, which each server chooses itself, and for
+//! times, during which a second may pass.
 
 use std::collections::BTreeMap;
 
@@ -77,7 +77,7 @@ pub(super) fn name(key: &[u8], base64: bool) -> Vec<u8> {
     if base64 { [b"b ", key].concat() } else { key.to_vec() }
 }
 
-/// Length of our reply at the start of `ours` if it is what `theirs` demands.
+/// The length of our reply at the start of `ours`, if it matches `theirs`.
 pub(super) fn matching(
     request: &Request,
     theirs: &[u8],

@@ -1,5 +1,6 @@
-//! Where memcached answers otherwise than corecached, and what must come instead: a table for each version. Against
-//! 1.6.45, whose rules corecached follows, it holds what differs on purpose; against 1.6.18, what 1.6.45 would say.
+//! The requests that memcached answers otherwise than corecached, and the replies that corecached must give: a table for
+//! each version. The table of 1.6.45, whose rules corecached follows, has the differences on purpose; the table of 1.6.18
+//! has the replies of 1.6.45.
 //!
 //! A row says which requests it is about, as narrowly as can be, and what the reply has to be: by asking memcached
 //! something else, by asking it more, or, where the reply does not depend on what is stored, not at all. So a row excuses
@@ -22,7 +23,7 @@ pub(super) enum Rule {
     Says(fn(&Request) -> Option<&'static str>),
     /// memcached is asked this instead. What earlier rows have made of the request is what later ones see.
     Ask(fn(&Request, Ask<'_>) -> Option<Request>),
-    /// What memcached replied is put right.
+    /// The reply of memcached is changed.
     Rewrite { applies: fn(&Request) -> bool, rewrite: fn(Vec<u8>) -> Vec<u8> },
     /// The same, given the request as it was asked, too, and before anything else is asked.
     Look { applies: fn(&Request) -> bool, rewrite: fn(&Request, Vec<u8>, Ask<'_>) -> Vec<u8> },
@@ -58,7 +59,7 @@ pub(super) fn of(oracle: Program) -> &'static [Difference] {
     if oracle == Program::Newest { ON_PURPOSE } else { DIFFERENCES }
 }
 
-/// What 1.6.45 answers otherwise than corecached.
+/// The differences from 1.6.45.
 const ON_PURPOSE: &[Difference] = &[
     LONG_KEY,
     KEY_NOREPLY,
@@ -110,7 +111,7 @@ const LONG_KEY: Difference = Difference {
     }),
 };
 
-/// What 1.6.18 answers otherwise.
+/// The differences from 1.6.18.
 const DIFFERENCES: &[Difference] = &[
     Difference {
         reason: "1.6.18 says ERROR to a line of less than three bytes before its newline",

@@ -9,7 +9,7 @@ pub(super) const KEY_MAX: usize = 250;
 /// Words of a line that are looked at.
 pub(super) const WORDS_MAX: usize = 23;
 
-/// One request: a line and, for a storage command, what is taken for its value.
+/// One request: a line and, for a storage command, the bytes of its value.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     /// All of it.
@@ -18,7 +18,7 @@ pub(super) struct Request {
     line_len: usize,
 }
 
-/// What a request lacks.
+/// The part that a request lacks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lacks {
     /// The end of its line.
@@ -53,7 +53,7 @@ impl Request {
         line.strip_suffix(b"\r").unwrap_or(line)
     }
 
-    /// What follows the line: the value and two bytes more.
+    /// The bytes behind the line: the value and two bytes more.
     pub(super) fn rest(&self) -> &[u8] {
         &self.bytes[self.line_len..]
     }

@@ -20,14 +20,14 @@ use super::minimise;
 use super::random::Random;
 use crate::client::shown;
 
-/// What is sent.
+/// The bursts of a conversation.
 pub(super) type Conversation = minimise::Conversation<Piece>;
 
-/// A request, or what is left of one.
+/// A request, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece(pub(super) Vec<Part>);
 
-/// Bytes, or what is only known when they are sent.
+/// Bytes, or a number that is only known when they are sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Bytes(Vec<u8>),
@@ -65,13 +65,13 @@ fn joined(parts: &[Part]) -> Vec<Part> {
     joined
 }
 
-/// What a conversation may have.
+/// The kinds of requests that a conversation may have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scope {
     /// Commands that compute, and those that empty the cache now. memcached goes without its LRU's maintainer then, which
     /// puts old items before new ones: a flush, which looks for those of this very second, stops at the first older one.
     pub(super) arithmetic: bool,
-    /// What only 1.6.45 can be asked.
+    /// Requests that only 1.6.45 can answer.
     pub(super) newest: bool,
 }
 
@@ -81,7 +81,7 @@ const BURST_MAX: usize = 60;
 /// Longer lines stay whole: what is no list of keys may not be as long as one.
 const DAMAGED_LINE_MAX: usize = 1_500;
 
-/// Half of what a number may be.
+/// Half of the largest number.
 const LARGEST: &[u8] = b"4611686018427387904";
 
 /// The first of the CAS values that are given explicitly (`E`), above all that a server makes up.
@@ -474,7 +474,7 @@ impl Generator {
         Piece(word(format!("{line}\r\n")))
     }
 
-    /// What is no command at all, or the end of the connection.
+    /// Lines that are no command, or the end of the connection.
     fn nonsense(&mut self) -> Piece {
         let length = 1 + self.random.below(40);
         let junk = match self.random.below(12) {
@@ -501,7 +501,7 @@ impl Generator {
         Piece(word(junk))
     }
 
-    /// One of the keys, or one that nobody has; now and then one that is too long.
+    /// One of the keys, or one that no server has; now and then one that is too long.
     fn key(&mut self) -> Vec<u8> {
         match self.random.below(200) {
             0..4 => {
@@ -549,7 +549,7 @@ impl Generator {
         (*self.random.one_of(odd.as_ref().unwrap_or(&numbers))).to_owned()
     }
 
-    /// What the server itself said, or nearly, or something else.
+    /// A number that the server itself sent, or a neighbour of it, or another.
     fn cas(&mut self, key: &[u8]) -> Vec<Part> {
         let odd = ["x", "-1", "", "1x", "18446744073709551616", "99999999999999999999999", "+"];
         if self.random.percent(self.damage / 5) {
@@ -635,7 +635,7 @@ impl Generator {
                     let odd = ["99999999999999999999999", "00000000000005", "5\t", "0", "7"];
                     let length =
                         if self.random.percent(70) { self.random.one_of(&lengths) } else { self.random.one_of(&odd) };
-                    // So long a value nobody wants to send.
+                    // No conversation sends so long a value.
                     let length = if *length == "2147483645" { "20000" } else { length };
                     words[length_at] = word(length);
                     numbers_for_all(&mut words);

@@ -1,6 +1,6 @@
 //! Makes a conversation short that shows something.
 
-/// What is sent: bursts of pieces, and after each burst all replies are awaited.
+/// Bursts of pieces. The client waits for all replies to a burst before it sends the next.
 pub(super) type Conversation<P> = Vec<Vec<P>>;
 
 /// Rounds without any success that are tried with smaller and smaller parts, before it is left at that.

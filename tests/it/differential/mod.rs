@@ -1,7 +1,7 @@
-//! Random conversations, thousands of commands each, with memcached and with corecached: what they reply must be the same,
-//! byte for byte, but for what the tables of differences know.
+//! Random conversations, thousands of commands each, with memcached and with corecached. Both must reply with the same
+//! bytes, except for the differences in the tables.
 //!
-//! `text.rs` holds those of the classic and the meta protocol, `binary/` those in packets, each with a table of its own.
+//! `text.rs` has conversations in the classic and the meta protocol, `binary/` those in packets, each with its own table.
 //!
 //! ```text
 //!  seed ─ generate ─ bursts ─┬─ in random pieces ────────────────── corecached ─┐
@@ -9,11 +9,11 @@
 //!                                           └──── differences ──────────────────┘
 //! ```
 //!
-//! A conversation in which they disagree is made as short as may be, and printed.
+//! If they disagree, the test makes the conversation as short as possible and prints it.
 //!
-//! Each test runs as many commands as fit beside other tests. `CORECACHED_COMMANDS=1000000` runs so many;
-//! `CORECACHED_SEED=…` begins with another conversation, such as one that has failed. Run it by
-//! `cargo test --profile fast`, which is as fast as a release build and builds in a fraction of its time.
+//! A test runs only as many commands as fit beside other tests. `CORECACHED_COMMANDS=1000000` sets their number, and
+//! `CORECACHED_SEED=…` the first conversation, such as one that has failed. `cargo test --profile fast` is nearly as fast as
+//! a release build, and builds in a fraction of its time.
 
 mod campaign;
 mod minimise;

@@ -1,4 +1,4 @@
-//! memcached, asked request by request, and what must come instead where it is known to differ.
+//! Asks memcached request by request, and changes its replies where they differ from corecached's on purpose.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use crate::client::shown;
 /// A connection to memcached.
 pub(super) struct Oracle {
     wire: Wire,
-    /// Of the burst.
+    /// The answers to the burst.
     answers: Vec<Answer>,
-    /// What memcached has still to be asked.
+    /// Questions that memcached must still be asked.
     pending: Vec<Pending>,
     /// Questions so far, on all connections.
     asked: u64,
-    /// What went wrong in asking.
+    /// The reason why asking failed.
     failure: Option<String>,
     differences: &'static [Difference],
-    /// How often each row of the table of differences was of use.
+    /// How often each row of the table of differences was used.
     pub(super) used: Vec<u64>,
 }
 
@@ -34,7 +34,7 @@ struct Pending {
     answer: usize,
 }
 
-/// Whether memcached closes at once, and what it had not sent yet is lost.
+/// Whether memcached closes at once and loses replies that it has not sent yet.
 fn must_wait(request: &Request) -> bool {
     memmem::find(request.line(), b"HTTP/").is_some()
 }
@@ -133,7 +133,7 @@ impl Oracle {
         self.failure.is_some() || self.answers.last().is_some_and(|answer| answer.closed)
     }
 
-    /// Asks what is pending.
+    /// Asks the pending questions.
     fn settle(&mut self) {
         if self.pending.is_empty() || self.is_over() {
             return;

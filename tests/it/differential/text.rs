@@ -1,7 +1,7 @@
 //! Random conversations in the classic and the meta protocol.
 //!
-//! corecached gets each burst pipelined, cut anywhere; memcached gets it request by request, with something between them
-//! by which it is known which reply belongs to which.
+//! corecached gets each burst pipelined, cut anywhere. memcached gets it request by request, with a marker between two
+//! requests, so that each reply can be assigned to its request.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,7 +23,7 @@ const COMMANDS: usize = 40_000;
 /// arrives, unless it is a `get`.
 const LINE_LENGTH_MAX: usize = 2_000;
 
-/// What lives for a shorter time may be over, or not, when it is asked for.
+/// An item with a shorter time to live may have expired, or not, when a client asks for it.
 const SECONDS_MIN: i128 = 120;
 
 #[test]

@@ -25,7 +25,7 @@ pub(super) struct Wire {
 /// How a reply ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// With what was waited for.
+    /// The awaited bytes came.
     Complete,
     /// The server closed the connection.
     Closed,
@@ -92,7 +92,7 @@ impl Wire {
         }
     }
 
-    /// Writes what goes without waiting.
+    /// Writes as much as possible without waiting.
     fn write(&mut self) {
         while let Some(chunk) = self.unsent.front() {
             match self.stream.write(&chunk[self.sent..]) {

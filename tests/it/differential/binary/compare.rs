@@ -6,7 +6,7 @@ use super::super::differences;
 use super::differences::NAMES;
 use super::frame::{HEADER_LEN, Request, reply};
 
-/// Length of our reply at the start of `ours` if it is what `theirs` demands.
+/// The length of our reply at the start of `ours`, if it matches `theirs`.
 pub(super) fn matching(request: &Request, theirs: &[u8], ours: &[u8], pairs: &mut CasPairs) -> Option<usize> {
     if !request.is_last() && request.is_stat() {
         if matches!(request.key(), b"items" | b"slabs") {

@@ -17,7 +17,7 @@ use super::frame::{HEADER_LEN, KEY_MAX, REQUEST, Request};
 use crate::client::shown;
 use crate::server::Program;
 
-/// What is sent. A burst is sent to one connection.
+/// Bursts of pieces. A burst goes to one connection.
 pub(super) type Conversation = minimise::Conversation<Piece>;
 
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ pub(super) enum Field {
     Unix(i64),
 }
 
-/// What the servers of a conversation are started with.
+/// The flags of the servers of a conversation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
     flags: &'static [&'static str],
@@ -93,7 +93,7 @@ impl Setting {
     }
 }
 
-/// What the servers of this conversation are started with: mostly with nothing.
+/// The flags of the servers of this conversation: mostly none.
 pub(super) fn setting(seed: u64) -> &'static Setting {
     Random::new(!seed).mostly(40, 1, SETTINGS)
 }
@@ -104,7 +104,7 @@ const BURST_MAX: usize = 100;
 /// Bytes of an item besides its key, flags, CAS and value: header, and what ends key and value.
 const ITEM_OVERHEAD: usize = 48 + 1 + 2;
 
-/// Every opcode that there is, as it is told from those that are not.
+/// Every opcode that exists.
 const UNKNOWN: &[u8] = &[0x1b, 0x1b, 0x1f, 0x25, 0x30, 0x31, 0x3d, 0x40, 0x47, 0x50, 0x7f, 0x80, 0xff];
 
 /// No server has come so far.
@@ -444,7 +444,7 @@ impl Generator {
         }
     }
 
-    /// What is no packet at all.
+    /// Bytes that are no packet.
     fn nonsense(&mut self, pieces: &mut Vec<Piece>) {
         let junk = match self.random.below(4) {
             0 => b"get a\r\n".repeat(1 + self.random.below(8)),
@@ -532,7 +532,7 @@ impl Generator {
         Piece::Line { key, fields }
     }
 
-    /// One of the keys, or one that nobody has.
+    /// One of the keys, or one that no server has.
     fn key(&mut self) -> Vec<u8> {
         if self.random.percent(8) { b"nothing".to_vec() } else { self.random.one_of(&self.keys).clone() }
     }
@@ -555,7 +555,7 @@ impl Generator {
         *self.random.one_of(&[1, 1, 2, 10, 99, 0, 100_000, 1 << 32, 1_000_000_000_000])
     }
 
-    /// What the server itself said, or nearly, or something else.
+    /// A number that the server itself sent, or a neighbour of it, or another.
     fn cas(&mut self, key: &[u8]) -> Field {
         if self.damaged || self.random.percent(10) {
             return bytes(self.random.one_of(&[NO_CAS, u64::MAX, 1 << 63]).to_be_bytes());

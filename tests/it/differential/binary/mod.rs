@@ -1,7 +1,7 @@
 //! Random conversations in the binary protocol.
 //!
-//! Both servers get each burst pipelined, corecached cut anywhere: a reply repeats the number of its request, so that it
-//! is known which reply belongs to which.
+//! Both servers get each burst pipelined, and corecached gets it cut anywhere. A reply repeats the number of its request, so
+//! that each reply can be assigned to its request.
 
 mod compare;
 mod datagrams;
@@ -89,13 +89,13 @@ impl Protocol for Binary {
     }
 }
 
-/// The same is said to both servers.
+/// Connections on which both servers get the same requests.
 struct Talk {
     memcached: Server,
     corecached: Server,
     oracle: Oracle,
     ours: Wire,
-    /// For those who speak other protocols: to memcached and to corecached.
+    /// Connections in other protocols: to memcached and to corecached.
     others: Option<(Wire, Wire)>,
     pairs: CasPairs,
     random: Random,

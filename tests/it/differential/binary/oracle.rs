@@ -1,4 +1,4 @@
-//! memcached, asked many requests at once, and what ours must say instead where that is known to differ.
+//! Asks memcached many requests at once, and changes its replies where they differ from corecached's on purpose.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(super) struct Oracle {
     setting: &'static Setting,
     wire: Wire,
     asked: u32,
-    /// How often each row of the table of differences was of use.
+    /// How often each row of the table of differences was used.
     pub(super) used: Vec<u64>,
 }
 
@@ -100,7 +100,7 @@ impl Oracle {
         (question, answer)
     }
 
-    /// Asks what is pending.
+    /// Asks the pending questions.
     fn settle(
         &mut self,
         pending: &mut Vec<Pending>,
@@ -146,7 +146,7 @@ impl Oracle {
     }
 }
 
-/// Whether memcached closes at once, and what it had not sent yet is lost.
+/// Whether memcached closes at once and loses replies that it has not sent yet.
 fn must_wait(request: &Request) -> bool {
     const QUITQ: u8 = 0x17;
     let is_quiet = request.is_cut || request.bytes[0] != REQUEST;
