@@ -1,7 +1,7 @@
-//! The agents of monitoring systems, run for real: Zabbix, munin, Nagios, netdata. Each is asked for what it knows of a
-//! server that has seen some of everything, and what it tells is held to what the server says of itself.
+//! The agents of monitoring systems, run for real: Zabbix, munin, Nagios, netdata. Each reads a server that has executed
+//! some of every command, and must report what the server reports.
 //!
-//! `.ci/run` unpacks them into `target/debian`: nothing of them is installed or started as a service.
+//! `.ci/run` unpacks them into `target/debian` and neither installs them nor starts them as services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use crate::clients::{Outcome, converse, lines_of};
 use crate::peers;
 use crate::server::{Program, Server, new_folder, on_every_server};
 
-/// How long an agent may take until it has told what it read.
+/// How long an agent may take until it reports.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 on_every_server! {
@@ -50,7 +50,7 @@ fn server_and_agent(program: Program, agent: &str) -> Option<(Server, PathBuf)> 
     Some((server, path))
 }
 
-/// What the server says of itself: names and values.
+/// The statistics of the server: names and values.
 fn statistics(server: &Server, request: &str) -> BTreeMap<String, String> {
     let lines = server.client().ask_list(request);
     let parts = lines.iter().map(|line| {
@@ -60,7 +60,7 @@ fn statistics(server: &Server, request: &str) -> BTreeMap<String, String> {
     parts.collect()
 }
 
-/// Those that do not change because somebody asks, and not within a second either.
+/// Statistics that neither a request for them nor a second changes.
 const LASTING: &[&str] = &[
     "accepting_conns",
     "bytes",
@@ -89,7 +89,7 @@ const LASTING: &[&str] = &[
     "version",
 ];
 
-/// What the template of Zabbix takes out of the agent's answer.
+/// Statistics that the template of Zabbix reads from the agent's answer.
 const OF_ZABBIX: &[&str] = &[
     "max_connections",
     "limit_maxbytes",
@@ -148,7 +148,7 @@ fn zabbix_agent2_gets_the_names_of_memcached_1_6_45() {
     assert_eq!(names(&ours), names(&theirs));
 }
 
-/// What the agent answers for these keys. It takes a second for each, in which it does nothing.
+/// The agent's answers for these keys. It waits a second for each.
 fn ask_zabbix<const N: usize>(path: &Path, keys: [String; N]) -> [String; N] {
     let folder = new_folder();
     let ask = |at: usize, key: &str| {
@@ -197,7 +197,7 @@ fn object(text: &str) -> BTreeMap<String, String> {
     fields.collect()
 }
 
-/// What each graph of munin shows, and where it has that from.
+/// The lines of each graph of munin, and the statistics that they show.
 const OF_MUNIN: &[(&str, &[(&str, &str)])] = &[
     (
         "rates",

@@ -1,5 +1,4 @@
-//! Showing who one is: SASL (`-S`) in packets, and what becomes of password files. What `-Y` answers is in
-//! `conversations/login.txt`.
+//! Logins by SASL (`-S`) in packets, and changes of password files. `conversations/login.txt` has the replies with `-Y`.
 
 use std::path::Path;
 use std::process::Command;
@@ -81,7 +80,7 @@ fn a_client_that_does_not() {
             })
             .concat();
     check("user:secret\n", &talk[4..]);
-    // What can be done all the same.
+    // These commands need no login.
     check(
         "user:secret\n",
         "> version | sasl_list | version
@@ -120,7 +119,7 @@ fn clients_that_fail() {
     }
     talk += "> sasl_auth key=PLAIN val=%user%wrong | sasl_auth key=PLAIN val=%user%secret | noop\n";
     talk += &format!("< sasl_auth {FAILURE} | sasl_auth val=\"Authenticated\" | noop\n");
-    // Who has logged in and fails is out again.
+    // A client that has logged in and then fails to is logged out.
     talk += "> sasl_auth key=PLAIN val=%user%wrong | noop\n";
     talk += &format!("< sasl_auth {FAILURE} | noop {FAILURE}\n= closed\n---\n");
     talk += "> sasl_auth key=PLAIN val=%user%secret | sasl_step key=PLAIN val=%user%secret | noop\n";
@@ -222,7 +221,7 @@ fn a_password_file_that_has_changed_is_read_again() {
     server.signal("HUP");
     wait_until("the new password is known", || log_in("new") == "STORED");
     assert_eq!(log_in("old"), "CLIENT_ERROR authentication failure");
-    // Who is in stays in.
+    // A client that is logged in stays so.
     assert_eq!(inside.ask("mn"), "MN");
 }
 
@@ -248,7 +247,7 @@ fn a_server_that_cannot_know_its_users_does_not_start() {
     }
 }
 
-/// What comes of a file of `-Y`: it serves, or exits with code 1 and these words in its first line.
+/// The result of a file of `-Y`: the server serves, or exits with code 1 and these words in its first line.
 #[track_caller]
 fn check_file(program: Program, file: &[u8], complaint: Option<&str>) {
     let users = TemporaryFile::new("");

@@ -21,7 +21,7 @@ pub(crate) struct Client {
     consumed: usize,
 }
 
-/// Why there is no (further) reply.
+/// The reason why no (further) reply comes.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
     /// The server closed the connection.
@@ -80,7 +80,7 @@ impl Client {
         self.try_send(bytes.as_ref()).unwrap_or_else(|error| panic!("cannot send to the server: {error}"));
     }
 
-    /// Sends all of `bytes`, or tells why it could not: a server may close on what it is sent.
+    /// Sends all of `bytes`, or returns the error: a server may close the connection because of them.
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
@@ -88,7 +88,7 @@ impl Client {
         }
     }
 
-    /// Sends what can be sent without waiting, and says how much that was.
+    /// Sends as many bytes as possible without waiting, and returns their number.
     pub(crate) fn send_without_waiting(&mut self, bytes: &[u8]) -> usize {
         self.set_nonblocking(true);
         let mut sent = 0;
@@ -132,7 +132,7 @@ impl Client {
         };
     }
 
-    /// Reads exactly what is expected, or fails with both.
+    /// Reads exactly the expected bytes, or fails and shows both.
     #[track_caller]
     pub(crate) fn expect(&mut self, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
@@ -145,7 +145,7 @@ impl Client {
         }
     }
 
-    /// Nothing but the end of the connection may follow.
+    /// Fails unless the connection ends without another byte.
     #[track_caller]
     pub(crate) fn expect_closed(&mut self) {
         match self.bytes(1) {
@@ -230,7 +230,7 @@ impl Client {
         }
     }
 
-    /// Received and not asked for yet.
+    /// The bytes that were received but not asked for yet.
     pub(crate) fn pending(&self) -> &[u8] {
         &self.received[self.consumed..]
     }

@@ -1,7 +1,7 @@
-//! The clients people use, doing what they do with them: small scripts in `clients/`, each in its client's language,
-//! each of which checks what it gets and in the end prints `ok`. They are given the ports of servers as arguments.
+//! Clients that people use: a small script in `clients/` for each, in its client's language, does what users of the client
+//! do. It gets the ports of servers as arguments, checks each result, and prints `ok` in the end.
 //!
-//! Every script also runs against the real memcached: it says what that does, not what we would like.
+//! Every script also runs against the real memcached, so that it expects what memcached does.
 //!
 //! A script that prints `restart` has its servers killed and started again on the same ports, and is then sent a line.
 
@@ -17,10 +17,10 @@ use crate::server::{Address, Program, Server, on_every_server};
 /// How long a script may take. Most take a second on a machine of their own, and many times that on a busy one.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A client: where its scripts run, and what they load there.
+/// A client: the language of its scripts, and the module that they load.
 pub(crate) struct Peer(Language, &'static str);
 
-/// Python and what comes with it.
+/// Python without another module.
 pub(crate) const PYTHON: Peer = Peer(Language::Python, "pty");
 pub(crate) const PYMEMCACHE: Peer = Peer(Language::Python, "pymemcache");
 const PYLIBMC: Peer = Peer(Language::Python, "pylibmc");
@@ -134,7 +134,7 @@ fn ports(server: &Server) -> Vec<String> {
     ports.collect()
 }
 
-/// What became of a command.
+/// The end of a command.
 pub(crate) struct Outcome {
     pub(crate) succeeded: bool,
     pub(crate) said: String,

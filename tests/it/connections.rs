@@ -1,4 +1,4 @@
-//! How many connections there may be, and what becomes of those that are too many, idle or greedy.
+//! The limit of connections, and connections that are too many, idle or greedy.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -125,7 +125,7 @@ fn idle_connections_are_kicked_and_busy_ones_are_not() {
         let (mut idle, mut busy) = (server.client(), server.client());
         assert_eq!(busy.ask("debugtime p"), "OK");
         assert_eq!(idle.ask("mn"), "MN");
-        // Who has stopped in the middle of a value is idle, unlike in memcached; who goes on is not.
+        // A client that stops in the middle of a value is idle, unlike in memcached; a client that goes on is not.
         let (mut stopped, mut halfway) = (server.client(), server.client());
         for client in [&mut stopped, &mut halfway] {
             client.send("mn\r\nset a 0 0 5\r\nhel");
@@ -156,7 +156,7 @@ fn idle_connections_are_kicked_and_busy_ones_are_not() {
         slow.expect(format!("{big}\r\nEND\r\n"));
         slow.expect(format!("VALUE big 0 1000000\r\n{big}\r\nEND\r\n").repeat(19));
     }
-    // On a Unix socket nobody is kicked, as in memcached.
+    // On a Unix socket no client is kicked, as in memcached.
     let server = Server::corecached(&["-o", "idle_timeout=10", "-t", "1"]);
     let (mut idle, mut busy) = (server.client(), server.client());
     assert_eq!(idle.ask("mn"), "MN");
@@ -277,7 +277,7 @@ fn connections_are_described_as_memcached_does() {
     }
 }
 
-/// What each connection is doing, and what it has sent to be there.
+/// The state of each connection, and the bytes that lead to it.
 #[test]
 fn the_state_of_a_connection_is_memcacheds() {
     let packet = |opcode: u8, key_len: u8, extras_len: u8, body_len: u32, body: &[u8]| {
@@ -355,7 +355,7 @@ fn connections_are_told_in_order_of_descriptors() {
 
 #[test]
 fn nobody_is_heard_who_was_refused() {
-    // What comes with a refused connection is neither executed nor answered.
+    // The server neither executes nor answers requests of a refused connection.
     let server = Server::corecached_tcp(&["-c", "1", "-t", "1"]);
     let mut served = server.client();
     wait_until("it is served", || {

@@ -1,12 +1,12 @@
-//! Conversations as data: what is sent, what must come back, and one function, `check`, that holds a server to it.
+//! Conversations as data: requests, the replies that must come, and a function, `check`, that holds a server to them.
 //!
 //! ```text
 //! # a comment
 //! --- a title                  a new conversation: a fresh server, a fresh connection
 //! @flags -m 8 -F               the server's flags, besides those of the run
-//! @users foo:bar | a:b         the server is given `-Y` and a file of these lines
-//! @only corecached 1.6.45      of corecached, memcached 1.6.18 and 1.6.45, these are asked, and no other
-//! @feature debug-commands      only where the program is built with this feature
+//! @users foo:bar | a:b         start the server with `-Y` and a file of these lines
+//! @only corecached 1.6.45      ask only these of corecached, memcached 1.6.18 and memcached 1.6.45
+//! @feature debug-commands      only if the program is built with this feature
 //! > get a                      send a line and its \r\n; lines in a row leave in one write
 //! >- get a\n                   send just these bytes
 //! < END                        expect exactly this line and its \r\n
@@ -18,18 +18,18 @@
 //! >p get key=a                 send a packet of the binary protocol; its words are those of `packet.rs`
 //! <p get flags=0 val=x cas=<N> expect exactly this packet
 //! <~p stat key=get_hits val=1  pass over `stat` packets until this one
-//! @differs 1.6.18 has no x     before an exchange in which this memcached answers otherwise: 1.6.18, 1.6.45, or both:
-//! @differs memcached does y    then why, if not what, must be said
-//! <m END                       what it answers instead of all the `<` of this exchange; also <m- <mn <m~ <mp =m
+//! @differs 1.6.18 has no x     before an exchange to which memcached 1.6.18 or 1.6.45 replies otherwise, with the reason
+//! @differs memcached does y    the same for both versions
+//! <m END                       its reply instead of all the `<` of this exchange; also <m- <mn <m~ <mp =m
 //! ```
 //!
-//! ` | ` ends a line and begins the next, in what is sent and expected: `> set a 0 0 1 | 5`, `< VALUE a 0 1 | 5 | END`.
+//! ` | ` ends a line and begins the next, in requests and replies: `> set a 0 0 1 | 5`, `< VALUE a 0 1 | 5 | END`.
 //! `@` lines before the first title are for the whole file. A conversation ends with `mn`, or with a noop if it was one of
 //! packets, unasked, so a reply too many is found even in the last exchange.
 //!
-//! In what is sent and expected, `\r \n \0 \t \\ \{ \< \xNN` are escapes, `{a*251}` is 251 times `a`, `${name}` a
-//! variable. In what is expected, `<N>` is any number, `<name>` a number that becomes the variable `name`, `<98..100>`
-//! a number in this range (for what a second passing may change), and `<*>` anything.
+//! In requests and replies, `\r \n \0 \t \\ \{ \< \xNN` are escapes, `{a*251}` is 251 times `a`, and `${name}` a variable.
+//! In replies, `<N>` is any number, `<name>` a number that becomes the variable `name`, `<98..100>` a number in this range
+//! (for a number that a passing second may change), and `<*>` anything.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -59,14 +59,14 @@ fn feature_is_built(name: &str) -> bool {
     }
 }
 
-/// One title and what follows, up to the next.
+/// One title and the lines up to the next title.
 #[derive(Clone, Debug, Default)]
 struct Conversation {
     title: String,
     flags: Vec<String>,
-    /// Lines of the file of `-Y`; none: there is no such file.
+    /// Lines of the file of `-Y`; `None`: no such file.
     users: Option<Vec<String>>,
-    /// Those that are asked; none: all are.
+    /// The programs that are asked; all if it is empty.
     only: Vec<Program>,
     feature: Option<String>,
     exchanges: Vec<Exchange>,
@@ -75,11 +75,11 @@ struct Conversation {
 /// Sends in a row, and the expectations in a row that follow them.
 #[derive(Clone, Debug, Default)]
 struct Exchange {
-    /// Those that answer otherwise than corecached.
+    /// The programs that answer otherwise than corecached.
     differing: &'static [Program],
     sends: Vec<Send>,
     expected: Vec<Expected>,
-    /// What they do instead. Invariant: empty if and only if `differing` is.
+    /// Their replies. Invariant: empty if and only if `differing` is.
     expected_of_memcached: Vec<Expected>,
 }
 
@@ -280,7 +280,7 @@ fn hold(file: &str, conversation: &Conversation, program: Program, flags: &[&str
     Ok(())
 }
 
-/// What a server printed, for a message about what it did wrong, and whether it still runs.
+/// A server's output, and whether it still runs, for a message about its mistake.
 fn last_words(server: &mut Server) -> String {
     let mut words = server.ended().map_or(String::new(), |status| format!("  ended     {status}\n"));
     let printed = server.printed();
@@ -291,7 +291,7 @@ fn last_words(server: &mut Server) -> String {
 
 type Variables = BTreeMap<String, String>;
 
-/// Reads what one expectation is about. `Err` is what was wanted and what came, as a person reads it.
+/// Reads the reply for one expectation. `Err` has the expected and the actual reply, as a person reads them.
 fn meet(place: &str, what: &What, client: &mut Client, variables: &mut Variables) -> Result<(), (String, String)> {
     match what {
         What::Nothing => Ok(()),
@@ -339,7 +339,7 @@ fn meet(place: &str, what: &What, client: &mut Client, variables: &mut Variables
     }
 }
 
-/// What came instead: the bytes, or why there are none.
+/// The bytes that came instead, or the reason why none came.
 fn read(got: Result<Vec<u8>, Silence>, client: &Client) -> String {
     match got {
         Ok(bytes) => shown(&bytes),
@@ -349,7 +349,7 @@ fn read(got: Result<Vec<u8>, Silence>, client: &Client) -> String {
     }
 }
 
-/// Escapes, repetitions and variables of `text`, replaced by what they stand for.
+/// Replaces the escapes, repetitions and variables of `text` by their values.
 fn expand(place: &str, text: &str, variables: &Variables) -> Vec<u8> {
     let mut bytes = Vec::new();
     for piece in pieces(place, text, variables) {
@@ -361,7 +361,7 @@ fn expand(place: &str, text: &str, variables: &Variables) -> Vec<u8> {
     bytes
 }
 
-/// What a pattern is made of.
+/// A part of a pattern.
 #[derive(Debug)]
 enum Piece {
     Literal(Vec<u8>),

@@ -1,5 +1,5 @@
-//! The same life, led with memcached 1.6.45 and with corecached, leaves the same counts: every counter of `stats`, and the
-//! sums over all classes of those of `stats items` and `stats slabs`, but for the few of the tables, which say why.
+//! The same requests leave the same counts in memcached 1.6.45 and in corecached: every counter of `stats`, and the sums
+//! over all classes of `stats items` and `stats slabs`. Tables have the few that differ, with reasons.
 
 use std::collections::BTreeMap;
 
@@ -228,7 +228,7 @@ const CLASSES: &[(&str, &str)] = &[
     ("active_slabs total_malloced", "other classes"),
 ];
 
-/// What is known after `flush_all`, and only then.
+/// Counters that are the same only after `flush_all`.
 const FLUSHED: &[(&str, &str)] = &[
     ("get_flushed curr_items", "what was accessed more than a second ago is found later, and how long it took differs"),
     ("bytes_written", "the reply to `stats` has been counted"),
@@ -339,7 +339,7 @@ fn dead_items_count_for_who_finds_them() {
         while life.text.stat("lru_crawler_running") == 1 {}
     }
     let [theirs, ours] = &mut lives;
-    // Whoever waits for the crawler asks often.
+    // A client that waits for the crawler asks often.
     let asked: &[(&str, &str)] = &[("bytes_read bytes_written", "the crawler was asked for")];
     compare("stats", &theirs.counts("stats"), &ours.counts("stats"), &[PARTS, asked]);
     compare("stats items", &theirs.counts("stats items"), &ours.counts("stats items"), &[CLASSES]);

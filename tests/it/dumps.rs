@@ -1,4 +1,4 @@
-//! `lru_crawler metadump`, `mgdump` and `crawl` on caches of some size, with others at work and with readers that do not
+//! `lru_crawler metadump`, `mgdump` and `crawl` on caches of some size, beside other clients, and for clients that do not
 //! read.
 
 use std::collections::HashMap;
@@ -55,7 +55,7 @@ fn told(client: &mut Client, command: &str) -> Vec<String> {
     }
 }
 
-/// Asks until nobody else's walk is under way.
+/// Asks until no other walk is under way.
 fn ask_until_free(client: &mut Client, command: &str) -> String {
     loop {
         let reply = client.ask(command);
@@ -148,7 +148,7 @@ fn who_does_not_read_his_dump_holds_up_nobody_and_no_memory() {
     assert_eq!(told, 300_000);
     rude.expect("VALUE some-rather-long-key-to-be-dumped-7 0 3\r\nabc\r\nEND\r\n");
 
-    // Who goes in the middle of it leaves nothing behind.
+    // A client that closes in the middle of a dump leaves nothing behind.
     for _ in 0..5 {
         let mut gone = server.client();
         assert_eq!(ask_until_free(&mut gone, "lru_crawler metadump all"), "OK");
@@ -187,7 +187,7 @@ fn a_crawl_frees_what_is_dead() {
     while client.stat("lru_crawler_running") == 1 {}
     assert_eq!(client.stat("curr_items"), 100);
     // Of what was stored last, a part goes at once: at most 512 items of each shard.
-    // Whom it counts for depends on who comes first, housekeeping or the crawler.
+    // Either housekeeping or the crawler counts it, whichever comes first.
     let found = client.stat("crawler_reclaimed") + client.stat("reclaimed");
     assert!((5000 - 2 * 512..=5000).contains(&found), "{found}");
 }

@@ -1,4 +1,4 @@
-//! The command line: what each flag and each word of `-o` comes to, in corecached and in memcached 1.6.45, as data.
+//! The command line: the effect of each flag and of each word of `-o`, in corecached and in memcached 1.6.45, as data.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -35,7 +35,7 @@ impl Drop for Started {
     }
 }
 
-/// What became of a command line.
+/// The result of a command line.
 #[derive(Debug)]
 enum Outcome {
     Serves(Vec<String>),
@@ -80,7 +80,7 @@ fn start(program: Program, flags: &str) -> Outcome {
             let first = said.lines().next().unwrap_or_default().to_owned();
             return Outcome::Exits(status.code().unwrap_or(-1), first);
         }
-        // Who ends is connected to, at times, but answers nothing.
+        // A server that is about to end may accept a connection, but answers nothing.
         let address = if socket.exists() { Some(Address::Unix(socket.clone())) } else { tcp_address(&ports) };
         if let Some(settings) = address.and_then(|address| settings(&address)) {
             return Outcome::Serves(settings);
@@ -110,7 +110,7 @@ fn settings(address: &Address) -> Option<Vec<String>> {
     }
 }
 
-/// What is wrong with an outcome, if anything is.
+/// The mistake in an outcome, if any.
 fn complaint(expected: &str, outcome: &Outcome) -> Option<String> {
     let (verb, rest) = expected.split_once(' ').unwrap_or((expected, ""));
     let as_expected = match (verb, outcome) {
@@ -140,7 +140,7 @@ fn check(program: Program) {
         let (flags, outcomes) = line.split_once(" -> ").unwrap_or_else(|| panic!("no arrow in {line:?}"));
         let (theirs, ours) = outcomes.split_once(" | ").unwrap_or((outcomes, outcomes));
         let expected = if program == Program::Corecached { ours } else { theirs };
-        // What it does with these is nobody's model.
+        // memcached's behaviour with these is no model.
         if expected.trim() != "anything" {
             cases.push((flags.trim(), expected.trim()));
         }
@@ -174,7 +174,7 @@ fn flags_come_to_what_memcached_makes_of_them() {
     }
 }
 
-/// Settings that are nobody else's, or that follow from the machine.
+/// Settings that only one of the two has, or that follow from the machine.
 const OWN_SETTINGS: [&str; 7] = [
     "num_threads", // memcached: 4; here: usable CPUs
     "num_threads_per_udp",

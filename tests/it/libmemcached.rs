@@ -1,4 +1,4 @@
-//! libmemcached's tools in both protocols, and its two programs that put load on a server and look at what comes back.
+//! libmemcached's tools in both protocols, and its two load generators, which check the replies.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::clients::{Outcome, converse};
 use crate::peers;
 use crate::server::{Program, Server, new_folder, on_every_server};
 
-/// A call of a tool: its name, its arguments, whether it succeeds, and what it prints then.
+/// A call of a tool: its name, its arguments, whether it succeeds, and its output if it does.
 type Call = (&'static str, &'static [&'static str], bool, &'static str);
 
 /// `FILE` stands for the path of a file; its name is the key.
@@ -51,7 +51,7 @@ fn in_both_protocols(program: Program, run: fn(Program, bool)) {
     }
 }
 
-/// Runs a tool on a server: what it printed, if it is there.
+/// Runs a tool on a server: its output, or `None` if the tool is not installed.
 fn call(server: &Server, name: &str, arguments: &[&str], succeeds: bool) -> Option<String> {
     let mut command = peers::command(&peers::program(name)?);
     command.arg(format!("--servers={}", server.tcp())).args(arguments).env_remove("MEMCACHED_SERVERS");

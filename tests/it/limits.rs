@@ -38,7 +38,7 @@ fn surplus_connections_are_told_and_closed() {
         assert_eq!(client.ask("mn"), "MN");
     }
 
-    // Who leaves makes room; the server learns of it in its own time, so a newcomer may have to ask again.
+    // A client that leaves makes room. The server learns of it in its own time, so a newcomer may have to ask again.
     drop(served);
     let answered = (0..1000).any(|_| {
         let mut client = server.client();
@@ -84,7 +84,7 @@ fn without_evictions_a_full_cache_refuses() {
         client.expect(format!("VALUE {key} 0 10000\r\n{value}\r\nEND\r\n"));
     }
 
-    // A set that is refused leaves nothing stale behind, an add leaves what there is.
+    // A refused set removes the old value, a refused add keeps it.
     assert_eq!(client.ask(&format!("add {} 0 0 1\r\ny", stored[0])), "NOT_STORED");
     for key in &stored {
         assert_eq!(client.ask(&format!("delete {key}")), "DELETED");

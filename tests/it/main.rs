@@ -1,15 +1,14 @@
 //! Integration tests: the finished program behind a socket, and the real memcached beside it.
 //!
-//! Everything here speaks to a server as its users do: over TCP or a Unix socket, in bytes. What a command answers is
-//! written down as data, in `conversations/*.txt`, and the same files run on corecached with one worker, with several,
-//! and on memcached where it is installed, Debian 12's and 1.6.45: the file is the oracle, and a difference fails the
-//! test.
+//! All tests speak to a server as its users do: over TCP or a Unix socket, in bytes. `conversations/*.txt` has the replies
+//! to each command as data. The same files run on corecached with one worker, on corecached with several, and on the
+//! memcached of Debian 12 and 1.6.45 if they are installed. A reply that differs from its file fails the test.
 //!
-//! Nothing sleeps for time to pass, and every server is stopped however its test ends. Every read has a deadline, which
-//! ends what hangs and says nothing of speed: it is many times what a busy machine needs.
-//! Peers (memcached, memccapable, Python clients) that are not installed are reported as `skipped: …` on standard
-//! error; with `CORECACHED_REQUIRE_PEERS=1` a missing peer is a failure, but for memcached 1.6.45, which Debian will not
-//! have for ever.
+//! No test sleeps for time to pass, and a server stops however its test ends. Every read has a deadline, which only ends
+//! a test that hangs: it is many times what a busy machine needs.
+//!
+//! A test whose peer (memcached, memccapable, a Python client) is not installed prints `skipped: …` on standard error. With
+//! `CORECACHED_REQUIRE_PEERS=1` it fails, unless the peer is memcached 1.6.45, which Debian will not have for ever.
 
 mod conversation;
 mod server;

@@ -1,8 +1,8 @@
-//! The monitors people have, reading what we say: those that can be installed are run, the others are here as what they
-//! insist on (which fields, which shape, which sums), written down from their sources and documentation.
+//! Monitors that people use, on our statistics. Monitors that can be installed are run. Of the others, this file has the
+//! requirements (fields, their shape, sums), taken from their sources and documentation.
 //!
-//! Statistics are read after a life of some variety: hits and misses of every kind, evictions, refusals, many classes.
-//! Every check also holds for the real memcached, or it would be of our own invention.
+//! They read a server with hits and misses of every kind, evictions, refusals, and many classes. Every check also holds for
+//! the real memcached, so that none is our own invention.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use crate::clients::{Outcome, converse, lines_of};
 use crate::peers;
 use crate::server::{Program, Server, new_folder};
 
-/// How long a monitor may take until it has told what it read.
+/// How long a monitor may take until it reports.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Names and values, in the order in which they came.
@@ -26,7 +26,7 @@ impl Statistics {
             let mut parts = line.splitn(3, ' ');
             match (parts.next(), parts.next(), parts.next()) {
                 (Some("STAT"), Some(name), Some(value)) => (name.to_owned(), value.to_owned()),
-                // What telegraf and the exporter refuse. An empty value still has its space.
+                // telegraf and the exporter refuse other lines. An empty value still has its space.
                 _ => panic!("{request}: {line:?} is not STAT, a name and a value"),
             }
         });
@@ -57,7 +57,7 @@ impl Statistics {
     }
 }
 
-/// What a monitor must find, as lists of names: numbers of `stats`, and those of each class of `stats items` and
+/// Names that a monitor must find: numbers of `stats`, and those of each class of `stats items` and
 /// `stats slabs`.
 struct Reader {
     name: &'static str,
@@ -284,7 +284,7 @@ fn nothing_is_said_that_readers_stumble_over() {
         }
         let [general, items, slabs, settings, ..] = &all;
 
-        // The exporter drops what is not three words.
+        // The exporter drops lines that do not have three words.
         assert!(general.0.iter().all(|(_, value)| !value.contains(' ')));
         // It asks for the statistics of a disk tier and of a proxy where it sees these.
         for name in ["extstore_limit_maxbytes", "proxy_backend_total"] {
@@ -309,7 +309,7 @@ fn nothing_is_said_that_readers_stumble_over() {
         assert!(version.len() < 24 && numbers.len() == 3 && numbers[0] == 1, "{version}");
         assert_eq!(server.client().ask("version"), format!("VERSION {version}"));
 
-        // What the exporter reads of the settings.
+        // Settings that the exporter reads.
         for name in ["lru_crawler", "lru_maintainer_thread"] {
             assert!(matches!(settings.find(name), Some("yes" | "no")), "{name}");
         }
@@ -395,7 +395,7 @@ fn the_words_of_all_tools_are_understood() {
     });
 }
 
-/// Runs a tool to its end: what it printed.
+/// Runs a tool to its end: its output.
 #[track_caller]
 fn run(program: &str, arguments: &[&str], succeeds: bool) -> Option<String> {
     let mut command = Command::new(peers::program(program)?);
@@ -482,7 +482,7 @@ fn the_tools_of_libmemcached_work() {
     });
 }
 
-/// What collectd's plugin tells of a memcached, each with the number of values it has.
+/// The types that collectd's plugin reports, each with its number of values.
 const COLLECTED: &[(&str, usize)] = &[
     ("uptime", 1),
     ("df-cache", 2),

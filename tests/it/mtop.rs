@@ -27,8 +27,7 @@ fn path_for(tool: &str, program: Program) -> Option<PathBuf> {
     peers::has(program).then(|| peers::program(tool)).flatten()
 }
 
-/// A call of `mc`: its arguments, what it reads, whether it succeeds, and what it prints: on its output, or in the
-/// message of a failure.
+/// A call of `mc`: its arguments, its input, whether it succeeds, and its output or the message of its failure.
 type Call = (&'static [&'static str], &'static str, bool, &'static str);
 
 const CALLS: &[Call] = &[
@@ -80,7 +79,7 @@ fn mc_keys(program: Program) {
     }
     let (succeeded, said, complained) = call(&path, &server.tcp().to_string(), &["keys", "--details"], "");
     if program != Program::Memcached {
-        // Of the `OK` before the keys, which memcached has sent since, this version knows nothing.
+        // This version does not know the `OK` before the keys, which newer memcacheds send.
         assert!(!succeeded && complained.contains("unexpected metadump format 'OK'"), "{said}{complained}");
         return;
     }
@@ -118,7 +117,7 @@ fn details(line: &str) -> Option<&str> {
     (time == "-1" && size.parse::<u64>().is_ok_and(|size| size > 20) && words.next().is_none()).then_some(key)
 }
 
-/// Whether `mc` succeeded, and what it printed on both outputs.
+/// Whether `mc` succeeded, and its output, standard output and standard error.
 fn call(path: &Path, host: &str, arguments: &[&str], input: &str) -> (bool, String, String) {
     let mut child = Command::new(path)
         .args(["--host", host, "--timeout", "20s"])
@@ -131,7 +130,7 @@ fn call(path: &Path, host: &str, arguments: &[&str], input: &str) -> (bool, Stri
     let sent = child.stdin.take().expect("it was piped").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("the child is ours");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    // Those that read nothing may have gone by then.
+    // A call that reads nothing may have ended by then.
     assert!(sent.is_ok() || input.is_empty(), "mc {arguments:?} did not read");
     (output.status.success(), text(output.stdout), text(output.stderr))
 }

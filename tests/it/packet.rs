@@ -4,7 +4,7 @@
 //! (with `q` where it is quiet) or its opcode, `0x50`. What is not said is 0 or empty, the lengths follow from the rest,
 //! and the opaque number is [`OPAQUE`].
 //!
-//! | field | in what is sent | in what is expected |
+//! | field | in a request | in a reply |
 //! |---|---|---|
 //! | `flags` `exp` | extras, 4 bytes each | extras, 4 bytes |
 //! | `delta` `initial` | extras, 8 bytes each | |
@@ -86,7 +86,7 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// The next packet of a client; what is no packet at all is `Err` with its bytes.
+    /// The next packet of a client; `Err` has bytes that are no packet.
     pub(crate) fn receive(client: &mut Client) -> Result<Result<Packet, Vec<u8>>, Silence> {
         let header = client.bytes(HEADER_LEN)?;
         let number =

@@ -59,7 +59,7 @@ fn delete(client: &mut Client, numbers: impl Iterator<Item = usize>) {
 #[test]
 fn a_page_is_reassigned_and_its_items_stay() {
     for workers in ["1", "2"] {
-        // What is moved is what is asked for here, however long it takes.
+        // Only page moves that the test asks for happen here, however long it takes.
         let server = Server::corecached(&["-m", "64", "-t", workers, "-o", "slab_automove=0"]);
         let mut client = server.client();
         fill(&mut client, 0, 16_000, 1000);
@@ -114,7 +114,7 @@ fn the_limit_is_lowered_and_raised_under_load() {
     let held: u64 = pages(&mut client).iter().map(|&(_, pages)| pages).sum();
     assert!(held < 40, "{held} pages");
     wait_until("the limit is kept", || pages(&mut client).iter().map(|&(_, pages)| pages).sum::<u64>() <= 24);
-    // What is newest stayed.
+    // The newest items stayed.
     assert_eq!(count(&mut client, number - 2000, 2000, 1000), 2000);
 
     assert_eq!(client.ask("cache_memlimit 96"), "OK");
@@ -145,7 +145,7 @@ fn a_long_value_finds_room_among_small_ones_while_others_are_served() {
             client.expect(&value);
             client.expect("\r\nEND\r\n");
         }
-        // Who hangs up leaves nothing behind.
+        // A client that hangs up leaves nothing behind.
         for _ in 0..20 {
             let mut client = server.client();
             client.send(format!("set gone 0 0 {}\r\n", 28 << 20));

@@ -1,4 +1,4 @@
-//! The programs of others that we are compared with: found, or reported as missing, never silently left out.
+//! The programs that corecached is compared with. A program that is missing is reported, never left out in silence.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,8 +29,8 @@ pub(crate) fn has_memcached() -> bool {
 }
 
 /// memcached 1.6.45: the program that `$CORECACHED_MEMCACHED` names, or `target/memcached/memcached`, where `.ci/run` puts
-/// it. It is the one peer that nobody can require: Debian keeps it only until there is a newer one, and then a test
-/// that asks for it is left out, also with `CORECACHED_REQUIRE_PEERS=1`. What is there must be that version, though.
+/// it. `CORECACHED_REQUIRE_PEERS=1` does not require this peer, because Debian keeps it only until it has a newer one; a
+/// test without it is then left out. A program at this place must have exactly this version.
 pub(crate) fn newest_memcached() -> Option<PathBuf> {
     let named = std::env::var_os("CORECACHED_MEMCACHED").map(PathBuf::from);
     let path = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/memcached/memcached"));
@@ -43,7 +43,7 @@ pub(crate) fn newest_memcached() -> Option<PathBuf> {
     Some(path)
 }
 
-/// What it prints with `-V`; none: it does not run.
+/// Its output with `-V`; `None`: it does not run.
 fn version_of(memcached: &Path) -> Option<String> {
     let output = Command::new(memcached).arg("-V").output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -80,7 +80,7 @@ pub(crate) fn openssl() -> Option<PathBuf> {
     program("openssl")
 }
 
-/// What a client's script is written in.
+/// The language of a client's script.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Language {
     Python,

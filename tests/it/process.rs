@@ -1,5 +1,5 @@
-//! What scripts, service files and test suites expect of a process called `memcached`: its words, its exit codes, its
-//! files, its identity, and what it tells a supervisor.
+//! Scripts, service files and test suites expect things of a process called `memcached`: its messages, its exit codes, its
+//! files, its user, and its reports to a supervisor.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +16,7 @@ use crate::peers;
 use crate::server::{Address, CORECACHED, Program, Server, is_root, new_folder};
 use crate::waiting::{PATIENCE, wait_until};
 
-/// Who owns nothing, on every system.
+/// A user that exists and owns nothing, on every system.
 const NOBODY: &str = "nobody";
 
 /// A folder that goes with its test, and what was started in it: processes that are no children of ours, once `-d` has
@@ -105,14 +105,14 @@ fn is_alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// A line of `/proc/PID/FILE`, without what comes before its value.
+/// The value in a line of `/proc/PID/FILE`.
 fn of_process(pid: u32, file: &str, line: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).expect("of a living process");
     let found = text.lines().find_map(|it| it.strip_prefix(line));
     found.unwrap_or_else(|| panic!("no line {line} in\n{text}")).trim().to_owned()
 }
 
-/// Runs to the end what ends by itself.
+/// Runs a command that ends by itself to its end.
 fn run(program: &Path, flags: &[&str]) -> Output {
     let child = Command::new(program)
         .args(flags)
@@ -343,7 +343,7 @@ fn root_becomes_who_it_is_told_to_be() {
     assert!(!socket.exists() && !pid_file.exists(), "its files are still there");
 }
 
-/// What is in the log of `-vv`, in this order, with `FD` for a descriptor; and what is not.
+/// The lines of the log of `-vv`, in this order, with `FD` for a descriptor; and lines that must not be in it.
 fn check_log(program: Program) {
     let mut server = Server::on_tcp(program, &["-vv", "-t", "1"]);
     let mut client = server.client();
@@ -373,7 +373,7 @@ fn check_log(program: Program) {
         " ms m 6",
         " version",
         " delete a",
-        // What is no command may be a password.
+        // A line that is no command may be a password.
         if program == Program::Corecached { " unknown command, 7 bytes: ERROR" } else { " bogus" },
         " connection closed.",
         "Exiting normally",
@@ -495,7 +495,7 @@ fn as_many_connections_are_served_as_there_are_descriptors() {
         assert_eq!(scene.printed().contains(&line), !all, "{files} {flags:?}: {}", scene.printed());
         assert!(if all { served == wanted } else { served < wanted && served + 64 > u64::from(files) }, "{served}");
         if served < 300 {
-            // What is promised is kept, and one more is told, not left to wait.
+            // It serves as many as it promised, and refuses one more instead of letting it wait.
             let mut others: Vec<Client> = (1..served).map(|_| scene.client()).collect();
             for client in &mut others {
                 assert_eq!(client.ask("mn"), "MN", "{files} {flags:?}");
@@ -577,13 +577,13 @@ fn an_address_in_use_is_left_out_if_there_is_another_one() {
     let below = (port - 1).to_string();
     let output = run(Path::new(CORECACHED), &["-u", "root", "-t", "2", "--port-per-core", "-p", &below]);
     assert_eq!(output.status.code(), Some(71), "{}", text(&output.stderr));
-    // Whoever names an address wants it.
+    // A user that names an address needs it.
     let (_tcp, _udp, port) = taken(false, true);
     let output = run(Path::new(CORECACHED), &["-u", "root", "-l", "127.0.0.1,::1", "-p", &port.to_string()]);
     assert_eq!(output.status.code(), Some(71), "{}", text(&output.stderr));
 }
 
-/// A supervisor's socket, and what it hears.
+/// A supervisor's socket, and the messages on it.
 struct Supervisor {
     path: PathBuf,
     socket: UnixDatagram,
@@ -694,7 +694,7 @@ fn a_watchdog_hears_of_it_when_a_worker_hangs_and_when_it_goes_on() {
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut log, &mut text).map(|_| text)
     });
-    // Nothing in between: nobody has fed it.
+    // It heard nothing in between: the server did not feed it.
     supervisor.socket.set_nonblocking(false).expect("a socket of ours");
     assert_eq!(supervisor.next(), "WATCHDOG=1\nSTATUS=serving");
     kill("TERM", child.id());

@@ -1,4 +1,4 @@
-//! Programs that stand between memcached and its clients: nginx with its memcached module, nutcracker (twemproxy) in front
+//! Proxies between memcached and its clients: nginx with its memcached module, nutcracker (twemproxy) in front
 //! of three servers, and HAProxy in front of two.
 
 use std::fs;

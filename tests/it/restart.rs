@@ -1,4 +1,4 @@
-//! The warm restart: what a graceful stop keeps, and that nothing else comes back, ever.
+//! The warm restart: a graceful stop keeps the cache, and nothing that was deleted or replaced ever comes back.
 
 use std::fs;
 use std::path::PathBuf;
@@ -135,7 +135,7 @@ fn what_only_meta_commands_see_is_kept() {
     let mut client = server.client();
     let reply = |client: &mut Client, request: &str| client.ask(request);
     assert_eq!(reply(&mut client, "mg a h t"), "HD h0 t-1");
-    // Still stale, and nobody has been told to fetch it anew; stale, and somebody has.
+    // Two stale items: no client has been told to fetch the first one anew, one client has for the second.
     assert_eq!(reply(&mut client, "mg b h"), "HD h0 X W");
     assert_eq!(reply(&mut client, "mg c h"), "HD h1 Z X");
     assert_eq!(reply(&mut client, "mg d t"), "HD t-1");

@@ -1,5 +1,5 @@
-//! Clients that nobody invited: they never read, never finish, never stop, or make no sense at all. Whatever they do,
-//! the server goes on serving the others, in bounded memory, and is the same process afterwards.
+//! Rude clients: they never read, never finish, never stop, or make no sense at all. The server must go on serving the
+//! others, in bounded memory, and be the same process afterwards.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::server::Server;
 /// How far the server's memory may grow beside what its items take (`-m`).
 const GROWTH_MAX_KIB: u64 = 48 * 1024;
 
-/// A server with 64 MB for items, how much memory it had before the visit, and what it may have after it.
+/// A server with 64 MB for items, its memory before the rude clients, and the most that it may have after them.
 pub(crate) struct Host {
     pub(crate) server: Server,
     resident_before_kib: u64,
@@ -111,7 +111,7 @@ fn one_that_reads_nothing_of_what_it_asks_for() {
     // The value may be changed while they are being sent the old one.
     polite.send("set big 0 0 3\r\nnew\r\nget big\r\n");
     polite.expect("STORED\r\nVALUE big 0 3\r\nnew\r\nEND\r\n");
-    // One changes its mind and reads: what it was being sent is whole.
+    // One client begins to read after all: its reply is whole.
     rude[0].expect(format!("VALUE big 0 1000000\r\n{value}\r\nEND\r\n"));
     drop(rude);
     host.assert_unharmed();

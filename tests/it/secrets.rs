@@ -1,4 +1,4 @@
-//! What is never in the log, at any level: values and credentials, in whatever form and in whatever pieces they come.
+//! Values and credentials are never in the log, at any level, in whatever form and in whatever pieces they come.
 //!
 //! A value may come where the server does not expect one, behind a line that it has refused. It looks like a command then,
 //! and may be one: it is executed, as by memcached, but not told.
@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::packet::request;
 use crate::server::{Server, TemporaryFile};
 
-/// What must not be found. No four bytes of it are anywhere else in a log.
+/// The text that must not be in a log. No four bytes of it are anywhere else in a log.
 const SECRET: &str = "Qz7Xw9Kp3VmG";
 /// Bytes of it that tell it.
 const PIECE: usize = 4;

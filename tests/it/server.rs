@@ -1,7 +1,7 @@
-//! A server process of a test: started with given flags, ready when `start` returns, killed when dropped.
+//! A server process of a test: it has the given flags, is ready when its constructor returns, and is killed when dropped.
 //!
-//! Each server has a folder of its own with its socket, the file of its ports, and what it printed; the folder goes
-//! with the server. A server that fails to start takes its test with it, and what it printed is in the message.
+//! Each server has its own folder with its socket, the file of its ports, and its output. Dropping the server removes the
+//! folder. A server that fails to start fails its test, with its output in the message.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -66,7 +66,7 @@ pub(crate) enum Address {
 #[derive(Debug)]
 pub(crate) struct Server {
     program: Program,
-    /// Those it was started with, besides where it listens.
+    /// The flags that the test has given, without the address.
     flags: Vec<String>,
     child: Child,
     folder: PathBuf,
@@ -123,7 +123,7 @@ impl Server {
         flags: &[&str],
     ) -> Server {
         let socket = folder.join("socket");
-        // Of a kind that nobody can connect to: the fork of another test may hold a copy of it until its exec.
+        // No client can connect to a socket of this kind: the fork of another test may hold a copy of it until its exec.
         drop(UnixDatagram::bind(&socket).expect("a socket in a folder of ours"));
         command.envs(environment.iter().copied()).arg("-s").arg(&socket).args(flags);
         let mut server = Server::spawn(program, flags, folder, command);
@@ -143,8 +143,8 @@ impl Server {
         Server::on_tcp_port(program, &free_ports(1)[0].to_string(), &[], flags)
     }
 
-    /// Killed, and started again on its TCP port, which must be a lasting one: to its clients, the same server, which has
-    /// forgotten everything.
+    /// Kills the server and starts it again on its TCP port, which must be a lasting one. To its clients it is the same
+    /// server with an empty cache.
     pub(crate) fn restarted(self) -> Server {
         let (program, flags, port) = (self.program, self.flags.clone(), self.tcp().port().to_string());
         drop(self);
@@ -182,7 +182,7 @@ impl Server {
         Server { program, flags, child, folder, addresses: Vec::new() }
     }
 
-    /// Waits for what no event announces; a server that ends meanwhile, or takes too long, fails the test.
+    /// Looks until it is ready. A server that ends meanwhile, or takes too long, fails the test.
     fn wait_until(&mut self, what: &str, mut ready: impl FnMut(&mut Server) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !ready(self) {
@@ -236,7 +236,7 @@ impl Server {
         self.child.id()
     }
 
-    /// What it printed so far, on both outputs.
+    /// Its output so far, standard output and standard error.
     pub(crate) fn printed(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.folder.join("printed")).unwrap_or_default()).into_owned()
     }
@@ -284,7 +284,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only if the process has ended already, which is what is wanted.
+        // Both fail only if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -299,7 +299,7 @@ impl Drop for Server {
     }
 }
 
-/// Runs corecached with `flags` until it ends by itself, as a wrong flag makes it: its exit status and what it printed.
+/// Runs corecached with `flags` until it ends by itself, for example because of a wrong flag: its exit status and output.
 pub(crate) fn corecached_run(flags: &[&str]) -> (ExitStatus, String) {
     run(Program::Corecached, flags)
 }
@@ -328,7 +328,7 @@ fn command(program: Program, folder: &Path) -> Command {
     command
 }
 
-/// What it prints goes to a file.
+/// Sends its output to a file.
 fn silenced(mut command: Command, folder: &Path) -> Command {
     let printed = fs::File::create(folder.join("printed")).expect("a file in a folder of ours");
     command.stdin(Stdio::null()).stdout(printed.try_clone().expect("a second handle")).stderr(printed);
@@ -367,13 +367,13 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
 }
 
-/// Ports that nobody listens on, for programs that cannot be asked for any port. They are none of those that the system
-/// gives to connections, which would take one between now and its use, and no test is given the port of another.
+/// Free ports, for programs that cannot choose a port themselves. The system never gives these ports to connections, so that
+/// none is taken between now and its use, and no two tests get the same port.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Other processes of tests begin elsewhere.
+    // Another test process begins with another port.
     let start = std::process::id().wrapping_mul(7919);
     let ports = std::iter::repeat_with(|| FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();

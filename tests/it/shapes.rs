@@ -222,7 +222,7 @@ enum Form {
     Packets,
 }
 
-/// What a server replies until it closes.
+/// The replies of a server until it closes.
 fn replies(server: &Server, requests: &[u8]) -> Vec<u8> {
     let mut client = server.client();
     let mut writer = client.second_handle();

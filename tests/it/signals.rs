@@ -41,7 +41,7 @@ fn start_many_requests(client: &mut Client) -> String {
 
 #[test]
 fn a_signal_right_after_the_start_is_no_surprise() {
-    // Who can be connected to is already able to end in order.
+    // A server that accepts connections is already able to end in order.
     for _ in 0..10 {
         let mut server = Server::corecached(&["-t", "2"]);
         server.signal("TERM");
@@ -77,7 +77,7 @@ fn shutdown_ends_it_where_it_is_allowed() {
 
 #[test]
 fn a_client_that_has_gone_is_no_reason_to_die() {
-    // SIGPIPE: replies to somebody who no longer listens.
+    // SIGPIPE: the server replies to a client that no longer listens.
     let mut server = Server::corecached(&["-t", "1"]);
     server.client().send("set a 0 0 100000\r\n".to_owned() + &"x".repeat(100_000) + "\r\n");
     for _ in 0..50 {

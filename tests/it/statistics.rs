@@ -1,9 +1,9 @@
-//! What monitoring reads: the names of statistics and their order are those of memcached 1.6.45, and the values have
-//! the shapes that exporters parse.
+//! Statistics for monitors: their names and order are those of memcached 1.6.45, and the values have the shapes that
+//! exporters parse.
 
 use crate::server::Server;
 
-/// `stats`, in a default configuration. Tools count them: there are 93.
+/// `stats`, in a default configuration. Tools count its 93 lines.
 const GENERAL: &str = "pid uptime time version libevent pointer_size rusage_user rusage_system max_connections \
     curr_connections total_connections rejected_connections connection_structures response_obj_oom \
     response_obj_count response_obj_bytes read_buf_count read_buf_bytes read_buf_bytes_free read_buf_oom \
@@ -134,7 +134,7 @@ fn the_settings_have_their_names_and_order() {
         .into_iter()
         .filter(|name| !of_other_builds(name) && *name != "slab_automove_freeratio")
         .collect();
-    // What is ours may follow theirs.
+    // Our own statistics may follow memcached's.
     assert_eq!(names[..words(SETTINGS).len().min(names.len())], words(SETTINGS));
     for (name, wanted) in [
         ("maxbytes", "268435456"),

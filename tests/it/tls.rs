@@ -1,5 +1,5 @@
-//! TLS: the same server behind certificates. Its clients here are rustls, `openssl s_client` and pymemcache; those that
-//! are not welcome speak garbage, or stop in the middle of a handshake.
+//! TLS: the same server behind certificates. Its clients are rustls, `openssl s_client` and pymemcache, and rude ones that
+//! speak garbage or stop in the middle of a handshake.
 
 mod clients;
 mod forms;
@@ -28,7 +28,7 @@ use crate::peers;
 use crate::server::{Address, Server, corecached_run, free_ports};
 use crate::waiting::{PATIENCE, wait_until};
 
-/// An authority and what it has signed, as files in a folder.
+/// An authority and its certificates, as files in a folder.
 struct Pki {
     folder: PathBuf,
     issuer: Issuer<'static, KeyPair>,
@@ -92,7 +92,7 @@ impl Pki {
         Server::corecached_tcp(&all)
     }
 
-    /// What a client needs to trust servers of this authority.
+    /// A client's configuration that trusts servers of this authority.
     fn client(&self, versions: &[&'static SupportedProtocolVersion], stem: Option<&str>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.clone()).expect("our authority");
@@ -371,7 +371,7 @@ fn a_port_is_under_tls_or_not() {
     let pki = Pki::new();
     let words = format!("ssl_chain_cert={},ssl_key={}", pki.text("server.pem"), pki.text("server.key"));
     let port = free_ports(1)[0].to_string();
-    // Which of the two was meant, nobody knows; memcached cannot bind it twice either.
+    // The command line does not say which of the two is meant; memcached cannot bind it twice either.
     for listen in ["127.0.0.1,notls:127.0.0.1", "notls:127.0.0.1,btls:127.0.0.1"] {
         let (status, printed) = corecached_run(&["-u", "root", "-p", &port, "-l", listen, "-Z", "-o", &words]);
         assert_eq!(status.code(), Some(71), "{listen}: {printed}");

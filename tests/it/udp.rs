@@ -1,7 +1,7 @@
-//! UDP: the eight bytes before each datagram, replies of many datagrams, and what is never sent.
+//! UDP: the eight bytes before each datagram, replies of many datagrams, and replies that are withheld.
 //!
-//! Requests as data, asked of corecached with one worker, with three, and of memcached: every datagram of the replies must
-//! be the same, header and all.
+//! The requests are data. corecached with one worker, corecached with three, and memcached must reply with the same
+//! datagrams, headers included.
 
 mod inherited;
 
@@ -308,7 +308,7 @@ fn what_is_no_request_is_not_answered() {
             asker.send_raw(frame);
         }
         assert_eq!(texts(&asker.received_until_now()), [""; 0], "{program:?}");
-        // What memcached does not look at, we do not either.
+        // Neither memcached nor we look at these fields.
         asker.send_raw(b"\x77\x77\0\x05\0\x01\xff\xffversion\r\n");
         let replies = asker.received_until_now();
         assert!(
@@ -376,7 +376,7 @@ fn random_datagrams_do_no_harm() {
     assert_eq!(Asker::new(server.udp()).ask(b"get zzz\r\n", 1), [whole("END\r\n")]);
 }
 
-/// An address of this machine that is not loopback: what comes from there is a stranger's.
+/// An address of this machine that is not loopback: to the server, a client there is a stranger.
 fn outer_address() -> Option<IpAddr> {
     let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     // Nothing is sent: the system only says from where it would be.
@@ -423,7 +423,7 @@ fn a_stranger_is_sent_no_more_than_it_has_sent() {
             "{withheld:?}"
         );
     }
-    // Who is allowed is answered in full.
+    // A client that is allowed gets the full reply.
     for (allowed, datagrams) in [(format!("10.255.255.0/31,{address}"), 4), ("10.255.255.0/31".to_owned(), 1)] {
         let server = Server::corecached_tcp(&["-U", "-1", "-l", &listen, "--udp-allow", &allowed]);
         Asker::new(server.udp()).ask(format!("set big 0 0 5000\r\n{}\r\n", "v".repeat(5000)).as_bytes(), 1);

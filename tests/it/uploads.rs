@@ -1,5 +1,5 @@
-//! Long values under way: what is announced takes no memory before it comes, what comes is limited, and whoever stops in
-//! the middle makes way.
+//! Long values under way: an announced value takes no memory before its bytes come, the memory of all is limited, and a
+//! client that stops in the middle makes way.
 
 use crate::client::Client;
 use crate::peers;

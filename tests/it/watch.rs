@@ -1,4 +1,4 @@
-//! `watch`: what is told of what others do, to the byte as memcached tells it, and what is not told when nobody listens.
+//! `watch`: a watcher reads what other clients do, to the byte as from memcached. Without a watcher nothing is recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use crate::packet::request;
 use crate::peers;
 use crate::server::{Program, Server};
 
-/// What a client says and hears, and what a watcher of `fetchers mutations` is told of it, of both servers. Lines are
+/// Requests of a client, replies, and lines that a watcher of `fetchers mutations` reads, for both servers. Lines are
 /// without `ts`, `gid` and `cfd`; a `clsid` is 0 or N. ` | ` ends a line. `m` is what memcached tells instead of all the `w`
 /// of an exchange, `n` what 1.6.45 alone does. `l` is what a server may tell instead if a second has passed meanwhile.
 const TOLD: &str = "
@@ -167,7 +167,7 @@ l type=item_get key=a status=flushed clsid=0 size=0
 < <*>
 ";
 
-/// `{x*100}` and ` | ` replaced by what they stand for.
+/// Replaces `{x*100}` and ` | ` by their values.
 fn expanded(text: &str) -> String {
     let mut lines = text.replace(" | ", "\r\n") + "\r\n";
     while let (Some(start), Some(end)) = (lines.find('{'), lines.find('}')) {
@@ -178,7 +178,7 @@ fn expanded(text: &str) -> String {
     lines
 }
 
-/// A line without what differs from run to run. What is checked of that is in a test of its own.
+/// A line without the fields that differ from run to run, which other tests check.
 fn settled(line: &str) -> String {
     let mut settled = String::new();
     for field in line.trim_end_matches('\n').split(' ') {
@@ -210,7 +210,7 @@ fn told(watcher: &mut Client) -> String {
 }
 
 fn check(program: Program, flags: &[&str]) {
-    // The dead must be there to be told of: nobody else takes them away.
+    // Dead items must stay until the watcher can read of them: nothing else may remove them.
     let flags = [flags, &["-o", "no_lru_maintainer,no_lru_crawler"]].concat();
     let server = Server::on_unix_socket(program, &flags);
     let mut watcher = watcher(&server, "fetchers mutations");
@@ -396,7 +396,7 @@ fn check_connections(program: Program) {
         assert_eq!(settled(&told(&mut watcher)), close);
     }
     let server = Server::on_unix_socket(program, &["-t", "2", "-m", "256"]);
-    // Whoever tried whether the server accepts has gone before anybody watches.
+    // The client that tried whether the server accepts must have gone before a watcher begins.
     let mut early = server.client();
     while early.stat("curr_connections") > 1 {}
     let mut watcher = crate::watch::watcher(&server, "connevents");
@@ -564,7 +564,7 @@ fn who_does_not_listen_holds_up_nobody_and_no_memory() {
     };
     while counted(&mut client).iter().sum::<u64>() < said {}
     let [sent, lost, _] = counted(&mut client);
-    // He hears what was kept and how much was not, in the order of events.
+    // The watcher reads the kept lines, and how many were dropped, in the order of events.
     let (mut heard, mut skipped) = (0, 0);
     while heard < sent {
         match told(&mut deaf).strip_prefix("skipped=") {

@@ -1,4 +1,4 @@
-//! Restarts under load: clients that know what they were promised, across one graceful restart after the other.
+//! Restarts under load: each client knows which values the server has confirmed, across many graceful restarts.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -16,7 +16,7 @@ const KEYS: u64 = 300;
 /// Requests of all clients between two restarts.
 const REQUESTS: u64 = 3000;
 
-/// What a client knows of one of its keys: nobody else writes it.
+/// A client's knowledge of one of its keys, which no other client writes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     /// The last version that the server has acknowledged; 0: none.
@@ -25,7 +25,7 @@ struct Known {
     perhaps: Option<u64>,
 }
 
-/// What all clients share.
+/// The state that all clients share.
 #[derive(Default)]
 struct Shared {
     address: Mutex<Option<Address>>,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 type Signer = Issuer<'static, KeyPair>;
 
-/// Who may come in.
+/// The result for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     /// With both servers.
@@ -58,7 +58,7 @@ fn issue(shop: &Workshop, stem: &str, params: CertificateParams, by: Option<&Sig
 /// The authorities, what the client shows: its own first, and what comes of it.
 type Row = (&'static str, &'static str, Then);
 
-/// Makes them all; what is in the table is said by the names of the files.
+/// Makes all certificates; the names of the files say what each is.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn rows(shop: &Workshop) -> Vec<Row> {
     let usage = |usages: &[KeyUsagePurpose]| {
@@ -419,7 +419,7 @@ fn files_of_authorities_are_taken_or_refused_with_advice() {
             why => format!("Error loading the CA certificate: {path} : {why}\r\n"),
         };
         admin.expect(&expected);
-        // What was there stays.
+        // Connections that were there stay.
         assert_eq!(is_let_in(&shop, address, "client"), [true; 2], "{expected}");
         assert_eq!(is_let_in(&shop, address, "middle"), [true; 2], "{expected}");
     }

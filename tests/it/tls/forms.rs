@@ -5,7 +5,7 @@ use super::*;
 use data_encoding::BASE64;
 use rustls::pki_types::pem::SectionKind;
 
-/// What comes of a pair of files.
+/// The result for a pair of files.
 enum Then<'a> {
     /// Clients are shown the certificate in this file.
     Served(&'a str),
@@ -15,7 +15,7 @@ enum Then<'a> {
 }
 use Then::{NoChain, NoKey, Served};
 
-/// What memcached does.
+/// memcached's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Memcached {
     /// As we do: it serves, or does not start.
@@ -445,7 +445,7 @@ fn a_start_with_files_of_any_form_ends_in_one_line_or_serves() {
         assert_eq!(status.code(), Some(64), "{name}: {printed}");
         assert!(printed.starts_with("Error loading the ") && printed.lines().count() == 1, "{name}: {printed}");
     }
-    // What is no file at all.
+    // Paths that lead to no file.
     shop.openssl("req -x509 -newkey rsa:2048 -nodes -keyout a.key -subj /CN=a -days 30 -out a.crt");
     let folder = shop.folder.display().to_string();
     for (chain, key, why) in [

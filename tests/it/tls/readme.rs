@@ -1,4 +1,4 @@
-//! The example of the README, as it stands there: its certificate, its flags, its client, and clients that look closer.
+//! The example of the README, word for word: its certificate, its flags and its client; and clients that check more.
 
 use super::*;
 

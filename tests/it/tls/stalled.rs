@@ -1,5 +1,5 @@
-//! Clients that stop in the middle, or never begin, or go on for ever byte by byte: what they can cost is bounded, by
-//! `idle_timeout` in time and by `-c` in number; and those that speak something else than TLS as agreed.
+//! Clients that stop in the middle, or never begin, or go on for ever byte by byte: `idle_timeout` limits the time and `-c`
+//! the number of them. Clients that speak something else than TLS are here, too.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! A socket that systemd has bound: there is but one, for all workers.
+//! A socket that systemd has bound: all workers share it.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -53,7 +53,7 @@ fn a_socket_of_systemd_is_served_by_all_workers() {
                 asker.send(format!("set key{at} 0 0 2\r\n{round:02}\r\nget key{at}\r\n").as_bytes());
             }
             for (at, asker) in askers.iter().enumerate() {
-                // Each once, whoever has taken it.
+                // Each once, whichever worker has taken it.
                 assert_eq!(shown(&asker.receive()[2..]), shown(&whole("STORED\r\n")), "{flags}");
                 let value = whole(&format!("VALUE key{at} 0 2\r\n{round:02}\r\nEND\r\n"));
                 assert_eq!(shown(&asker.receive()[2..]), shown(&value), "{flags}");
