@@ -20,7 +20,7 @@ use crate::tally::Tally;
 use crate::wire::Wire;
 use crate::workload::{Operation, Protocol};
 
-/// What a client needs to know of the plan.
+/// The part of the plan that a client needs.
 pub struct Rules {
     pub protocol: Protocol,
     pub keys: Keys,
@@ -63,7 +63,7 @@ struct Value {
     ends_request: bool,
 }
 
-/// What a read has brought.
+/// The result of a read.
 pub enum Received {
     /// The socket was empty.
     Nothing,

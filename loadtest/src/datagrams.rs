@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(20);
 const HEADER_LEN: usize = 8;
 
-/// What is asked.
+/// The requests.
 #[derive(Clone, Debug)]
 pub struct Datagrams {
     pub sockets: usize,
@@ -29,7 +29,7 @@ pub struct Datagrams {
     pub keys: u64,
 }
 
-/// What has come of it.
+/// The results.
 pub struct Answered {
     pub replies: u64,
     pub lost: u64,

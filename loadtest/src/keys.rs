@@ -1,4 +1,4 @@
-//! Keys and values, derived from a key's id: nothing is stored, and whoever knows the seed can check every byte.
+//! Keys and values, derived from a key's id: nothing is stored, and every byte can be checked with the seed.
 //!
 //! ```text
 //! id 4711 of 100,000, 25 bytes:   key:000000000000000004711

@@ -1,9 +1,9 @@
 //! Load generator for memcached-protocol servers.
 //!
-//! `loadtest run` puts load on a server and reports throughput, hit rate and latency; `loadtest compare` does so for two
-//! servers in turn; `loadtest replay` asks for the keys of a trace and counts the misses; `loadtest soak` starts a server
-//! again and again, under guests who do to it what they can, and checks what it answers and holds. All see the server only
-//! through sockets, and through what the system tells of a process.
+//! `loadtest run` puts load on a server and reports throughput, hit rate and latency. `loadtest compare` does so for two
+//! servers in turn. `loadtest replay` asks for the keys of a trace and counts the misses. `loadtest soak` starts a server
+//! again and again under every kind of client, and checks its replies and its memory. All see the server only through
+//! sockets, and through the system's figures about a process.
 //!
 //! Reading order: [`options`] become a [`plan`] of a [`workload`] (or a [`preset`]); [`mod@run`] starts one [`worker`] per
 //! thread, whose [`client`]s write [`request`]s and match [`reply`]s with them; [`keys`], [`zipf`], [`random`] and
@@ -15,7 +15,7 @@
 #![allow(clippy::print_stdout, reason = "the report on standard output is what this program is for")]
 #![allow(unreachable_pub, reason = "a program exports nothing: pub is what other files of it use")]
 
-// What is to be done.
+// The task.
 mod options;
 mod plan;
 mod preset;
@@ -29,20 +29,20 @@ mod client;
 mod reply;
 mod request;
 
-// Which key, which bytes, and when.
+// Keys, bytes, and times.
 mod keys;
 mod pace;
 mod random;
 mod zipf;
 
-// What came of it.
+// Results.
 mod report;
 mod tally;
 
-// Two servers in turn.
+// `compare`: two servers in turn.
 mod compare;
 
-// A trace of somebody's requests.
+// `replay` and `soak`, and what several commands use.
 mod datagrams;
 mod replay;
 mod server;
@@ -130,7 +130,7 @@ fn compare(options: CompareOptions) -> Result<bool, String> {
     Ok(failed.is_empty())
 }
 
-/// Misses are figures, not failures; what the trace or the server cannot mean is one.
+/// Misses are figures, not failures. A malformed trace or reply is a failure.
 fn replay(options: ReplayOptions) -> Result<bool, String> {
     let json = options.json;
     let stop = stop_on_signal()?;
@@ -143,7 +143,7 @@ fn replay(options: ReplayOptions) -> Result<bool, String> {
     Ok(true)
 }
 
-/// What does not hold is a failure, whether the soak came to its end or not.
+/// A check that fails is a failure, whether the soak came to its end or not.
 fn soak(options: SoakOptions) -> Result<bool, String> {
     let stop = stop_on_signal()?;
     let verdict = options.soak()?.run(stop.as_ref())?;

@@ -149,7 +149,7 @@ impl Server {
         self.connect(if self.ports == Ports::Tls { 1 } else { 0 })
     }
 
-    /// What it answers to a command with an answer of one line.
+    /// Its answer to a command that has an answer of one line.
     pub fn ask(&self, command: &str) -> Option<String> {
         self.converse(command, |_| true).ok()?.pop()
     }
@@ -264,7 +264,7 @@ impl Server {
         self.child.try_wait().ok().flatten()
     }
 
-    /// The end of what it wrote to standard error.
+    /// The end of its standard error.
     pub fn last_words(&self) -> String {
         let (mut file, mut bytes) = (&self.stderr, Vec::new());
         let length = file.metadata().map_or(0, |metadata| metadata.len());

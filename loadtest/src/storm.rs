@@ -38,7 +38,7 @@ const RESTING: u8 = 0;
 const WATCHING: u8 = 1;
 const OVER: u8 = 2;
 
-/// What is begun at once.
+/// The connections that begin at once.
 #[derive(Clone, Debug)]
 pub struct Storm {
     pub connections: usize,
@@ -46,7 +46,7 @@ pub struct Storm {
     pub resumed: bool,
 }
 
-/// What has come of storms.
+/// The results of storms.
 pub struct Weather {
     pub handshakes: u64,
     /// All storms together, without what lay between them.

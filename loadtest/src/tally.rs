@@ -1,4 +1,4 @@
-//! What one client thread has seen; threads are added up at the end.
+//! The counts of one client thread. The counts of all threads are added up at the end.
 
 use hdrhistogram::Histogram;
 
@@ -30,7 +30,7 @@ pub struct Tally {
     pub reconnects: u64,
     /// Requests of the open loop that were due but never sent, because the server was behind.
     pub unsent: u64,
-    /// What ended the run early.
+    /// The reasons why the run ended early.
     pub failures: Vec<String>,
     /// The first errors and wrong replies.
     pub samples: Vec<String>,
@@ -106,7 +106,7 @@ impl Tally {
         }
     }
 
-    /// Adds what another thread has seen in the same time.
+    /// Adds the counts of another thread in the same time.
     pub fn add(&mut self, other: Tally) {
         self.sent += other.sent;
         self.completed += other.completed;

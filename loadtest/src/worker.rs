@@ -95,7 +95,7 @@ enum Link {
     Down,
 }
 
-/// What is being done: prefill or measurement.
+/// The phase: prefill or measurement.
 struct Phase {
     /// The keys to set, in order, for each address; `None` draws requests of the workload.
     prefill: Option<Vec<StepBy<Range<u64>>>>,
@@ -324,7 +324,7 @@ impl Worker {
         }
     }
 
-    /// Open loop: sends what is due by now.
+    /// Open loop: sends the requests that are due by now.
     fn send_due(&mut self, now: u64) -> Result<(), String> {
         let mut touched: Vec<usize> = Vec::new();
         while self.phase.budget > 0

@@ -16,7 +16,7 @@ pub enum Protocol {
     Meta,
 }
 
-/// What a request does.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Reads one or several keys.

@@ -1,4 +1,4 @@
-//! What is measured of a server, and what has come of it: figures, targets, and the outcome of a row.
+//! Figures of a server, their targets, and the outcome of a row.
 
 use std::fmt;
 
@@ -97,9 +97,9 @@ pub struct Outcome {
     pub targets: Vec<Target>,
     /// Baseline and candidate; one sample per round.
     pub samples: [Vec<Sample>; 2],
-    /// What a reader of the figures must know.
+    /// Remarks for the reader of the figures.
     pub remarks: Vec<String>,
-    /// Why there are no figures, or not all.
+    /// The reason why figures are missing.
     pub failure: Option<String>,
 }
 

@@ -40,7 +40,7 @@ use row::Job;
 pub use row::Row;
 use sets::Set;
 
-/// What to compare, and how.
+/// The servers to compare, and how.
 pub struct Comparison {
     /// The commands, baseline first.
     pub commands: [String; 2],

@@ -1,4 +1,4 @@
-//! Which plots there are: what each set is about, at a glance.
+//! The plots: the main figure of each set at a glance.
 
 use super::figure::{
     Bound, CONNECTION_KIB, CPU_PER_HANDSHAKE, CPU_PER_KEY, Figure, ITEMS_PER_MIB, KEYS_PER_SECOND, Outcome, P50, P90,

@@ -1,4 +1,4 @@
-//! A row of a table: one piece of work that both servers are given, and what is expected of the ratio.
+//! A row of a table: one piece of work for both servers, and the expected ratio.
 
 use std::{fmt, fs};
 

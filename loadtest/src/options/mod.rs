@@ -1,4 +1,4 @@
-//! The command line, and what it means: options become a plan, a comparison or a replay once, and are not seen again.
+//! The command line. Options become a plan, a comparison or a replay once; no other module sees them.
 
 mod compare;
 mod replay;

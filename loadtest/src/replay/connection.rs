@@ -1,4 +1,4 @@
-//! The one connection of a replay: a batch of gets and the answers to it, then the sets of what was missing.
+//! The one connection of a replay: a batch of gets and their answers, then the sets of the missing keys.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

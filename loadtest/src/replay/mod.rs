@@ -1,4 +1,4 @@
-//! Cache-aside replay: every request of a [`trace`] is a get, and what is not there is set.
+//! Cache-aside replay: every request of a [`trace`] is a get, and a key that is not there is set.
 //!
 //! The result must be the same each time, so that it says something of the server's choice of what to evict. Hence one
 //! connection, and requests in the order of the trace: gets go out in batches, and when all answers are there, the sets
@@ -19,7 +19,7 @@ use connection::Connection;
 pub use generate::{Generated, ZipfScan};
 pub use trace::{Column, Requests, arc, csv, open};
 
-/// What to replay, and how.
+/// The trace to replay, and how.
 pub struct Replay {
     /// `host:port`
     pub server: String,
@@ -30,7 +30,7 @@ pub struct Replay {
     pub pipeline: usize,
 }
 
-/// What has come of it.
+/// The result of a replay.
 #[derive(Debug, Default, PartialEq)]
 pub struct Misses {
     requests: u64,

@@ -1,5 +1,5 @@
-//! Guests of many kinds: who fills the cache, who reads slowly, who breaks off in the middle of a value, who comes and goes,
-//! who administers.
+//! Guests of many kinds: they fill the cache, read slowly, break off in the middle of a value, come and go, or administer
+//! the server.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};

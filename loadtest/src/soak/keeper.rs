@@ -14,7 +14,7 @@ const KEYS: u64 = 300;
 const TTL: u64 = 2;
 const TTL_GRACE: Duration = Duration::from_secs(2);
 
-/// What it knows of a key.
+/// Its knowledge of a key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
     /// The version whose set was answered last; 0: none.
@@ -183,7 +183,7 @@ impl Guest for Keeper {
     }
 }
 
-/// Of 30 bytes to 30 KB, each version of another length.
+/// Each version has another length, from 30 bytes to 30 KB.
 fn value_of(key: &str, version: u64) -> String {
     let times = if version.is_multiple_of(29) { 1000 } else { 1 + version % 40 };
     format!("{key}={version};").repeat(times as usize)
@@ -200,13 +200,13 @@ mod tests {
     use super::*;
     use crate::certificate::Certificate;
 
-    /// What a server does wrong.
+    /// A mistake of the server.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Fault {
         None,
         /// It keeps a value that was deleted.
         Undead,
-        /// Of a key's values it keeps the first.
+        /// It keeps the first value of a key.
         Old,
         /// It gives one key's value for another.
         Foreign,

@@ -55,7 +55,7 @@ const CACHE_MAPPING_MIN: u64 = 100 << 20;
 /// Its buffers are counted once a second.
 const FIRST_COUNT: Duration = Duration::from_millis(2500);
 
-/// What is to be soaked, and for how long.
+/// The server to soak, and for how long.
 #[derive(Debug)]
 pub struct Soak {
     /// Starts the server; what the soak needs is appended.
@@ -82,7 +82,7 @@ impl Image {
 
 impl Drop for Image {
     fn drop(&mut self) {
-        // What is left of it, if anything, is a cache that nobody loads.
+        // If the folder stays, only an unused cache image is left in it.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -223,7 +223,7 @@ impl Soak {
     }
 }
 
-/// What a server holds while no guest is there, once it has let go of what it can.
+/// The resources of a server without guests, once it has released all that it can.
 fn rest(server: &mut Server, start: &Rest) -> Result<Rest, String> {
     let begun = Instant::now();
     loop {

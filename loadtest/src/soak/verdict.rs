@@ -1,4 +1,4 @@
-//! What has come of a soak: a table of figures, each with its limit.
+//! The result of a soak: a table of figures, each with its limit.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ const BESIDE_MAX: u64 = 24 << 20;
 /// How much more of that it may hold at the second rest of its life than at the first: nothing is kept for those who went.
 const GROWTH_MAX: u64 = 8 << 20;
 
-/// What a server holds while no guest is there.
+/// The resources of a server without guests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rest {
     pub connections: u64,
@@ -124,7 +124,7 @@ impl Verdict {
         ]
     }
 
-    /// Of what servers held at rest: the most of each.
+    /// The most of each resource that a server held at rest.
     fn rests(&self) -> Vec<Row> {
         let most = |of: fn(&Rest) -> u64| self.lives.iter().flatten().map(of).max().unwrap_or(0);
         let row = |what: &str, of: fn(&Rest) -> u64| {

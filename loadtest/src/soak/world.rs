@@ -1,4 +1,4 @@
-//! What all guests of a soak share: whether there is a server, what was promised of it, and what came of it.
+//! The state that all guests of a soak share: whether a server runs, what it has confirmed, and the counts.
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -34,7 +34,7 @@ impl Count {
     }
 }
 
-/// What has happened.
+/// Counts of events.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Values that were read and compared, over TLS, over UDP, and slowly among them.
@@ -42,9 +42,9 @@ pub struct Tally {
     pub values_tls: Count,
     pub values_udp: Count,
     pub values_slow: Count,
-    /// Those that were not what was stored, or another key's.
+    /// Values that differ from the stored one, or belong to another key.
     pub wrong: Count,
-    /// Those that had been replaced, deleted, flushed or lost with a killed server, or had expired.
+    /// Values that had been replaced, deleted, flushed or lost with a killed server, or had expired.
     pub stale: Count,
     /// Values that were never sent to their end, and were stored all the same.
     pub half_stored: Count,
@@ -70,7 +70,7 @@ pub struct World {
     pub tally: Tally,
     /// Number of the server: counted up when one has been started.
     life: Count,
-    /// There is a server, and nobody has told it to end.
+    /// A server runs, and was not told to end.
     serving: AtomicBool,
     /// How often a server has forgotten everything. Counted up between its end and the start of the next.
     pub forgotten: Count,
