@@ -1,6 +1,6 @@
-//! What does it cost that a shard can be used by any worker: alone, when two want it, and when one has it?
+//! What does it cost that any worker can use a shard: one worker alone, two that want it, and one that has it?
 //!
-//! - Lease and give back, uncontended: what each connection that is served pays per shard.
+//! - Lease and give back, uncontended: the cost per shard for each connection that is served.
 //! - Two workers with batches of `get`s for one shard, as fast as they can: who finds the lease taken posts the batch and
 //!   waits for it to come back by mail. Beside it, one worker doing the same alone, per batch and per operation.
 //! - A hop: a batch of one `get` is posted to a shard whose holder is in the midst of its own operations, until it has

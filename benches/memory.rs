@@ -27,7 +27,7 @@ const SMALL_MAX: f64 = 150.0;
 /// How far the process may grow beyond the store's own accounts, per item: page tables are not in it.
 const UNACCOUNTED_MAX: f64 = 2.0;
 
-/// What the items of a store look like.
+/// The shape of the items of a store.
 struct Shape {
     name: &'static str,
     key_len: usize,

@@ -44,7 +44,7 @@ const CREDIT_PERCENT: u32 = 12;
 const WALK: WalkLimits = WalkLimits { items: 512, bytes: 32 << 10 };
 /// Requests between two turns' housekeeping.
 const REQUESTS_PER_TURN: u64 = 16;
-/// What `stats cachedump CLASS 0` asks for at most.
+/// The most items of `stats cachedump CLASS 0`.
 const COLD_ITEMS: usize = (2 << 20) / 19;
 
 /// Steps of one kind.

@@ -139,7 +139,7 @@ impl<'a> Bench<'a> {
         self.expect_items(next);
         self.expect_overwritten();
 
-        // What is still free of the last page is used up first.
+        // The free chunks of the last page are used up first.
         while self.evicted() == 0 {
             self.run(1, Verb::Set, |_| {
                 next += 1;

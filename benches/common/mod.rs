@@ -1,4 +1,4 @@
-//! What the benches share: a store to measure, keys and values that can be checked, time and repeatable randomness.
+//! Shared by the benches: a store to measure, keys and values that can be checked, time and repeatable randomness.
 
 #![allow(dead_code, reason = "each bench is a program of its own and uses a part of this")]
 
@@ -133,7 +133,7 @@ impl Samples {
         self.0.len()
     }
 
-    /// The shortest: what the code costs when nobody disturbs it.
+    /// The shortest: the cost of the code on an undisturbed machine.
     pub(crate) fn best(&self) -> f64 {
         self.0.iter().copied().fold(f64::INFINITY, f64::min)
     }
@@ -151,7 +151,7 @@ impl Samples {
     }
 }
 
-/// What was found wrong.
+/// The mistakes that were found.
 #[derive(Default)]
 pub(crate) struct Verdict(Vec<String>);
 
