@@ -1,8 +1,8 @@
-//! The store against a dull twin, by operations of any kind: values of every length, appended, changed, pinned and
-//! gathered; limits, page moves, flushes and jumps of the clock.
+//! Compares the store with a simple model, for operations of all kinds: values of every length are stored, appended to,
+//! changed, pinned and gathered; limits change, pages move, flushes happen and the clock jumps.
 //!
-//! What is there is what was stored; what is not there died, was deleted, or was evicted and counted. In the end nothing
-//! is left behind.
+//! The store holds only items that were stored. A missing item has expired or was flushed, deleted or evicted, and
+//! evictions are counted. In the end the store has freed all memory.
 
 use super::arena::{Arena, ItemId};
 use super::gather::{Announced, Gathered, Gathering};
@@ -15,18 +15,18 @@ use crate::hash::KeyHasher;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-/// Pages there is address space for, and keys.
+/// Pages of the address space, and the number of keys.
 const PAGES: u32 = 14;
 const KEYS: usize = 200;
-/// Longest value: several pages of the smallest chunks.
+/// The longest value, in bytes. It fills several pages of the smallest chunks.
 const LEN_MAX: usize = 1_500_000;
-/// Operations of an input, pins and values under way.
+/// The most operations of an input, and the most pins and values under way at a time.
 const OPERATIONS_MAX: usize = 400;
 const HELD_MAX: usize = 6;
-/// A clock that runs for this long is taken for one that does not wrap.
+/// The clock stops here, so that it does not wrap.
 const NOW_MAX: u32 = 1 << 30;
 
-/// Bytes that no two places share, so that a value that is put together wrongly is told from the right one.
+/// Bytes that differ from place to place, so that a value with wrong parts differs from the right one.
 fn pattern() -> &'static [u8] {
     static PATTERN: OnceLock<Vec<u8>> = OnceLock::new();
     PATTERN.get_or_init(|| {
@@ -40,10 +40,10 @@ fn pattern() -> &'static [u8] {
     })
 }
 
-/// A piece of the pattern: where it begins, and its length.
+/// The start and the length of a piece of the pattern.
 type Piece = (usize, usize);
 
-/// What an item must be.
+/// The model of an item.
 #[derive(Clone, Debug)]
 struct Twin {
     value: Vec<Piece>,
@@ -53,7 +53,7 @@ struct Twin {
     marks: u8,
 }
 
-/// A value that is being received: so many bytes of it have come, and there is room for more, or it is asked for.
+/// A value that a client is sending. `received` bytes have come. It has room for more, or waits for it.
 struct Coming {
     key: usize,
     twin: Twin,
@@ -67,18 +67,18 @@ struct World {
     budget: Arc<Budget>,
     twins: HashMap<usize, Twin>,
     now: u32,
-    /// When all are to be flushed.
+    /// The time of a flush that is planned.
     flush_at: Option<u32>,
     pins: Vec<(ItemId, Vec<Piece>)>,
     coming: Vec<Coming>,
-    /// Keys that were gone and should not have been.
+    /// Items that were missing although they were alive.
     lost: u64,
     last_cas: u64,
     serial: usize,
     validations: usize,
 }
 
-/// Runs one input. Panics on a fault.
+/// Runs one input. Panics if it finds a fault.
 pub fn run(input: &[u8]) {
     let mut input = Bytes(input);
     let mut world = World::new(&mut input);
@@ -93,7 +93,7 @@ pub fn run(input: &[u8]) {
 
 fn key(number: usize) -> Vec<u8> {
     let mut key = format!("key-{number}").into_bytes();
-    // Some are long, and the first fills all that there is.
+    // Some keys are long, and the first one is as long as a key may be.
     if number.is_multiple_of(16) {
         key.resize(250 - number, b'k');
     }
@@ -151,7 +151,7 @@ impl World {
                 self.set(key, twin);
             }
             4..6 => {
-                // Many of a kind: memory runs out.
+                // Many values of one size fill the memory.
                 let (first, count, twin) = (input.below(KEYS), 1 + input.below(64), self.twin(input));
                 for number in 0..count {
                     let piece = (self.serial() % (1 << 16), twin.value[0].1);
@@ -257,7 +257,7 @@ impl World {
         self.serial * 61
     }
 
-    /// A length: short, near the sizes of chunks, or near several of the largest.
+    /// A length: short, near the size of a chunk, or near a multiple of the largest chunk.
     fn len(&mut self, input: &mut Bytes<'_>) -> usize {
         let chunk_max = self.store.options.slabs.chunk_max;
         let near = |size: usize, by: u8| (size + usize::from(by)).saturating_sub(128);
@@ -289,13 +289,13 @@ impl World {
         Twin { value: vec![piece], flags, deadline: self.deadline(input), cas: 0, marks: 0 }
     }
 
-    /// Whether the twin says that an item is alive.
+    /// Whether an item is alive by its model.
     fn is_alive(&self, twin: &Twin) -> bool {
         twin.deadline == NEVER || twin.deadline > self.now
     }
 
-    /// The item, if there is one: never one that the twin does not know, and one that it knows is counted as lost if there
-    /// is none.
+    /// Finds an item. The model must know an item that is found, and an item that the model knows counts as lost if it
+    /// is not.
     fn find(&mut self, number: usize) -> Option<Entry> {
         let name = key(number);
         let found = self.store.find(self.store.hasher.hash(&name), &name).ok();
@@ -320,7 +320,7 @@ impl World {
         Some(id)
     }
 
-    /// Compares a value with what it must be.
+    /// Compares a value with its model.
     fn check(&self, id: ItemId, value: &[Piece]) {
         let items = &self.store.items;
         let mut cursor = items.value_cursor(id);
@@ -337,7 +337,7 @@ impl World {
         assert_eq!(cursor.left(), 0, "a value is too long");
     }
 
-    /// An item was stored.
+    /// Notes that an item was stored.
     fn stored(&mut self, number: usize, id: ItemId, twin: Twin) {
         let cas = self.store.next_cas();
         assert!(cas > self.last_cas, "a CAS value came again");
@@ -359,7 +359,7 @@ impl World {
         }
     }
 
-    /// Append and prepend.
+    /// Does an `append` or a `prepend`.
     fn extend(&mut self, number: usize, len: usize, appends: bool) {
         let Some(Entry { id: old, .. }) = self.find(number) else { return };
         let name = key(number);
@@ -389,7 +389,7 @@ impl World {
         self.store.unpin(old);
     }
 
-    /// As incr does: flags and deadline stay.
+    /// Changes a value as `incr` does: flags and deadline stay.
     fn change_value(&mut self, number: usize, len: usize) {
         if self.find(number).is_some() {
             let piece = (self.serial() % (1 << 16), len);
@@ -433,7 +433,7 @@ impl World {
         self.coming.push(Coming { key: number, twin, received, gathering, room });
     }
 
-    /// Some bytes of a value come, or its client goes.
+    /// Receives some bytes of a value, or abandons it.
     fn receive(&mut self, which: usize, count: usize, ends: bool) {
         if which >= self.coming.len() {
             return;
@@ -464,7 +464,7 @@ impl World {
         }
     }
 
-    /// A walk over all meets every item once, and none that is not there.
+    /// Checks that a walk meets every item once, and no others.
     fn walk(&mut self, count: usize) {
         let mut met: HashMap<Vec<u8>, u32> = HashMap::new();
         let mut place = Some(walk::Place::default());
@@ -486,7 +486,7 @@ impl World {
         assert!(met.is_empty(), "a walk met a key that nobody stored");
     }
 
-    /// As a `get` does: with a hint, which holds as long as no page has moved.
+    /// Finds an item as `get` does, with a hint, which holds until a page moves.
     fn seek(&mut self, number: usize) {
         let name = key(number);
         let hash = self.store.hasher.hash(&name);
@@ -505,14 +505,14 @@ impl World {
         self.count();
     }
 
-    /// What was lost was evicted.
+    /// Checks that all lost items were evicted.
     fn count(&self) {
         let classes = self.store.snapshot().classes;
         let evicted: u64 = classes.iter().map(|class| class.counters.evicted).sum();
         assert!(self.lost <= evicted, "{} keys are lost, {evicted} were evicted", self.lost);
     }
 
-    /// Everything is let go of: nothing may be left.
+    /// Gives up all pins, values and items, and checks that the store is empty.
     fn end(mut self) {
         self.store.validate();
         for number in 0..KEYS {

@@ -1,13 +1,13 @@
-//! Long values: their room comes and goes in steps, and nothing of it is lost.
+//! Long values: the store makes and frees their room in steps, and loses none of it.
 
 use super::*;
 use crate::store::gather::{Announced, Gathered, Gathering};
 
-/// Chunks, or items, that one step may concern: it looks at so many chunks of a page that is emptied.
+/// The chunks or items that one step may concern. It clears this many chunks of a page.
 const STEP_MAX: u64 = 1200;
 const STEPS_MAX: usize = 10_000;
 
-/// A value whose bytes come part by part.
+/// A value whose bytes come in parts.
 struct Upload {
     key: u64,
     len: usize,
@@ -47,7 +47,7 @@ fn long_value(len: usize, seed: u64) -> Vec<u8> {
 }
 
 impl Store {
-    /// Room for a value, with something done between the steps.
+    /// Makes room for a value, with a call of `between` after each step.
     fn gather_all(
         &mut self,
         key: &[u8],
@@ -80,7 +80,7 @@ fn a_long_value_makes_room_in_steps() {
     let id = store.gather_all(b"long", value.len(), |store, step| {
         let gone = evicted(store) - before;
         assert!(gone <= STEP_MAX, "{gone} items went in step {step}");
-        // Others are served meanwhile.
+        // The store serves other requests meanwhile.
         store.set(format!("other{step}").as_bytes(), &[2; 20], NEVER).expect("evicts");
         (before, steps) = (evicted(store), step);
     });
@@ -96,7 +96,7 @@ fn a_long_value_makes_room_in_steps() {
 
 #[test]
 #[cfg_attr(miri, ignore = "hundreds of thousands of items")]
-fn what_was_gathered_is_freed_when_it_is_given_up() {
+fn an_abandoned_value_frees_the_chunks_gathered_for_it() {
     let mut store = full_of_small_items(8, StoreOptions::default());
     let mut so_far: Option<Gathering> = None;
     while so_far.and_then(|gathering| gathering.item()).is_none() || chunks_in_use(&store) < 130 {
@@ -115,14 +115,14 @@ fn what_was_gathered_is_freed_when_it_is_given_up() {
 }
 
 #[test]
-fn values_under_way_keep_no_page_from_others_that_can_be_emptied() {
+fn values_under_way_leave_pages_that_other_classes_can_take() {
     let mut store = store(16, StoreOptions { automove: 0, ..StoreOptions::default() });
     for number in 0..100 {
         let key = format!("long{number}").into_bytes();
         let id = store.gather_all(&key, 300_000, |_, _| {}).expect("it evicts");
         store.store_long(&key, id, &long_value(300_000, number));
     }
-    // A quarter of memory, a chunk here and a chunk there, as evictions leave them.
+    // The uploads take a quarter of the memory. Their chunks are spread, because evictions freed them.
     let uploads: Vec<Gathering> = (0..8)
         .map(|number| {
             let key = format!("upload{number}").into_bytes();
@@ -133,7 +133,7 @@ fn values_under_way_keep_no_page_from_others_that_can_be_emptied() {
         })
         .collect();
     store.validate();
-    // Each of these sizes has a class of its own, without a page.
+    // Each of these sizes has a class of its own, which has no page.
     for len in [10, 100, 300, 1000, 3000, 10_000] {
         store.set(format!("small{len}").as_bytes(), &vec![1; len], NEVER).expect("a page can be emptied");
         store.validate();
@@ -146,7 +146,7 @@ fn values_under_way_keep_no_page_from_others_that_can_be_emptied() {
 #[test]
 fn a_value_that_is_waited_for_too_long_is_refused() {
     let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
-    // All that there is is being received or sent: no page can go.
+    // All items are pinned, so that no page can move.
     let pinned: Vec<ItemId> = (0..40)
         .map_while(|number| {
             let id = store.set(format!("k{number}").as_bytes(), &[1; 60_000], NEVER).ok()?;
@@ -184,7 +184,7 @@ fn a_long_item_is_freed_in_steps() {
         store.remove(entry);
         assert!((1..200).contains(&(held - chunks_in_use(&store))));
         store.validate();
-        // The next one finds the room, whether housekeeping has come by or not.
+        // The next item finds the room, with housekeeping or without.
         if round == 1 {
             (0..store.housekeeping_round()).for_each(|_| {
                 store.housekeep(64, true);

@@ -1,4 +1,4 @@
-//! The store against a `HashMap`, with seeds; and what eviction, expiry and pages promise.
+//! Tests that compare the store with a `HashMap`, and tests of evictions, expiry, flushes, walks and pages.
 
 use super::arena::Arena;
 use super::flush::FLUSHED_AT_ONCE;
@@ -17,7 +17,7 @@ pub(super) fn store(pages: u32, options: StoreOptions) -> Store {
     Store::new(0, options, items, budget, KeyHasher::seeded(7)).expect("address space")
 }
 
-/// A small generator: the seed of a failing run is in its message.
+/// A small generator of random numbers. A test that fails names its seed.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -47,7 +47,8 @@ impl Store {
         Some(value)
     }
 
-    /// Called with every eviction for room of every test here: it happens only where the class has no chunk and the shard no page.
+    /// Called with every eviction for room of every test here: it happens only where the class has no chunk and the
+    /// shard no page.
     pub(super) fn assert_that_eviction_is_needed(&self, class: ClassId) {
         assert!(!self.slabs.has_room(class), "{class:?} has a free chunk, and evicts");
         assert!(
@@ -123,7 +124,7 @@ fn agrees_with_a_hash_map() {
                     store.flush_at(Now(now));
                     model.clear();
                 }
-                // From a cache that evicts all the time to one that is mostly empty, and back.
+                // A cache that always evicts becomes one that is mostly empty, or the other way round.
                 _ if evicting && random.below(4) == 0 => {
                     assert!(store.budget.set_limit(2 + random.below(10) as u32));
                 }
@@ -156,7 +157,7 @@ fn agrees_with_a_hash_map() {
 }
 
 #[test]
-fn eviction_keeps_what_is_used() {
+fn eviction_keeps_items_in_use() {
     let mut store = store(2, StoreOptions::default());
     let value = [0; 100];
     for hot in 0..200 {
@@ -265,7 +266,7 @@ fn a_flush_spares_what_is_stored_in_the_same_second() {
 fn flushes_leave_times_true() {
     let mut store = store(2, StoreOptions::default());
     store.set_now(Now(10));
-    // More than one flush takes out at once: there is always something left that is dead.
+    // These are more items than a flush removes at once, so that some dead ones are always left.
     for number in 0..FLUSHED_AT_ONCE + 100 {
         store.set(format!("old{number}").as_bytes(), b"1", NEVER).expect("memory");
     }
@@ -289,7 +290,7 @@ fn flushes_leave_times_true() {
 }
 
 #[test]
-fn a_flush_takes_out_at_once_what_was_stored_last() {
+fn a_flush_removes_the_latest_items_at_once() {
     let mut store = store(2, StoreOptions::default());
     for (now, key) in [(10, "a"), (11, "b"), (12, "c")] {
         store.set_now(Now(now));
@@ -311,7 +312,7 @@ fn a_flush_with_nothing_to_flush_changes_nothing() {
         store.flush_at(Now(9));
     }
     assert_eq!((store.stamps.current(), store.index.len()), (before, 1));
-    // Counts that were reset say nothing of what there is.
+    // After a reset the counters do not tell whether items are there.
     store.set(b"b", b"1", NEVER).expect("memory");
     store.reset_counters();
     store.flush_at(Now(9));
@@ -319,7 +320,7 @@ fn a_flush_with_nothing_to_flush_changes_nothing() {
 }
 
 #[test]
-fn stamps_that_are_worn_begin_anew_in_an_empty_store() {
+fn worn_stamps_start_again_in_an_empty_store() {
     let mut store = store(8, StoreOptions::default());
     for number in 0..5000 {
         store.set(format!("k{number}").as_bytes(), b"1", NEVER).expect("memory");
@@ -350,7 +351,7 @@ fn a_lowered_limit_is_met() {
         store.housekeep(256, true);
     }
     assert_eq!((store.budget.surplus(0), store.budget.pool()), (0, 5));
-    // The coldest went, wherever they lay: nearly as much of what is new is there as fits.
+    // The coldest items are gone, on whatever pages they were. Nearly all memory holds the newest ones.
     let kept = (0..40_000).rev().take_while(|number| store.get(format!("k{number}").as_bytes()).is_some()).count();
     assert!(recent > 25_000 && kept > 7_000, "{kept} of {recent}");
     store.validate();
@@ -367,13 +368,13 @@ fn a_hint_holds_until_a_page_changes_hands() {
     let hint = store.prefetch_item(hash);
     let found = store.find(hash, b"k7").expect("it was set").id;
     assert_eq!(store.seek(hint, hash, b"k7"), Ok(found));
-    // Another item's place is no answer, nor is the item's own when it has gone.
+    // The place of another item is no answer. Nor is the place of the item itself, once the item is gone.
     let other = store.find(store.hasher.hash(b"k8"), b"k8").expect("it was set").id;
     assert_eq!(store.seek(Some(other), hash, b"k7"), Ok(found));
     let entry = store.find(hash, b"k7").expect("it was set");
     store.remove(entry);
     assert_eq!(store.seek(hint, hash, b"k7"), Err(Absent::Unknown));
-    // A page that is cut anew may show anything where the chunk began.
+    // On a page of another class, the place of the chunk may hold any bytes.
     let class = store.class_of(other);
     assert_eq!(store.reassign(Some(class), ClassId(1)), Reassigned::Started);
     while store.move_pages(100) {}
@@ -410,7 +411,7 @@ fn a_walk_meets_every_key_that_stays_exactly_once() {
                     left > 0
                 },
             );
-            // Meanwhile buckets are divided, and keys come, go and change their place.
+            // Meanwhile buckets are divided, and keys come, go and change their chunks.
             for _ in 0..random.below(400) {
                 new += 1;
                 store.set(format!("new{new}").as_bytes(), b"1", NEVER).expect("memory");
@@ -452,7 +453,7 @@ fn a_walk_meets_only_what_is_wanted() {
     assert_eq!((over, met), (None, vec![small]));
 }
 
-/// The keys are chosen for their buckets, as one can who knows the hash.
+/// The keys are chosen for their buckets, as an attacker can who knows the hash.
 #[test]
 fn keys_of_one_chain_evict_each_other_and_nothing_else() {
     for evict in [true, false] {
@@ -467,7 +468,7 @@ fn keys_of_one_chain_evict_each_other_and_nothing_else() {
         }
         for (at, key) in chosen.iter().enumerate() {
             store.set_now(Now(101 + at as u32));
-            // One that is asked for stays, whatever comes.
+            // An item that is read again and again stays.
             assert_eq!(store.get(chosen[0].as_bytes()).is_some(), at > 0);
             store.set(key.as_bytes(), b"chosen", NEVER).expect("there is room");
             assert!(store.get(key.as_bytes()).is_some(), "{key}");

@@ -1,9 +1,9 @@
-//! Pages that change hands: nothing is lost that need not be, and pages go where they are needed.
+//! Moves of pages: the store loses no item without need, and pages move to classes that need them.
 
 use super::*;
 use crate::store::rebalance::Busy;
 
-/// Steps of housekeeping in a simulated second, as a worker takes them.
+/// Steps of housekeeping in a simulated second, as in a worker.
 const STEPS_PER_SECOND: usize = 256;
 const CHUNKS_PER_STEP: u32 = 256;
 
@@ -16,21 +16,21 @@ impl Store {
         (0..count).filter(|&number| self.get(name(number).as_bytes()).is_some()).count() as u32
     }
 
-    /// Goes on until the page that is on its way has arrived, in steps of a few chunks.
+    /// Continues the move of a page until its end, in steps of a few chunks.
     fn finish_move(&mut self) {
         for _ in 0..100_000 {
             if !self.move_pages(7) {
                 return;
             }
         }
-        panic!("a page is still on its way");
+        panic!("a page is still moving");
     }
 
     fn pages(&self, class: ClassId) -> usize {
         self.slabs.page_count(class)
     }
 
-    /// A second passes in which `work` is done, spread over the housekeeping.
+    /// Lets a second pass. The steps of housekeeping alternate with calls of `work`.
     fn second(&mut self, mut work: impl FnMut(&mut Store, usize)) {
         self.set_now(Now(self.now + 1));
         for step in 0..STEPS_PER_SECOND {
@@ -47,7 +47,7 @@ fn a_page_leaves_its_items_behind_where_there_is_room() {
     for number in 0..14_000 {
         store.set(format!("k{number}").as_bytes(), &value, NEVER).expect("memory");
     }
-    // Every other item goes: there is room for two pages' items in the others.
+    // Remove every other item. The other pages then have room for the items of two pages.
     for number in (0..14_000).step_by(2) {
         let key = format!("k{number}");
         let entry = store.find(store.hasher.hash(key.as_bytes()), key.as_bytes()).expect("it was set");
@@ -70,7 +70,7 @@ fn a_page_leaves_its_items_behind_where_there_is_room() {
     assert_eq!(evicted, 0);
 }
 
-/// The rule of eviction, where a page is asked for of a class that has none to spare, and memory is mostly empty.
+/// A class without a page to spare gives one up, while most of the memory is empty. The rule for evictions holds.
 #[test]
 fn a_page_that_moves_takes_a_free_page_for_its_items() {
     for to in [ClassId(0), ClassId(5)] {
@@ -91,7 +91,7 @@ fn a_page_that_moves_takes_a_free_page_for_its_items() {
     }
 }
 
-/// Dead items go before live ones where a page moves, too.
+/// Dead items make room before live ones when a page moves, too.
 #[test]
 fn a_page_that_moves_costs_dead_items_first() {
     let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
@@ -110,7 +110,7 @@ fn a_page_that_moves_costs_dead_items_first() {
     store.validate();
 }
 
-/// A class that has nothing to evict takes a page at once, of a class that can rescue what lies there.
+/// A class without items to evict takes a page at once, from a class that has room for the items of the page.
 #[test]
 fn a_page_taken_at_once_leaves_its_items_behind_where_there_is_room() {
     for value_len in [200, 100_000] {
@@ -134,7 +134,7 @@ fn a_page_taken_at_once_leaves_its_items_behind_where_there_is_room() {
     }
 }
 
-/// The limit is lowered, and of two classes one is full of what is older, the other has room to spare.
+/// The limit is lowered. One class is full of older items; another has room to spare.
 #[test]
 fn a_lowered_limit_costs_nothing_while_a_class_has_room_to_spare() {
     let mut store = store(16, StoreOptions { automove: 0, ..StoreOptions::default() });
@@ -184,7 +184,7 @@ fn a_class_that_comes_late_gets_its_first_page_on_credit() {
     };
     fill(&mut store);
     assert_eq!(held(&store), 40);
-    // Four classes find credit, and what is there stays; the fifth takes a page at once.
+    // Four classes get pages on credit, and no item is lost. The fifth class takes a page at once.
     let there = store.index.len();
     for (nth, value_len) in (1..).zip([10, 1000, 2000, 4000]) {
         store.set(format!("late{nth}").as_bytes(), &vec![4; value_len], NEVER).expect("a page");
@@ -194,7 +194,7 @@ fn a_class_that_comes_late_gets_its_first_page_on_credit() {
     assert_eq!(held(&store), 44);
     assert!(store.index.len() < there + 5 - 3000);
     store.validate();
-    // The debt is paid by the class that is full, and no item of the others has to go for it.
+    // The class that is full pays the debt. The other classes lose no item for it.
     assert!(budget.is_exceeded());
     store.second(|_, _| ());
     store.second(|_, _| ());
@@ -202,7 +202,7 @@ fn a_class_that_comes_late_gets_its_first_page_on_credit() {
     for (nth, value_len) in (1..).zip([10, 1000, 2000, 4000]) {
         assert_eq!(store.get(format!("late{nth}").as_bytes()), Some(vec![4; value_len]));
     }
-    // There is credit again.
+    // The budget has credit again.
     store.set(b"last", &[6; 16_000], NEVER).expect("a page");
     assert_eq!(held(&store), 41);
     store.validate();
@@ -225,7 +225,7 @@ fn a_reader_of_a_class_meets_items_of_every_segment() {
 }
 
 #[test]
-fn a_reader_of_a_list_that_changes_meets_what_stays() {
+fn a_reader_of_a_list_that_changes_meets_all_items_that_stay() {
     let mut store = store(8, StoreOptions { segmented: false, ..StoreOptions::default() });
     let class = store.slabs.class_for(store.items.size(8, 0, 100)).expect("small");
     for seed in 1..20 {
@@ -242,7 +242,7 @@ fn a_reader_of_a_list_that_changes_meets_what_stays() {
             if !more {
                 break;
             }
-            // What was met last goes, all but one, and some others; some are stored, and a page may leave.
+            // Remove the last items that the reader met, except one, and some others. Store some. A page may leave.
             let last = met[met.len() - 7..].to_vec();
             let others = (0..20).map(|_| format!("k{:07}", random.below(3000)).into_bytes());
             for key in last.into_iter().chain(others.filter(|key| met[met.len() - 8] != *key)) {
@@ -262,7 +262,8 @@ fn a_reader_of_a_list_that_changes_meets_what_stays() {
             assert!(gone.contains(&key) || met.binary_search(&key).is_ok(), "seed {seed}: {number}");
         }
         store.validate();
-        // All that it could go on from is gone, and the page of it belongs to another class: it has come to the end.
+        // All items are gone from which the reader could continue, and their page belongs to another class. So the
+        // reader has come to the end.
         let mut reader = walk::Reader::default();
         assert!(store.read_class(class, &mut reader, 50, |_| ()));
         store.flush_at(Now(0));
@@ -285,7 +286,7 @@ fn a_page_of_a_full_class_costs_the_coldest_items() {
         store.set(format!("k{stored}").as_bytes(), &[3; 200], NEVER).expect("memory");
         stored += 1;
     }
-    // The first page holds what was stored first. It is in use again, and what came next is not.
+    // The first page holds the items that were stored first. These are in use again, and the next ones are not.
     store.set_now(Now(100));
     let hot = 4000;
     for _ in 0..2 {
@@ -296,14 +297,14 @@ fn a_page_of_a_full_class_costs_the_coldest_items() {
         assert_eq!(store.reassign(None, to), Reassigned::Started);
         store.finish_move();
         assert_eq!((store.pages(class), store.pages(to)), (6 - moved, 1));
-        // An empty page would be free for the next move.
+        // If the page stayed empty, the next move would take it.
         let value_len = store.slabs.usage(to).chunk_size as usize - store.items.size(4, 0, 0);
         store.set(format!("new{moved}").as_bytes(), &vec![3; value_len], NEVER).expect("it has a page");
     }
     store.validate();
-    // But for those few that an eviction takes when it meets nothing else for too long.
+    // An eviction takes an active item if it passes over too many of them. This happens to a few.
     let live = store.live(hot, |number| format!("k{number}"));
-    assert!(live > hot * 98 / 100, "{live} of {hot} that were in use were rescued");
+    assert!(live > hot * 98 / 100, "only {live} of {hot} items in use were rescued");
 }
 
 #[test]
@@ -355,7 +356,7 @@ fn large_items_are_rescued_chunk_by_chunk() {
     assert!(store.snapshot().counters.reassign_chunk_rescues > 50);
 }
 
-/// A long item is freed in steps, and its page is needed at once.
+/// The store frees a long item in steps, and another class needs its page at once.
 #[test]
 fn a_page_of_long_items_goes_to_a_class_that_needs_it_at_once() {
     let mut store = store(12, StoreOptions { automove: 0, ..StoreOptions::default() });
@@ -368,12 +369,12 @@ fn a_page_of_long_items_goes_to_a_class_that_needs_it_at_once() {
         store.validate();
     }
     let kept = store.live(6, |number| format!("long{number}"));
-    assert!(kept >= 2, "{kept} of the long items were kept: others than those that had to go");
+    assert!(kept >= 2, "{kept} of the long items were kept: too many had to go");
     assert_eq!(store.live(5, |nth| format!("k{nth}")), 5);
 }
 
 #[test]
-fn a_page_with_an_item_in_use_is_waited_for_and_then_left() {
+fn a_move_waits_for_an_item_in_use_and_then_gives_up() {
     let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
     let large = store.slabs.large();
     store.set(b"other", &[8; 700_000], NEVER).expect("memory");
@@ -390,7 +391,7 @@ fn a_page_with_an_item_in_use_is_waited_for_and_then_left() {
     assert!(store.get(b"pinned") == Some(vec![7; 700_000]), "the other one was older");
     store.validate();
 
-    // This one is never let go of: the page goes back to work.
+    // These items stay pinned, so that the page stays in its class.
     for key in [&b"pinned"[..], b"other"] {
         let id = store.set(key, &[9; 700_000], NEVER).expect("memory");
         store.pin(id);
@@ -405,7 +406,7 @@ fn a_page_with_an_item_in_use_is_waited_for_and_then_left() {
 }
 
 #[test]
-fn an_item_that_is_being_received_keeps_its_page() {
+fn a_page_stays_while_a_client_sends_one_of_its_items() {
     let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
     let large = store.slabs.large();
     let floating = store.allocate(b"coming", 0, 1_500_000).expect("memory");
@@ -424,7 +425,7 @@ fn an_item_that_is_being_received_keeps_its_page() {
 }
 
 #[test]
-fn without_eviction_a_page_only_goes_when_its_items_fit_elsewhere() {
+fn without_eviction_a_page_moves_only_if_its_items_fit_elsewhere() {
     let mut store = store(4, StoreOptions { evict: false, ..StoreOptions::default() });
     let stored = (0..).take_while(|n| store.set(format!("k{n}").as_bytes(), &[1; 1000], NEVER).is_ok()).count() as u32;
     assert_eq!(store.reassign(None, ClassId(1)), Reassigned::Started);
@@ -444,7 +445,7 @@ fn dead_items_are_still_found_after_a_page_has_left() {
     let class = ClassId(store.snapshot().classes.iter().find(|class| class.usage.total_pages > 0).expect("one").id.0);
     for now in 9..20 {
         store.set_now(Now(now));
-        // In the middle of the search a page leaves.
+        // A page leaves in the middle of the search.
         store.reclaim_ahead(class, 1000);
         store.reassign(Some(class), ClassId(3));
         store.finish_move();
@@ -456,7 +457,7 @@ fn dead_items_are_still_found_after_a_page_has_left() {
     store.validate();
 }
 
-/// The sizes of a cache's items change: what was full of small ones is asked for large ones only.
+/// The sizes of items change: clients of a cache full of small items read and store only large ones.
 fn calcified(options: StoreOptions, seconds: u32) -> (f64, f64, Store) {
     let mut store = store(64, options);
     let mut random = Random(3);
@@ -469,7 +470,7 @@ fn calcified(options: StoreOptions, seconds: u32) -> (f64, f64, Store) {
             }
         });
     }
-    // 2,400 values of 20,000 bytes: 48 MB of 64 MiB, at random, cache-aside.
+    // Clients read 2,400 values of 20,000 bytes at random, which are 48 MB of 64 MiB, and store those that they miss.
     let (mut hits, mut gets) = (0, 0);
     for second in 0..seconds {
         (hits, gets) = if second + 5 == seconds { (0, 0) } else { (hits, gets) };
@@ -504,7 +505,7 @@ fn a_cache_full_of_small_items_makes_room_for_large_ones() {
     assert!(rate < 0.3 && share < 0.1, "without it: hit rate {rate}, share of pages {share}");
 }
 
-/// With a port for each core a shard may idle while another has too little.
+/// With a port for each core, a shard may idle while another needs memory.
 #[test]
 fn pages_go_from_a_shard_that_idles_to_one_that_starves() {
     let arena = Arc::new(Arena::reserve(40, false).expect("address space"));
@@ -524,7 +525,7 @@ fn pages_go_from_a_shard_that_idles_to_one_that_starves() {
         idle.second(|_, _| ());
         busy.second(|store, _| {
             for _ in 0..60 {
-                // 23 pages of items.
+                // The items fill 23 pages.
                 let key = format!("k{}", random.below(25 * 4000));
                 if store.get(key.as_bytes()).is_none() {
                     store.set(key.as_bytes(), &[1; 200], NEVER).expect("evicts");
@@ -535,7 +536,7 @@ fn pages_go_from_a_shard_that_idles_to_one_that_starves() {
     assert!(pages(&busy) >= 22 && pages(&idle) + pages(&busy) >= 39, "{} and {}", pages(&idle), pages(&busy));
     idle.validate();
     busy.validate();
-    // Where the idle one is in use again, it gets its pages back.
+    // When the idle shard is in use again, it gets its pages back.
     for _ in 0..60 {
         busy.second(|_, _| ());
         idle.second(|store, _| {
@@ -551,7 +552,7 @@ fn pages_go_from_a_shard_that_idles_to_one_that_starves() {
 }
 
 #[test]
-fn a_flat_lru_evicts_what_was_neither_stored_nor_fetched_lately() {
+fn a_flat_lru_evicts_items_neither_stored_nor_fetched_lately() {
     let mut store = store(2, StoreOptions { segmented: false, maintain: false, ..StoreOptions::default() });
     for number in 0..9000 {
         store.set(format!("k{number}").as_bytes(), &[1; 200], NEVER).expect("evicts");
