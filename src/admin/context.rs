@@ -5,7 +5,7 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
-use crate::store::slab::Budget;
+use crate::store::budget::Budget;
 
 /// What commands of the whole server see of it.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::clock::Now;
 use crate::config::Config;
 use crate::protocol::token::{digits_i32, digits_u32};
-use crate::store::slab::Budget;
+use crate::store::budget::Budget;
 use std::sync::atomic::Ordering;
 
 pub(super) fn flush_all(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {

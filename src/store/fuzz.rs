@@ -5,9 +5,10 @@
 //! evictions are counted. In the end the store has freed all memory.
 
 use super::arena::{Arena, ItemId};
+use super::budget::Budget;
 use super::gather::{Announced, Gathered, Gathering};
 use super::item::{Cursor, Items, STALE, WON};
-use super::slab::{Budget, ClassId, SlabOptions};
+use super::slab::{ClassId, SlabOptions};
 use super::{Entry, OutOfMemory, Store, StoreOptions, walk};
 use crate::clock::{NEVER, Now};
 use crate::fuzz::Bytes;

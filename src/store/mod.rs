@@ -52,6 +52,7 @@ pub use snapshot::{ClassSnapshot, Snapshot};
 
 use arena::ItemId;
 use automove::Automover;
+use budget::Budget;
 use gather::Pace;
 use index::{Index, Place};
 use item::{Item, Items};
@@ -59,7 +60,7 @@ use lru::{Lru, Segment};
 use pins::Pin;
 use policy::OVERWRITTEN;
 use rebalance::Mover;
-use slab::{Budget, ClassId, Slabs};
+use slab::{ClassId, Slabs};
 use stamps::Stamps;
 use stats::{ClassCounters, Counters};
 use std::collections::HashMap;

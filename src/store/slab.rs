@@ -9,7 +9,7 @@
 //! average about 4 % larger than its item; in memcached, 10 %. The last class holds the chunks of large items.
 
 use super::arena::{ItemId, PAGE_SIZE, PageId};
-pub use super::budget::Budget;
+use super::budget::Budget;
 use super::item::{HEADER, Items, LARGE_CHUNK, SMALL_VALUE_MAX};
 use std::cmp::Ordering;
 

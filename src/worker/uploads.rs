@@ -17,7 +17,7 @@
 
 use crate::counters::UploadUse;
 use crate::store::arena::PAGE_SIZE;
-use crate::store::slab::Budget;
+use crate::store::budget::Budget;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -6,8 +6,9 @@ use crate::clock::NEVER;
 use crate::fuzz::Bytes;
 use crate::store::StoreOptions;
 use crate::store::arena::{Arena, ItemId};
+use crate::store::budget::Budget;
 use crate::store::item::Items;
-use crate::store::slab::{Budget, CHUNK_MAX, SlabOptions};
+use crate::store::slab::{CHUNK_MAX, SlabOptions};
 use crate::store::walk::Place;
 use std::collections::HashMap;
 

@@ -4,8 +4,9 @@ use super::*;
 use crate::clock::NEVER;
 use crate::store::StoreOptions;
 use crate::store::arena::{Arena, PAGE_SIZE};
+use crate::store::budget::Budget;
 use crate::store::item::{ACTIVE, FETCHED, Items, KEY_BINARY, STALE, WON};
-use crate::store::slab::{Budget, SlabOptions};
+use crate::store::slab::SlabOptions;
 use std::collections::HashMap;
 use std::sync::Arc;
 

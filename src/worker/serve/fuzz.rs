@@ -14,7 +14,8 @@ use crate::fuzz::Bytes;
 use crate::protocol::text::LINE_LENGTH_MAX;
 use crate::protocol::{self, Limits, packet};
 use crate::store::arena::Arena;
-use crate::store::slab::{Budget, CHUNK_MAX, SlabOptions};
+use crate::store::budget::Budget;
+use crate::store::slab::{CHUNK_MAX, SlabOptions};
 use crate::store::{Store, StoreOptions};
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, Head, Status, opcode};
 use crate::protocol::{Limits, text};
 use crate::store::arena::Arena;
-use crate::store::slab::Budget;
+use crate::store::budget::Budget;
 use crate::store::{PIN_LEN_MIN, Store, StoreOptions};
 use mio::{Events, Poll, Token, Waker};
 use std::collections::HashMap;
