@@ -102,7 +102,7 @@ struct Bench {
 
 impl Bench {
     fn new(pages: u32) -> Bench {
-        let arena = Arc::new(Arena::reserve(pages, false).expect("address space"));
+        let arena = Arc::new(Arena::reserve(pages).expect("address space"));
         let budget = Arc::new(Budget::new(pages, 1, &arena).lending(CREDIT_PERCENT));
         let (hasher, options) = (common::hasher(), StoreOptions::default());
         let items = Items::new(arena, options.cas);

@@ -31,7 +31,7 @@ pub(crate) fn hasher() -> KeyHasher {
 /// An empty store, alone with a budget of `pages` pages.
 pub(crate) fn store(pages: usize, options: StoreOptions) -> Store {
     let pages = u32::try_from(pages).expect("the pages of a bench are few");
-    let arena = Arc::new(Arena::reserve(pages, false).expect("address space"));
+    let arena = Arc::new(Arena::reserve(pages).expect("address space"));
     let budget = Arc::new(Budget::new(pages, 1, &arena));
     let items = Items::new(arena, options.cas);
     Store::new(0, options, items, budget, hasher()).expect("address space")

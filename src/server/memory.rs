@@ -82,7 +82,10 @@ pub(super) struct Memory {
 fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u64) -> Result<Memory, Exit> {
     let no_memory = |error| Exit::system("failed to reserve memory", error);
     let pages = (config.memory_limit_bytes / PAGE_SIZE as u64) as u32;
-    let arena = Arc::new(Arena::reserve(pages, config.large_pages).map_err(no_memory)?);
+    let arena = Arc::new(Arena::reserve(pages).map_err(no_memory)?);
+    if config.large_pages {
+        arena.commit(pages).map_err(no_memory)?;
+    }
     let budget = Arc::new(Budget::new(pages, shards, &arena).lending(config.memory_credit_percent));
     let items = Items::new(arena, config.cas_enabled);
     let mut options = store_options(config, shards);

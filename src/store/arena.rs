@@ -64,11 +64,11 @@ const PREFETCH_MAX: usize = 1024;
 
 impl Arena {
     /// Reserves room for at least `pages` pages, and for more if ids reach them, so that the limit can be raised later.
-    /// With `commit` it commits the first `pages` pages, otherwise none.
+    /// It commits none of them.
     ///
     /// # Errors
     /// Those of `mmap`.
-    pub fn reserve(pages: u32, commit: bool) -> io::Result<Arena> {
+    pub fn reserve(pages: u32) -> io::Result<Arena> {
         let needed = (pages as usize + 1) * PAGE_SIZE;
         let mut shift = 3;
         while needed > 1 << (32 + shift) {
@@ -80,10 +80,15 @@ impl Arena {
             Ok(map) => (map, generous),
             Err(_) => (reserve(needed, PAGE_SIZE)?, needed),
         };
-        if commit {
-            map.advise_range(Advice::PopulateWrite, PAGE_SIZE, pages as usize * PAGE_SIZE)?;
-        }
         Ok(Arena { map: MmapRaw::from(map), shift, pages: (len / PAGE_SIZE) as u32 - 1 })
+    }
+
+    /// Commits the first `pages` pages ahead of their use.
+    ///
+    /// # Errors
+    /// Those of `madvise`.
+    pub fn commit(&self, pages: u32) -> io::Result<()> {
+        self.map.advise_range(Advice::PopulateWrite, PAGE_SIZE, pages as usize * PAGE_SIZE)
     }
 
     /// The number of pages that the address space holds.
@@ -290,7 +295,7 @@ mod tests {
 
     #[test]
     fn ids_name_pages_and_offsets() {
-        let arena = Arena::reserve(4, false).expect("address space");
+        let arena = Arena::reserve(4).expect("address space");
         for (page, offset) in [(1, 0), (1, 8), (4, PAGE_SIZE - 8)] {
             let id = arena.id(PageId(page), offset);
             assert_eq!((arena.page(id), arena.offset_in_page(id)), (PageId(page), offset));
@@ -302,7 +307,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "Miri has no address space without memory")]
     fn more_than_32_gib_get_wider_granules() {
-        let arena = Arena::reserve(40 * 1024, false).expect("address space");
+        let arena = Arena::reserve(40 * 1024).expect("address space");
         assert!(arena.granule() > 8 && arena.pages() >= 40 * 1024);
         let last = arena.id(PageId(arena.pages()), PAGE_SIZE - arena.granule());
         assert_eq!(arena.page(last), PageId(arena.pages()));

@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_page_goes_to_the_shard_it_was_asked_for() {
-        let arena = Arena::reserve(16, false).expect("address space");
+        let arena = Arena::reserve(16).expect("address space");
         let budget = Budget::new(16, 2, &arena);
         let mut pages: Vec<PageId> = std::iter::from_fn(|| budget.take(0)).collect();
         while budget.take(1).is_some() {}
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_late_shard_gets_half_of_its_share() {
-        let arena = Arena::reserve(10, false).expect("address space");
+        let arena = Arena::reserve(10).expect("address space");
         let budget = Budget::new(10, 2, &arena);
         let greedy = std::iter::from_fn(|| budget.take(0)).count();
         let late = std::iter::from_fn(|| budget.take(1)).count();

@@ -125,7 +125,7 @@ impl World {
             temporary_ttl: (!on(6)).then_some(60),
             ..StoreOptions::default()
         };
-        let arena = Arc::new(Arena::reserve(PAGES, false).expect("address space"));
+        let arena = Arc::new(Arena::reserve(PAGES).expect("address space"));
         let budget = Budget::new(2 + input.below(PAGES as usize - 1) as u32, 1, &arena);
         let budget = Arc::new(if on(7) { budget } else { budget.lending(20) });
         let items = Items::new(arena, options.cas);

@@ -544,7 +544,7 @@ mod tests {
     use super::*;
 
     fn items(cas: bool) -> Items {
-        Items::new(Arc::new(Arena::reserve(4, false).expect("address space")), cas)
+        Items::new(Arc::new(Arena::reserve(4).expect("address space")), cas)
     }
 
     #[test]

@@ -203,7 +203,7 @@ mod tests {
     use crate::store::arena::Arena;
 
     fn uploads_of_shard(shards: usize, pages: u32, item_size_max: u64) -> Uploads {
-        let arena = Arena::reserve(pages, false).expect("address space");
+        let arena = Arena::reserve(pages).expect("address space");
         let budget = Arc::new(Budget::new(pages, shards, &arena));
         Uploads::new(Limit::Share { budget, percent: 25, item_size_max }, shards)
     }

@@ -81,7 +81,7 @@ pub fn run(input: &[u8]) {
 
 impl Start {
     fn load(&self, reader: Reader<&[u8]>, now: Now) -> Option<(Vec<Store>, Loaded)> {
-        let arena = Arc::new(Arena::reserve(PAGES, false).expect("address space"));
+        let arena = Arc::new(Arena::reserve(PAGES).expect("address space"));
         let budget = Arc::new(Budget::new(PAGES, self.shards, &arena));
         let items = Items::new(arena, self.options.cas);
         let store = |number| {

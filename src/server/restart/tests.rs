@@ -27,7 +27,7 @@ struct Seen {
 type Twin = HashMap<Vec<u8>, Seen>;
 
 fn stores(count: usize, pages: u32, options: &StoreOptions, hasher: &KeyHasher) -> Vec<Store> {
-    let arena = Arc::new(Arena::reserve(pages, false).expect("address space"));
+    let arena = Arc::new(Arena::reserve(pages).expect("address space"));
     let budget = Arc::new(Budget::new(pages, count, &arena));
     let items = Items::new(arena, options.cas);
     let store = |number| {

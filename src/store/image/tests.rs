@@ -1,5 +1,4 @@
-//! What becomes of the lists. That items are what they were, whatever happens to the image, is tested in
-//! `server/restart/`.
+//! Tests of lists that are saved and loaded. `server/restart/` tests items, and images that were damaged.
 
 use super::super::item::Item;
 use super::super::lru::Segment;

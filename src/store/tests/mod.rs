@@ -11,7 +11,7 @@ mod gather;
 mod pages;
 
 pub(super) fn store(pages: u32, options: StoreOptions) -> Store {
-    let arena = Arc::new(Arena::reserve(pages, false).expect("address space"));
+    let arena = Arc::new(Arena::reserve(pages).expect("address space"));
     let budget = Arc::new(Budget::new(pages, 1, &arena));
     let items = Items::new(arena, options.cas);
     Store::new(0, options, items, budget, KeyHasher::seeded(7)).expect("address space")

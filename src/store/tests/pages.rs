@@ -167,7 +167,7 @@ fn a_lowered_limit_costs_nothing_while_a_class_has_room_to_spare() {
 
 #[test]
 fn a_class_that_comes_late_gets_its_first_page_on_credit() {
-    let arena = Arc::new(Arena::reserve(64, false).expect("address space"));
+    let arena = Arc::new(Arena::reserve(64).expect("address space"));
     let budget = Arc::new(Budget::new(40, 1, &arena).lending(10));
     let items = Items::new(arena, true);
     let options = StoreOptions { automove: 0, ..StoreOptions::default() };
@@ -508,7 +508,7 @@ fn a_cache_full_of_small_items_makes_room_for_large_ones() {
 /// With a port for each core, a shard may idle while another needs memory.
 #[test]
 fn pages_go_from_a_shard_that_idles_to_one_that_starves() {
-    let arena = Arc::new(Arena::reserve(40, false).expect("address space"));
+    let arena = Arc::new(Arena::reserve(40).expect("address space"));
     let budget = Arc::new(Budget::new(40, 2, &arena));
     let shard = |number| {
         let items = Items::new(Arc::clone(&arena), true);

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 
 /// The store of a shard is not used here; the arena of all of them is made once.
 static MEMORY: LazyLock<(Items, Arc<Budget>)> = LazyLock::new(|| {
-    let arena = Arc::new(Arena::reserve(2, false).expect("address space"));
+    let arena = Arc::new(Arena::reserve(2).expect("address space"));
     let budget = Arc::new(Budget::new(2, 1, &arena));
     (Items::new(arena, true), budget)
 });

@@ -169,7 +169,7 @@ struct Line {
 
 impl<'a> Server<'a> {
     fn new(settings: &Settings, workers: usize, shards: usize, clock: &'a Clock) -> Server<'a> {
-        let arena = Arc::new(Arena::reserve(PAGES, false).expect("address space"));
+        let arena = Arc::new(Arena::reserve(PAGES).expect("address space"));
         let budget = Arc::new(Budget::new(PAGES, shards, &arena));
         let items = Items::new(arena, settings.options.cas);
         let hasher = KeyHasher::seeded(11);

@@ -279,7 +279,7 @@ impl World {
 
     /// One in which long values that are under way take so many bytes of each shard.
     fn with_uploads(seed: u64, workers: usize, shards: usize, limit: usize) -> World {
-        let arena = Arc::new(Arena::reserve(PAGES, false).expect("address space"));
+        let arena = Arc::new(Arena::reserve(PAGES).expect("address space"));
         let budget = Arc::new(Budget::new(PAGES, shards, &arena));
         let uploads = Limit::Share { budget: Arc::clone(&budget), percent: 0, item_size_max: limit as u64 / 2 };
         let items = Items::new(arena, true);

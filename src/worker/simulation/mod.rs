@@ -453,7 +453,7 @@ fn simulate(seed: u64, requests: usize) {
     let mut config = Config::parse_from(words).expect("flags");
     config.read_buffer_bytes = profile.read_buffer_bytes;
     config.list_backlog_max = profile.list_backlog_max;
-    let arena = Arc::new(Arena::reserve(profile.pages, false).expect("address space"));
+    let arena = Arc::new(Arena::reserve(profile.pages).expect("address space"));
     let budget = Arc::new(Budget::new(profile.pages, profile.shards, &arena));
     let items = Items::new(arena, true);
     let hasher = KeyHasher::seeded(seed);
