@@ -1,7 +1,7 @@
 //! Commands of one connection or of the whole cache: a line becomes an [`Action`].
 //!
-//! Three steps, so that nothing here waits: [`plan`] reads the line where it came in, [`answer`] is called in each shard
-//! that is asked, and [`finish`] writes the reply from all answers (see `stats.rs`). Replies and errors are memcached
+//! Three steps, so that nothing here waits: [`plan`] reads the line where it came in, [`answer()`] is called in each
+//! shard that is asked, and [`finish`] writes the reply from all answers (see `stats.rs`). Replies and errors are memcached
 //! 1.6.45's, and so is how a line is read: a sub-command may be cut short (`stats s`), what follows the last argument is
 //! ignored, and `noreply` at the end silences all commands but `stats`, `watch`, `version` and `quit`.
 //!

@@ -29,9 +29,9 @@ pub struct Settings {
     pub lru_crawler_sleep: AtomicU32,
     /// `lru_crawler tocrawl`
     pub lru_crawler_tocrawl: AtomicU32,
-    /// Times a [`Walk`] was begun.
+    /// Times a [`Walk`](super::walk::Walk) was begun.
     pub lru_crawler_starts: AtomicU64,
-    /// A [`Walk`] is under way: there is never another one.
+    /// A [`Walk`](super::walk::Walk) is under way: there is never another one.
     pub lru_crawler_running: AtomicBool,
     /// Who watches.
     pub watchers: Watchers,

@@ -24,7 +24,7 @@ pub use reply::{Pinned, Reply};
 pub use shard::Shard;
 
 /// Executes one operation, whose spans refer to `input`, and appends its reply. `hint`: the item that it probably finds,
-/// as [`Store::prefetch_item`] gave it for this group, if it did.
+/// as [`Store::prefetch_item`](crate::store::Store::prefetch_item) gave it for this group, if it did.
 ///
 /// [`Verb::Admin`] concerns more than a shard and is not executed here.
 #[inline]

@@ -230,7 +230,7 @@ impl<'a> Suboption<'a> {
         }
     }
 
-    /// `a-b-c`, not yet held against the other limits: see [`sizes`]. As in memcached, empty parts are skipped.
+    /// `a-b-c`, not yet held against the other limits: see `sizes` in `parse.rs`. As in memcached, empty parts are skipped.
     fn slab_sizes(&self) -> Result<Vec<u32>, Exit> {
         let mut sizes = Vec::new();
         for part in self.argument()?.split('-').filter(|part| !part.is_empty()) {

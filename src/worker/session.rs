@@ -207,7 +207,7 @@ impl Session {
         matches!(self.state, State::Receiving(_))
     }
 
-    /// Whether more of a long value can be taken only once there is room for it: see [`Serve::make_room`].
+    /// Whether more of a long value can be taken only once there is room for it: see `make_room` in `receive.rs`.
     #[inline]
     pub fn wants_room(&self) -> bool {
         matches!(&self.state, State::Receiving(value) if !value.has_room() && value.received < value.len())
