@@ -1,5 +1,5 @@
-//! What does the kernel alone cost? A responder that parses nothing and answers a constant, under the loads of the
-//! comparison with memcached: its CPU time per key is the floor that no server on sockets gets below.
+//! How much does the kernel alone cost? A responder that parses nothing answers a constant, under the loads of the
+//! comparison with memcached. Its CPU time per key is the floor for any server on sockets.
 //!
 //! The responder does what a worker does for a connection and a turn: one read, one write. Its thread and that of the
 //! client are pinned to two cores where there are two; CPU time is that of the responder's thread alone.

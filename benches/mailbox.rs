@@ -1,13 +1,15 @@
 //! What does it cost that any worker can use a shard: one worker alone, two that want it, and one that has it?
 //!
 //! - Lease and give back, uncontended: the cost per shard for each connection that is served.
-//! - Two workers with batches of `get`s for one shard, as fast as they can: who finds the lease taken posts the batch and
-//!   waits for it to come back by mail. Beside it, one worker doing the same alone, per batch and per operation.
+//! - Two workers with batches of `get`s for one shard, as fast as they can: a worker that finds the lease taken posts
+//!   the batch and waits for it to come back by mail. Beside it, one worker doing the same alone, per batch and per
+//!   operation.
 //! - A hop: a batch of one `get` is posted to a shard whose holder is in the midst of its own operations, until it has
 //!   come back. Batches that the poster had to run itself, because the lease was free at that moment, do not count.
 //!
-//! The workers here are threads that do nothing else, so that this is the exchange without sockets and without sleeping;
-//! it takes two cores that are otherwise idle to mean much. Replies are compared with what they should be.
+//! The workers here are threads that do nothing else, so that this is the exchange without sockets and without
+//! sleeping. The figures mean much only on two cores that are otherwise idle. Replies are compared with the expected
+//! ones.
 
 #![allow(clippy::print_stdout, reason = "what a bench finds out is its product")]
 

@@ -1,14 +1,14 @@
 //! How many bytes does an item take beyond its key and its value?
 //!
-//! Stores are filled with a million items of one shape. Counted in: the header, what a chunk is larger than its item, the
-//! rest of each page, and the index. Once by the store's own accounts (pages taken, bytes of the index) and once by what
-//! the process has grown (resident set), which has everything in it that the accounts might forget. Chunks that are still
-//! free stand apart: a shape of many sizes begins a page in many classes, whatever the number of items.
+//! The bench fills stores with a million items of one shape. It counts the header, the unused end of each chunk, the
+//! rest of each page, and the index: once by the store's own accounts (pages taken, bytes of the index), and once by
+//! the growth of the process (resident set), which includes everything that the accounts might forget. Free chunks have
+//! a column of their own: a shape of many sizes begins a page in many classes, whatever the number of items.
 //!
-//! The index is fullest just before it begins to grow and emptiest once it has: 7.7 and 12.8 bytes per item, of which 1.3
-//! are overflow buckets; a million is in between. memcached's column is what 1.6.45 takes for the same items with its
-//! default flags: the chunk for a header of 48, CAS, key with a zero, value with its `\r\n`; and its hash table of
-//! 8-byte buckets, doubled at 1.5 items per bucket.
+//! The index is fullest just before it begins to grow and emptiest once it has: 7.7 and 12.8 bytes per item, of which
+//! 1.3 are overflow buckets; a million is in between. memcached's column is the memory that 1.6.45 takes for the same
+//! items with its default flags: the chunk for a header of 48, CAS, key with a zero, value with its `\r\n`; and its
+//! hash table of 8-byte buckets, doubled at 1.5 items per bucket.
 
 #![allow(clippy::print_stdout, reason = "what a bench finds out is its product")]
 

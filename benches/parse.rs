@@ -1,8 +1,8 @@
-//! What does it cost to make an operation of the bytes of a request?
+//! How much does it cost to parse a request into an operation?
 //!
-//! A buffer of pipelined requests, as one read brings them, is parsed from its begin to its end, again and again. Keys
-//! are 25 bytes, values 32. Before it is timed, each operation is compared with what was sent; the timed runs must add up
-//! to the same sum.
+//! A buffer of pipelined requests, as one read brings them, is parsed from its beginning to its end, again and again. Keys
+//! are 25 bytes, values 32. An untimed run compares each operation with its request; the timed runs must add up to the same
+//! sum.
 
 #![allow(clippy::print_stdout, reason = "what a bench finds out is its product")]
 

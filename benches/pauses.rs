@@ -1,12 +1,13 @@
-//! For how long does the administration of memory hold up a worker?
+//! How long does the administration of memory hold up a worker?
 //!
-//! A worker serves nobody while it evicts, moves a page, looks for dead items or answers a question about the whole cache.
-//! All of that is done in steps, between which requests are served. A store is filled with small items, the hardest case: a
-//! page of 1 MiB holds 11,915 of them. Then everything that an operator or a change of load can ask of it happens, and each
-//! step is timed: one request, one turn's housekeeping, one piece of a walk, one answer of a shard.
+//! A worker serves no client while it evicts, moves a page, looks for dead items or answers a question about the whole
+//! cache. All of that is done in steps, between which requests are served. A store is filled with small items, the
+//! hardest case: a page of 1 MiB holds 11,915 of them. Then everything that an operator or a change of load can ask of
+//! it happens, and each step is timed: one request, one turn's housekeeping, one piece of a walk, one answer of a
+//! shard.
 //!
-//! The longest step is what counts, and a machine that does other things meanwhile adds to it. So everything is done in
-//! [`RUNS`] runs, the same work in each, and the longest step of the best run stands first.
+//! The longest step counts, and other work of the machine makes it longer. The bench therefore does the same work in
+//! [`RUNS`] runs, and prints the longest step of the best run first.
 //!
 //! `cargo bench --bench pauses -- 900` takes 900 pages (10 million items); without an argument it is 256.
 

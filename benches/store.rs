@@ -1,14 +1,14 @@
 //! What does an operation cost in the store, by the number of items, and what does prefetching in groups save?
 //!
 //! Operations are executed as a worker does it (`serve.rs`, `execute_group`): hash the keys of a group and prefetch their
-//! buckets, then execute, and prefetch the items that the buckets name some operations ahead. The same groups without
-//! prefetching stand beside it: if the columns are equal it is not worth its code.
+//! buckets, then execute, and prefetch the items that the buckets name some operations ahead. A second column has the same
+//! groups without prefetching: if the columns are equal, prefetching is not worth its code.
 //!
-//! How long a request can be held up by an index that grows is the longest group of insertions while the store is filled:
-//! 64 of them, with the pages that they took from the system.
+//! While the store is filled, the longest group of 64 insertions, with the pages that they took from the system, shows how
+//! long a growing index can hold up a request.
 //!
-//! Keys are 25 bytes, values 32, picked at random from all there are. Parsing and sockets are left out; keys and expected
-//! replies are made between the groups and not timed. Every reply is compared with what it should be.
+//! Keys are 25 bytes, values 32, picked at random from all in the store. Parsing and sockets are left out. Keys and
+//! expected replies are made between the groups and not timed. Every reply is compared with the expected one.
 //!
 //! The largest store has 10 million items and takes 1 GiB; `cargo bench --bench store -- 1000000` stops at a million.
 

@@ -1,4 +1,4 @@
-//! One connection: requests out, replies in, and which reply answers which request.
+//! One connection: it sends requests, receives replies, and matches the two.
 //!
 //! ```text
 //! send ─► out ─► socket ─► buffer of the thread ─► parser ─► the first request of `waiting`
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Replies come in the order of requests. Within a get of several keys their order is the server's choice (proxies mix
-//! it), so that a key is looked up among those still open; what is open when the reply ends was missed.
+//! it), so a key is looked up among the open ones. A key that is open when the reply ends was missed.
 
 use std::collections::VecDeque;
 use std::io;

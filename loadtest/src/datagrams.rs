@@ -1,7 +1,7 @@
 //! Gets over UDP: a number of sockets, each with some requests in flight, each request a datagram.
 //!
-//! Nobody promises that a datagram arrives: a request without a reply is given up after a while, counted as lost, and
-//! another one sent. Replies are told apart by the id in their header, so that a late one is not taken for another's.
+//! A datagram may be lost: after a while, a request without a reply counts as lost, and another one is sent. The id in its
+//! header tells to which request a reply belongs, so that a late one is not taken for another's.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};

@@ -1,8 +1,8 @@
 //! Replies of a memcached-protocol server, classic and meta, from a stream of bytes that may be cut anywhere.
 //!
-//! The parser keeps one number between calls: what is left of an open data block. An unfinished line stays with the
-//! caller, who gives it again with more behind it; data is handed on as it comes, so that a value of any size needs no
-//! memory. It does not know what was asked: the caller matches replies with requests.
+//! The parser keeps one number between calls: the rest of an open data block. The caller keeps an unfinished line, and
+//! gives it again with more bytes behind it. Data is handed on as it comes, so that a value of any size needs no memory.
+//! The parser does not know the requests: the caller matches replies with them.
 
 use memchr::memchr;
 

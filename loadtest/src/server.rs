@@ -1,8 +1,8 @@
-//! A server as a child process: started on chosen cores and a free port, watched, and stopped whatever happens.
+//! A server as a child process: it starts on chosen cores and a free port, and stops whatever happens.
 //!
-//! It is killed when its [`Server`] is dropped, and by the kernel when this process dies first (unless the server
-//! changes its user, which makes the kernel forget the promise). It has a process group of its own, so that wrappers
-//! such as `env` or `sh` go together with what they wrap, and ctrl-C reaches us, who then stop it.
+//! It is killed when its [`Server`] is dropped, and by the kernel if this process dies first (unless the server changes its
+//! user, which makes the kernel drop the request). It has its own process group: a wrapper such as `env` or `sh` ends
+//! together with the server, and ctrl-C reaches only this process, which then stops the server.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};

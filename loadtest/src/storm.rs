@@ -1,9 +1,9 @@
-//! A storm: many connections that are begun at once, each with a TLS handshake and one request, closed, and begun again;
-//! and what a connection that was there before, without TLS, is made to wait meanwhile.
+//! A storm: many connections begin at once, each with a TLS handshake and one request, close, and begin again. An older
+//! connection without TLS measures how long the server makes it wait meanwhile.
 //!
-//! The client must not be what is measured. Its keys are made before a storm begins, and the established connection is
-//! watched by a thread of its own that goes before the storm's, where the system allows that. What a handshake costs the
-//! client besides comes between those of the server if they share no core: the storm is as fast as the slower of both.
+//! The client must not limit the result. It makes its keys before a storm begins, and watches the established connection in
+//! a separate thread, with a higher priority than the storm's if the system allows it. If client and server share no core,
+//! their work on handshakes overlaps, and the storm is as fast as the slower of both.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;

@@ -1,7 +1,7 @@
 //! One client thread: its poll, its connections, and the loop that keeps requests in flight.
 //!
 //! Closed loop: a connection sends `pipeline` requests in one write, and the next batch when all replies are there.
-//! What the server gets in one read is then the same for every server, however it cuts its replies.
+//! Every server then gets the same bytes in one read, however it cuts its replies.
 //! Open loop: requests are sent when due, in turn over the connections with less than `pipeline` in flight; when all
 //! are full they wait, and their latency counts from when they were due.
 

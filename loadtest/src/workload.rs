@@ -1,5 +1,5 @@
-//! What is asked of a server: which requests, for which keys, how many at once. Where, how long and how fast is the
-//! [`Plan`](crate::plan::Plan)'s matter.
+//! The work for a server: which requests, for which keys, how many at once. The [`Plan`](crate::plan::Plan) says where, how
+//! long and how fast.
 
 use std::fmt;
 

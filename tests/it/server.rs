@@ -367,8 +367,8 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
 }
 
-/// Free ports, for programs that cannot choose a port themselves. The system never gives these ports to connections, so that
-/// none is taken between now and its use, and no two tests get the same port.
+/// Free ports, for programs that cannot choose a port themselves. The system never gives these ports to connections, so
+/// that none is taken between now and its use, and no two tests get the same port.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;

@@ -14,8 +14,9 @@ use crate::peers;
 use crate::server::{Program, Server};
 
 /// Requests of a client, replies, and lines that a watcher of `fetchers mutations` reads, for both servers. Lines are
-/// without `ts`, `gid` and `cfd`; a `clsid` is 0 or N. ` | ` ends a line. `m` is what memcached tells instead of all the `w`
-/// of an exchange, `n` what 1.6.45 alone does. `l` is what a server may tell instead if a second has passed meanwhile.
+/// without `ts`, `gid` and `cfd`; a `clsid` is 0 or N. ` | ` ends a line. `m` is what memcached tells instead of all
+/// the `w` of an exchange, `n` what 1.6.45 alone does. `l` is what a server may tell instead if a second has passed
+/// meanwhile.
 const TOLD: &str = "
 > get nothing
 < END

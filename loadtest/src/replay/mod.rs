@@ -1,9 +1,9 @@
 //! Cache-aside replay: every request of a [`trace`] is a get, and a key that is not there is set.
 //!
-//! The result must be the same each time, so that it says something of the server's choice of what to evict. Hence one
-//! connection, and requests in the order of the trace: gets go out in batches, and when all answers are there, the sets
-//! of the missing keys follow in the same order. A batch ends before a key that it already has, so that no key is
-//! missed twice because its set was still to come; batches of one are the trace to the letter.
+//! The result must be the same each time, so that it depends on the server's evictions alone. The replay therefore has one
+//! connection, and keeps the order of the trace: gets go out in batches, and after all their answers, the sets of the
+//! missing keys follow in the same order. A batch ends before a key that it already has, so that no key is missed twice
+//! because its set has not come yet. Batches of one request are exactly the trace.
 
 mod connection;
 mod generate;

@@ -1,5 +1,6 @@
-//! A guest that knows what it was promised: nobody else writes its keys, so each value that it reads is the last one whose
-//! set was answered, or a later one whose answer was lost; and none where it was deleted, flushed or lost, or has expired.
+//! A guest that remembers what the server has confirmed. No other guest writes its keys, so each value that it reads
+//! must be the last one whose set was answered, or a later one whose answer was lost. A key that was deleted, flushed
+//! or lost, or that has expired, must have no value.
 
 use std::collections::HashMap;
 use std::io;

@@ -1,13 +1,14 @@
-//! A soak: for an hour, or as long as is asked for, one server after the other under guests of every kind, well-behaved and
-//! not; each ends by a graceful restart, which keeps the cache, or is killed, which loses it. Every value that is read is
-//! checked; twice in the life of each server the guests go, and it must have let go of what it held for them.
+//! A soak: for an hour, or another time, one server after the other serves guests of every kind, well-behaved and rude.
+//! Each server ends by a graceful restart, which keeps the cache, or is killed, which loses it. The soak checks every
+//! value that is read. Twice in the life of each server the guests leave, and the server must have released what it
+//! held for them.
 //!
 //! ```text
 //!        guests come      rest    guests come     rest    guests come
 //! start ─────────────────▶ measure ──────────────▶ measure ───────────▶ restart or kill, under load ─▶ start …
 //! ```
-//! The load is bounded: every guest pauses after each step. [`world`] is what guests share, [`link`] their connections,
-//! [`keeper`] and [`guests`] what they do, [`verdict`] what is told in the end.
+//! The load is bounded: every guest pauses after each step. [`world`] is the state that guests share, [`link`] has their
+//! connections, [`keeper`] and [`guests`] are the guests, and [`verdict`] is the report.
 
 mod guests;
 mod keeper;

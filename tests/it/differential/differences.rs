@@ -2,9 +2,9 @@
 //! each version. The table of 1.6.45, whose rules corecached follows, has the differences on purpose; the table of 1.6.18
 //! has the replies of 1.6.45.
 //!
-//! A row says which requests it is about, as narrowly as can be, and what the reply has to be: by asking memcached
-//! something else, by asking it more, or, where the reply does not depend on what is stored, not at all. So a row excuses
-//! nothing. A row that is never of use fails the long run.
+//! A row says which requests it is about, as narrowly as possible, and how to find the right reply: it asks memcached
+//! another request, or more requests, or none if the reply does not depend on stored items. So a row excuses nothing. A
+//! row that is never used fails the long run.
 
 use super::frame::{self, KEY_MAX, Request, WORDS_MAX};
 use crate::server::Program;

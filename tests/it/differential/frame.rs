@@ -1,7 +1,7 @@
-//! Where a request ends, and what its words are: the rules of 1.6.45 (its reference is `protocol.txt`), written a second
-//! time and dully, so that a request can be put to memcached by itself.
+//! Finds the end of a request, and its words, by the rules of 1.6.45 (its reference is `protocol.txt`). This is a
+//! second and simple implementation, so that a request can be sent to memcached by itself.
 //!
-//! A server that ends a request elsewhere answers something else to what follows: the framing is compared as well.
+//! A server that ends a request elsewhere answers the next bytes otherwise: so the framing is compared as well.
 
 /// Longest key.
 pub(super) const KEY_MAX: usize = 250;

@@ -1,17 +1,16 @@
-//! Conversations made up from a seed, in the classic and the meta protocol: a dozen keys, so that commands meet; every
+//! Makes conversations from a seed, in the classic and the meta protocol: a dozen keys, so that commands meet; every
 //! command in its usual form, and every part of it damaged in turn.
 //!
-//! What is not asked, because no two servers, or no two moments, answer it alike:
+//! Conversations leave out requests that no two servers, or no two moments, answer alike:
 //! - times to live of less than two minutes, and moments close to the present: a second may pass in between;
-//! - adding to numbers of 2^63 and more: in those, memcached looks for a `-` as far as there is no NUL, behind the value,
-//!   too; so the largest number to begin with is [`LARGEST`], and nothing is added to its digits;
+//! - adding to numbers of 2^63 and more: memcached looks for a `-` up to the next NUL, also behind the value; so the
+//!   largest number to begin with is [`LARGEST`], and no command adds digits to it;
 //! - a `flush_all` now and one later in one conversation: for memcached, the later one undoes the first;
-//! - lines longer than a server waits for, but for lists of keys: whether a newline comes in time is chance.
-//!
+//! - lines longer than a server waits for, except lists of keys: whether a newline comes in time is chance;
 //! - an opaque that is too long for `ma`, which memcached executes before it complains;
 //! - `T` with `ma`: where the number gets longer, memcached gives the time to the item that was.
 //!
-//! And of 1.6.18 alone, which cannot be asked: a valid `md … x`, and an opaque that is too long for `mg`, as for `ma`.
+//! For 1.6.18 alone they also leave out a valid `md … x`, and an opaque that is too long for `mg`, as for `ma`.
 
 use super::compare;
 use super::differences::STANDS_FOR_NUL;

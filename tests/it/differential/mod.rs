@@ -12,8 +12,8 @@
 //! If they disagree, the test makes the conversation as short as possible and prints it.
 //!
 //! A test runs only as many commands as fit beside other tests. `CORECACHED_COMMANDS=1000000` sets their number, and
-//! `CORECACHED_SEED=…` the first conversation, such as one that has failed. `cargo test --profile fast` is nearly as fast as
-//! a release build, and builds in a fraction of its time.
+//! `CORECACHED_SEED=…` the first conversation, such as one that has failed. `cargo test --profile fast` is nearly as
+//! fast as a release build, and builds in a fraction of its time.
 
 mod campaign;
 mod minimise;

@@ -1,5 +1,5 @@
-//! The packets of one reply against what they must be: byte for byte, but for CAS values, which each server makes up for
-//! itself, and for statistics, which each server has of its own.
+//! Compares the packets of a reply with the expected ones: byte for byte, except for CAS values, which each server chooses
+//! itself, and for statistics, which differ.
 
 use super::super::compare::CasPairs;
 use super::super::differences;

@@ -1,6 +1,6 @@
-//! What the binary protocol of memcached is known to answer otherwise than ours. A row says which requests it is about, as
-//! narrowly as can be, of which versions, and what must come instead: it excuses nothing. A row that is never of use
-//! fails the long run.
+//! The packets that memcached answers otherwise than corecached. A row says which requests of which versions it is
+//! about, as narrowly as possible, and which reply corecached must give: so it excuses nothing. A row that is never
+//! used fails the long run.
 
 use super::frame::{HEADER_LEN, Request};
 use super::generate::Setting;

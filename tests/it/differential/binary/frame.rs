@@ -1,5 +1,6 @@
-//! Where a packet ends, and whether the connection does: the rules of 1.6.45, written a second time and dully. A server
-//! that ends a packet elsewhere answers something else to what follows: the framing is compared as well.
+//! Finds the end of a packet, and whether it ends the connection, by the rules of 1.6.45: a second and simple
+//! implementation. A server that ends a packet elsewhere answers the next bytes otherwise: so the framing is compared
+//! as well.
 
 use crate::client::shown;
 use crate::packet;

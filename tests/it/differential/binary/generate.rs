@@ -1,14 +1,13 @@
-//! Conversations in the binary protocol, made up from a seed: every command in its usual forms, quiet runs that a noop
+//! Makes conversations in the binary protocol from a seed: every command in its usual forms, quiet runs that a noop
 //! ends, and every part of a packet damaged in turn.
 //!
-//! In some conversations, others speak the classic and the meta protocol meanwhile, about the same keys.
+//! In some conversations, other clients use the same keys in the classic and the meta protocol meanwhile.
 //!
-//! What is not asked, because no two servers, or no two moments, answer it alike, is what `../generate.rs` says; here
-//! besides:
-//! - a flush now without CAS values: what was stored in the same second is spared then, or not;
-//! - numbers of 2^63 and more: of those, memcached looks for a `-` as far as there is no NUL, behind the value, too;
-//! - `detail dump` where packets are damaged: memcached counts what is to be stored before all of it has come;
-//! - anything damaged in other protocols than this one: that is for `../generate.rs`.
+//! Conversations leave out requests that no two servers, or no two moments, answer alike: those of `../generate.rs`, and
+//! - a flush now without CAS values: it spares items of the same second, or not;
+//! - numbers of 2^63 and more: memcached looks for a `-` up to the next NUL, also behind the value;
+//! - `detail dump` if packets are damaged: memcached counts a value to store before all of it has come;
+//! - damaged requests in other protocols: `../generate.rs` has them.
 
 use super::super::generate::{Generator as Text, Scope};
 use super::super::minimise;

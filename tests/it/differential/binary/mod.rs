@@ -1,7 +1,7 @@
 //! Random conversations in the binary protocol.
 //!
-//! Both servers get each burst pipelined, and corecached gets it cut anywhere. A reply repeats the number of its request, so
-//! that each reply can be assigned to its request.
+//! Both servers get each burst pipelined, and corecached gets it cut anywhere. A reply repeats the number of its
+//! request, so that each reply can be assigned to its request.
 
 mod compare;
 mod datagrams;
