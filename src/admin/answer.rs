@@ -59,27 +59,12 @@ pub fn answer(shard: &mut Shard, query: &Query, clock: &Clock) -> Answer {
             store.move_pages(REASSIGN_STEPS);
             return Answer::Reassigned(reassigned);
         }
-        &Query::LruMode { segmented } => store.options_mut().segmented = segmented,
-        &Query::Automove { level, ratio, window, free_ratio } => {
-            let options = store.options_mut();
-            options.automove = level;
-            options.automove_ratio = ratio;
-            options.automove_window = window;
-            options.automove_free_ratio = free_ratio;
-        }
+        Query::Tune(tuning) => store.tune(*tuning.lock()),
         Query::Sizes { rest } => {
             let Some(place) = place_in(rest, shard) else { return Answer::Done };
             let (counts, next) = sizes(shard, place);
             return Answer::Sizes(counts, next.map(|place| (shard.number, place)));
         }
-        &Query::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor } => {
-            let options = store.options_mut();
-            options.hot_percent = hot_percent;
-            options.warm_percent = warm_percent;
-            options.hot_max_factor = hot_max_factor;
-            options.warm_max_factor = warm_max_factor;
-        }
-        &Query::TemporaryTtl(seconds) => store.options_mut().temporary_ttl = seconds,
         Query::Connections => unreachable!("workers answer for their connections"),
         Query::RefreshCertificates => unreachable!("the main thread has them"),
     }

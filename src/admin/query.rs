@@ -6,10 +6,10 @@ use crate::clock::Now;
 use crate::command::prefixes::{PrefixCounts, Prefixes};
 use crate::protocol::binary::Access;
 use crate::protocol::packet::Head;
-use crate::store::Snapshot;
 use crate::store::rebalance::Reassigned;
 use crate::store::slab::ClassId;
 use crate::store::walk::{Place, Reader};
+use crate::store::{Snapshot, Tuning};
 use crate::watch::Categories;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -44,17 +44,6 @@ pub enum Query {
         /// The shards that have more to tell, and how far they have come. Empty: nobody was asked yet.
         rest: Vec<(u16, Place)>,
     },
-    /// `lru tune`: shares in percent, factors of age.
-    LruTune {
-        /// Share of HOT.
-        hot_percent: u32,
-        /// Share of WARM.
-        warm_percent: u32,
-        /// Age factor of HOT.
-        hot_max_factor: f64,
-        /// Age factor of WARM.
-        warm_max_factor: f64,
-    },
     /// `slabs reassign`: move a page, of the first shard that can.
     Reassign {
         /// From this class; from any if there is none.
@@ -64,24 +53,8 @@ pub enum Query {
         /// Whether a shard has begun: the others need not.
         begun: Arc<Mutex<bool>>,
     },
-    /// `slabs automove`, as the settings now say.
-    Automove {
-        /// 0 off, 1 by a window of samples, 2 on every eviction.
-        level: u8,
-        /// Share of the donor's age.
-        ratio: f64,
-        /// Seconds of samples.
-        window: u32,
-        /// Share of pages that is kept free.
-        free_ratio: f64,
-    },
-    /// `lru mode`: segmented, or flat.
-    LruMode {
-        /// Segmented.
-        segmented: bool,
-    },
-    /// `lru temp_ttl`
-    TemporaryTtl(Option<u32>),
+    /// Settings of the store have changed: take the latest.
+    Tune(Arc<Mutex<Tuning>>),
     /// The connections of a worker: answered by workers, the rest by shards.
     Connections,
     /// `refresh_certs`: answered by the main thread.

@@ -1,7 +1,10 @@
 //! Settings that commands change while the server runs.
 
 use crate::config::{self, Config};
+use crate::store::Tuning;
 use crate::watch::Watchers;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// Settings that commands change while the server runs.
@@ -13,16 +16,10 @@ pub struct Settings {
     pub oldest: AtomicU32,
     /// `stats detail on`: counting by prefix.
     pub detail_enabled: AtomicBool,
-    /// `slabs automove`, 0–2.
-    pub slab_automove: AtomicU8,
-    /// `slabs automove ratio`
-    pub slab_automove_ratio: AtomicF64,
-    /// `slabs automove window`, in seconds.
-    pub slab_automove_window: AtomicU32,
-    /// `slabs automove freeratio`; 0: no page is kept free.
-    pub slab_automove_free_ratio: AtomicF64,
-    /// `lru mode segmented`
-    pub lru_segmented: AtomicBool,
+    /// Settings of the store. Every shard is sent the latest, whatever the order in which it is told of changes.
+    pub tuning: Arc<Mutex<Tuning>>,
+    /// `temporary_ttl` in `stats settings`: as in memcached, the latest seconds, though there be no TEMP any more.
+    pub temporary_ttl_shown: AtomicU32,
     /// `lru_crawler enable`: whether housekeeping looks for dead items.
     pub lru_crawler: AtomicBool,
     /// `lru_crawler sleep`, in microseconds.
@@ -35,18 +32,6 @@ pub struct Settings {
     pub lru_crawler_running: AtomicBool,
     /// Who watches.
     pub watchers: Watchers,
-    /// `lru tune`, in percent.
-    pub hot_percent: AtomicU32,
-    /// `lru tune`, in percent.
-    pub warm_percent: AtomicU32,
-    /// `lru tune`
-    pub hot_max_factor: AtomicF64,
-    /// `lru tune`
-    pub warm_max_factor: AtomicF64,
-    /// `lru temp_ttl`: there is a TEMP.
-    pub temp_lru: AtomicBool,
-    /// `lru temp_ttl`, in seconds.
-    pub temporary_ttl: AtomicU32,
 }
 
 impl Settings {
@@ -56,23 +41,14 @@ impl Settings {
             verbosity: AtomicU8::new(config.verbosity),
             oldest: AtomicU32::new(0),
             detail_enabled: AtomicBool::new(config.detail_enabled),
-            slab_automove: AtomicU8::new(config.slab_automove),
-            slab_automove_ratio: AtomicF64::new(config.slab_automove_ratio),
-            slab_automove_window: AtomicU32::new(config.slab_automove_window_seconds),
-            slab_automove_free_ratio: AtomicF64::new(config.slab_automove_free_ratio),
-            lru_segmented: AtomicBool::new(config.lru_maintainer),
+            tuning: Arc::new(Mutex::new(config.tuning)),
+            temporary_ttl_shown: AtomicU32::new(config.tuning.temporary_ttl.unwrap_or(TEMPORARY_TTL_UNUSED)),
             lru_crawler: AtomicBool::new(config.lru_crawler),
             lru_crawler_sleep: AtomicU32::new(config.lru_crawler_sleep_micros),
             lru_crawler_tocrawl: AtomicU32::new(config.lru_crawler_tocrawl),
             lru_crawler_starts: AtomicU64::new(0),
             lru_crawler_running: AtomicBool::new(false),
             watchers: Watchers::new(config.watchers_max),
-            hot_percent: AtomicU32::new(config.hot_lru_percent),
-            warm_percent: AtomicU32::new(config.warm_lru_percent),
-            hot_max_factor: AtomicF64::new(config.hot_max_factor),
-            warm_max_factor: AtomicF64::new(config.warm_max_factor),
-            temp_lru: AtomicBool::new(config.temporary_ttl_seconds.is_some()),
-            temporary_ttl: AtomicU32::new(config.temporary_ttl_seconds.unwrap_or(TEMPORARY_TTL_UNUSED)),
         }
     }
 
@@ -86,22 +62,3 @@ impl Settings {
 
 /// What memcached shows as `temporary_ttl` as long as there is no TEMP.
 const TEMPORARY_TTL_UNUSED: u32 = 61;
-
-/// A number that commands change now and then.
-#[derive(Debug)]
-pub struct AtomicF64(AtomicU64);
-
-impl AtomicF64 {
-    fn new(value: f64) -> AtomicF64 {
-        AtomicF64(AtomicU64::new(value.to_bits()))
-    }
-
-    /// Its value.
-    pub fn get(&self) -> f64 {
-        f64::from_bits(self.0.load(Ordering::Relaxed))
-    }
-
-    pub(super) fn set(&self, value: f64) {
-        self.0.store(value.to_bits(), Ordering::Relaxed);
-    }
-}

@@ -8,7 +8,6 @@ use crate::hash::KeyHasher;
 use crate::protocol::Limits;
 use crate::store::budget::Budget;
 use crate::store::item::Items;
-use crate::store::slab::SlabOptions;
 use crate::store::{Store, StoreOptions, arena::Arena};
 use line::OK;
 use std::sync::Arc;
@@ -36,7 +35,7 @@ impl Cache {
         let hasher = KeyHasher::seeded(7);
         let shard = |number: u16| {
             let items = Items::new(Arc::clone(&arena), true);
-            let options = StoreOptions { slabs: SlabOptions::default(), ..StoreOptions::default() };
+            let options = StoreOptions { tuning: config.tuning, ..StoreOptions::default() };
             let store = Store::new(usize::from(number), options, items, Arc::clone(&budget), hasher.clone());
             let limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 2048 };
             Shard { number, store: store.expect("address space"), limits, prefixes: None }
@@ -323,11 +322,11 @@ fn lru_options() {
     cache.ask("lru tune 11 22 0.5 3");
     cache.ask("lru temp_ttl 44");
     let options = cache.shard(1).store.options();
-    assert_eq!((options.hot_percent, options.warm_percent), (11, 22));
-    assert_eq!((options.hot_max_factor, options.warm_max_factor), (0.5, 3.0));
-    assert_eq!(options.temporary_ttl, Some(44));
+    assert_eq!((options.tuning.lru.hot_percent, options.tuning.lru.warm_percent), (11, 22));
+    assert_eq!((options.tuning.lru.hot_max_factor, options.tuning.lru.warm_max_factor), (0.5, 3.0));
+    assert_eq!(options.tuning.temporary_ttl, Some(44));
     cache.ask("lru temp_ttl -1");
-    assert_eq!(cache.shard(1).store.options().temporary_ttl, None);
+    assert_eq!(cache.shard(1).store.options().tuning.temporary_ttl, None);
 }
 
 #[test]

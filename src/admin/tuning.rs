@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::protocol::token::{digits_i32, digits_u32};
 use crate::store::rebalance::Reassigned;
 use crate::store::slab::{CLASSES_MAX, ClassId};
+use crate::store::{LruTuning, Tuning};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -42,30 +43,29 @@ fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> Action {
     let value = rest.first().copied();
     if means(argument, "ratio") {
         let Some(ratio) = value.and_then(float) else { return say(ERROR) };
-        settings.slab_automove_ratio.set(ratio);
+        tune(settings, |tuning| tuning.automove.ratio = ratio)
     } else if means(argument, "freeratio") {
         let Some(ratio) = value.and_then(float) else { return say(ERROR) };
-        settings.slab_automove_free_ratio.set(ratio);
+        tune(settings, |tuning| tuning.automove.free_ratio = ratio)
     } else if means(argument, "window") {
         match value.and_then(digits_u32) {
-            Some(seconds @ 3..=1800) => settings.slab_automove_window.store(seconds, Ordering::Relaxed),
-            Some(_) => return say(b"CLIENT_ERROR automove window too low or too high\r\n"),
-            None => return say(BAD_FORMAT),
+            Some(seconds @ 3..=1800) => tune(settings, |tuning| tuning.automove.window_seconds = seconds),
+            Some(_) => say(b"CLIENT_ERROR automove window too low or too high\r\n"),
+            None => say(BAD_FORMAT),
         }
     } else {
         match digits_u32(argument) {
-            Some(level @ 0..=2) => settings.slab_automove.store(level as u8, Ordering::Relaxed),
-            Some(_) => return say(ERROR),
-            None => return say(BAD_FORMAT),
+            Some(level @ 0..=2) => tune(settings, |tuning| tuning.automove.level = level as u8),
+            Some(_) => say(ERROR),
+            None => say(BAD_FORMAT),
         }
     }
-    let query = Query::Automove {
-        level: settings.slab_automove.load(Ordering::Relaxed),
-        ratio: settings.slab_automove_ratio.get(),
-        window: settings.slab_automove_window.load(Ordering::Relaxed),
-        free_ratio: settings.slab_automove_free_ratio.get(),
-    };
-    Action::Ask(query, ReplyKind::Text(OK))
+}
+
+/// Changes settings of the store, and has the shards take them over.
+fn tune(settings: &Settings, change: impl FnOnce(&mut Tuning)) -> Action {
+    change(&mut settings.tuning.lock());
+    Action::Ask(Query::Tune(Arc::clone(&settings.tuning)), ReplyKind::Text(OK))
 }
 
 /// One shard that begins will do, and one that is busy is more to tell than one without a page to spare.
@@ -88,8 +88,10 @@ pub(super) fn lru(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
         [word, hot, warm, hot_factor, warm_factor, ..] if means(word, "tune") => {
             let (percents, factors) = ((digits_u32(hot), digits_u32(warm)), (float(hot_factor), float(warm_factor)));
             match (percents, factors) {
-                ((Some(hot), Some(warm)), (Some(hot_factor), Some(warm_factor))) => {
-                    tune((hot, warm), (hot_factor, warm_factor), context.settings)
+                ((Some(hot_percent), Some(warm_percent)), (Some(hot_max_factor), Some(warm_max_factor))) => {
+                    let lru =
+                        LruTuning { hot_percent, warm_percent, hot_max_factor, warm_max_factor, segmented: false };
+                    lru_tune(lru, context.settings)
                 }
                 _ => say(ERROR),
             }
@@ -108,33 +110,26 @@ pub(super) fn lru(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
 }
 
 fn lru_mode(segmented: bool, settings: &Settings) -> Action {
-    settings.lru_segmented.store(segmented, Ordering::Relaxed);
-    Action::Ask(Query::LruMode { segmented }, ReplyKind::Text(OK))
+    tune(settings, |tuning| tuning.lru.segmented = segmented)
 }
 
-fn tune(percents: (u32, u32), factors: (f64, f64), settings: &Settings) -> Action {
-    let ((hot_percent, warm_percent), (hot_max_factor, warm_max_factor)) = (percents, factors);
-    if hot_percent.saturating_add(warm_percent) > 80 {
+/// Of the new settings, the mode is not heeded.
+fn lru_tune(lru: LruTuning, settings: &Settings) -> Action {
+    if lru.hot_percent.saturating_add(lru.warm_percent) > 80 {
         return say(b"ERROR hot and warm pcts must not exceed 80\r\n");
     }
-    if hot_max_factor <= 0.0 || warm_max_factor <= 0.0 {
+    if lru.hot_max_factor <= 0.0 || lru.warm_max_factor <= 0.0 {
         return say(b"ERROR hot/warm age factors must be greater than 0\r\n");
     }
-    settings.hot_percent.store(hot_percent, Ordering::Relaxed);
-    settings.warm_percent.store(warm_percent, Ordering::Relaxed);
-    settings.hot_max_factor.set(hot_max_factor);
-    settings.warm_max_factor.set(warm_max_factor);
-    let query = Query::LruTune { hot_percent, warm_percent, hot_max_factor, warm_max_factor };
-    Action::Ask(query, ReplyKind::Text(OK))
+    tune(settings, |tuning| tuning.lru = LruTuning { segmented: tuning.lru.segmented, ..lru })
 }
 
 /// None: there is no TEMP; the seconds shown stay.
 fn temporary_ttl(seconds: Option<u32>, settings: &Settings) -> Action {
-    settings.temp_lru.store(seconds.is_some(), Ordering::Relaxed);
     if let Some(seconds) = seconds {
-        settings.temporary_ttl.store(seconds, Ordering::Relaxed);
+        settings.temporary_ttl_shown.store(seconds, Ordering::Relaxed);
     }
-    Action::Ask(Query::TemporaryTtl(seconds), ReplyKind::Text(OK))
+    tune(settings, |tuning| tuning.temporary_ttl = seconds)
 }
 
 /// As in memcached, `noreply` is one argument too many for all of these: they do nothing then, in silence.

@@ -32,6 +32,7 @@ use crate::net::certificates::{KeyFormat, TlsOptions, Verify};
 use crate::net::network::Network;
 use crate::net::tls::TlsLimits;
 pub use crate::protocol::MEMCACHED_VERSION;
+use crate::store::Tuning;
 pub use listen::{BindingProtocol, Listen, ListenRules};
 use std::path::PathBuf;
 
@@ -131,15 +132,8 @@ pub struct Config {
     pub slab_sizes: Option<Vec<u32>>,
     /// `-o slab_reassign`: pages may move between classes. Default true.
     pub slab_reassign: bool,
-    /// `-o slab_automove`: 0 off, 1 by windows of samples, 2 aggressive. Default 1.
-    pub slab_automove: u8,
-    /// `-o slab_automove_ratio`: age of a class, as a share of the mean, that marks it poor; above 0, at most 1.
-    /// Default 0.8.
-    pub slab_automove_ratio: f64,
-    /// `-o slab_automove_window`: seconds of samples before a page moves; 3–1800. Default 10.
-    pub slab_automove_window_seconds: u32,
-    /// `-o slab_automove_freeratio`: share of the pages that is kept free for any class to take; 0 to below 1. Default 0.
-    pub slab_automove_free_ratio: f64,
+    /// Settings that commands change: `-o slab_automove` and the like, `-o hot_lru_pct` and the like, `-o temporary_ttl`.
+    pub tuning: Tuning,
     /// `-o hashpower`: log2 of the buckets that the index starts with, over all shards; 12–32. Default none: 16.
     pub hash_power: Option<u32>,
     /// `-C` clears it: keep a CAS unique with every item (8 bytes). Default true.
@@ -161,16 +155,6 @@ pub struct Config {
     pub lru_crawler_sleep_micros: u32,
     /// `-o lru_crawler_tocrawl`: items that `lru_crawler crawl` looks at in a class; 0: all. Default 0.
     pub lru_crawler_tocrawl: u32,
-    /// `-o hot_lru_pct`: share of a class that HOT may hold, in percent; 1–79, with WARM at most 80. Default 20.
-    pub hot_lru_percent: u32,
-    /// `-o warm_lru_pct`: share of a class that WARM may hold, in percent; 1–79, with HOT at most 80. Default 40.
-    pub warm_lru_percent: u32,
-    /// `-o hot_max_factor`: an item idle for longer than COLD's age times this leaves HOT; above 0. Default 0.2.
-    pub hot_max_factor: f64,
-    /// `-o warm_max_factor`: the same for WARM; above 0. Default 2.0.
-    pub warm_max_factor: f64,
-    /// `-o temporary_ttl`: items that live at most this long, in seconds, go to TEMP. Default none: there is no TEMP.
-    pub temporary_ttl_seconds: Option<u32>,
     /// `-o tail_repair_time`, for `stats settings` only, in seconds; 0 or at least 10: no reference can leak here.
     /// Default 0.
     pub tail_repair_time_seconds: u32,
@@ -338,10 +322,7 @@ impl Config {
             slab_chunk_max_bytes: PAGE_BYTES / 2,
             slab_sizes: None,
             slab_reassign: true,
-            slab_automove: 1,
-            slab_automove_ratio: 0.8,
-            slab_automove_window_seconds: 10,
-            slab_automove_free_ratio: 0.0,
+            tuning: Tuning::default(),
             hash_power: None,
             cas_enabled: true,
             large_pages: false,
@@ -351,11 +332,6 @@ impl Config {
             lru_crawler: true,
             lru_crawler_sleep_micros: 100,
             lru_crawler_tocrawl: 0,
-            hot_lru_percent: 20,
-            warm_lru_percent: 40,
-            hot_max_factor: 0.2,
-            warm_max_factor: 2.0,
-            temporary_ttl_seconds: None,
             tail_repair_time_seconds: 0,
             threads: surroundings.cpus,
             pin: false,

@@ -36,16 +36,16 @@ fn switch(name: &str, value: Option<&str>, config: &mut Config) -> Result<bool, 
     match name {
         "slab_reassign" => config.slab_reassign = true,
         "no_slab_reassign" => config.slab_reassign = false,
-        "no_slab_automove" => config.slab_automove = 0,
+        "no_slab_automove" => config.tuning.automove.level = 0,
         "lru_crawler" => config.lru_crawler = true,
         "no_lru_crawler" => config.lru_crawler = false,
-        "lru_maintainer" => config.lru_maintainer = true,
-        "no_lru_maintainer" => config.lru_maintainer = false,
+        "lru_maintainer" => maintain_lru(config, true),
+        "no_lru_maintainer" => maintain_lru(config, false),
         "no_modern" => {
             config.slab_reassign = false;
-            config.slab_automove = 0;
+            config.tuning.automove.level = 0;
             config.lru_crawler = false;
-            config.lru_maintainer = false;
+            maintain_lru(config, false);
             config.maxconns_fast = false;
         }
         "track_sizes" => config.track_sizes = true,
@@ -81,24 +81,24 @@ fn setting(option: &Suboption<'_>, config: &mut Config, chunk_max: &mut ChunkMax
             warnings.push(format!("-o {}: corecached hashes with its own keyed hash", option.word));
         }
         "slab_automove" => {
-            config.slab_automove = match option.value {
+            config.tuning.automove.level = match option.value {
                 None => 1,
                 Some(_) => option.leading(0, 2, "slab_automove must be between 0 and 2", warnings)? as u8,
             }
         }
         "slab_automove_ratio" => {
-            config.slab_automove_ratio =
+            config.tuning.automove.ratio =
                 option.decimal(|ratio| ratio <= 1.0, "slab_automove_ratio must be > 0 and < 1", warnings)?;
         }
         "slab_automove_window" => {
             let otherwise = "slab_automove_window must be > 2 and < 1800";
-            config.slab_automove_window_seconds = option.leading(3, 1800, otherwise, warnings)? as u32;
+            config.tuning.automove.window_seconds = option.leading(3, 1800, otherwise, warnings)? as u32;
         }
         "slab_automove_freeratio" => {
             let unreadable = || Exit::failure(1, "could not parse argument to slab_automove_freeratio");
             let ratio: f64 = option.argument()?.parse().map_err(|_| unreadable())?;
-            config.slab_automove_free_ratio = if (0.0..1.0).contains(&ratio) { ratio } else { 0.0 };
-            if config.slab_automove_free_ratio != ratio {
+            config.tuning.automove.free_ratio = if (0.0..1.0).contains(&ratio) { ratio } else { 0.0 };
+            if config.tuning.automove.free_ratio != ratio {
                 warnings.push(format!("-o {}: not from 0 to 1, so nothing is kept free", option.word));
             }
         }
@@ -125,21 +125,22 @@ fn setting(option: &Suboption<'_>, config: &mut Config, chunk_max: &mut ChunkMax
             config.lru_crawler_tocrawl = option.number(0, u32::MAX.into(), otherwise)? as u32;
         }
         "hot_lru_pct" => {
-            config.hot_lru_percent = option.leading(1, 79, "hot_lru_pct must be > 1 and < 80", warnings)? as u32;
+            config.tuning.lru.hot_percent = option.leading(1, 79, "hot_lru_pct must be > 1 and < 80", warnings)? as u32;
         }
         "warm_lru_pct" => {
-            config.warm_lru_percent = option.leading(1, 79, "warm_lru_pct must be > 1 and < 80", warnings)? as u32;
+            config.tuning.lru.warm_percent =
+                option.leading(1, 79, "warm_lru_pct must be > 1 and < 80", warnings)? as u32;
         }
         "hot_max_factor" => {
-            config.hot_max_factor = option.decimal(|_| true, "hot_max_factor must be > 0", warnings)?;
+            config.tuning.lru.hot_max_factor = option.decimal(|_| true, "hot_max_factor must be > 0", warnings)?;
         }
         "warm_max_factor" => {
-            config.warm_max_factor = option.decimal(|_| true, "warm_max_factor must be > 0", warnings)?;
+            config.tuning.lru.warm_max_factor = option.decimal(|_| true, "warm_max_factor must be > 0", warnings)?;
         }
         // As in memcached: -1 is for ever.
         "temporary_ttl" => {
             let seconds = leading_integer("-o temporary_ttl", option.argument()?, warnings);
-            config.temporary_ttl_seconds = Some(seconds.clamp(i32::MIN.into(), u32::MAX.into()) as u32);
+            config.tuning.temporary_ttl = Some(seconds.clamp(i32::MIN.into(), u32::MAX.into()) as u32);
         }
         "idle_timeout" => {
             let otherwise = "idle_timeout takes a number of seconds";
@@ -255,4 +256,10 @@ fn unavailable(word: &str, name: &str) -> Exit {
         return Exit::failure(1, format!("Illegal suboption \"{word}\""));
     };
     Exit::usage(format!("-o {word}: {why}"))
+}
+
+/// Without the maintainer, the LRU has one segment.
+fn maintain_lru(config: &mut Config, maintain: bool) {
+    config.lru_maintainer = maintain;
+    config.tuning.lru.segmented = maintain;
 }

@@ -285,7 +285,7 @@ fn sizes(config: &mut Config, chunk_max: ChunkMax) -> Result<(), Exit> {
     if item_max > config.memory_limit_bytes / 2 {
         return Err(Exit::usage("Cannot set item size limit higher than 1/2 of memory max."));
     }
-    if config.hot_lru_percent + config.warm_lru_percent > 80 {
+    if config.tuning.lru.hot_percent + config.tuning.lru.warm_percent > 80 {
         return Err(Exit::usage("hot_lru_pct + warm_lru_pct cannot be more than 80% combined"));
     }
     if chunk_max == ChunkMax::Unchunked && item_max <= PAGE_BYTES {

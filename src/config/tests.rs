@@ -179,7 +179,7 @@ fn what_is_read_as_something_else_is_warned_of() {
     check(|config| config.unix_mask, &[("-a 779", 0o77), ("-a ''", 0), ("-a 0770", 0o770), ("", 0o700)]);
     check(|config| config.listen_backlog, &[("-b -5", -5), ("-b 99999999999", i32::MAX), ("-b x1", 0)]);
     check(|config| config.lru_crawler, &[("-o lru_crawler=0", true), ("-o no_lru_crawler=0", false)]);
-    check(|config| config.temporary_ttl_seconds, &[("-o temporary_ttl=-1", Some(u32::MAX))]);
+    check(|config| config.tuning.temporary_ttl, &[("-o temporary_ttl=-1", Some(u32::MAX))]);
     check(|config| config.chunk_size_min, &[("-n 2000000", 2_000_000)]);
 }
 
@@ -399,20 +399,20 @@ fn addresses_to_bind() {
 fn extended_options() {
     check(|config| config.slab_reassign, &[("", true), ("-o no_slab_reassign", false), ("-o slab_reassign=1", true)]);
     check(
-        |config| config.slab_automove,
+        |config| config.tuning.automove.level,
         &[("", 1), ("-o slab_automove=2", 2), ("-o slab_automove", 1), ("-o no_slab_automove", 0)],
     );
-    check(|config| config.slab_automove_ratio, &[("", 0.8), ("-o slab_automove_ratio=1", 1.0)]);
-    check(|config| config.slab_automove_free_ratio, &[("", 0.0), ("-o slab_automove_freeratio=0.1", 0.1)]);
+    check(|config| config.tuning.automove.ratio, &[("", 0.8), ("-o slab_automove_ratio=1", 1.0)]);
+    check(|config| config.tuning.automove.free_ratio, &[("", 0.0), ("-o slab_automove_freeratio=0.1", 0.1)]);
     check(
-        |config| (config.slab_reassign, config.slab_automove, config.lru_crawler),
+        |config| (config.slab_reassign, config.tuning.automove.level, config.lru_crawler),
         &[("-o modern", (true, 1, true)), ("-o no_modern", (false, 0, false))],
     );
     check(
         |config| (config.lru_maintainer, config.maxconns_fast),
         &[("-o modern", (true, true)), ("-o no_modern", (false, false))],
     );
-    check(|config| config.slab_automove_window_seconds, &[("", 10), ("-o slab_automove_window=3", 3)]);
+    check(|config| config.tuning.automove.window_seconds, &[("", 10), ("-o slab_automove_window=3", 3)]);
     check(|config| config.hash_power, &[("", None), ("-o hashpower=12", Some(12)), ("-o hashpower=32", Some(32))]);
     check(
         |config| config.slab_chunk_max_bytes,
@@ -439,12 +439,12 @@ fn extended_options() {
     check(|config| config.maxconns_fast, &[("", true), ("-o no_maxconns_fast", false)]);
     check(|config| config.lru_maintainer, &[("", true), ("-o no_lru_maintainer", false)]);
     check(
-        |config| (config.hot_lru_percent, config.warm_lru_percent),
+        |config| (config.tuning.lru.hot_percent, config.tuning.lru.warm_percent),
         &[("", (20, 40)), ("-o hot_lru_pct=40", (40, 40)), ("-o hot_lru_pct=1,warm_lru_pct=79", (1, 79))],
     );
-    check(|config| config.hot_max_factor, &[("", 0.2), ("-o hot_max_factor=5", 5.0)]);
-    check(|config| config.warm_max_factor, &[("", 2.0), ("-o warm_max_factor=0.5", 0.5)]);
-    check(|config| config.temporary_ttl_seconds, &[("", None), ("-o temporary_ttl=0", Some(0))]);
+    check(|config| config.tuning.lru.hot_max_factor, &[("", 0.2), ("-o hot_max_factor=5", 5.0)]);
+    check(|config| config.tuning.lru.warm_max_factor, &[("", 2.0), ("-o warm_max_factor=0.5", 0.5)]);
+    check(|config| config.tuning.temporary_ttl, &[("", None), ("-o temporary_ttl=0", Some(0))]);
     check(|config| config.idle_timeout_seconds, &[("", 0), ("-o idle_timeout=10", 10)]);
     check(|config| config.watcher_logbuf_bytes, &[("", 256 << 10), ("-o watcher_logbuf_size=1", 1024)]);
     check(|config| config.worker_logbuf_bytes, &[("", 64 << 10), ("-o worker_logbuf_size=2", 2048)]);

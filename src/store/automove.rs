@@ -72,7 +72,7 @@ impl Automover {
 impl Store {
     /// Once a second decides which class needs pages. Begins the next move of the plan, and says whether it did.
     pub(super) fn automove(&mut self) -> bool {
-        if self.options.automove == 0 || !self.options.reassign || !self.options.evict {
+        if self.options.tuning.automove.level == 0 || !self.options.reassign || !self.options.evict {
             self.automover.plan = None;
             return false;
         }
@@ -101,8 +101,8 @@ impl Store {
         let seconds = self.now.saturating_sub(self.automover.sampled_at);
         self.automover.sampled_at = self.now;
         // Events between two samples count as if they had happened in each second between them.
-        let weight = f64::from(seconds) / f64::from(self.options.automove_window.max(1));
-        let weight = if self.options.automove > 1 { 1.0 } else { weight.min(1.0) };
+        let weight = f64::from(seconds) / f64::from(self.options.tuning.automove.window_seconds.max(1));
+        let weight = if self.options.tuning.automove.level > 1 { 1.0 } else { weight.min(1.0) };
         for class in self.slabs.ids() {
             let counters = &self.class_counters[class.index()];
             // If the count is lower than before, a client has reset the statistics.
@@ -140,14 +140,14 @@ impl Store {
             return Some(Plan { from, to, left: 1 });
         }
         if let (Some((to, age)), Some((from, donor_age))) = (poorest, oldest)
-            && age < donor_age * self.options.automove_ratio
+            && age < donor_age * self.options.tuning.automove.ratio
         {
             let several = (self.slabs.page_count(from) as u32 / PAGES_SHARE).max(1);
             let left = if age * MUCH_OLDER < donor_age { several } else { 1 };
             return Some(Plan { from, to: Some(to), left });
         }
         if let Some((_, age)) = poorest {
-            self.budget.ask(self.slabs.shard(), age / self.options.automove_ratio.powi(RATIO_POWER));
+            self.budget.ask(self.slabs.shard(), age / self.options.tuning.automove.ratio.powi(RATIO_POWER));
         }
         let wanted = asked || self.budget.free() < self.pages_reserved();
         oldest.filter(|_| wanted).map(|(from, _)| Plan { from, to: None, left: 1 })
@@ -155,10 +155,10 @@ impl Store {
 
     /// Pages that are kept free for new items of any class.
     pub(super) fn pages_reserved(&self) -> u32 {
-        if self.options.automove_free_ratio == 0.0 {
+        if self.options.tuning.automove.free_ratio == 0.0 {
             return 0;
         }
-        (f64::from(self.budget.limit()) * self.options.automove_free_ratio) as u32
+        (f64::from(self.budget.limit()) * self.options.tuning.automove.free_ratio) as u32
     }
 
     /// Seconds that the coldest items of a class have idled; `None`: it has no items.

@@ -41,7 +41,7 @@ impl Store {
     /// none behind a live one. memcached does this before it takes a chunk. The search skips `held` and pinned items.
     #[inline]
     pub fn pull_tail(&mut self, key_len: usize, client_flags: u32, value_len: usize, held: Option<ItemId>) {
-        if !self.options.segmented {
+        if !self.options.tuning.lru.segmented {
             self.pull(self.class_for(key_len, client_flags, value_len), held);
         }
     }

@@ -9,7 +9,7 @@ use super::budget::Budget;
 use super::gather::{Announced, Gathered, Gathering};
 use super::item::{Cursor, Items, STALE, WON};
 use super::slab::{ClassId, SlabOptions};
-use super::{Entry, OutOfMemory, Store, StoreOptions, walk};
+use super::{AutomoveTuning, Entry, LruTuning, OutOfMemory, Store, StoreOptions, Tuning, walk};
 use crate::clock::{NEVER, Now};
 use crate::fuzz::Bytes;
 use crate::hash::KeyHasher;
@@ -116,13 +116,18 @@ impl World {
             cas: on(0),
             evict: on(1),
             hash_power: 4,
-            segmented: on(2),
             maintain: on(3),
             reassign: on(4),
-            automove: input.one_of(&[1, 0, 2]),
-            automove_window: 2,
-            automove_free_ratio: if on(5) { 0.0 } else { 0.2 },
-            temporary_ttl: (!on(6)).then_some(60),
+            tuning: Tuning {
+                lru: LruTuning { segmented: on(2), ..LruTuning::default() },
+                automove: AutomoveTuning {
+                    level: input.one_of(&[1, 0, 2]),
+                    window_seconds: 2,
+                    free_ratio: if on(5) { 0.0 } else { 0.2 },
+                    ..AutomoveTuning::default()
+                },
+                temporary_ttl: (!on(6)).then_some(60),
+            },
             ..StoreOptions::default()
         };
         let arena = Arc::new(Arena::reserve(PAGES).expect("address space"));

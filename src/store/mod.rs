@@ -36,6 +36,7 @@ pub mod slab;
 mod snapshot;
 mod stamps;
 pub mod stats;
+mod tuning;
 pub mod walk;
 
 #[cfg(any(test, fuzzing))]
@@ -49,6 +50,7 @@ use crate::hash::KeyHasher;
 pub use eviction::Evicted;
 pub use options::StoreOptions;
 pub use snapshot::{ClassSnapshot, Snapshot};
+pub use tuning::{AutomoveTuning, LruTuning, Tuning};
 
 use arena::ItemId;
 use automove::Automover;
@@ -212,9 +214,9 @@ impl Store {
         &self.options
     }
 
-    /// Lets the caller change the options of the LRU. Changes of sizes, CAS and hash power have no effect.
-    pub fn options_mut(&mut self) -> &mut StoreOptions {
-        &mut self.options
+    /// Changes what commands may change.
+    pub fn tune(&mut self, tuning: Tuning) {
+        self.options.tuning = tuning;
     }
 
     /// Prefetches the index bucket of a hash. This is the first of two steps ahead of an operation;

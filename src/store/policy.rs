@@ -112,8 +112,8 @@ impl Store {
     /// The segment that a new item enters.
     #[inline]
     fn segment_for(&self, deadline: u32) -> Segment {
-        match self.options.temporary_ttl {
-            _ if !self.options.segmented => Segment::Cold,
+        match self.options.tuning.temporary_ttl {
+            _ if !self.options.tuning.lru.segmented => Segment::Cold,
             Some(ttl) if deadline != NEVER && deadline.saturating_sub(self.now) <= ttl => Segment::Temp,
             _ => Segment::Hot,
         }
@@ -140,7 +140,7 @@ impl Store {
                 && self.death(&item).is_none()
             {
                 item.change_state(0, ACTIVE);
-                if self.options.segmented {
+                if self.options.tuning.lru.segmented {
                     self.class_counters[class.index()].moves_to_warm += 1;
                     self.relist(class, id, Segment::Warm);
                 } else {
@@ -186,15 +186,15 @@ impl Store {
     /// Moves up to `moves` items from the tail of HOT, and as many from the tail of WARM, to the segments where they
     /// belong. Gives the number of items moved.
     pub(super) fn balance(&mut self, class: ClassId, moves: usize) -> usize {
-        if !self.options.segmented {
+        if !self.options.tuning.lru.segmented {
             return self.flatten(class, moves);
         }
         let mut moved = 0;
         let total = self.lru.total(class);
         let cold_age = self.tail_age(class, Segment::Cold);
         for (segment, percent, factor) in [
-            (Segment::Hot, self.options.hot_percent, self.options.hot_max_factor),
-            (Segment::Warm, self.options.warm_percent, self.options.warm_max_factor),
+            (Segment::Hot, self.options.tuning.lru.hot_percent, self.options.tuning.lru.hot_max_factor),
+            (Segment::Warm, self.options.tuning.lru.warm_percent, self.options.tuning.lru.warm_max_factor),
         ] {
             let limit = (u64::from(total) * u64::from(percent) / 100) as u32;
             let age_max = (f64::from(cold_age) * factor) as u32;

@@ -5,11 +5,10 @@ use crate::admin::line::{PAGE_BYTES, Stats};
 use crate::admin::query::Answer;
 use crate::store::lru::Segment;
 use crate::store::{ClassSnapshot, Snapshot};
-use std::sync::atomic::Ordering;
 
 /// `stats items`: classes with items.
 pub(crate) fn items(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u8> {
-    let temp = context.settings.temp_lru.load(Ordering::Relaxed);
+    let temp = context.settings.tuning.lock().temporary_ttl.is_some();
     let segments = context.config.lru_maintainer;
     let mut stats = Stats::default();
     for class in &snapshot.classes {

@@ -2,7 +2,6 @@
 
 use crate::admin::context::ServerContext;
 use crate::admin::line::{PAGE_BYTES, Stats};
-use crate::admin::settings::AtomicF64;
 use crate::config::{Config, Listen};
 use crate::net::certificates::KeyFormat;
 use crate::store::slab::CHUNK_MAX;
@@ -19,7 +18,7 @@ pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
     let yes = |is: bool| if is { "yes" } else { "no" };
     let on = |setting: &AtomicBool| yes(setting.load(Ordering::Relaxed));
     let hundredths = |value: f64| format!("{value:.2}");
-    let factor = |setting: &AtomicF64| hundredths(setting.get());
+    let tuning = *settings.tuning.lock();
 
     let mut stats = Stats::default();
     stats.put("maxbytes", u64::from(budget.limit()) * PAGE_BYTES);
@@ -55,9 +54,9 @@ pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
     stats.put("maxconns_fast", yes(config.maxconns_fast));
     stats.put("hashpower_init", config.hash_power.unwrap_or(0));
     stats.put("slab_reassign", yes(config.slab_reassign));
-    stats.put("slab_automove", settings.slab_automove.load(Ordering::Relaxed));
-    stats.put("slab_automove_ratio", factor(&settings.slab_automove_ratio));
-    stats.put("slab_automove_window", settings.slab_automove_window.load(Ordering::Relaxed));
+    stats.put("slab_automove", tuning.automove.level);
+    stats.put("slab_automove_ratio", hundredths(tuning.automove.ratio));
+    stats.put("slab_automove_window", tuning.automove.window_seconds);
     stats.put("slab_chunk_max", config.slab_chunk_max_bytes.min(CHUNK_MAX as u64));
     stats.put("lru_crawler", on(&settings.lru_crawler));
     stats.put("lru_crawler_sleep", settings.lru_crawler_sleep.load(Ordering::Relaxed));
@@ -67,13 +66,13 @@ pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
     stats.put("dump_enabled", yes(config.dump_enabled));
     stats.put("hash_algorithm", "ahash");
     stats.put("lru_maintainer_thread", yes(config.lru_maintainer));
-    stats.put("lru_segmented", on(&settings.lru_segmented));
-    stats.put("hot_lru_pct", settings.hot_percent.load(Ordering::Relaxed));
-    stats.put("warm_lru_pct", settings.warm_percent.load(Ordering::Relaxed));
-    stats.put("hot_max_factor", factor(&settings.hot_max_factor));
-    stats.put("warm_max_factor", factor(&settings.warm_max_factor));
-    stats.put("temp_lru", on(&settings.temp_lru));
-    stats.put("temporary_ttl", settings.temporary_ttl.load(Ordering::Relaxed));
+    stats.put("lru_segmented", yes(tuning.lru.segmented));
+    stats.put("hot_lru_pct", tuning.lru.hot_percent);
+    stats.put("warm_lru_pct", tuning.lru.warm_percent);
+    stats.put("hot_max_factor", hundredths(tuning.lru.hot_max_factor));
+    stats.put("warm_max_factor", hundredths(tuning.lru.warm_max_factor));
+    stats.put("temp_lru", yes(tuning.temporary_ttl.is_some()));
+    stats.put("temporary_ttl", settings.temporary_ttl_shown.load(Ordering::Relaxed));
     stats.put("idle_timeout", config.idle_timeout_seconds);
     stats.put("watcher_logbuf_size", config.watcher_logbuf_bytes);
     stats.put("worker_logbuf_size", config.worker_logbuf_bytes);

@@ -18,7 +18,7 @@ struct Upload {
 }
 
 fn full_of_small_items(pages: u32, options: StoreOptions) -> Store {
-    let mut store = store(pages, StoreOptions { automove: 0, ..options });
+    let mut store = store(pages, StoreOptions { tuning: automove(0), ..options });
     for number in 0..u64::from(pages) * 20_000 {
         store.set(format!("small{number}").as_bytes(), &[1; 20], NEVER).expect("evicts");
     }
@@ -116,7 +116,7 @@ fn an_abandoned_value_frees_the_chunks_gathered_for_it() {
 
 #[test]
 fn values_under_way_leave_pages_that_other_classes_can_take() {
-    let mut store = store(16, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(16, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     for number in 0..100 {
         let key = format!("long{number}").into_bytes();
         let id = store.gather_all(&key, 300_000, |_, _| {}).expect("it evicts");
@@ -145,7 +145,7 @@ fn values_under_way_leave_pages_that_other_classes_can_take() {
 
 #[test]
 fn a_value_that_is_waited_for_too_long_is_refused() {
-    let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(4, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     // All items are pinned, so that no page can move.
     let pinned: Vec<ItemId> = (0..40)
         .map_while(|number| {
@@ -198,7 +198,7 @@ fn a_long_item_is_freed_in_steps() {
 #[cfg_attr(miri, ignore = "hundreds of megabytes are copied")]
 fn long_values_agree_with_a_hash_map() {
     for seed in 1..4 {
-        let mut store = store(24, StoreOptions { automove: 0, ..StoreOptions::default() });
+        let mut store = store(24, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
         let mut random = Random(seed);
         let mut model: Model<u64, (usize, u64)> = Model::new();
         let mut uploads: Vec<Upload> = Vec::new();

@@ -7,6 +7,18 @@ use super::*;
 use crate::hash;
 use std::collections::HashMap as Model;
 
+fn automove(level: u8) -> Tuning {
+    Tuning { automove: AutomoveTuning { level, ..AutomoveTuning::default() }, ..Tuning::default() }
+}
+
+fn free_ratio(free_ratio: f64) -> Tuning {
+    Tuning { automove: AutomoveTuning { free_ratio, ..AutomoveTuning::default() }, ..Tuning::default() }
+}
+
+fn segmented(segmented: bool) -> Tuning {
+    Tuning { lru: LruTuning { segmented, ..LruTuning::default() }, ..Tuning::default() }
+}
+
 mod gather;
 mod pages;
 

@@ -42,7 +42,7 @@ impl Store {
 
 #[test]
 fn a_page_leaves_its_items_behind_where_there_is_room() {
-    let mut store = store(8, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(8, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     let value = [3; 200];
     for number in 0..14_000 {
         store.set(format!("k{number}").as_bytes(), &value, NEVER).expect("memory");
@@ -74,7 +74,7 @@ fn a_page_leaves_its_items_behind_where_there_is_room() {
 #[test]
 fn a_page_that_moves_takes_a_free_page_for_its_items() {
     for to in [ClassId(0), ClassId(5)] {
-        let mut store = store(64, StoreOptions { automove: 0, ..StoreOptions::default() });
+        let mut store = store(64, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
         let class = store.slabs.class_for(store.items.size(6, 0, 200)).expect("small");
         let mut stored = 0;
         while store.pages(class) < 3 || store.slabs.free_chunks(class) > 0 {
@@ -94,7 +94,7 @@ fn a_page_that_moves_takes_a_free_page_for_its_items() {
 /// Dead items make room before live ones when a page moves, too.
 #[test]
 fn a_page_that_moves_costs_dead_items_first() {
-    let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(4, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     let class = store.slabs.class_for(store.items.size(6, 0, 200)).expect("small");
     let mut stored = 0;
     while store.budget.free() > 0 || store.slabs.free_chunks(class) > 0 {
@@ -114,7 +114,7 @@ fn a_page_that_moves_costs_dead_items_first() {
 #[test]
 fn a_page_taken_at_once_leaves_its_items_behind_where_there_is_room() {
     for value_len in [200, 100_000] {
-        let mut store = store(16, StoreOptions { automove: 0, ..StoreOptions::default() });
+        let mut store = store(16, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
         let mut stored = 0;
         while store.budget.free() > 0 {
             store.set(format!("k{stored}").as_bytes(), &vec![3; value_len], NEVER).expect("memory");
@@ -137,7 +137,7 @@ fn a_page_taken_at_once_leaves_its_items_behind_where_there_is_room() {
 /// The limit is lowered. One class is full of older items; another has room to spare.
 #[test]
 fn a_lowered_limit_costs_nothing_while_a_class_has_room_to_spare() {
-    let mut store = store(16, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(16, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     for number in 0..12_000 {
         store.set(format!("k{number}").as_bytes(), &[3; 200], NEVER).expect("memory");
     }
@@ -170,7 +170,7 @@ fn a_class_that_comes_late_gets_its_first_page_on_credit() {
     let arena = Arc::new(Arena::reserve(64).expect("address space"));
     let budget = Arc::new(Budget::new(40, 1, &arena).lending(10));
     let items = Items::new(arena, true);
-    let options = StoreOptions { automove: 0, ..StoreOptions::default() };
+    let options = StoreOptions { tuning: automove(0), ..StoreOptions::default() };
     let mut store = Store::new(0, options, items, Arc::clone(&budget), KeyHasher::seeded(7)).expect("address space");
     let held = |store: &Store| store.slabs.ids().map(|class| store.pages(class)).sum::<usize>();
     let fill = |store: &mut Store| {
@@ -210,7 +210,10 @@ fn a_class_that_comes_late_gets_its_first_page_on_credit() {
 
 #[test]
 fn a_reader_of_a_class_meets_items_of_every_segment() {
-    let mut store = store(8, StoreOptions { temporary_ttl: Some(5), ..StoreOptions::default() });
+    let mut store = store(
+        8,
+        StoreOptions { tuning: Tuning { temporary_ttl: Some(5), ..Tuning::default() }, ..StoreOptions::default() },
+    );
     let mut class = ClassId(0);
     for (key, segment) in [(b"h", Segment::Hot), (b"w", Segment::Warm), (b"c", Segment::Cold), (b"t", Segment::Temp)] {
         let id = store.set(key, b"1", NEVER).expect("memory");
@@ -226,7 +229,7 @@ fn a_reader_of_a_class_meets_items_of_every_segment() {
 
 #[test]
 fn a_reader_of_a_list_that_changes_meets_all_items_that_stay() {
-    let mut store = store(8, StoreOptions { segmented: false, ..StoreOptions::default() });
+    let mut store = store(8, StoreOptions { tuning: segmented(false), ..StoreOptions::default() });
     let class = store.slabs.class_for(store.items.size(8, 0, 100)).expect("small");
     for seed in 1..20 {
         let mut random = Random(seed);
@@ -279,7 +282,7 @@ fn a_reader_of_a_list_that_changes_meets_all_items_that_stay() {
 
 #[test]
 fn a_page_of_a_full_class_costs_the_coldest_items() {
-    let mut store = store(6, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(6, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     let mut stored = 0;
     while store.budget.free() > 0 || store.slabs.free_chunks(store.slabs.class_for(240).expect("small")) > 0 {
         store.set_now(Now(2 + stored / 1000));
@@ -309,7 +312,7 @@ fn a_page_of_a_full_class_costs_the_coldest_items() {
 
 #[test]
 fn a_class_whose_coldest_items_lie_on_the_page_that_leaves_still_has_room() {
-    let mut store = store(6, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(6, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     let mut number = 0;
     let mut set = |store: &mut Store| {
         number += 1;
@@ -332,7 +335,7 @@ fn a_class_whose_coldest_items_lie_on_the_page_that_leaves_still_has_room() {
 
 #[test]
 fn large_items_are_rescued_chunk_by_chunk() {
-    let mut store = store(12, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(12, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     let value = |number: u32| -> Vec<u8> { (0..150_000_u32).map(|at| (at ^ (number * 7)) as u8).collect() };
     for number in 0..50 {
         store.set(format!("k{number}").as_bytes(), &value(number), NEVER).expect("memory");
@@ -359,7 +362,7 @@ fn large_items_are_rescued_chunk_by_chunk() {
 /// The store frees a long item in steps, and another class needs its page at once.
 #[test]
 fn a_page_of_long_items_goes_to_a_class_that_needs_it_at_once() {
-    let mut store = store(12, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(12, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     for number in 0..6 {
         store.set(format!("long{number}").as_bytes(), &[1; 3_000_000], NEVER).expect("memory");
     }
@@ -375,7 +378,7 @@ fn a_page_of_long_items_goes_to_a_class_that_needs_it_at_once() {
 
 #[test]
 fn a_move_waits_for_an_item_in_use_and_then_gives_up() {
-    let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(4, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     let large = store.slabs.large();
     store.set(b"other", &[8; 700_000], NEVER).expect("memory");
     let pinned = store.set(b"pinned", &[7; 700_000], NEVER).expect("memory");
@@ -407,7 +410,7 @@ fn a_move_waits_for_an_item_in_use_and_then_gives_up() {
 
 #[test]
 fn a_page_stays_while_a_client_sends_one_of_its_items() {
-    let mut store = store(4, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(4, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     let large = store.slabs.large();
     let floating = store.allocate(b"coming", 0, 1_500_000).expect("memory");
     assert_eq!(store.reassign(Some(large), ClassId(1)), Reassigned::Started);
@@ -438,7 +441,7 @@ fn without_eviction_a_page_moves_only_if_its_items_fit_elsewhere() {
 
 #[test]
 fn dead_items_are_still_found_after_a_page_has_left() {
-    let mut store = store(8, StoreOptions { automove: 0, ..StoreOptions::default() });
+    let mut store = store(8, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     for number in 0..20_000 {
         store.set(format!("k{number}").as_bytes(), &[1; 200], 10 + number % 3).expect("memory");
     }
@@ -497,11 +500,11 @@ fn calcified(options: StoreOptions, seconds: u32) -> (f64, f64, Store) {
 #[cfg_attr(miri, ignore = "a minute of a cache's time")]
 fn a_cache_full_of_small_items_makes_room_for_large_ones() {
     for level in [1, 2] {
-        let (rate, share, store) = calcified(StoreOptions { automove: level, ..StoreOptions::default() }, 45);
+        let (rate, share, store) = calcified(StoreOptions { tuning: automove(level), ..StoreOptions::default() }, 45);
         assert!(rate > 0.95 && share > 0.7, "automove {level}: hit rate {rate}, share of pages {share}");
         store.validate();
     }
-    let (rate, share, _) = calcified(StoreOptions { automove: 0, ..StoreOptions::default() }, 15);
+    let (rate, share, _) = calcified(StoreOptions { tuning: automove(0), ..StoreOptions::default() }, 15);
     assert!(rate < 0.3 && share < 0.1, "without it: hit rate {rate}, share of pages {share}");
 }
 
@@ -553,7 +556,7 @@ fn pages_go_from_a_shard_that_idles_to_one_that_starves() {
 
 #[test]
 fn a_flat_lru_evicts_items_neither_stored_nor_fetched_lately() {
-    let mut store = store(2, StoreOptions { segmented: false, maintain: false, ..StoreOptions::default() });
+    let mut store = store(2, StoreOptions { tuning: segmented(false), maintain: false, ..StoreOptions::default() });
     for number in 0..9000 {
         store.set(format!("k{number}").as_bytes(), &[1; 200], NEVER).expect("evicts");
         if number == 10 || number % 1000 == 0 {
@@ -569,7 +572,10 @@ fn a_flat_lru_evicts_items_neither_stored_nor_fetched_lately() {
 
 #[test]
 fn the_mode_of_the_lru_can_be_changed_while_it_is_full() {
-    let mut store = store(3, StoreOptions { temporary_ttl: Some(60), ..StoreOptions::default() });
+    let mut store = store(
+        3,
+        StoreOptions { tuning: Tuning { temporary_ttl: Some(60), ..Tuning::default() }, ..StoreOptions::default() },
+    );
     let fill = |store: &mut Store, from: u32| {
         for number in from..from + 20_000 {
             let deadline = if number % 10 == 0 { 50 } else { NEVER };
@@ -589,14 +595,15 @@ fn the_mode_of_the_lru_can_be_changed_while_it_is_full() {
     fill(&mut store, 0);
     assert!(counts(&store).iter().all(|&count| count > 0));
     let items = counts(&store).iter().sum::<u64>();
-    store.options_mut().segmented = false;
+    let tuning = store.options().tuning;
+    store.tune(Tuning { lru: LruTuning { segmented: false, ..tuning.lru }, ..tuning });
     for _ in 0..store.housekeeping_round() * 100 {
         store.housekeep(256, true);
     }
     assert_eq!(counts(&store), [0, 0, items, 0]);
     fill(&mut store, 20_000);
     assert!(matches!(counts(&store), [0, 0, 1..=u64::MAX, 0]));
-    store.options_mut().segmented = true;
+    store.tune(tuning);
     fill(&mut store, 40_000);
     assert!(counts(&store).iter().all(|&count| count > 0));
     store.validate();
@@ -604,7 +611,7 @@ fn the_mode_of_the_lru_can_be_changed_while_it_is_full() {
 
 #[test]
 fn a_share_of_the_pages_is_kept_free() {
-    let mut store = store(40, StoreOptions { automove_free_ratio: 0.1, ..StoreOptions::default() });
+    let mut store = store(40, StoreOptions { tuning: free_ratio(0.1), ..StoreOptions::default() });
     for number in 0..300_000 {
         store.set(format!("k{number}").as_bytes(), &[1; 200], NEVER).expect("evicts");
     }
