@@ -18,6 +18,7 @@
 
 use super::Store;
 use super::budget::Need;
+use super::moves::Plan;
 use super::slab::ClassId;
 
 /// A class starves if it evicts in this share of the window.
@@ -31,43 +32,6 @@ const MUCH_OLDER: f64 = 4.0;
 const PAGES_SHARE: u32 = 16;
 /// Between shards the ages must differ by more, because each shard knows only a part: the ratio to this power.
 const RATIO_POWER: i32 = 2;
-
-/// The state of the automover.
-#[derive(Debug)]
-pub(super) struct Automover {
-    sampled_at: u32,
-    /// By class id.
-    samples: Vec<Sample>,
-    plan: Option<Plan>,
-}
-
-/// The recent past of a class. Earlier seconds count less.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sample {
-    /// Items that the class has evicted so far.
-    evicted: u64,
-    /// Whether it evicted any in the last second.
-    evicts: bool,
-    /// The share of seconds in which it evicted.
-    pressure: f64,
-    /// The share of seconds in which it had room to spare.
-    room: f64,
-}
-
-/// Pages to move.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    from: ClassId,
-    /// `None`: the budget.
-    to: Option<ClassId>,
-    left: u32,
-}
-
-impl Automover {
-    pub(super) fn new(classes: usize) -> Automover {
-        Automover { sampled_at: 0, samples: vec![Sample::default(); classes + 1], plan: None }
-    }
-}
 
 impl Store {
     /// Once a second decides which class needs pages. Begins the next move of the plan, and says whether it did.

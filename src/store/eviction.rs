@@ -2,26 +2,12 @@
 //!
 //! The [`policy`](super::policy) chooses the items.
 
-use super::Store;
 use super::arena::ItemId;
 use super::item::{ACTIVE, FETCHED};
 use super::slab::ClassId;
+use super::{Evicted, Store};
 use crate::clock::NEVER;
 use std::cmp::Reverse;
-
-/// A live item that the store evicted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Evicted {
-    pub key: Box<[u8]>,
-    /// Whether it was fetched since it was stored.
-    pub fetched: bool,
-    /// Seconds to its deadline; `None`: it had no deadline.
-    pub ttl: Option<u32>,
-    /// Seconds since its last access.
-    pub idle_seconds: u32,
-    pub class: ClassId,
-    pub value_len: usize,
-}
 
 impl Store {
     /// Begins to note evictions, or stops it.

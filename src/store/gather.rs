@@ -13,6 +13,7 @@
 
 use super::arena::ItemId;
 use super::item::{Cursor, Items};
+use super::moves::Pace;
 use super::slab::ClassId;
 use super::{OutOfMemory, Store};
 
@@ -84,18 +85,6 @@ pub enum Gathered {
     Ready(Gathering),
     /// The caller must ask again, with this value.
     Later(Gathering),
-}
-
-/// How the store takes pages from other classes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Pace {
-    /// It empties them at once.
-    #[default]
-    AtOnce,
-    /// It empties them in steps, because the value can wait.
-    InSteps,
-    /// As `InSteps`, and a page is moving.
-    Waiting,
 }
 
 impl Store {

@@ -27,6 +27,7 @@ pub mod image;
 mod index;
 pub mod item;
 pub mod lru;
+pub mod moves;
 mod options;
 mod pins;
 mod policy;
@@ -47,21 +48,16 @@ mod validate;
 
 use crate::clock::{NEVER, Now};
 use crate::hash::KeyHasher;
-pub use eviction::Evicted;
 pub use options::StoreOptions;
 pub use snapshot::{ClassSnapshot, Snapshot};
 pub use tuning::{AutomoveTuning, LruTuning, Tuning};
 
 use arena::ItemId;
-use automove::Automover;
 use budget::Budget;
-use gather::Pace;
 use index::{Index, Place};
 use item::{Item, Items};
-use lru::{Lru, Segment};
-use pins::Pin;
-use policy::OVERWRITTEN;
-use rebalance::Mover;
+use lru::Lru;
+use moves::{Automover, Mover, Pace};
 use slab::{ClassId, Slabs};
 use stamps::Stamps;
 use stats::{ClassCounters, Counters};
@@ -91,6 +87,20 @@ pub enum Absent {
     Expired,
     /// The item was stored before the last flush.
     Flushed,
+}
+
+/// A live item that the store evicted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evicted {
+    pub key: Box<[u8]>,
+    /// Whether it was fetched since it was stored.
+    pub fetched: bool,
+    /// Seconds to its deadline; `None`: it had no deadline.
+    pub ttl: Option<u32>,
+    /// Seconds since its last access.
+    pub idle_seconds: u32,
+    pub class: ClassId,
+    pub value_len: usize,
 }
 
 /// An item found no memory: the store may not evict (`-M`), or every chunk is in use.
@@ -135,6 +145,12 @@ pub struct Store {
     noted: Vec<Evicted>,
     /// Evictions that the store did not note because it had noted enough.
     unnoted: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Pin {
+    count: u32,
+    dead: bool,
 }
 
 impl Store {
@@ -452,20 +468,6 @@ impl Store {
             |other| hasher.hash(items.at(other).key()),
             |other| items.arena().prefetch(other, 64),
         )
-    }
-
-    /// Writes a new value of an item into the item's own chunk, and says which segment the item is in. The item keeps
-    /// its place there.
-    #[inline]
-    fn overwrite(&mut self, id: ItemId, key: &[u8], client_flags: u32, value: &[u8]) -> Segment {
-        let item = self.items.at(id);
-        let (next, prev, segment) = (item.next(), item.prev(), Segment::of(item.state()));
-        let item = self.items.create(id, key, client_flags, value.len());
-        item.set_value(value);
-        item.set_next(next);
-        item.set_prev(prev);
-        item.change_state(segment as u8 | OVERWRITTEN, 0);
-        segment
     }
 
     /// Sets the times of an item with a new value, and counts it.

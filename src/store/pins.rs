@@ -3,12 +3,6 @@
 use super::Store;
 use super::arena::ItemId;
 
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pin {
-    pub(super) count: u32,
-    pub(super) dead: bool,
-}
-
 impl Store {
     /// Pins an item until [`Store::unpin`]: its value neither moves nor changes, so that a worker can write it to a
     /// socket without the lease.

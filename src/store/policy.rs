@@ -32,7 +32,7 @@ pub(super) const VICTIM_ORDER: [Segment; 4] = [Segment::Cold, Segment::Hot, Segm
 
 /// The state bits that an overwritten item gets. It keeps its place in its list. A move to the head would touch both
 /// neighbours and the head, which are three cache misses (`benches/store.rs`, overwrite).
-pub(super) const OVERWRITTEN: u8 = ACTIVE;
+const OVERWRITTEN: u8 = ACTIVE;
 
 /// Active and pinned items that an eviction passes over at the tails before it gives up on a class.
 const EVICTION_TRIES: usize = 64;
@@ -98,6 +98,20 @@ impl Store {
     #[inline]
     pub(super) fn enlist(&mut self, id: ItemId, class: ClassId, deadline: u32) {
         self.lru.push(&self.items, class, self.segment_for(deadline), id);
+    }
+
+    /// Writes a new value of an item into the item's own chunk, and says which segment the item is in. The item keeps
+    /// its place there.
+    #[inline]
+    pub(super) fn overwrite(&mut self, id: ItemId, key: &[u8], client_flags: u32, value: &[u8]) -> Segment {
+        let item = self.items.at(id);
+        let (next, prev, segment) = (item.next(), item.prev(), Segment::of(item.state()));
+        let item = self.items.create(id, key, client_flags, value.len());
+        item.set_value(value);
+        item.set_next(next);
+        item.set_prev(prev);
+        item.change_state(segment as u8 | OVERWRITTEN, 0);
+        segment
     }
 
     /// Moves an overwritten item from its segment to another one if its new deadline requires it.

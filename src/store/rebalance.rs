@@ -16,8 +16,8 @@
 
 use super::Store;
 use super::arena::{ItemId, PageId};
-use super::gather::Pace;
 use super::item::Chunk;
+use super::moves::{Busy, Move, Pace};
 use super::room::RECLAIM_STEPS;
 use super::slab::ClassId;
 use super::stats::ClassCounters;
@@ -36,35 +36,6 @@ const RESCUE_EVICTIONS: u32 = 8;
 /// To copy this many bytes takes about as long as to look at a chunk or to evict an item.
 const BYTES_PER_STEP: u32 = 2048;
 
-/// Why the last page had to wait, by memcached's names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Busy {
-    /// No page has had to wait yet.
-    #[default]
-    None,
-    /// The store had no memory to rescue an item.
-    NoMemory,
-    /// A client was sending an item.
-    Uploading,
-    /// A worker was writing an item to a socket.
-    Active,
-    /// A worker was writing an item to a socket that was deleted meanwhile.
-    Floating,
-}
-
-impl Busy {
-    /// The value of `slab_reassign_last_busy_status`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Busy::None => "none",
-            Busy::NoMemory => "busy",
-            Busy::Uploading => "busy_uploading",
-            Busy::Active => "busy_active",
-            Busy::Floating => "busy_floating",
-        }
-    }
-}
-
 /// The result of `slabs reassign`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reassigned {
@@ -76,45 +47,6 @@ pub enum Reassigned {
     BadClass,
     /// No page can move.
     NoSpare,
-}
-
-/// The page that is moving.
-#[derive(Debug)]
-struct Move {
-    /// Invariant: closed.
-    page: PageId,
-    /// The class that it moves to; `None`: the budget.
-    to: Option<ClassId>,
-    /// The chunk to look at next.
-    place: u32,
-    /// Chunks that had to stay in use so far, in this round over the page.
-    left_behind: u32,
-    /// Whether an item found no memory.
-    no_memory: bool,
-    /// The count of the clock at which the next round begins.
-    resume_at: u32,
-    /// The count of the clock at which the page stays if it is still in use.
-    give_up_at: u32,
-}
-
-/// The moves of a shard.
-#[derive(Debug, Default)]
-pub(super) struct Mover {
-    current: Option<Move>,
-    /// A page that could not be emptied. It is not the next one to be tried.
-    avoid: Option<PageId>,
-    /// After a failure no move begins before this count of the clock.
-    retry_at: u32,
-    pub(super) last_busy: Busy,
-    /// The classes of the move that began last. The next call of [`Store::housekeep`] forgets them.
-    pub(super) begun: Option<(ClassId, Option<ClassId>)>,
-}
-
-impl Mover {
-    /// Whether a page is moving.
-    pub(super) fn is_running(&self) -> bool {
-        self.current.is_some()
-    }
 }
 
 /// The result of a search for room to rescue an item.

@@ -1,7 +1,7 @@
 //! Room for an item: how the store gets the chunks that it needs.
 
 use super::arena::ItemId;
-use super::gather::Pace;
+use super::moves::Pace;
 use super::slab::ClassId;
 use super::{OutOfMemory, Store};
 

@@ -2,7 +2,7 @@
 
 use super::Store;
 use super::lru::Segment;
-use super::rebalance::Busy;
+use super::moves::Busy;
 use super::slab::{ClassId, ClassUse};
 use super::stats::{ClassCounters, Counters};
 

@@ -2,7 +2,7 @@
 
 use crate::admin::query::Answer;
 use crate::store::lru::Segment;
-use crate::store::rebalance::Busy;
+use crate::store::moves::Busy;
 use crate::store::stats::Counters;
 use crate::store::{ClassSnapshot, Snapshot};
 

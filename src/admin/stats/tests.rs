@@ -3,7 +3,7 @@ use crate::admin::cold_items::ColdItems;
 use crate::admin::query::Answer;
 use crate::admin::tests::Cache;
 use crate::clock::NEVER;
-use crate::store::rebalance::Busy;
+use crate::store::moves::Busy;
 use crate::store::slab::{ClassId, ClassUse};
 use crate::store::stats::{ClassCounters, Counters};
 use crate::store::{ClassSnapshot, Snapshot};

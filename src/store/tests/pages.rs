@@ -1,7 +1,8 @@
 //! Moves of pages: the store loses no item without need, and pages move to classes that need them.
 
 use super::*;
-use crate::store::rebalance::Busy;
+use crate::store::lru::Segment;
+use crate::store::moves::Busy;
 
 /// Steps of housekeeping in a simulated second, as in a worker.
 const STEPS_PER_SECOND: usize = 256;
