@@ -110,7 +110,7 @@ impl<'a> Acceptor<'a> {
                 return Ok(requests.ending());
             }
             while let Some(broadcast) = requests.next_refresh() {
-                broadcast.answer(&self.shared.exchange, Answer::Refreshed(self.refresh_certificates()));
+                self.shared.exchange.answer(&broadcast, Answer::Refreshed(self.refresh_certificates()));
             }
             self.accept_ready();
         }

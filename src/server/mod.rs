@@ -217,7 +217,7 @@ fn serve_limits(config: &Config) -> ServeLimits {
 
 fn new_worker(options: WorkerOptions<'_>, endpoints: Vec<UdpSocket>) -> io::Result<Worker<'_>> {
     let mut worker = Worker::new(options)?;
-    worker.take_gates(endpoints)?;
+    worker.take_udp_sockets(endpoints)?;
     Ok(worker)
 }
 

@@ -1,4 +1,4 @@
-//! Tasks of one worker for one shard, which travel in a batch, and come back with their replies.
+//! Batches: the tasks that one worker has for one shard. A batch comes back to its worker with the replies.
 
 use super::broadcast::Broadcast;
 use crate::admin::walk::Walk;
@@ -9,16 +9,17 @@ use crate::store::gather::{Gathered, Gathering};
 use crate::store::{OutOfMemory, PIN_LEN_MIN};
 use std::sync::Arc;
 
-/// Which connection of a worker a task is for. Tokens are used again, generations are not.
+/// The connection of a worker that a task belongs to. A token is used again after its connection has closed; a generation
+/// is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Its token.
+    /// The token of the connection.
     pub token: usize,
-    /// Counts the connections of the worker.
+    /// The number of the connection: the worker counts all that it has had.
     pub generation: u64,
-    /// Its gap in the replies.
+    /// The gap in the replies of the connection that the reply to this task fills.
     pub slot: usize,
-    /// Its descriptor, for those who watch.
+    /// The descriptor of the connection, for the log of watchers.
     pub fd: i32,
 }
 
@@ -27,17 +28,17 @@ pub struct Origin {
 pub enum Task {
     /// Execute an operation. Its spans refer to the bytes of the batch.
     Execute(Operation),
-    /// Make room for a value that is received in place. There is a reply only if there is none: the error.
+    /// Make room for a value that is received in place. The task has a reply only if there is no room: the error.
     Reserve(Box<Reservation>),
-    /// Execute a storage command whose value was received.
+    /// Execute a storage command whose value was received in place.
     Commit(Operation, ItemId),
     /// Give up an item that was reserved.
     Abandon(ItemId),
-    /// A pinned value has been written, or never will be.
+    /// Unpin a value: the worker has written it, or never will.
     Unpin(ItemId),
     /// Answer a query to all shards.
     Broadcast(Arc<Broadcast>),
-    /// A piece of a walk, which is taken out when the batch has returned. The reply is a piece of a dump.
+    /// Do a piece of a walk. The worker takes the walk out when the batch has returned. The reply is a piece of a dump.
     Walk(Option<Box<Walk>>),
 }
 
@@ -46,25 +47,25 @@ pub enum Task {
 pub struct Reservation {
     /// The storage command.
     pub operation: Operation,
-    /// Bytes of the value that room is wanted for.
+    /// The number of bytes of the value that the worker wants room for.
     pub wanted: usize,
-    /// How far it has come.
+    /// The room that there is so far.
     pub room: Room,
 }
 
-/// See [`Reservation`].
+/// The state of a [`Reservation`].
 #[derive(Clone, Copy, Debug)]
 pub enum Room {
-    /// More is wanted than there is. On the way back: ask once more.
+    /// There is less room than is wanted. If a batch brings this back, the worker asks again.
     Wanted(Option<Gathering>),
-    /// There is as much as is wanted.
+    /// There is as much room as is wanted.
     Ready(Gathering),
-    /// There is no memory. What there was has been given up.
+    /// There is no memory. The shard has given up the room that there was.
     Refused,
 }
 
 impl Room {
-    /// The item that must be abandoned if nobody takes it over.
+    /// The item that the worker must abandon if the connection has closed meanwhile.
     pub fn item(&self) -> Option<ItemId> {
         match self {
             Room::Wanted(so_far) => so_far.as_ref().and_then(Gathering::item),
@@ -74,26 +75,48 @@ impl Room {
     }
 }
 
-/// Tasks of one worker for one shard; on the way back, with their replies.
+impl From<Result<Gathered, OutOfMemory>> for Room {
+    fn from(gathered: Result<Gathered, OutOfMemory>) -> Room {
+        match gathered {
+            Ok(Gathered::Ready(gathering)) => Room::Ready(gathering),
+            Ok(Gathered::Later(so_far)) => Room::Wanted(Some(so_far)),
+            Err(OutOfMemory) => Room::Refused,
+        }
+    }
+}
+
+/// The bytes of a reply from one place to another, with the values that are pinned there.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'r> {
+    /// The reply that this is a part of.
+    pub reply: &'r Reply,
+    /// The place of the first byte.
+    pub from: usize,
+    /// The place behind the last byte.
+    pub to: usize,
+}
+
+/// Tasks of one worker for one shard, and the replies once the shard has run them.
 #[derive(Debug)]
 pub struct Batch {
-    /// The worker that it came from.
+    /// The worker that the batch came from.
     pub from: usize,
-    /// The shard that it is for.
+    /// The shard that the batch is for.
     pub shard: usize,
-    /// What to do, in this order, and for which connection; none where nobody waits for a reply.
+    /// The tasks in the order in which they are run, each with its connection. Nobody waits for the reply to a task without
+    /// one.
     pub tasks: Vec<(Task, Option<Origin>)>,
-    /// What the spans of the tasks refer to.
+    /// The bytes that the spans of the tasks refer to.
     pub bytes: Vec<u8>,
-    /// The replies, one behind the other.
+    /// The replies to all tasks, in the order of the tasks.
     pub reply: Reply,
-    /// Where the reply of each task ends.
+    /// The place in `reply` where the reply to each task ends.
     pub ends: Vec<usize>,
-    /// Bytes that the replies may take, at most; those of pinned values do not count.
+    /// The most bytes that the replies can take, without those of pinned values.
     reply_bytes_max: usize,
 }
 
-/// Room for replies and operations that a batch keeps from one use to the next, in bytes each.
+/// The most memory that a batch keeps from one use to the next for its replies, and for its operations, in bytes.
 const KEPT_BYTES_MAX: usize = 256 << 10;
 
 impl Batch {
@@ -110,7 +133,7 @@ impl Batch {
         }
     }
 
-    /// Empties it, to be used again. Memory beyond what most batches need goes back.
+    /// Empties the batch for its next use. Frees the memory beyond what most batches need.
     pub fn clear(&mut self) {
         self.tasks.clear();
         self.bytes.clear();
@@ -128,45 +151,43 @@ impl Batch {
         self.reply_bytes_max += reply_bytes_max;
     }
 
-    /// Bytes that it takes, at most, with those of the replies.
+    /// The most bytes that the batch can take, including the replies.
     pub fn bytes_max(&self) -> usize {
         self.bytes.len() + self.tasks.len() * size_of::<(Task, Option<Origin>)>() + self.reply_bytes_max
     }
 
-    /// Copies the bytes that an operation refers to into the batch, and makes it refer to them.
+    /// Copies the bytes that an operation refers to into the batch. The operation that is returned refers to the copy.
     pub fn adopt(&mut self, operation: &Operation, input: &[u8]) -> Operation {
         let mut adopted = *operation;
         adopted.key = self.copy(operation.key, input);
         if operation.verb.is_meta() {
             adopted.tokens = self.copy(operation.tokens, input);
         }
-        // The value of a command that is still being received lies beyond the buffer; only its length matters.
+        // The value of a command that is still being received lies beyond the input; only its length matters.
         if operation.verb.is_storage() && (operation.value.start + operation.value.len) as usize <= input.len() {
             adopted.value = self.copy(operation.value, input);
         }
         adopted
     }
-}
 
-impl Batch {
     fn copy(&mut self, span: Span, input: &[u8]) -> Span {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(span.of(input));
         Span::new(start, self.bytes.len())
     }
-}
 
-impl Room {
-    pub(super) fn of(gathered: Result<Gathered, OutOfMemory>) -> Room {
-        match gathered {
-            Ok(Gathered::Ready(gathering)) => Room::Ready(gathering),
-            Ok(Gathered::Later(so_far)) => Room::Wanted(Some(so_far)),
-            Err(OutOfMemory) => Room::Refused,
-        }
+    /// Each task that was run, with its connection and its part of the replies.
+    pub fn replies(&mut self) -> impl Iterator<Item = (&mut Task, Option<Origin>, Part<'_>)> {
+        let (reply, mut from) = (&self.reply, 0);
+        self.tasks.iter_mut().zip(&self.ends).map(move |((task, origin), &to)| {
+            let part = Part { reply, from, to };
+            from = to;
+            (task, *origin, part)
+        })
     }
 }
 
-/// Bytes that the reply to an operation takes at most, without those of pinned values.
+/// The most bytes that the reply to an operation can take, without those of pinned values.
 pub(super) fn reply_bytes_max(operation: &Operation) -> usize {
     let has_value =
         matches!(operation.verb, Verb::Get | Verb::Gets | Verb::Gat | Verb::Gats | Verb::MetaGet | Verb::BinaryGet);

@@ -1,6 +1,6 @@
-//! Questions that concern more than one shard or worker: asked of each, answered when all have answered.
+//! Queries to more than one shard or worker. Each of those asked gives one answer; the last answer sends all of them back.
+//! See [`super::mailbox::Exchange::answer`].
 
-use super::mailbox::{Exchange, Mail};
 use crate::admin::{Answer, Query, ReplyKind};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// A query on its way, and the answers so far.
 #[derive(Debug)]
 pub struct Broadcast {
-    /// What is asked.
+    /// The query.
     pub query: Query,
-    /// What the asking connection is told in the end.
+    /// The kind of the reply that the asking connection gets in the end.
     pub report: ReplyKind,
     /// The worker that asks.
     pub asker: usize,
@@ -34,22 +34,21 @@ impl Broadcast {
         Arc::new(Broadcast { query, report, asker, connection, left, answers })
     }
 
-    /// The same query, put again to as many because some have more to tell; `so_far`: what was told.
+    /// The same query to `asked` shards or workers once more, because some have more to answer. It begins with the answers
+    /// `so_far`.
     pub fn again(&self, query: Query, so_far: Vec<Answer>, asked: usize) -> Arc<Broadcast> {
         let broadcast = Broadcast::new(query, self.report, self.asker, self.connection, asked);
         *broadcast.answers.lock() = so_far;
         broadcast
     }
 
-    /// One of those asked answers. The last answer sends all of them back.
-    pub fn answer(self: &Arc<Broadcast>, exchange: &Exchange, answer: Answer) {
+    /// Adds an answer. Returns whether it was the last one.
+    pub(super) fn add(&self, answer: Answer) -> bool {
         self.answers.lock().push(answer);
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            exchange.mail(self.asker, Mail::Answered(Arc::clone(self)));
-        }
+        self.left.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
-    /// The answers.
+    /// Takes the answers.
     pub fn answers(&self) -> Vec<Answer> {
         std::mem::take(&mut self.answers.lock())
     }

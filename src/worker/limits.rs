@@ -1,22 +1,22 @@
-//! Limits of serving.
+//! The limits that serving keeps to.
 
 use crate::protocol::Limits;
 
-/// What serving needs to know.
+/// See the fields.
 #[derive(Clone, Copy, Debug)]
 pub struct ServeLimits {
-    /// Limits of the parser.
+    /// The limits of the parsers.
     pub parse: Limits,
-    /// Operations parsed ahead.
+    /// The number of operations that are parsed before the first of them is executed.
     pub group_len: usize,
-    /// Bytes of replies after which a connection is not served before they are on their way.
+    /// The bytes of replies after which a connection is not served before they are sent.
     pub output_max: usize,
-    /// `-R`: commands after which a connection lets others go first.
+    /// `-R`: the number of commands after which a connection lets others go first.
     pub requests_per_turn: usize,
-    /// Groups end where a connection lets others go first. Else it does so at the end of the group.
+    /// A group ends where the connection lets others go first. Without it, the connection does so at the end of the group.
     pub cut_groups: bool,
-    /// Bytes of a batch after which no more is put into it before it is on its way.
+    /// The bytes of a batch after which no task is added before the batch is posted.
     pub batch_bytes_max: usize,
-    /// `--port-per-core`: all keys belong to the worker's own shard, that with its number.
+    /// `--port-per-core`: all keys belong to the shard that has the number of the worker.
     pub keep_keys: bool,
 }

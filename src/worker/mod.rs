@@ -1,14 +1,25 @@
-//! A worker: one event loop on one core, the only place that ties sockets, words and items together.
+//! A worker: one event loop on one core. It is the only place that ties sockets, protocols and items together.
 //!
-//! A turn: wait for events; read the mail; serve each connection that is ready (one read, its operations in groups, one
-//! write); send batches on their way; a little housekeeping. Nothing in a turn waits for anything but the first step, and
-//! each part of it is bounded, so that no connection can keep another waiting for longer than a turn's work.
+//! In a turn, the worker waits for events; reads its mail; serves each connection that is ready (one read, its operations in
+//! groups, one write); does a little housekeeping; and posts its batches. Only the first step waits for anything. Every step
+//! is bounded, so that no connection can keep another one waiting for longer than the work of a turn.
+//!
+//! ```text
+//!  service  queries  datagram  watch             parts of `Worker`: what it does for connections
+//!  ──────────────────────────────────────────
+//!  Worker                                        its turn, mail, housekeeping
+//!  ──────────────────────────────────────────
+//!  connection  handshakes  endpoint  walk        what a worker holds; none of it knows the worker
+//!  serve ─▶ receive ─▶ shards ─▶ execute         input to operations to shards; no I/O
+//!  trace ─▶ session ─▶ pending    outbox         a connection's state, its replies
+//!  mailbox ─▶ batch ─▶ broadcast    uploads      what crosses cores
+//! ```
 
 pub mod batch;
 pub mod broadcast;
 mod connection;
-mod crawl;
 mod datagram;
+mod endpoint;
 pub mod execute;
 mod handshakes;
 pub mod limits;
@@ -19,12 +30,13 @@ mod queries;
 mod receive;
 pub mod serve;
 mod service;
-mod session;
-mod shards;
+pub mod session;
+pub mod shards;
 #[cfg(all(test, not(loom)))]
 mod simulation;
 mod trace;
 pub mod uploads;
+mod walk;
 mod watch;
 
 use crate::admin::{Answer, ServerContext};
@@ -37,52 +49,53 @@ use crate::watch::CloseReason;
 use batch::{Batch, Task};
 use broadcast::Broadcast;
 use connection::Connection;
-use crawl::Crawl;
-use datagram::UdpEndpoint;
+use endpoint::UdpEndpoint;
+use handshakes::Handshakes;
 use limits::ServeLimits;
 use mailbox::{Exchange, Mail};
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 use serve::Serve;
+use shards::Shards;
 use slab::Slab;
-use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use walk::LedWalk;
 
-/// The token of the waker; connections have those of their places in the slab.
+/// The token of the waker. The tokens of connections are their places in the slab.
 const WAKER: Token = Token(usize::MAX);
 
 /// The token of the first UDP socket; the others go down from there.
 const UDP: usize = usize::MAX - 1;
 
-/// Steps of housekeeping that a worker takes in a second, one at the end of a turn: each class of each of its shards is
-/// reached several times.
+/// The number of steps of housekeeping that a worker takes in a second, one at the end of each turn. They reach each class of
+/// each of its shards several times.
 const HOUSEKEEPING_STEPS_PER_SECOND: usize = 256;
-/// The same while more pages are in use than `cache_memlimit` allows: they are to be given back within seconds.
+/// The same number while more pages are in use than `cache_memlimit` allows: pages must be given back within seconds.
 const SHRINKING_STEPS_PER_SECOND: usize = 1024;
 /// How long a worker that stops tries to send what is left.
 const STOP_TIME: Duration = Duration::from_millis(500);
 
-/// What a worker is given.
+/// What a worker is made of.
 #[derive(Clone)]
 pub struct WorkerOptions<'a> {
-    /// Its number, from 0.
+    /// The number of the worker, from 0.
     pub number: usize,
-    /// Where shards and workers meet.
+    /// The shards and workers of the server.
     pub exchange: &'a Exchange,
-    /// What commands of the whole server see.
+    /// The rest of the server, as commands of the whole server see it.
     pub context: ServerContext<'a>,
     /// The hash of keys.
     pub hasher: KeyHasher,
     /// The memory of items.
     pub items: Items,
-    /// Limits of serving.
+    /// The limits of serving.
     pub limits: ServeLimits,
-    /// What `shutdown` does: tells the main thread.
+    /// Called by `shutdown`: tells the main thread, and whether the stop is graceful.
     pub stop: &'a (dyn Fn(bool) + Sync),
-    /// What `refresh_certs` does: asks the main thread.
+    /// Called by `refresh_certs`: asks the main thread.
     pub refresh: &'a (dyn Fn(Arc<Broadcast>) + Sync),
 }
 
@@ -92,18 +105,18 @@ impl std::fmt::Debug for WorkerOptions<'_> {
     }
 }
 
-/// What an event tells of a token.
+/// What an event says about a token.
 #[derive(Clone, Copy, Debug)]
 struct Ready {
     token: Token,
     readable: bool,
     writable: bool,
-    /// The other side sends no more, or the connection is broken.
+    /// The client sends no more, or the connection is broken.
     closed: bool,
 }
 
-impl Ready {
-    fn of(event: &Event) -> Ready {
+impl From<&Event> for Ready {
+    fn from(event: &Event) -> Ready {
         Ready {
             token: event.token(),
             readable: event.is_readable(),
@@ -119,32 +132,32 @@ pub struct Worker<'a> {
     options: WorkerOptions<'a>,
     poll: Poll,
     connections: Slab<Connection>,
+    /// The number of connections that the worker has had.
     generation: u64,
     serve: Serve<'a>,
-    /// One read goes in here, behind what was left of the connection's input.
+    /// The input that is being served: the rest of the connection's input, and one read behind it.
     buffer: Vec<u8>,
-    /// Replies to what one connection sent.
+    /// The replies to that input.
     reply: Reply,
-    /// Connections to be served in the next turn although no event will tell.
+    /// The connections that are served in the next turn although no event comes for them.
     queue: Vec<usize>,
+    /// The time of this turn.
     now: Now,
+    /// The time when the worker was told to stop.
     stopping: Option<Instant>,
-    /// Steps of housekeeping left to take in this second.
+    /// The steps of housekeeping that are left to take in this second.
     housekeeping_left: usize,
-    /// Steps in a row that found nothing to do.
+    /// The steps in a row that have found nothing to do.
     housekeeping_idle: usize,
-    /// Where requests over UDP come in.
+    /// The UDP sockets.
     endpoints: Vec<UdpEndpoint>,
     /// One of the endpoints may have more to receive.
-    gates_ready: bool,
-    /// Requests over UDP among the connections.
+    endpoints_ready: bool,
+    /// The number of connections that are requests over UDP.
     datagrams: usize,
-    /// The walk that it leads; in a whole server there is at most one.
-    crawl: Option<Crawl>,
-    /// Connections whose TLS handshake can go a step further, in the order in which that came about.
-    handshakes: VecDeque<usize>,
-    /// It is the turn of one of these.
-    shaking: bool,
+    /// The walk that this worker leads.
+    walk: Option<LedWalk>,
+    handshakes: Handshakes,
 }
 
 impl<'a> Worker<'a> {
@@ -156,19 +169,12 @@ impl<'a> Worker<'a> {
         let poll = Poll::new()?;
         options.exchange.set_waker(options.number, Waker::new(poll.registry(), WAKER)?);
         let (clock, config) = (options.context.clock, options.context.config);
-        let serve = Serve::new(
-            options.number,
-            options.exchange,
-            clock,
-            options.hasher.clone(),
-            options.items.clone(),
-            options.limits,
-        );
+        let shards = Shards::new(options.number, options.exchange, clock, options.items.clone(), options.limits);
         Ok(Worker {
             poll,
             connections: Slab::new(),
             generation: 0,
-            serve,
+            serve: Serve::new(shards, options.hasher.clone()),
             buffer: vec![0; config.read_buffer_bytes + options.limits.parse.inline_max as usize + 4096],
             reply: Reply::with_capacity(64 << 10),
             queue: Vec::new(),
@@ -177,25 +183,24 @@ impl<'a> Worker<'a> {
             housekeeping_left: 0,
             housekeeping_idle: 0,
             endpoints: Vec::new(),
-            gates_ready: false,
+            endpoints_ready: false,
             datagrams: 0,
-            crawl: None,
-            handshakes: VecDeque::new(),
-            shaking: false,
+            walk: None,
+            handshakes: Handshakes::default(),
             options,
         })
     }
 
-    /// Runs until it is told to stop by mail.
+    /// Runs until mail tells the worker to stop.
     ///
     /// # Errors
-    /// When waiting for events fails: nothing can be served any more.
+    /// When waiting for events fails: the worker can serve nothing any more.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(self.config().poll_events_len);
         loop {
             let timeout = self.rest();
             self.wait(&mut events, timeout)?;
-            self.turn(events.iter().map(Ready::of));
+            self.turn(events.iter().map(Ready::from));
             if let Some(since) = self.stopping
                 && (self.connections.is_empty() || since.elapsed() > STOP_TIME)
             {
@@ -204,7 +209,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// All that is to be done between two waits.
+    /// Does everything between two waits.
     fn turn(&mut self, events: impl Iterator<Item = Ready>) {
         self.begin_turn();
         while let Some(mail) = self.exchange().next_mail(self.number()) {
@@ -224,7 +229,7 @@ impl<'a> Worker<'a> {
             } else if let Some(endpoint) = self.endpoints.get_mut(UDP.wrapping_sub(token)) {
                 endpoint.readable |= event.readable;
                 endpoint.writable |= event.writable;
-                self.gates_ready = true;
+                self.endpoints_ready = true;
             }
         }
         for token in std::mem::take(&mut self.queue) {
@@ -234,8 +239,8 @@ impl<'a> Worker<'a> {
             }
         }
         self.advance_handshakes();
-        if self.gates_ready {
-            self.attend_gates();
+        if self.endpoints_ready {
+            self.service_endpoints();
         }
         self.end_turn();
     }
@@ -264,15 +269,18 @@ impl<'a> Worker<'a> {
         self.options.context.clock
     }
 
-    /// Says how long it may wait for events. Others wake it from now on, until it has waited.
+    /// Returns how long the worker may wait for events. From now on, mail wakes it, until it has waited.
     fn rest(&mut self) -> Duration {
-        let idle = self.queue.is_empty() && self.handshakes.is_empty() && !self.gates_ready && !self.serve.is_busy();
-        let asleep = idle && self.exchange().falls_asleep(self.number());
-        let timeout = match (asleep, self.stopping, self.housekeeping_left) {
+        let is_idle = self.queue.is_empty()
+            && self.handshakes.is_empty()
+            && !self.endpoints_ready
+            && !self.serve.shards.is_busy();
+        let is_asleep = is_idle && self.exchange().falls_asleep(self.number());
+        let timeout = match (is_asleep, self.stopping, self.housekeeping_left) {
             (false, ..) => Duration::ZERO,
             (_, Some(_), _) => Duration::from_millis(10),
             (_, _, 0) => Duration::from_secs(1),
-            // There is something to tidy up: soon, but not in the way of requests.
+            // Housekeeping goes on soon, but requests come first.
             _ => Duration::from_millis(1),
         };
         self.crawler_pause().map_or(timeout, |pause| timeout.min(pause))
@@ -309,7 +317,7 @@ impl<'a> Worker<'a> {
         self.count_buffers();
     }
 
-    /// Closes connections that are idle, and those in the middle of a long value of which nothing comes.
+    /// Closes connections that are idle, and those with a long value of which nothing comes.
     fn close_silent(&mut self) {
         let idle_max = match self.config().idle_timeout_seconds {
             0 => u32::MAX,
@@ -321,10 +329,11 @@ impl<'a> Worker<'a> {
             let seconds = self.now.0.saturating_sub(connection.active.0);
             let idle_max = if connection.may_idle_out { idle_max } else { u32::MAX };
             if connection.session.awaits_value() {
-                if seconds > upload_idle_max.min(idle_max) || self.serve.is_too_slow(&mut connection.session) {
+                if seconds > upload_idle_max.min(idle_max) || self.serve.shards.is_too_slow(&mut connection.session) {
                     silent.push(token);
                 }
-            // As in memcached, who has not taken all replies yet is not idle; half a line is, and so is half a value.
+            // As in memcached, a client that has not taken all replies yet is not idle. A client that has sent half a line
+            // or half a value is.
             } else if seconds > idle_max && connection.session.is_idle() && connection.is_flushed() {
                 idle.push(token);
             }
@@ -346,20 +355,33 @@ impl<'a> Worker<'a> {
         self.counters().buffer_bytes.set((held + self.buffer.len()) as u64);
     }
 
+    /// Takes some steps of the handshakes that have waited longest.
+    fn advance_handshakes(&mut self) {
+        for _ in 0..self.config().tls_handshakes_per_turn {
+            let Some(token) = self.handshakes.next() else { return };
+            if let Some(connection) = self.connections.get_mut(token) {
+                connection.queued = false;
+                self.handshakes.has_turn = true;
+                self.service(token);
+                self.handshakes.has_turn = false;
+            }
+        }
+    }
+
     fn end_turn(&mut self) {
         if self.housekeeping_left > 0 {
             let crawler_on = self.context().settings.lru_crawler.load(Ordering::Relaxed);
-            let busy = self.serve.housekeep(self.config().housekeeping_items_per_turn, crawler_on);
+            let busy = self.serve.shards.housekeep(self.config().housekeeping_items_per_turn, crawler_on);
             self.housekeeping_left -= 1;
             self.housekeeping_idle = if busy { 0 } else { self.housekeeping_idle + 1 };
             if self.housekeeping_idle > CLASSES_MAX {
-                // Every class was looked at in vain: enough for this second.
+                // No class has anything to do: the rest of this second needs no housekeeping.
                 self.housekeeping_left = 0;
             }
         }
-        self.crawl();
-        self.serve.flush();
-        while let Some(batch) = self.serve.next_done() {
+        self.continue_crawl();
+        self.serve.shards.flush();
+        while let Some(batch) = self.serve.shards.next_done() {
             self.deliver(batch);
         }
         self.tell_watchers();
@@ -368,17 +390,17 @@ impl<'a> Worker<'a> {
     fn open_mail(&mut self, mail: Mail) {
         match mail {
             Mail::Connection(stream, protocol) => self.welcome(stream, protocol),
-            Mail::Batch(batch) => self.serve.returned(batch),
+            Mail::Batch(batch) => self.serve.shards.returned(batch),
             Mail::Admitted(admission) => {
                 let token = admission.ticket.token;
                 let session = self.connections.get_mut(token).map(|connection| &mut connection.session);
-                if self.serve.admitted(session, &admission) {
+                if self.serve.shards.admitted(session, &admission) {
                     self.queue_up(token);
                 }
             }
             Mail::Broadcast(broadcast) => {
                 let descriptions = self.describe_connections();
-                broadcast.answer(self.exchange(), Answer::Connections(descriptions));
+                self.exchange().answer(&broadcast, Answer::Connections(descriptions));
             }
             Mail::Answered(broadcast) => self.report(&broadcast),
             Mail::Watched(token, generation) => self.wake_watcher(token, generation),
@@ -397,26 +419,25 @@ impl<'a> Worker<'a> {
 
     /// Hands the replies of a batch to their connections.
     fn deliver(&mut self, mut batch: Box<Batch>) {
-        let mut from = 0;
-        for ((task, origin), &to) in batch.tasks.iter_mut().zip(&batch.ends) {
+        let shard = batch.shard;
+        for (task, origin, reply) in batch.replies() {
             if let Task::Walk(walk) = task {
-                let walk = walk.take().expect("it is taken out once");
-                self.walk_returns(walk, &batch.reply.out.bytes()[from..to]);
+                let walk = walk.take().expect("the worker takes it out once");
+                self.walk_returns(walk, reply);
             } else if let Some(origin) = origin {
                 match self.connections.get_mut(origin.token) {
                     Some(connection) if connection.session.generation == origin.generation => {
                         let session = &mut connection.session;
-                        self.serve.deliver(session, task, origin.slot, &batch.reply, from, to);
+                        self.serve.shards.deliver(session, task, origin.slot, reply);
                         if !session.pending.is_waiting() {
-                            session.pending.settle(connection.outbox.reply());
+                            session.pending.move_to(connection.outbox.reply());
                             self.queue_up(origin.token);
                         }
                     }
-                    _ => self.serve.discard(batch.shard, task, &batch.reply, from, to),
+                    _ => self.serve.shards.discard(shard, task, reply),
                 }
             }
-            from = to;
         }
-        self.serve.recycle(batch);
+        self.serve.shards.recycle(batch);
     }
 }

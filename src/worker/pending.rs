@@ -1,39 +1,40 @@
-//! The replies of one connection leave in the order of its requests, although some come later than others.
+//! The replies of one connection leave in the order of its requests, although some of them come later than others.
 //!
-//! As long as all operations are executed where they are met, replies go straight to the output. An operation that was
-//! posted to another shard leaves a gap; replies behind a gap are kept here until the last gap is filled.
+//! As long as the worker executes every operation at once, replies go straight to the output. An operation that was posted to
+//! another shard leaves a gap. Replies behind a gap are kept here until the last gap is filled.
 //!
 //! ```text
 //! output …│gap 0│ bytes │gap 1│gap 2│ bytes
 //! ```
 
+use super::batch::Part;
 use crate::command::Reply;
 
-/// Gaps in the replies of a connection, and what lies between them. Takes no memory while there are none.
+/// The gaps in the replies of a connection, and the replies between them. Takes no memory while there are no gaps.
 #[derive(Debug, Default)]
 pub struct Pending(Option<Box<Gaps>>);
 
 #[derive(Debug, Default)]
 struct Gaps {
     gaps: Vec<Gap>,
-    /// Gaps that are not filled.
+    /// The number of gaps that are not filled.
     waiting: usize,
-    /// Bytes that may come for those, at most.
+    /// The most bytes that can still come for those gaps.
     expected: usize,
     /// The replies behind the first gap, without gaps.
     between: Reply,
-    /// What fills gaps, in the order in which it came.
+    /// The replies that fill gaps, in the order in which they came.
     filled: Reply,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Gap {
-    /// Bytes of `between` that come before this gap.
+    /// The number of bytes of `between` before this gap.
     at: usize,
-    /// What fills it: a part of `filled`.
+    /// The part of `filled` that fills the gap.
     from: usize,
     to: usize,
-    /// Bytes that may come for it, at most.
+    /// The most bytes that can come for the gap.
     expected: usize,
 }
 
@@ -50,7 +51,7 @@ impl Pending {
         self.0.as_ref().is_some_and(|gaps| gaps.waiting > 0)
     }
 
-    /// Where the next reply belongs: the output, or behind the last gap.
+    /// The place of the next reply: the output, or behind the last gap.
     #[inline]
     pub fn sink<'a>(&'a mut self, output: &'a mut Reply) -> &'a mut Reply {
         match &mut self.0 {
@@ -59,18 +60,18 @@ impl Pending {
         }
     }
 
-    /// Bytes that are kept here, with those of pinned values, and bytes that may still come for the gaps.
+    /// The bytes that are kept here, with those of pinned values, and the bytes that can still come for the gaps.
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |gaps| gaps.between.len() + gaps.filled.len() + gaps.expected)
     }
 
-    /// Gaps since everything was last moved on.
+    /// The number of gaps since the last [`Pending::move_to`].
     #[cfg(all(test, not(loom)))]
     pub(super) fn gaps(&self) -> usize {
         self.0.as_ref().map_or(0, |gaps| gaps.gaps.len())
     }
 
-    /// Leaves a gap for a reply of at most `expected` bytes that comes later; gives its number.
+    /// Leaves a gap for a reply of at most `expected` bytes that comes later. Returns the number of the gap.
     pub fn gap(&mut self, expected: usize) -> usize {
         let gaps = self.0.get_or_insert_default();
         gaps.gaps.push(Gap { at: gaps.between.out.len(), from: 0, to: 0, expected });
@@ -79,14 +80,14 @@ impl Pending {
         gaps.gaps.len() - 1
     }
 
-    /// Fills a gap with a part of a reply, from one byte to another.
+    /// Fills a gap.
     ///
     /// # Panics
-    /// If [`Pending::gap`] did not give this number since the last [`Pending::settle`].
-    pub fn fill(&mut self, gap: usize, reply: &Reply, from: usize, to: usize) {
+    /// If [`Pending::gap`] has not returned this number since the last [`Pending::move_to`].
+    pub fn fill(&mut self, gap: usize, reply: Part<'_>) {
         let gaps = self.0.as_mut().expect("a reply comes for a gap");
         let start = gaps.filled.out.len();
-        gaps.filled.append(reply, from, to);
+        gaps.filled.append(reply.reply, reply.from, reply.to);
         let gap = &mut gaps.gaps[gap];
         gap.from = start;
         gap.to = gaps.filled.out.len();
@@ -94,8 +95,8 @@ impl Pending {
         gaps.waiting -= 1;
     }
 
-    /// Moves everything to the output, once no gap is left.
-    pub fn settle(&mut self, output: &mut Reply) {
+    /// Moves all replies to the output, once all gaps are filled.
+    pub fn move_to(&mut self, output: &mut Reply) {
         let Some(gaps) = self.0.take() else { return };
         assert_eq!(gaps.waiting, 0, "replies wait for the gaps before them");
         let mut at = 0;
@@ -107,7 +108,7 @@ impl Pending {
         output.append(&gaps.between, at, gaps.between.out.len());
     }
 
-    /// Gives up all replies, for the values that are pinned in them.
+    /// Gives up all replies. The caller unpins the values in them.
     pub fn take_all(&mut self) -> Vec<Reply> {
         self.0.take().map_or_else(Vec::new, |gaps| vec![gaps.between, gaps.filled])
     }
@@ -137,9 +138,9 @@ mod tests {
             for (filled, which) in order.into_iter().enumerate() {
                 assert!(pending.is_waiting());
                 assert_eq!(pending.len(), b"d".len() + b"f".len() + filled + (3 - filled));
-                pending.fill(gaps[which], &source, which * 2 + 1, which * 2 + 2);
+                pending.fill(gaps[which], Part { reply: &source, from: which * 2 + 1, to: which * 2 + 2 });
             }
-            pending.settle(&mut output);
+            pending.move_to(&mut output);
             assert_eq!(output.out.bytes(), b"abcdef");
             assert!(pending.is_empty());
         }

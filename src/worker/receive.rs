@@ -1,27 +1,26 @@
-//! Long values under way: from the room that is made for them to the command that stores them.
+//! Long values under way: the worker makes room for them in the memory of their shard, receives them there, and then has
+//! them stored. [`super::uploads`] decides which values may come in and which wait.
 
-use super::batch::{Batch, Origin, Reservation, Room, Task, reply_bytes_max};
-use super::serve::Serve;
+use super::batch::{Batch, Origin, Part, Reservation, Room, Task, reply_bytes_max};
 use super::session::{Receiving, Session, State};
+use super::shards::Shards;
 use super::uploads::Admission;
 use crate::command::{self, Reply, observed};
-use crate::protocol::Verb;
+use crate::protocol::{Operation, Verb};
 use crate::store::gather::Gathering;
 
-/// While others wait, a value of which fewer bytes come in a second than this is slow;
+/// A value is slow if fewer bytes than this come in a second while others wait.
 const SLOW_BYTES: usize = 16 << 10;
-/// after so many seconds it makes way for those who wait,
+/// After so many slow seconds a value makes way for those that wait.
 const SLOW_SECONDS_YIELD: u32 = 2;
-/// and after so many it is given up with its connection.
+/// After so many slow seconds the worker closes the connection.
 const SLOW_SECONDS_MAX: u32 = 5;
 
-impl Serve<'_> {
-    /// The command at the end of the group has a value that is too long for the buffer. It takes no memory before the first
-    /// of its bytes has come.
-    pub(super) fn begin_value(&mut self, session: &mut Session, at: usize, input: &[u8]) {
-        let operation = self.group[at];
+impl Shards<'_> {
+    /// A command comes whose value is too long for the buffer. The value takes no memory before its first byte has come.
+    pub(super) fn begin_value(&self, session: &mut Session, operation: &Operation, input: &[u8]) {
         let mut keep = Batch::new(0, 0);
-        let kept = keep.adopt(&operation, input);
+        let kept = keep.adopt(operation, input);
         session.state = State::Receiving(Box::new(Receiving {
             operation: kept,
             bytes: keep.bytes,
@@ -36,8 +35,8 @@ impl Serve<'_> {
         }));
     }
 
-    /// Makes room for more of a long value, of which bytes have come: [`Session::wants_room`] said so. Afterwards there is
-    /// room, or the connection waits for it, or there is none and the reply says so.
+    /// Makes room for more of a long value: [`Session::wants_room`] has said that this is needed, and bytes have come.
+    /// Afterwards there is room, or the connection waits for it, or `output` says that there is no memory.
     pub fn make_room(&mut self, session: &mut Session, output: &mut Reply) {
         self.widen(session, output);
         self.give_back();
@@ -67,7 +66,7 @@ impl Serve<'_> {
                 None => command::reserve(lease, operation, bytes, wanted, so_far),
                 Some(log) => observed::reserve(log, session.fd, lease, operation, bytes, wanted, so_far),
             };
-            room = Room::of(gathered);
+            room = gathered.into();
         }
         match room {
             Room::Ready(gathering) => {
@@ -86,7 +85,7 @@ impl Serve<'_> {
         }
     }
 
-    /// There is no room for the rest of a value: it is swallowed.
+    /// There is no room for the rest of a value: the parser throws it away.
     fn refuse(&mut self, session: &mut Session, value: &Receiving) {
         session.parser.swallow_value((value.len() - value.received) as u32);
         self.discount(value);
@@ -101,8 +100,8 @@ impl Serve<'_> {
         }
     }
 
-    /// A long value that waited may come in. Says whether its connection still waits for that: it may have been closed, and
-    /// another have its token.
+    /// A long value that waited may come in. Returns whether its connection still waits for that: the connection may have
+    /// closed, and another may have its token.
     pub fn admitted(&mut self, session: Option<&mut Session>, admission: &Admission) -> bool {
         if let Some(session) = session.filter(|session| session.generation == admission.ticket.generation)
             && let State::Queued(_) = session.state
@@ -117,8 +116,8 @@ impl Serve<'_> {
         false
     }
 
-    /// A second has passed for a connection: a long value that hardly comes in makes way for those that wait. Says whether
-    /// it has done so for too long, and the connection is to be closed.
+    /// A second has passed for a connection: a slow value makes way for those that wait. Returns whether the value has been
+    /// slow for so long that the worker must close the connection.
     pub fn is_too_slow(&mut self, session: &mut Session) -> bool {
         let State::Receiving(value) = &mut session.state else { return false };
         let came = value.received - value.received_before;
@@ -137,7 +136,7 @@ impl Serve<'_> {
         value.slow_seconds >= SLOW_SECONDS_MAX
     }
 
-    /// Asks for room for a long value, or for more of it, in the next batch.
+    /// Asks the shard for room for a long value, or for more of it, with the next batch.
     fn ask_for_room(&mut self, session: &Session, slot: usize, value: &Receiving, so_far: Option<Gathering>) {
         let origin = Origin { token: session.token, generation: session.generation, slot, fd: session.fd };
         let operation = self.open(value.shard).adopt(&value.operation, &value.bytes);
@@ -145,14 +144,14 @@ impl Serve<'_> {
         self.push(value.shard, Task::Reserve(Box::new(reservation)), Some(origin), reply_bytes_max(&operation));
     }
 
-    /// Hands a reply from a batch to its connection.
-    pub fn deliver(&mut self, session: &mut Session, task: &Task, slot: usize, reply: &Reply, from: usize, to: usize) {
+    /// Hands the reply to a task to its connection. The reply fills the gap number `slot`.
+    pub fn deliver(&mut self, session: &mut Session, task: &Task, slot: usize, reply: Part<'_>) {
         let Task::Reserve(reservation) = task else {
-            session.pending.fill(slot, reply, from, to);
+            session.pending.fill(slot, reply);
             return;
         };
         let State::Reserving(mut value) = std::mem::replace(&mut session.state, State::Parsing) else {
-            unreachable!("a reply to a reservation comes to the connection that asked for it");
+            unreachable!("the reply to a reservation comes to the connection that asked for it");
         };
         match reservation.room {
             Room::Wanted(so_far) => {
@@ -161,31 +160,32 @@ impl Serve<'_> {
                 session.state = State::Reserving(value);
             }
             Room::Ready(gathering) => {
-                session.pending.fill(slot, reply, from, from);
+                session.pending.fill(slot, Part { to: reply.from, ..reply });
                 value.set_room(gathering, &self.items);
                 session.state = State::Receiving(value);
             }
             Room::Refused => {
-                // The error, unless the client wants none, is the reply.
-                session.pending.fill(slot, reply, from, to);
+                // The reply is the error, or nothing if the client wants no reply.
+                session.pending.fill(slot, reply);
                 self.refuse(session, &value);
             }
         }
     }
 
-    /// A reply comes for a connection that has gone: what it holds is let go of.
-    pub fn discard(&mut self, shard: usize, task: &Task, reply: &Reply, from: usize, to: usize) {
+    /// The reply to a task comes for a connection that has closed: gives up the memory that the reply or the task holds.
+    pub fn discard(&mut self, shard: usize, task: &Task, reply: Part<'_>) {
         if let Task::Reserve(reservation) = task
             && let Some(id) = reservation.room.item()
         {
             self.run_or_defer(shard, Task::Abandon(id));
         }
+        let Part { reply, from, to } = reply;
         for &pinned in reply.pinned.iter().filter(|pinned| pinned.at > from && pinned.at <= to) {
             self.unpin(pinned);
         }
     }
 
-    /// A connection is closed: what it holds is let go of.
+    /// A connection closes: gives up the memory that it holds.
     pub fn end(&mut self, mut session: Session) {
         for reply in session.pending.take_all() {
             reply.pinned.into_iter().for_each(|pinned| self.unpin(pinned));
@@ -202,19 +202,19 @@ impl Serve<'_> {
                 if let Some(id) = value.gathering.as_ref().and_then(Gathering::item) {
                     self.run_or_defer(value.shard, Task::Abandon(id));
                 }
-                // If it has been admitted meanwhile, it is taken back when the mail comes.
+                // If the value has been admitted meanwhile, `admitted` undoes that when the mail comes.
                 if let Some(admitted) = self.exchange.uploads(value.shard).withdraw(ticket) {
                     self.exchange.admit(admitted);
                 }
             }
-            // The room comes back with the task: see [`Serve::bury`].
+            // The room comes back with the task: see [`Shards::discard`].
             State::Reserving(value) => self.discount(&value),
             State::Parsing | State::Asking | State::Dumping | State::Watching(_) => {}
         }
     }
 
-    /// Takes what the input has of a long value; stores it when it is complete. False when more input is needed, or the
-    /// connection waits.
+    /// Takes the bytes of a long value from the input, and has the value stored when it is complete. Returns false when more
+    /// input is needed, or the connection waits.
     pub(super) fn receive(
         &mut self,
         session: &mut Session,
@@ -245,21 +245,27 @@ impl Serve<'_> {
         if input.len() - *at < terminator_len {
             return false;
         }
+        let terminated = b"\r\n".starts_with(&input[*at..*at + terminator_len]);
+        *at += terminator_len;
+        self.finish_value(session, terminated, output);
+        true
+    }
+
+    /// Has a long value stored that is complete. If nothing `terminated` it as it should, gives it up.
+    fn finish_value(&mut self, session: &mut Session, terminated: bool, output: &mut Reply) {
         let State::Receiving(value) = std::mem::replace(&mut session.state, State::Parsing) else {
             unreachable!("it was receiving a moment ago");
         };
         self.discount(&value);
         let Receiving { operation, bytes, shard, gathering, .. } = *value;
         let id = gathering.as_ref().and_then(Gathering::item).expect("there was room for the value");
-        let terminated = b"\r\n".starts_with(&input[*at..*at + terminator_len]);
-        *at += terminator_len;
         if !terminated {
             session.parser.lose_frame();
             self.run_or_defer(shard, Task::Abandon(id));
             if !operation.quiet || operation.verb == Verb::MetaSet {
                 session.pending.sink(output).out.put(b"CLIENT_ERROR bad data chunk\r\n");
             }
-            return true;
+            return;
         }
         let clock = self.clock;
         self.lease(shard);
@@ -276,6 +282,5 @@ impl Serve<'_> {
                 self.push(shard, Task::Commit(operation, id), Some(origin), expected);
             }
         }
-        true
     }
 }

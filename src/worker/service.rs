@@ -1,9 +1,10 @@
-//! What a worker does for a connection in a turn: one read, its commands, one write.
+//! What a worker does for a connection in a turn: one read, the commands in it, one write.
 
 use super::Worker;
-use super::connection::{Connection, send};
-use super::outbox::Outbox;
-use super::serve::Served;
+use super::connection::Connection;
+use super::endpoint::RequestEnd;
+use super::handshakes;
+use super::serve::{Input, Served, Turn};
 use super::session::Session;
 use crate::command::Reply;
 use crate::config::BindingProtocol;
@@ -11,11 +12,11 @@ use crate::net::stream::Stream;
 use crate::protocol::binary::Access;
 use crate::protocol::parser::Parser;
 use crate::protocol::{binary, login, text};
-use crate::watch::CloseReason;
 use mio::{Interest, Token};
-use std::io::{self, ErrorKind, IoSliceMut};
+use std::io::{self, ErrorKind};
 
 impl Worker<'_> {
+    /// Takes in a new connection.
     pub(super) fn welcome(&mut self, mut stream: Stream, protocol: BindingProtocol) {
         let parser = self.parser(protocol);
         let entry = self.connections.vacant_entry();
@@ -34,31 +35,16 @@ impl Worker<'_> {
         };
         log::debug!("<{} new {speaks} client connection", stream.fd());
         self.generation += 1;
-        let may_idle_out = !matches!(stream, Stream::Unix(_));
         let mut session = Session::new(token, self.generation, parser);
         session.fd = stream.fd();
-        if let Some(log) = self.serve.log() {
+        if let Some(log) = self.serve.shards.log() {
             log.connection_new(stream.peer_address(), stream.is_local(), stream.fd());
         }
-        entry.insert(Connection {
-            stream,
-            session,
-            outbox: Outbox::default(),
-            input: Vec::new(),
-            readable: true,
-            hung_up: false,
-            ended: false,
-            queued: false,
-            closing: false,
-            broken: false,
-            close_reason: CloseReason::default(),
-            may_idle_out,
-            active: self.now,
-        });
+        entry.insert(Connection::new(stream, session, self.now));
         self.queue_up(token);
     }
 
-    /// What a new connection begins with.
+    /// The parser that a new connection begins with.
     pub(super) fn parser(&self, protocol: BindingProtocol) -> Parser {
         let config = self.config();
         match protocol {
@@ -72,6 +58,7 @@ impl Worker<'_> {
         }
     }
 
+    /// Serves a connection in the next turn, whether or not an event comes for it.
     pub(super) fn queue_up(&mut self, token: usize) {
         let connection = &mut self.connections[token];
         if !connection.queued {
@@ -88,35 +75,36 @@ impl Worker<'_> {
 
     /// Closes a connection if nothing is left to be done for it.
     pub(super) fn finish_service(&mut self, token: usize, serviced: io::Result<()>) {
-        match serviced {
-            Ok(()) => {}
-            Err(error) => {
-                log::debug!("<{} connection lost: {error}", self.connections[token].stream.fd());
-                self.count_failure(token, &error);
-                self.connections[token].broken = true;
-            }
+        let counters = self.counters();
+        let connection = &mut self.connections[token];
+        if let Err(error) = serviced {
+            log::debug!("<{} connection lost: {error}", connection.stream.fd());
+            handshakes::count_failure(connection, &error, counters, self.serve.shards.log());
+            connection.broken = true;
         }
-        let connection = &self.connections[token];
-        if connection.broken || connection.closing && connection.is_flushed() && !connection.session.is_waiting() {
+        if connection.is_over() {
             self.close(token);
+        } else {
+            connection.invariants();
         }
     }
 
     fn try_service(&mut self, token: usize) -> io::Result<()> {
         let counters = self.counters();
-        let connection = &mut self.connections[token];
-        let mut handshaking = false;
+        let mut connection = &mut self.connections[token];
+        let mut is_handshaking = false;
         if let Stream::Tls(stream) = &mut connection.stream {
             if !stream.flush()? {
                 return Ok(());
             }
-            handshaking = stream.is_handshaking();
+            is_handshaking = stream.is_handshaking();
         }
         if !connection.outbox.is_empty() {
-            send(connection, &self.options.items, &mut self.serve, counters)?;
+            self.send_outbox(token)?;
+            connection = &mut self.connections[token];
             if !connection.outbox.is_empty() {
                 if connection.session.awaits_value() {
-                    // It is not read from, but it takes replies, or sends.
+                    // The worker does not read from the client; but the client takes replies, or sends.
                     connection.active = self.now;
                 }
                 return self.take_in_list(token);
@@ -124,28 +112,33 @@ impl Worker<'_> {
             connection.outbox.shrink();
         }
         if connection.session.watcher().is_some() {
-            return self.attend_watcher(token);
+            return self.service_watcher(token);
         }
         if connection.session.is_dumping() {
             if connection.closing {
-                // The server stops: the dump remains a part.
+                // The server stops: the client has got only a part of the dump.
                 connection.session.resume();
                 self.abandon_walk(token);
             } else {
-                self.go_on_walking();
+                self.continue_walk();
             }
             return Ok(());
         }
         if connection.closing || connection.session.is_waiting() {
             return Ok(());
         }
-        if handshaking && !self.shake_hands(token)? {
+        if is_handshaking && !self.handshakes.step(token, connection, counters)? {
             return Ok(());
         }
-        let connection = &mut self.connections[token];
         if !connection.session.is_idle() {
             connection.active = self.now;
         }
+        self.read_and_serve(token)
+    }
+
+    /// Reads once, and serves what has come.
+    fn read_and_serve(&mut self, token: usize) -> io::Result<()> {
+        let connection = &mut self.connections[token];
         let kept = connection.input.len().min(self.buffer.len());
         if kept > 0 {
             self.buffer[..kept].copy_from_slice(&connection.input[..kept]);
@@ -154,16 +147,17 @@ impl Worker<'_> {
         let mut filled = kept;
         if connection.readable && connection.input.is_empty() {
             if kept == 0 && connection.session.wants_room() {
-                self.serve.make_room(&mut connection.session, &mut self.reply);
+                self.serve.shards.make_room(&mut connection.session, &mut self.reply);
                 if connection.session.is_waiting() {
                     return Ok(());
                 }
-                // There may be none: then that is said.
+                // If there is no memory, the reply says so.
                 self.send_reply(token)?;
             }
             let came = self.fill(token, kept)?;
             if came > 0 && memchr::memchr(b'\n', &self.buffer[..kept]).is_some() {
-                // More of a value that waits in the buffer until it is there whole. Half a line is not enough.
+                // The buffer holds a line and a part of its value, and more of the value has come. Half a line does not
+                // count.
                 self.connections[token].active = self.now;
             }
             filled += came;
@@ -176,8 +170,8 @@ impl Worker<'_> {
         self.serve_input(token, filled)
     }
 
-    /// Takes in more of a list of keys while replies to its beginning are not taken: many a client sends all of its list
-    /// before it reads, and memcached replies to none of it before its end.
+    /// Takes in more of a list of keys while the client does not take the replies to its beginning. Many a client sends all of
+    /// its list before it reads, because memcached does not reply before the end of the list.
     fn take_in_list(&mut self, token: usize) -> io::Result<()> {
         let most = self.config().list_backlog_max;
         let connection = &self.connections[token];
@@ -195,65 +189,30 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// One read: into the item of a long value that is coming in, and into the buffer behind the `kept` bytes there.
+    /// Reads once: into the item of a long value that is under way, and into the buffer behind the `kept` bytes there.
+    /// Returns the number of bytes that are new in the buffer.
     pub(super) fn fill(&mut self, token: usize, kept: usize) -> io::Result<usize> {
         let counters = self.counters();
         let connection = &mut self.connections[token];
-        let items = &self.options.items;
         let end = self.buffer.len().min(kept + self.options.context.config.read_buffer_bytes);
         let rest = &mut self.buffer[kept..end];
         if rest.is_empty() {
-            // What is there must be parsed first.
+            // The input in the buffer must be parsed first.
             return Ok(0);
         }
-        let (result, room) = match connection.session.room().filter(|_| kept == 0) {
-            None => (connection.stream.read(rest), rest.len()),
-            Some((mut cursor, last)) => {
-                let mut parts = Vec::with_capacity(8);
-                let mut direct = 0;
-                while cursor.left() > 0 && parts.len() < 15 {
-                    let part = items.room(&cursor);
-                    let count = part.len();
-                    direct += count;
-                    parts.push(IoSliceMut::new(part));
-                    cursor = items.advance(cursor, count);
-                }
-                // What comes behind the value, but not what there is no room for yet.
-                let complete = cursor.left() == 0 && last;
-                let room = direct + if complete { rest.len() } else { 0 };
-                if complete {
-                    parts.push(IoSliceMut::new(rest));
-                }
-                let result = connection.stream.read_vectored(&mut parts);
-                if let Ok(count) = result
-                    && count > 0
-                {
-                    connection.session.received(items, count.min(direct));
-                    counters.bytes_read.add(count as u64);
-                    connection.readable = count == room || connection.hung_up || connection.stream.has_ended();
-                    let behind = count.saturating_sub(direct);
-                    if connection.readable {
-                        self.queue_up(token);
-                    }
-                    return Ok(behind);
-                }
-                (result, room)
-            }
+        let room = connection.session.room().filter(|_| kept == 0);
+        let read = match room {
+            None => connection.read(rest),
+            Some(room) => connection.read_value(room, &self.options.items, rest),
         };
-        match result {
-            Ok(0) => {
-                connection.readable = false;
-                connection.ended = true;
-                if connection.session.watcher().is_none() {
-                    connection.close_reason = CloseReason::Normal;
+        match read {
+            Ok(read) => {
+                counters.bytes_read.add(read.count as u64);
+                if room.is_some() && connection.readable {
+                    // Nothing may be left to serve, and no event tells that there is more.
+                    self.queue_up(token);
                 }
-                Ok(0)
-            }
-            Ok(count) => {
-                // A short read means that the socket is drained: epoll tells when there is more.
-                connection.readable = count == room || connection.hung_up || connection.stream.has_ended();
-                counters.bytes_read.add(count as u64);
-                Ok(count)
+                Ok(read.buffered)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 connection.readable = false;
@@ -267,22 +226,24 @@ impl Worker<'_> {
         }
     }
 
-    /// Serves what is in the buffer, sends the replies, and keeps what is left of the input.
+    /// Serves what is in the buffer, sends the replies, and keeps the rest of the input.
     pub(super) fn serve_input(&mut self, token: usize, filled: usize) -> io::Result<()> {
-        let alone = self.connections.len() == 1;
+        let turn = if self.connections.len() == 1 { Turn::Alone } else { Turn::Shared };
         let counters = self.counters();
         let mut at = 0;
         loop {
             let connection = &mut self.connections[token];
-            let input = &mut self.buffer[..filled];
-            let served = self.serve.serve(&mut connection.session, input, &mut at, &mut self.reply, alone);
+            let mut input = Input { bytes: &mut self.buffer[..filled], at };
+            let served = self.serve.serve(&mut connection.session, &mut input, &mut self.reply, turn);
+            at = input.at;
             if let yields @ 1.. = self.serve.take_yields() {
                 counters.conn_yields.add(yields as u64);
             }
             match served {
                 Served::Admin(line) => {
                     self.administer(token, line);
-                    if self.connections[token].closing || self.connections[token].session.is_waiting() {
+                    let connection = &self.connections[token];
+                    if connection.closing || connection.session.is_waiting() {
                         break;
                     }
                 }
@@ -297,32 +258,17 @@ impl Worker<'_> {
                     break;
                 }
                 Served::Close => {
-                    connection.closing = true;
-                    if matches!(connection.session.parser(), Parser::Binary(parser) if parser.has_quit()) {
-                        connection.close_reason = CloseReason::Normal;
-                    }
+                    connection.begin_close();
                     break;
                 }
                 Served::Drained => {
-                    if !connection.input.is_empty() {
-                        // The rest of a long list.
-                        self.queue_up(token);
-                        break;
-                    }
-                    if connection.ended {
-                        // Half a command is left at most.
-                        connection.closing = true;
-                        if let Stream::Datagram(exchange) = &mut connection.stream {
-                            exchange.drained = true;
-                        }
-                    }
-                    if connection.readable {
+                    if connection.drained() {
                         self.queue_up(token);
                     }
                     break;
                 }
                 Served::Waiting => {
-                    // If it is not its own replies that are waited for, nobody else will take it up again.
+                    // If the connection does not wait for its own replies, no mail will come for it.
                     if !connection.session.is_waiting() {
                         self.queue_up(token);
                     }
@@ -343,7 +289,7 @@ impl Worker<'_> {
         if self.connections[token].outbox.is_empty() { Ok(()) } else { self.take_in_list(token) }
     }
 
-    /// Sends the replies to what was just served; what the socket does not take is kept.
+    /// Sends the replies to what was just served. What the socket does not take goes to the outbox.
     fn send_reply(&mut self, token: usize) -> io::Result<()> {
         if self.reply.is_empty() {
             return Ok(());
@@ -351,21 +297,7 @@ impl Worker<'_> {
         let counters = self.counters();
         let connection = &mut self.connections[token];
         if self.reply.pinned.is_empty() {
-            let result = loop {
-                match connection.stream.write(self.reply.out.bytes()) {
-                    // No event would tell that it is to be tried again.
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    result => break result,
-                }
-            };
-            let sent = match result {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-                Err(error) => {
-                    self.reply.out.clear();
-                    return Err(error);
-                }
-            };
+            let sent = connection.write(self.reply.out.bytes()).inspect_err(|_| self.reply.out.clear())?;
             counters.bytes_written.add(sent as u64);
             let len = self.reply.out.len();
             if sent < len {
@@ -375,9 +307,10 @@ impl Worker<'_> {
             return Ok(());
         }
         std::mem::swap(connection.outbox.reply(), &mut self.reply);
-        send(connection, &self.options.items, &mut self.serve, counters)?;
+        self.send_outbox(token)?;
+        let connection = &mut self.connections[token];
         if connection.outbox.is_empty() {
-            // The buffer comes back for the next connection.
+            // The next connection uses the buffer again.
             std::mem::swap(connection.outbox.reply(), &mut self.reply);
             connection.outbox.shrink();
         } else if self.reply.out.is_empty() {
@@ -386,6 +319,14 @@ impl Worker<'_> {
         Ok(())
     }
 
+    /// Writes what is in the outbox of a connection, as much as the socket takes.
+    pub(super) fn send_outbox(&mut self, token: usize) -> io::Result<()> {
+        let counters = self.counters();
+        let shards = &mut self.serve.shards;
+        self.connections[token].send_outbox(&self.options.items, counters, |pinned| shards.unpin(pinned))
+    }
+
+    /// Closes a connection, and gives up everything that it holds.
     pub(super) fn close(&mut self, token: usize) {
         let mut connection = self.connections.remove(token);
         log::debug!("<{} connection closed.", connection.stream.fd());
@@ -398,7 +339,7 @@ impl Worker<'_> {
             log::warn!("a connection could not be let go of: {error}");
         }
         for pinned in connection.outbox.take().pinned {
-            self.serve.unpin(pinned);
+            self.serve.shards.unpin(pinned);
         }
         if connection.session.is_dumping() {
             self.abandon_walk(token);
@@ -406,21 +347,25 @@ impl Worker<'_> {
         if let Some(watcher) = connection.session.watcher() {
             self.context().settings.watchers.remove(watcher);
         }
-        if let Some(log) = self.serve.log()
-            && !matches!(connection.stream, Stream::Datagram(_))
+        if let Some(log) = self.serve.shards.log()
+            && !connection.is_datagram()
         {
             let stream = &connection.stream;
             log.connection_close(stream.peer_address(), stream.is_local(), connection.close_reason, stream.fd());
         }
-        let in_words = !matches!(connection.session.parser(), Parser::Binary(_));
-        let cut_short = connection.session.is_receiving() || memchr::memchr(b'\n', &connection.input).is_some();
-        self.serve.end(connection.session);
+        let end = RequestEnd {
+            is_text: !matches!(connection.session.parser(), Parser::Binary(_)),
+            is_cut_short: connection.session.is_receiving() || memchr::memchr(b'\n', &connection.input).is_some(),
+        };
+        self.serve.shards.end(connection.session);
+        let counters = self.counters();
         match connection.stream {
             Stream::Datagram(mut exchange) => {
                 self.datagrams -= 1;
-                self.send_datagrams(&mut exchange, in_words, cut_short);
+                let unsent_max = self.config().output_high_water_bytes;
+                self.endpoints[exchange.socket.0].send_replies(&mut exchange, end, counters, unsent_max);
             }
-            _ => self.counters().closed_connections.add(1),
+            _ => counters.closed_connections.add(1),
         }
     }
 }

@@ -1,4 +1,18 @@
-//! What serving remembers of a connection: its parser, its replies, and what is under way.
+//! The session of a connection: its parser, the replies that wait, and what is under way.
+//!
+//! ```text
+//!  from        to          when
+//!  Parsing     Receiving   a storage command has a value that is too long for the buffer
+//!  Receiving   Queued      others with long values go first
+//!  Queued      Receiving   the value is admitted
+//!  Receiving   Reserving   the shard is leased by another worker, or has no pages yet
+//!  Reserving   Receiving   the shard has made room
+//!  Receiving,  Parsing     the value is stored or refused
+//!  Reserving
+//!  Parsing     Asking      a query to all shards or workers begins; it ends with Parsing
+//!  Parsing     Dumping     a dump begins; it ends with Parsing
+//!  Parsing     Watching    the connection watches until it closes
+//! ```
 
 use super::batch::Origin;
 use super::pending::Pending;
@@ -10,44 +24,46 @@ use crate::store::item::{Cursor, Items};
 use crate::watch::Watcher;
 use std::sync::Arc;
 
-/// Room for a long value ahead of what has come of it, in bytes: as much as has come, but at least and at most so many. A
-/// value of 100 KB has all of its room with its first byte, one of 1 MB is read in as many pieces as before.
+/// A long value has room for as many bytes ahead as have come, but for at least and at most so many. A value of 100 KB has all
+/// of its room with its first byte; one of 1 MB is read in no more pieces than without this limit.
 const ROOM_AHEAD_MIN: usize = 128 << 10;
 const ROOM_AHEAD_MAX: usize = 512 << 10;
 
-/// What serving remembers of a connection.
+/// See the head of this file.
 #[derive(Debug)]
 pub struct Session {
-    /// Its token.
+    /// The token of the connection.
     pub token: usize,
     /// See [`Origin`].
     pub generation: u64,
-    /// Its descriptor, for those who watch.
+    /// The descriptor of the connection, for the log of watchers.
     pub fd: i32,
-    /// It is a datagram: what it says may be the rest of a value that began in another one.
+    /// The connection is a datagram: its bytes may be the rest of a value that began in another datagram.
     pub is_datagram: bool,
     pub(super) parser: Parser,
     /// Replies that wait for those before them.
     pub pending: Pending,
     pub(super) state: State,
-    /// Commands since its turn began, or since it last let others go first; at most as many as it may.
+    /// The number of commands since the turn of the connection began, or since it last let others go first. It is never more
+    /// than `-R`.
     pub(super) requests: usize,
 }
 
 #[derive(Debug)]
 pub(super) enum State {
+    /// The parser makes commands of the input.
     Parsing,
-    /// A long value is coming in, as far as there is room.
+    /// The bytes of a long value come in, as far as there is room.
     Receiving(Box<Receiving>),
-    /// More of it has come, and waits until there are fewer others: see [`super::uploads`].
+    /// More bytes of the value have come, and wait until fewer others are under way: see [`super::uploads`].
     Queued(Box<Receiving>),
-    /// More room for it was asked for.
+    /// The shard was asked for more room for the value.
     Reserving(Box<Receiving>),
     /// A query to all shards or workers is under way.
     Asking,
     /// A dump is under way.
     Dumping,
-    /// It is told what happens.
+    /// The connection gets the lines of watchers.
     Watching(Arc<Watcher>),
 }
 
@@ -57,21 +73,22 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Receiving {
     pub(super) operation: Operation,
-    /// What its spans refer to.
+    /// The bytes that the spans of the operation refer to.
     pub(super) bytes: Vec<u8>,
     pub(super) shard: usize,
-    /// The room that there is. None: none yet; or it travels with the task that asks for more.
+    /// The room that there is. It is `None` at first, and while it travels with the task that asks for more.
     pub(super) gathering: Option<Gathering>,
-    /// Where the next bytes go, to the end of the room.
+    /// The place of the next bytes, up to the end of the room.
     pub(super) cursor: Option<Cursor>,
-    /// Bytes of the value that have come.
+    /// The number of bytes of the value that have come.
     pub(super) received: usize,
-    /// Bytes that it counts among the values under way.
+    /// The number of bytes with which the value counts among those under way.
     pub(super) counted: usize,
-    /// It has yielded: it counts no more than it holds.
+    /// The value has made way for others: it counts with no more than the memory that it holds.
     pub(super) yielded: bool,
-    /// `received` when a second began, and for how many seconds next to nothing has come while others wait.
+    /// `received` at the beginning of this second.
     pub(super) received_before: usize,
+    /// The number of seconds in a row in which the value was slow.
     pub(super) slow_seconds: u32,
 }
 
@@ -80,12 +97,12 @@ impl Receiving {
         self.operation.value.len as usize
     }
 
-    /// There is room for bytes that have not come.
+    /// Whether there is room for bytes that have not come.
     pub(super) fn has_room(&self) -> bool {
         self.cursor.is_some_and(|cursor| cursor.left() > 0)
     }
 
-    /// How much room is wanted next: as much again as has come, within bounds.
+    /// The room that the worker asks for next: twice as much as has come, within bounds.
     pub(super) fn wanted(&self) -> usize {
         (self.received + self.received.clamp(ROOM_AHEAD_MIN, ROOM_AHEAD_MAX)).min(self.len())
     }
@@ -96,8 +113,17 @@ impl Receiving {
     }
 }
 
+/// The room for the next bytes of a long value.
+#[derive(Clone, Copy, Debug)]
+pub struct ValueRoom {
+    /// The place of the next byte.
+    pub cursor: Cursor,
+    /// The value is complete when the room is full.
+    pub is_last: bool,
+}
+
 impl Session {
-    /// A new connection, with the parser that it begins with.
+    /// The session of a new connection.
     pub fn new(token: usize, generation: u64, parser: Parser) -> Session {
         Session {
             token,
@@ -111,42 +137,41 @@ impl Session {
         }
     }
 
-    /// Where the reply to an operation that is posted belongs: a gap for at most `reply_bytes_max` bytes.
+    /// Leaves a gap for the reply to an operation that is posted: it takes at most `reply_bytes_max` bytes.
     pub(super) fn origin(&mut self, reply_bytes_max: usize) -> Origin {
         let slot = self.pending.gap(reply_bytes_max);
         Origin { token: self.token, generation: self.generation, slot, fd: self.fd }
     }
 
-    /// What makes operations of what it says.
+    /// The parser of the connection.
     pub fn parser(&self) -> &Parser {
         &self.parser
     }
 
-    /// Whether the log may have its keys. What follows a mistake about a value may be the rest of it, although it looks like
-    /// a command.
+    /// Whether the log may show the keys of this connection. After a mistake about a value, its rest may look like commands.
     pub fn shows_keys(&self) -> bool {
         !self.is_datagram && !self.parser.is_unframed()
     }
 
-    /// It has shown who it is, or failed to.
+    /// The client has logged in, or failed to.
     pub fn set_access(&mut self, access: binary::Access) {
         self.parser.set_access(access);
     }
 
-    /// Whether it can go on only after something has come from another shard or worker.
+    /// Whether the session goes on only after something has come from another shard or worker.
     #[inline]
     pub fn is_waiting(&self) -> bool {
         self.pending.is_waiting()
             || matches!(self.state, State::Queued(_) | State::Reserving(_) | State::Asking | State::Dumping)
     }
 
-    /// Whether it is between commands, and nothing is under way.
+    /// Whether the session is between commands, and nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.parser.is_idle() && self.pending.is_empty() && matches!(self.state, State::Parsing)
     }
 
-    /// What it is doing, in memcached's words for `stats conns`. `rest`: what it has sent and was not taken yet; `is_next`:
-    /// more of that can be.
+    /// The state in memcached's words for `stats conns`. `rest` is the input that is not parsed yet; `is_next` says that the
+    /// worker will parse more of it without an event.
     pub fn state_name(&self, rest: &[u8], is_next: bool) -> &'static str {
         match self.state {
             State::Parsing if matches!(self.parser, Parser::Undecided) => "conn_new_cmd",
@@ -155,18 +180,18 @@ impl Session {
             State::Parsing if self.parser.awaits_value(rest) => "conn_nread",
             State::Parsing => "conn_read",
             State::Receiving(_) | State::Queued(_) | State::Reserving(_) => "conn_nread",
-            // The query is its command.
+            // The query is the command of this connection.
             State::Asking => "conn_parse_cmd",
             State::Dumping | State::Watching(_) => "conn_watch",
         }
     }
 
-    /// A query is under way; nothing is parsed until [`Session::resume`].
+    /// A query begins. Nothing is parsed until [`Session::resume`].
     pub fn begin_query(&mut self) {
         self.state = State::Asking;
     }
 
-    /// A dump is under way; nothing is parsed until [`Session::resume`].
+    /// A dump begins. Nothing is parsed until [`Session::resume`].
     pub fn begin_dump(&mut self) {
         self.state = State::Dumping;
     }
@@ -177,12 +202,12 @@ impl Session {
         matches!(self.state, State::Dumping)
     }
 
-    /// From now on it is told what happens, and nothing is parsed any more.
+    /// The connection becomes a watcher. Nothing is parsed any more.
     pub fn begin_watch(&mut self, watcher: Arc<Watcher>) {
         self.state = State::Watching(watcher);
     }
 
-    /// What it watches, if it does.
+    /// The watcher, if the connection is one.
     #[inline]
     pub fn watcher(&self) -> Option<&Arc<Watcher>> {
         match &self.state {
@@ -191,41 +216,41 @@ impl Session {
         }
     }
 
-    /// The query was answered, or the dump is over.
+    /// The query is answered, or the dump is over.
     pub fn resume(&mut self) {
         self.state = State::Parsing;
     }
 
-    /// Whether a long value is coming in.
+    /// Whether a long value is under way.
     pub fn is_receiving(&self) -> bool {
         matches!(self.state, State::Receiving(_) | State::Queued(_) | State::Reserving(_))
     }
 
-    /// Whether bytes of a long value are what is waited for.
+    /// Whether the session waits for nothing but bytes of a long value.
     #[inline]
     pub fn awaits_value(&self) -> bool {
         matches!(self.state, State::Receiving(_))
     }
 
-    /// Whether more of a long value can be taken only once there is room for it: see `make_room` in `receive.rs`.
+    /// Whether the session can take more of a long value only after `Shards::make_room`.
     #[inline]
     pub fn wants_room(&self) -> bool {
         matches!(&self.state, State::Receiving(value) if !value.has_room() && value.received < value.len())
     }
 
-    /// Where the next bytes of a long value go, if one is coming in, and whether they are its last.
-    pub fn room(&self) -> Option<(Cursor, bool)> {
+    /// The room for the next bytes of a long value, if there is any.
+    pub fn room(&self) -> Option<ValueRoom> {
         match &self.state {
             State::Receiving(value) => value
                 .cursor
                 .filter(|cursor| cursor.left() > 0)
-                .map(|cursor| (cursor, value.received + cursor.left() == value.len())),
+                .map(|cursor| ValueRoom { cursor, is_last: value.received + cursor.left() == value.len() }),
             _ => None,
         }
     }
 
-    /// Whether there is something to do without further input: a long value is there whole, behind which nothing comes in
-    /// the binary protocol; or all keys of a `get` were taken by groups that were full, and what is left of it is its end.
+    /// Whether there is something to do without further input: a long value of the binary protocol is complete, behind which
+    /// nothing comes; or a `get` has only its end left, because full groups have taken all of its keys.
     pub fn owes(&self) -> bool {
         match &self.state {
             State::Receiving(value) => value.received == value.len() && self.parser.terminator_len() == 0,
@@ -234,7 +259,7 @@ impl Session {
         }
     }
 
-    /// `count` bytes of the value went to [`Session::room`].
+    /// `count` bytes of the value were read into [`Session::room`].
     pub fn received(&mut self, items: &Items, count: usize) {
         if let State::Receiving(value) = &mut self.state
             && let Some(cursor) = &mut value.cursor

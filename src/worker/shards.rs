@@ -1,56 +1,128 @@
-//! How a worker reaches shards: by lease, or with batches.
+//! The links of a worker to the shards. An operation is executed at once while the worker has the lease of its shard;
+//! otherwise it goes into a batch for the shard.
+//!
+//! ```text
+//!            ┌────────── lease ──────────┐ every task runs at once
+//!   free ────┤                           ├──▶ free
+//!            └─ open batch ─▶ posted ────┘ tasks are collected; at most one batch is on its way
+//! ```
 
 use super::batch::{Batch, Origin, Task};
 use super::broadcast::Broadcast;
-use super::execute::run;
-use super::mailbox::Lease;
-use super::serve::Serve;
+use super::execute::Executor;
+use super::limits::ServeLimits;
+use super::mailbox::{Exchange, Lease};
 use crate::admin::walk::Walk;
-use crate::command::{Pinned, observed};
+use crate::clock::{Clock, Now};
+use crate::command::Pinned;
+use crate::command::observed;
 use crate::hash;
+use crate::store::item::Items;
+use crate::watch::{Categories, Log, Watchers};
 use std::sync::Arc;
 
-/// How things stand between this worker and a shard.
+/// The link of a worker to one shard.
 #[derive(Debug, Default)]
 pub(super) struct ShardLink<'a> {
     pub(super) lease: Option<Lease<'a>>,
-    /// The lease was asked for in vain for the connection at hand.
-    pub(super) refused: bool,
-    /// Tasks that are not on their way.
+    /// Another worker had the lease when this one asked for it. It does not ask again for the same connection.
+    refused: bool,
+    /// The tasks that are not posted yet.
     pub(super) open: Option<Box<Batch>>,
     /// A batch is on its way.
-    pub(super) posted: bool,
+    posted: bool,
 }
 
-impl<'a> Serve<'a> {
+/// The links of one worker to all shards.
+#[derive(Debug)]
+#[allow(clippy::vec_box, reason = "batches travel by pointer")]
+pub struct Shards<'a> {
+    pub(super) worker: usize,
+    pub(super) exchange: &'a Exchange,
+    pub(super) clock: &'a Clock,
+    pub(super) items: Items,
+    pub(super) limits: ServeLimits,
+    /// The time of this turn.
+    now: Now,
+    pub(super) links: Vec<ShardLink<'a>>,
+    /// The shards whose lease was asked for, with or without success, since the leases were last given back.
+    pub(super) leased: Vec<usize>,
+    /// Batches of this worker that have been run.
+    done: Vec<Box<Batch>>,
+    spare: Vec<Box<Batch>>,
+    /// A batch has become as large as it may be.
+    pub(super) has_full: bool,
+    /// A shard is to be asked again for room for a long value: the worker has something to do in its next turn.
+    pub(super) waits_for_room: bool,
+    /// The lines of this turn for watchers; none while nobody watches.
+    pub(super) log: Option<Box<Log<'a>>>,
+}
+
+impl<'a> Shards<'a> {
+    /// The links of worker number `worker` of an exchange.
+    pub fn new(
+        worker: usize,
+        exchange: &'a Exchange,
+        clock: &'a Clock,
+        items: Items,
+        limits: ServeLimits,
+    ) -> Shards<'a> {
+        let mut links = Vec::new();
+        links.resize_with(exchange.shards(), ShardLink::default);
+        Shards {
+            worker,
+            exchange,
+            clock,
+            items,
+            limits,
+            now: clock.now(),
+            links,
+            leased: Vec::new(),
+            done: Vec::new(),
+            spare: Vec::new(),
+            has_full: false,
+            waits_for_room: false,
+            log: None,
+        }
+    }
+
+    /// A turn begins at this time.
+    pub fn begin(&mut self, now: Now) {
+        self.now = now;
+        for link in &mut self.links {
+            if let Some(lease) = &mut link.lease {
+                lease.store.set_now(now);
+            }
+        }
+    }
+
+    /// Sets the categories that are watched from now on. `micros` is the time of this turn in microseconds since 1970;
+    /// `bytes_max` limits the log.
+    pub fn watch(&mut self, watchers: &'a Watchers, watched: Categories, micros: u128, bytes_max: usize) {
+        if watched.is_empty() {
+            self.log = None;
+        } else {
+            self.log.get_or_insert_with(|| Box::new(Log::new(watchers, bytes_max))).begin(watched, micros);
+        }
+    }
+
+    /// The lines of this turn for watchers; none while nobody watches.
+    pub fn log(&mut self) -> Option<&mut Log<'a>> {
+        self.log.as_deref_mut()
+    }
+
     /// The shard of a key.
     #[inline]
     pub(super) fn shard_of(&self, hash: u64) -> usize {
         if self.limits.keep_keys { self.worker } else { hash::shard(hash, self.links.len()) }
     }
 
-    /// Sends batches that are as large as they may be on their way. Says whether that was possible: a shard that still
-    /// has one of this worker's batches is not sent another.
-    #[cold]
-    pub(super) fn post_full(&mut self) -> bool {
-        self.has_full = false;
-        for shard in 0..self.links.len() {
-            let link = &self.links[shard];
-            if link.open.as_deref().is_none_or(|batch| batch.bytes_max() <= self.limits.batch_bytes_max) {
-                continue;
-            }
-            if link.lease.is_some() {
-                self.run_open(shard);
-            } else if link.posted {
-                self.has_full = true;
-            } else {
-                self.post(shard);
-            }
-        }
-        !self.has_full
+    fn executor(&self) -> Executor<'a> {
+        Executor { exchange: self.exchange, clock: self.clock, now: self.now, group_len: self.limits.group_len }
     }
 
-    /// The lease of a shard, if it is held or can be had. Tasks that were put off for this shard are run first.
+    /// The lease of a shard, if the worker has it or can have it. A new lease first runs the tasks that were collected for the
+    /// shard.
     #[inline]
     pub(super) fn lease(&mut self, shard: usize) -> Option<&mut Lease<'a>> {
         let link = &mut self.links[shard];
@@ -64,13 +136,13 @@ impl<'a> Serve<'a> {
     }
 
     fn take_lease(&mut self, shard: usize) {
+        let executor = self.executor();
         let link = &mut self.links[shard];
         match self.exchange.try_lease(shard) {
             Some(mut lease) => {
                 lease.store.set_now(self.now);
                 if let Some(mut batch) = link.open.take() {
-                    let log = self.log.as_deref_mut();
-                    run(&mut lease, &mut batch, self.exchange, self.clock, self.now, self.limits.group_len, log);
+                    executor.run(&mut lease, &mut batch, self.log.as_deref_mut());
                     self.done.push(batch);
                 }
                 link.lease = Some(lease);
@@ -83,25 +155,23 @@ impl<'a> Serve<'a> {
         }
     }
 
-    /// Gives all leases back. A server with one worker keeps them.
+    /// Gives all leases back. The only worker of a server keeps them.
     pub(super) fn give_back(&mut self) {
         if self.exchange.workers() == 1 {
             return;
         }
-        let (exchange, clock, now, group_len) = (self.exchange, self.clock, self.now, self.limits.group_len);
+        let executor = self.executor();
         let log = &mut self.log;
         while let Some(shard) = self.leased.pop() {
             let link = &mut self.links[shard];
             link.refused = false;
             if let Some(lease) = link.lease.take() {
-                exchange.give_back(lease, |shard, batch| {
-                    run(shard, batch, exchange, clock, now, group_len, log.as_deref_mut());
-                });
+                self.exchange.give_back(lease, |shard, batch| executor.run(shard, batch, log.as_deref_mut()));
             }
         }
     }
 
-    /// The batch for a shard that is being collected.
+    /// The batch that collects tasks for a shard.
     pub(super) fn open(&mut self, shard: usize) -> &mut Batch {
         let (worker, spare) = (self.worker, &mut self.spare);
         self.links[shard].open.get_or_insert_with(|| match spare.pop() {
@@ -122,56 +192,47 @@ impl<'a> Serve<'a> {
         self.has_full |= batch.bytes_max() > most;
     }
 
-    /// Puts a task that nobody waits for where it is done: at once, or with the next batch.
-    pub(super) fn run_or_defer(&mut self, shard: usize, task: Task) {
-        match &mut self.links[shard].lease {
-            Some(lease) => match task {
-                Task::Unpin(id) => lease.store.unpin(id),
-                Task::Abandon(id) => lease.store.abandon(id),
-                _ => unreachable!("chores are unpinning and abandoning"),
-            },
-            None => self.push(shard, task, None, 0),
-        }
-    }
-
-    /// A pinned value has been written, or never will be.
-    pub fn unpin(&mut self, pinned: Pinned) {
-        self.run_or_defer(usize::from(pinned.shard), Task::Unpin(pinned.id));
-    }
-
-    /// Asks all shards.
-    pub fn ask_shards(&mut self, broadcast: &Arc<Broadcast>) {
+    /// Posts the batches that are as large as they may be. Returns false if one could not be posted: a shard has at most one
+    /// batch of each worker on its way.
+    #[cold]
+    pub(super) fn post_full(&mut self) -> bool {
+        self.has_full = false;
         for shard in 0..self.links.len() {
-            self.push(shard, Task::Broadcast(Arc::clone(broadcast)), None, 0);
-            if self.links[shard].lease.is_some() {
+            let link = &self.links[shard];
+            if link.open.as_deref().is_none_or(|batch| batch.bytes_max() <= self.limits.batch_bytes_max) {
+                continue;
+            }
+            if link.lease.is_some() {
                 self.run_open(shard);
+            } else if link.posted {
+                self.has_full = true;
+            } else {
+                self.post(shard);
             }
         }
+        !self.has_full
     }
 
-    /// As [`Serve::ask_shards`], but at the end of the turn: what is asked piece by piece leaves turns to others.
-    pub fn ask_shards_later(&mut self, broadcast: &Arc<Broadcast>) {
-        for shard in 0..self.links.len() {
-            self.push(shard, Task::Broadcast(Arc::clone(broadcast)), None, 0);
-        }
+    /// Posts the batch for a shard, if there is one. No other is on its way.
+    fn post(&mut self, shard: usize) {
+        let executor = self.executor();
+        let Some(batch) = self.links[shard].open.take() else { return };
+        self.links[shard].posted = true;
+        let log = &mut self.log;
+        self.exchange.post(batch, |shard, batch| executor.run(shard, batch, log.as_deref_mut()));
     }
 
-    /// Sends a walk to the shard that it has come to. It returns with the batch.
-    pub fn walk(&mut self, walk: Box<Walk>) {
-        let shard = walk.shard;
-        self.push(shard, Task::Walk(Some(walk)), None, 0);
-    }
-
+    /// Runs the batch for a shard, if there is one and the worker has the lease.
     fn run_open(&mut self, shard: usize) {
+        let executor = self.executor();
         let link = &mut self.links[shard];
         if let (Some(lease), Some(mut batch)) = (&mut link.lease, link.open.take()) {
-            let log = self.log.as_deref_mut();
-            run(lease, &mut batch, self.exchange, self.clock, self.now, self.limits.group_len, log);
+            executor.run(lease, &mut batch, self.log.as_deref_mut());
             self.done.push(batch);
         }
     }
 
-    /// Sends batches on their way, at the end of a turn: runs them here if their shard is free.
+    /// At the end of a turn: runs the batches of shards that are free, and posts the others.
     pub fn flush(&mut self) {
         self.waits_for_room = false;
         for shard in 0..self.links.len() {
@@ -188,29 +249,58 @@ impl<'a> Serve<'a> {
         self.give_back();
     }
 
-    /// Sends the batch for a shard on its way, if there is one. None is on its way yet.
-    fn post(&mut self, shard: usize) {
-        let Some(batch) = self.links[shard].open.take() else { return };
-        self.links[shard].posted = true;
-        let (exchange, clock, now, group_len) = (self.exchange, self.clock, self.now, self.limits.group_len);
-        let log = &mut self.log;
-        exchange.post(batch, |shard, batch| {
-            run(shard, batch, exchange, clock, now, group_len, log.as_deref_mut());
-        });
+    /// Does a task that nobody waits for at once, or adds it to the next batch.
+    pub(super) fn run_or_defer(&mut self, shard: usize, task: Task) {
+        match &mut self.links[shard].lease {
+            Some(lease) => match task {
+                Task::Unpin(id) => lease.store.unpin(id),
+                Task::Abandon(id) => lease.store.abandon(id),
+                _ => unreachable!("only unpinning and abandoning have no reply"),
+            },
+            None => self.push(shard, task, None, 0),
+        }
     }
 
-    /// Whether it has something to do although nothing comes in.
+    /// Unpins a value: the worker has written it, or never will.
+    pub fn unpin(&mut self, pinned: Pinned) {
+        self.run_or_defer(usize::from(pinned.shard), Task::Unpin(pinned.id));
+    }
+
+    /// Asks all shards.
+    pub fn ask(&mut self, broadcast: &Arc<Broadcast>) {
+        for shard in 0..self.links.len() {
+            self.push(shard, Task::Broadcast(Arc::clone(broadcast)), None, 0);
+            if self.links[shard].lease.is_some() {
+                self.run_open(shard);
+            }
+        }
+    }
+
+    /// Asks all shards at the end of the turn, so that a query in pieces leaves turns to others.
+    pub fn ask_later(&mut self, broadcast: &Arc<Broadcast>) {
+        for shard in 0..self.links.len() {
+            self.push(shard, Task::Broadcast(Arc::clone(broadcast)), None, 0);
+        }
+    }
+
+    /// Sends a walk to the shard that it has come to. It returns with the batch.
+    pub fn walk(&mut self, walk: Box<Walk>) {
+        let shard = walk.shard;
+        self.push(shard, Task::Walk(Some(walk)), None, 0);
+    }
+
+    /// Whether the worker has something to do even if nothing comes in.
     pub fn is_busy(&self) -> bool {
         self.waits_for_room
     }
 
-    /// One of its batches has come back by mail.
+    /// A batch of this worker has come back by mail.
     pub fn returned(&mut self, batch: Box<Batch>) {
         self.links[batch.shard].posted = false;
         self.done.push(batch);
     }
 
-    /// The next batch whose replies are to be handed out; give it back with [`Serve::recycle`].
+    /// The next batch whose replies the caller hands out. The caller then gives it back with [`Shards::recycle`].
     pub fn next_done(&mut self) -> Option<Box<Batch>> {
         self.done.pop()
     }
@@ -222,8 +312,8 @@ impl<'a> Serve<'a> {
         }
     }
 
-    /// Bounded work on the shards that this worker looks after: those whose number is its own, modulo the workers.
-    /// Says whether there was something to do.
+    /// Does a bounded amount of housekeeping on the shards of this worker: those whose number modulo the number of workers is
+    /// its own. Returns whether there was something to do.
     pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
         let mut busy = false;
         for shard in (self.worker..self.links.len()).step_by(self.exchange.workers()) {

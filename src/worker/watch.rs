@@ -1,12 +1,11 @@
-//! Watchers and their worker: what a turn has to tell goes into the queues of those who watch, and from there, when their
-//! connection has sent all before, to them.
+//! Watchers and their worker: at the end of a turn, its lines go into the queues of the watchers; from its queue they go to a
+//! watcher when its connection has sent everything before.
 //!
-//! A watcher that does not read costs its queue and as much again in its outbox, and nobody waits for it.
+//! A watcher that does not read costs the memory of its queue, and as much again in its outbox. Nobody waits for it.
 
 use super::Worker;
-use super::connection::{Connection, send};
+use super::mailbox::Mail;
 use crate::watch::Categories;
-use crate::worker::mailbox::Mail;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,21 +14,21 @@ impl Worker<'_> {
     pub(super) fn look_for_watchers(&mut self) {
         let watchers = &self.context().settings.watchers;
         let watched = watchers.watched();
-        if watched.is_empty() && self.serve.log().is_none() {
+        if watched.is_empty() && self.serve.shards.log().is_none() {
             return;
         }
-        // The wall clock is read only for those who are told what it says.
+        // The worker reads the wall clock only while somebody watches.
         let micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
         let bytes_max = self.config().worker_logbuf_bytes as usize;
-        self.serve.watch(watchers, watched, micros, bytes_max);
+        self.serve.shards.watch(watchers, watched, micros, bytes_max);
     }
 
-    /// At the end of a turn: hands what was logged to those who watch.
+    /// At the end of a turn: puts its lines into the queues of the watchers.
     pub(super) fn tell_watchers(&mut self) {
         let (number, exchange) = (self.number(), self.exchange());
         let watchers = &self.context().settings.watchers;
         let mut own = Vec::new();
-        if let Some(log) = self.serve.log() {
+        if let Some(log) = self.serve.shards.log() {
             watchers.publish(log, |watcher| {
                 if watcher.worker == number {
                     own.push((watcher.token, watcher.generation));
@@ -43,7 +42,7 @@ impl Worker<'_> {
         }
     }
 
-    /// There is something in the queue of a watcher.
+    /// There are lines in the queue of a watcher.
     pub(super) fn wake_watcher(&mut self, token: usize, generation: u64) {
         let connection = self.connections.get(token);
         if connection.is_some_and(|connection| connection.session.generation == generation) {
@@ -51,10 +50,10 @@ impl Worker<'_> {
         }
     }
 
-    /// A connection has asked to watch these categories, or what is none.
+    /// A connection asks to watch these categories. `None`: it has named something that is no category.
     pub(super) fn begin_watching(&mut self, token: usize, categories: Option<Categories>) {
         if !self.reply.is_empty() {
-            // As memcached, which hands the connection over to its logger.
+            // As in memcached, which hands the connection over to its logger.
             self.reply.out.put(b"ERROR cannot pipeline other commands before watch\r\n");
             return;
         }
@@ -69,15 +68,15 @@ impl Worker<'_> {
             Some(watcher) => {
                 session.begin_watch(watcher);
                 self.reply.out.put(b"OK\r\n");
-                // What comes after this in the same turn is told already.
+                // The watcher sees the rest of this turn already.
                 self.look_for_watchers();
             }
             None => self.reply.out.put(b"WATCHER_TOO_MANY log watcher limit reached\r\n"),
         }
     }
 
-    /// Does for a watcher what can be done now; all before has been sent. What it says is not listened to, as in memcached.
-    pub(super) fn attend_watcher(&mut self, token: usize) -> io::Result<()> {
+    /// Does for a watcher what can be done now; everything before has been sent. As in memcached, its input is thrown away.
+    pub(super) fn service_watcher(&mut self, token: usize) -> io::Result<()> {
         let connection = &mut self.connections[token];
         connection.input = Vec::new();
         if connection.readable && !connection.closing {
@@ -88,14 +87,12 @@ impl Worker<'_> {
                 self.queue_up(token);
             }
         }
-        let counters = self.counters();
         let connection = &mut self.connections[token];
-        let Connection { session, outbox, .. } = &mut *connection;
-        if let Some(watcher) = session.watcher() {
-            outbox.reply().out.put(&watcher.take());
+        if let Some(watcher) = connection.session.watcher() {
+            connection.outbox.reply().out.put(&watcher.take());
         }
-        send(connection, &self.options.items, &mut self.serve, counters)?;
-        connection.outbox.shrink();
+        self.send_outbox(token)?;
+        self.connections[token].outbox.shrink();
         Ok(())
     }
 }

@@ -23,6 +23,7 @@
 use super::batch::Batch;
 use super::broadcast::Broadcast;
 use super::uploads::{Admission, Limit, Uploads};
+use crate::admin::Answer;
 use crate::command::Shard;
 use crate::config::BindingProtocol;
 use crate::counters::UploadUse;
@@ -190,6 +191,13 @@ impl Exchange {
             && let Err(error) = waker.wake()
         {
             log::error!("waking worker {worker} failed: {error}");
+        }
+    }
+
+    /// Answers a broadcast. The last answer goes to the worker that asked, by mail, with all before it.
+    pub fn answer(&self, broadcast: &Arc<Broadcast>, answer: Answer) {
+        if broadcast.add(answer) {
+            self.mail(broadcast.asker, Mail::Answered(Arc::clone(broadcast)));
         }
     }
 

@@ -5,16 +5,19 @@
 //! An input is a few bytes of settings, and what one client sends, or two that have no key in common. Of two bytes, the first
 //! of which is 0xff, the second says how many times 128 bytes stand there: values may be long.
 
-use super::super::execute::run as run_tasks;
-use super::super::mailbox::{Lease, Mail};
+use super::super::execute::Executor;
+use super::super::limits::ServeLimits;
+use super::super::mailbox::{Exchange, Lease, Mail};
 use super::super::uploads::Limit;
 use super::*;
+use crate::clock::Clock;
 use crate::command::Shard;
 use crate::fuzz::Bytes;
 use crate::protocol::text::LINE_LENGTH_MAX;
 use crate::protocol::{self, Limits, packet};
 use crate::store::arena::Arena;
 use crate::store::budget::Budget;
+use crate::store::item::Items;
 use crate::store::slab::{CHUNK_MAX, SlabOptions};
 use crate::store::{Store, StoreOptions};
 use std::sync::Arc;
@@ -193,13 +196,18 @@ impl<'a> Server<'a> {
         let Server { exchange, items, hasher, clock, limits, now, random } = self;
         let workers = exchange.workers();
         let mut serves: Vec<Serve<'_>> = (0..workers)
-            .map(|worker| Serve::new(worker, exchange, clock, hasher.clone(), items.clone(), *limits))
+            .map(|worker| {
+                let shards = Shards::new(worker, exchange, clock, items.clone(), *limits);
+                Serve::new(shards, hasher.clone())
+            })
             .collect();
         let mut lines = [0, 1].map(|client| Line::new(client, settings.parser));
         let alone = settings.stages.iter().all(|(pieces, _)| pieces[1].is_empty());
         let mut outsiders: Vec<Lease<'_>> = Vec::new();
         let give_back = |lease: Lease<'_>, now: Now| {
-            exchange.give_back(lease, |shard, batch| run_batch(shard, batch, exchange, clock, now));
+            exchange.give_back(lease, |shard, batch| {
+                Executor { exchange, clock, now, group_len: 8 }.run(shard, batch, None);
+            });
         };
         for (pieces, seconds) in &settings.stages {
             for (line, piece) in lines.iter_mut().zip(pieces) {
@@ -230,7 +238,7 @@ impl<'a> Server<'a> {
                     }
                     // Who has begun a value and sends no more makes way, before it is closed.
                     if second_passes && let Some(session) = &mut line.session {
-                        assert!(!serve.is_too_slow(session), "it keeps others waiting");
+                        assert!(!serve.shards.is_too_slow(session), "it keeps others waiting");
                     }
                     let piece = [4, 300, 20_000][random.below(3)];
                     let count = if disturbed { random.below(piece) } else { usize::MAX };
@@ -241,9 +249,9 @@ impl<'a> Server<'a> {
                         outsiders.drain(..).for_each(|lease| give_back(lease, *now));
                         begin_turn(serve, exchange, &mut lines, *now);
                         for shard in 0..exchange.shards() {
-                            serve.lease(shard).expect("nobody else has it").store.flush_at(*now);
+                            serve.shards.lease(shard).expect("nobody else has it").store.flush_at(*now);
                         }
-                        serve.give_back();
+                        serve.shards.give_back();
                     }
                     let line = &mut lines[client];
                     line.is_closing = command.starts_with(b"quit");
@@ -251,7 +259,7 @@ impl<'a> Server<'a> {
                 }
                 end_turn(serve, items, &mut lines);
                 if disturbed && random.below(4) == 0 {
-                    serve.housekeep(100, true);
+                    serve.shards.housekeep(100, true);
                 }
             }
             outsiders.drain(..).for_each(|lease| give_back(lease, *now));
@@ -278,21 +286,17 @@ impl<'a> Server<'a> {
     }
 }
 
-fn run_batch(shard: &mut Shard, batch: &mut Batch, exchange: &Exchange, clock: &Clock, now: Now) {
-    run_tasks(shard, batch, exchange, clock, now, 8, None);
-}
-
 fn begin_turn(serve: &mut Serve<'_>, exchange: &Exchange, lines: &mut [Line], now: Now) {
     serve.begin(now);
-    while let Some(mail) = exchange.next_mail(serve.worker) {
+    while let Some(mail) = exchange.next_mail(serve.shards.worker) {
         match mail {
             Mail::Batch(batch) => {
                 assert!(batch.reply.out.len() <= batch.bytes_max(), "replies are longer than was said");
-                serve.returned(batch);
+                serve.shards.returned(batch);
             }
             Mail::Admitted(admission) => {
                 let line = &mut lines[admission.ticket.token];
-                if serve.admitted(line.session.as_mut(), &admission) {
+                if serve.shards.admitted(line.session.as_mut(), &admission) {
                     line.is_idle = false;
                 }
             }
@@ -303,25 +307,24 @@ fn begin_turn(serve: &mut Serve<'_>, exchange: &Exchange, lines: &mut [Line], no
 
 /// Batches go on their way, and replies come from those that are done.
 fn end_turn(serve: &mut Serve<'_>, items: &Items, lines: &mut [Line]) {
-    serve.flush();
-    while let Some(batch) = serve.next_done() {
-        let mut from = 0;
+    serve.shards.flush();
+    while let Some(mut batch) = serve.shards.next_done() {
+        let shard = batch.shard;
         assert_eq!(batch.tasks.len(), batch.ends.len());
-        for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
+        for (task, origin, reply) in batch.replies() {
             if let Some(origin) = origin {
                 let line = &mut lines[origin.token];
                 match &mut line.session {
                     Some(session) => {
-                        serve.deliver(session, task, origin.slot, &batch.reply, from, to);
+                        serve.shards.deliver(session, task, origin.slot, reply);
                         line.is_idle = false;
-                        line.settle(serve, items);
+                        line.take_replies(serve, items);
                     }
-                    None => serve.discard(batch.shard, task, &batch.reply, from, to),
+                    None => serve.shards.discard(shard, task, reply),
                 }
             }
-            from = to;
         }
-        serve.recycle(batch);
+        serve.shards.recycle(batch);
     }
 }
 
@@ -351,8 +354,9 @@ impl Line {
         }
         let count = count.min(self.input.len());
         self.buffer.extend(self.input.drain(..count));
-        let (mut at, mut reply) = (0, Reply::default());
-        let served = serve.serve(session, &mut self.buffer, &mut at, &mut reply, false);
+        let (mut input, mut reply) = (Input { bytes: &mut self.buffer, at: 0 }, Reply::default());
+        let served = serve.serve(session, &mut input, &mut reply, Turn::Shared);
+        let at = input.at;
         self.is_idle = served == Served::Drained && !session.owes();
         self.is_closing = served == Served::Close;
         let command = match served {
@@ -368,10 +372,10 @@ impl Line {
     }
 
     /// Takes the replies, if all of them are there.
-    fn settle(&mut self, serve: &mut Serve<'_>, items: &Items) {
+    fn take_replies(&mut self, serve: &mut Serve<'_>, items: &Items) {
         if let Some(session) = self.session.as_mut().filter(|session| !session.pending.is_waiting()) {
             let mut reply = Reply::default();
-            session.pending.settle(&mut reply);
+            session.pending.move_to(&mut reply);
             transmit(serve, items, &mut self.received, &mut reply);
         }
     }
@@ -379,7 +383,7 @@ impl Line {
     /// The connection ends, whatever is under way.
     fn leave(&mut self, serve: &mut Serve<'_>) {
         if let Some(session) = self.session.take() {
-            serve.end(session);
+            serve.shards.end(session);
         }
     }
 }
@@ -396,7 +400,7 @@ fn transmit(serve: &mut Serve<'_>, items: &Items, received: &mut Vec<u8>, reply:
             received.extend(part);
             value = items.advance(value, part.len());
         }
-        serve.unpin(pinned);
+        serve.shards.unpin(pinned);
     }
     received.extend(&reply.out.bytes()[at..]);
 }

@@ -1,174 +1,136 @@
-//! Input bytes become operations, routed to their shards in groups, and replies. No I/O in here, so it can be simulated.
+//! Serving: input bytes become operations, groups of operations go to their shards, and replies come back. Nothing here does
+//! I/O, so a test can simulate it.
 //!
-//! A group is parsed first: every key is hashed, and its index bucket prefetched. Then the group is executed, and the items
-//! that the buckets name are prefetched some operations ahead: memory latency is not paid once per key. Operations on a
-//! shard that somebody else has leased go into a batch for it (see `mailbox/mod.rs`).
+//! The worker parses a group first: it hashes every key, and prefetches the bucket of the index. Then it executes the group,
+//! and prefetches the items that the buckets name some operations ahead. So a group waits for memory about once, not once per
+//! key. Operations on a shard that another worker has leased go into a batch for it (see `shards.rs`).
 
-use super::batch::{Batch, Task, reply_bytes_max};
+use super::batch::{Task, reply_bytes_max};
 use super::execute::PREFETCH_AHEAD;
-use super::limits::ServeLimits;
-use super::mailbox::Exchange;
 use super::session::{Session, State};
-use super::shards::ShardLink;
+use super::shards::Shards;
 use super::trace;
-use crate::clock::{Clock, Now};
+use crate::clock::Now;
 use crate::command::{self, Reply, observed};
 use crate::hash::KeyHasher;
 use crate::protocol::parser::{Parse, Parser};
 use crate::protocol::{Operation, Span, Step, Verb};
 use crate::protocol::{binary, login};
 use crate::store::arena::ItemId;
-use crate::store::item::Items;
-use crate::watch::{Categories, Log, Watchers};
+
+/// The input of a connection, and how much of it was served.
+#[derive(Debug)]
+pub struct Input<'i> {
+    /// The bytes that have come.
+    pub bytes: &'i mut [u8],
+    /// The place of the first byte that was not served.
+    pub at: usize,
+}
+
+/// Whether a worker has other connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// No other connection waits for the end of this turn.
+    Alone,
+    /// Other connections may wait: this one lets them go first after its share of commands.
+    Shared,
+}
 
 /// Why serving a connection came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// More input is needed.
+    /// The parser needs more input.
     Drained,
     /// Replies of other shards must come first.
     Waiting,
-    /// Replies must be sent first.
+    /// The replies so far must be sent first.
     Full,
-    /// It has had its share of this turn.
+    /// The connection has had its share of this turn.
     Yield,
-    /// This line or packet is a command that concerns the connection or the whole cache; all before it has been answered.
+    /// This line or packet is a command that concerns the connection or the whole cache. All commands before it have been
+    /// answered.
     Admin(Span),
-    /// The connection is to be closed once its replies are sent.
+    /// The connection must be closed once its replies are sent.
     Close,
 }
 
 /// Serves the connections of one worker.
 #[derive(Debug)]
-#[allow(clippy::vec_box, reason = "batches travel by pointer")]
 pub struct Serve<'a> {
-    pub(super) worker: usize,
-    pub(super) exchange: &'a Exchange,
-    pub(super) clock: &'a Clock,
-    pub(super) hasher: KeyHasher,
-    pub(super) limits: ServeLimits,
-    pub(super) items: Items,
-    pub(super) now: Now,
-    pub(super) links: Vec<ShardLink<'a>>,
-    /// Shards that are leased for the connection at hand.
-    pub(super) leased: Vec<usize>,
-    pub(super) group: Vec<Operation>,
+    /// The links of the worker to the shards.
+    pub shards: Shards<'a>,
+    hasher: KeyHasher,
+    group: Vec<Operation>,
     /// The items that the operations of the group probably find.
-    pub(super) hints: Vec<Option<ItemId>>,
-    /// Batches of this worker that are done.
-    pub(super) done: Vec<Box<Batch>>,
-    pub(super) spare: Vec<Box<Batch>>,
-    /// Room for a long value is to be asked for once more: there is something to do in the next turn.
-    pub(super) waits_for_room: bool,
-    /// What there is to tell to those who watch; none while nobody does.
-    pub(super) log: Option<Box<Log<'a>>>,
+    hints: Vec<Option<ItemId>>,
     /// `-vv`: requests are printed.
-    pub(super) traces: bool,
-    /// A batch has become as large as it may be.
-    pub(super) has_full: bool,
-    /// Times that connections let others go first, since somebody last asked.
-    pub(super) yields: usize,
+    traces: bool,
+    /// How often connections have let others go first since the last [`Serve::take_yields`].
+    yields: usize,
+}
+
+/// What the parser has made of the input.
+struct Group {
+    /// The number of operations that are to be executed. If the group ends with a long value, its command comes after them.
+    operations: usize,
+    /// The number of commands that the operations belong to.
+    commands: usize,
+    end: End,
 }
 
 /// How a group came to its end.
 enum End {
     Full,
     Incomplete,
-    /// A command of the whole cache: its line or its packet.
+    /// The line or the packet of a command that concerns the connection or the whole cache.
     Admin(Span),
+    /// A command whose value is too long for the buffer.
     Data,
     Close,
 }
 
 impl<'a> Serve<'a> {
-    /// Serving for worker number `worker` of an exchange.
-    pub fn new(
-        worker: usize,
-        exchange: &'a Exchange,
-        clock: &'a Clock,
-        hasher: KeyHasher,
-        items: Items,
-        limits: ServeLimits,
-    ) -> Serve<'a> {
-        let mut links = Vec::new();
-        links.resize_with(exchange.shards(), ShardLink::default);
+    /// Serving for the worker of these links.
+    pub fn new(shards: Shards<'a>, hasher: KeyHasher) -> Serve<'a> {
+        let group_len = shards.limits.group_len;
         Serve {
-            worker,
-            exchange,
-            clock,
+            shards,
             hasher,
-            limits,
-            items,
-            now: clock.now(),
-            links,
-            leased: Vec::new(),
-            group: vec![Operation::default(); limits.group_len],
-            hints: vec![None; limits.group_len],
-            done: Vec::new(),
-            spare: Vec::new(),
-            waits_for_room: false,
-            log: None,
+            group: vec![Operation::default(); group_len],
+            hints: vec![None; group_len],
             traces: false,
-            has_full: false,
             yields: 0,
         }
     }
 
-    /// A turn begins: what time it is.
+    /// A turn begins at this time.
     pub fn begin(&mut self, now: Now) {
-        self.now = now;
         self.traces = trace::is_on();
-        for link in &mut self.links {
-            if let Some(lease) = &mut link.lease {
-                lease.store.set_now(now);
-            }
-        }
+        self.shards.begin(now);
     }
 
-    /// What is watched from now on, in a turn of this time (microseconds since 1970), with a log of so many bytes.
-    pub fn watch(&mut self, watchers: &'a Watchers, watched: Categories, micros: u128, bytes_max: usize) {
-        if watched.is_empty() {
-            self.log = None;
-        } else {
-            self.log.get_or_insert_with(|| Box::new(Log::new(watchers, bytes_max))).begin(watched, micros);
-        }
-    }
-
-    /// What there is to tell to those who watch; none while nobody does.
-    pub fn log(&mut self) -> Option<&mut Log<'a>> {
-        self.log.as_deref_mut()
-    }
-
-    /// Serves a connection from its input, beginning at `*at`; replies go to `output`. What lies before `*at` afterwards
-    /// is done with. `alone`: nobody else waits for this turn.
-    pub fn serve(
-        &mut self,
-        session: &mut Session,
-        input: &mut [u8],
-        at: &mut usize,
-        output: &mut Reply,
-        alone: bool,
-    ) -> Served {
-        let served = self.serve_groups(session, input, at, output, alone);
-        if served == Served::Drained || *at == input.len() {
-            // All that it sent at once was taken.
+    /// Serves a connection from its input. The replies go to `output`.
+    pub fn serve(&mut self, session: &mut Session, input: &mut Input<'_>, output: &mut Reply, turn: Turn) -> Served {
+        let served = self.serve_groups(session, input, output, turn);
+        if served == Served::Drained || input.at == input.bytes.len() {
+            // Everything that the client sent at once is served.
             session.requests = 0;
         }
-        self.give_back();
+        self.shards.give_back();
         served
     }
 
-    /// How often connections let others go first since this was last asked.
+    /// How often connections have let others go first since the last call.
     pub fn take_yields(&mut self) -> usize {
         std::mem::take(&mut self.yields)
     }
 
-    /// Counts commands of a connection. As in memcached, it lets others go first before the first command beyond `-R`,
-    /// and each such time counts, also where there is nobody else and it goes on at once.
+    /// Counts commands of a connection. As in memcached, a connection lets others go first before the first command beyond
+    /// `-R`, and each such time counts, even if there are no others and the connection goes on at once.
     #[inline]
     fn count_requests(&mut self, session: &mut Session, commands: usize) {
         session.requests += commands;
-        let most = self.limits.requests_per_turn;
+        let most = self.shards.limits.requests_per_turn;
         if session.requests > most {
             let yields = (session.requests - 1) / most;
             session.requests -= yields * most;
@@ -176,77 +138,79 @@ impl<'a> Serve<'a> {
         }
     }
 
-    /// Whether a connection lets others go first. Each key of a long list counts, which memcached does not count.
+    /// Whether a connection lets others go first. Each key of a long list counts here; in memcached it does not.
     #[inline]
     fn has_had_its_share(&self, session: &Session, operations: usize) -> bool {
-        let most = self.limits.requests_per_turn;
+        let most = self.shards.limits.requests_per_turn;
         session.requests == most || operations >= most
     }
 
-    fn serve_groups(
-        &mut self,
-        session: &mut Session,
-        input: &mut [u8],
-        at: &mut usize,
-        output: &mut Reply,
-        alone: bool,
-    ) -> Served {
+    /// The most commands that the next group may have.
+    #[inline]
+    fn commands_max(&self, session: &Session, turn: Turn) -> usize {
+        match self.shards.limits.requests_per_turn {
+            _ if turn == Turn::Alone || !self.shards.limits.cut_groups => usize::MAX,
+            most if session.requests == most => most,
+            most => most - session.requests,
+        }
+    }
+
+    fn serve_groups(&mut self, session: &mut Session, input: &mut Input<'_>, output: &mut Reply, turn: Turn) -> Served {
+        let Input { bytes, at } = input;
+        let input: &mut [u8] = bytes;
         let mut operations = 0;
         loop {
             match session.state {
                 State::Parsing => {}
                 State::Receiving(_) => {
-                    if !self.receive(session, input, at, output) {
+                    if !self.shards.receive(session, input, at, output) {
                         return if session.is_waiting() { Served::Waiting } else { Served::Drained };
                     }
                     continue;
                 }
                 _ => return Served::Waiting,
             }
-            if self.has_full && !self.post_full() {
+            if self.shards.has_full && !self.shards.post_full() {
                 return Served::Waiting;
             }
-            let commands_max = match self.limits.requests_per_turn {
-                _ if alone || !self.limits.cut_groups => usize::MAX,
-                most if session.requests == most => most,
-                most => most - session.requests,
-            };
-            let (count, commands, end) = match &mut session.parser {
+            let commands_max = self.commands_max(session, turn);
+            let group = match &mut session.parser {
                 Parser::Text(parser) => self.parse_group(parser, input, at, commands_max),
                 Parser::Binary(parser) => self.parse_packets(parser, input, at, commands_max),
                 Parser::Login(parser) => self.parse_login(parser, input, at, commands_max),
                 Parser::Undecided => match input.get(*at) {
                     Some(&first) => {
-                        session.parser = Parser::decided_by(first);
-                        let name = if matches!(session.parser, Parser::Binary(_)) { "binary" } else { "ascii" };
-                        log::debug!("{}: Client using the {name} protocol", session.fd);
+                        decide_protocol(session, first);
                         continue;
                     }
                     None => return Served::Drained,
                 },
             };
+            let count = group.operations;
             if self.traces && !matches!(session.parser, Parser::Login(_)) {
-                let with_value = count + usize::from(matches!(end, End::Data));
+                let with_value = count + usize::from(matches!(group.end, End::Data));
                 trace::group(session, &self.group[..with_value], input);
             }
-            if self.log.is_none() {
+            if self.shards.log.is_none() {
                 self.execute_group::<false>(session, count, input, output);
             } else {
                 self.execute_watched_group(session, count, input, output);
             }
             operations += count;
-            self.count_requests(session, commands);
-            match end {
-                End::Full if output.len() + session.pending.len() > self.limits.output_max => {
+            self.count_requests(session, group.commands);
+            match group.end {
+                End::Full if output.len() + session.pending.len() > self.shards.limits.output_max => {
                     return if session.pending.is_waiting() { Served::Waiting } else { Served::Full };
                 }
-                End::Full if !alone && self.has_had_its_share(session, operations) => return Served::Yield,
+                End::Full if turn == Turn::Shared && self.has_had_its_share(session, operations) => {
+                    return Served::Yield;
+                }
                 End::Full => {}
                 End::Incomplete if session.pending.is_waiting() => return Served::Waiting,
                 End::Incomplete => return Served::Drained,
                 End::Admin(line) if session.pending.is_waiting() => {
-                    // Commands of the whole cache wait for what came before them: it is parsed again then. But not a value
-                    // in front of it that was thrown away.
+                    // The command waits for the replies before it, and is parsed again then. A value in front of it that was
+                    // thrown away is not.
                     *at = line.start as usize;
                     return Served::Waiting;
                 }
@@ -256,32 +220,25 @@ impl<'a> Serve<'a> {
                 }
                 End::Data => {
                     self.count_requests(session, 1);
-                    self.begin_value(session, count, input);
+                    self.shards.begin_value(session, &self.group[count], input);
                 }
                 End::Close => return Served::Close,
             }
         }
     }
 
-    /// Parses up to a group of operations, and no more than `commands_max` commands. Gives the number of operations to be
-    /// executed and that of the commands they are; where one more is not to be executed like the others, it stands
-    /// behind them.
+    /// Parses a group of operations, of no more than `commands_max` commands.
     #[inline]
-    fn parse_group(
-        &mut self,
-        parser: &mut impl Parse,
-        input: &mut [u8],
-        at: &mut usize,
-        commands_max: usize,
-    ) -> (usize, usize, End) {
+    fn parse_group(&mut self, parser: &mut impl Parse, input: &mut [u8], at: &mut usize, commands_max: usize) -> Group {
         let mut commands = 0;
-        for count in 0..self.limits.group_len {
+        let group_len = self.shards.limits.group_len;
+        for count in 0..group_len {
             let start = *at;
             let operation = &mut self.group[count];
-            let is_keyed = match parser.next(input, at, &self.limits.parse, operation) {
+            let is_keyed = match parser.next(input, at, &self.shards.limits.parse, operation) {
                 Step::Key => true,
                 Step::Operation => match operation.verb {
-                    Verb::Admin => return (count, commands, End::Admin(operation.tokens)),
+                    Verb::Admin => return Group { operations: count, commands, end: End::Admin(operation.tokens) },
                     Verb::Say => {
                         commands += 1;
                         operation.tokens = Span::new(start, *at);
@@ -294,27 +251,27 @@ impl<'a> Serve<'a> {
                 },
                 Step::Data => {
                     operation.hash = self.hasher.hash(operation.key.of(input));
-                    return (count, commands, End::Data);
+                    return Group { operations: count, commands, end: End::Data };
                 }
-                Step::Incomplete => return (count, commands, End::Incomplete),
-                Step::Close => return (count, commands, End::Close),
+                Step::Incomplete => return Group { operations: count, commands, end: End::Incomplete },
+                Step::Close => return Group { operations: count, commands, end: End::Close },
             };
             if is_keyed {
                 operation.hash = self.hasher.hash(operation.key.of(input));
                 let hash = operation.hash;
-                let shard = self.shard_of(hash);
-                if let Some(lease) = self.lease(shard) {
+                let shard = self.shards.shard_of(hash);
+                if let Some(lease) = self.shards.lease(shard) {
                     lease.store.prefetch_bucket(hash);
                 }
             }
             if commands == commands_max {
-                return (count + 1, commands, End::Full);
+                return Group { operations: count + 1, commands, end: End::Full };
             }
         }
-        (self.limits.group_len, commands, End::Full)
+        Group { operations: group_len, commands, end: End::Full }
     }
 
-    /// [`Serve::parse_group`] of a connection that speaks binary: not in the way of the others.
+    /// [`Serve::parse_group`] of the binary protocol, out of line: the code of the text protocol stays short.
     #[inline(never)]
     fn parse_packets(
         &mut self,
@@ -322,11 +279,11 @@ impl<'a> Serve<'a> {
         input: &mut [u8],
         at: &mut usize,
         commands_max: usize,
-    ) -> (usize, usize, End) {
+    ) -> Group {
         self.parse_group(parser, input, at, commands_max)
     }
 
-    /// [`Serve::parse_group`] of a connection that has still to show who it is.
+    /// [`Serve::parse_group`] of a client that has still to log in, out of line.
     #[inline(never)]
     fn parse_login(
         &mut self,
@@ -334,11 +291,11 @@ impl<'a> Serve<'a> {
         input: &mut [u8],
         at: &mut usize,
         commands_max: usize,
-    ) -> (usize, usize, End) {
+    ) -> Group {
         self.parse_group(parser, input, at, commands_max)
     }
 
-    /// Not part of the code that is for speed.
+    /// [`Serve::execute_group`] while somebody watches, out of line.
     #[cold]
     #[inline(never)]
     fn execute_watched_group(&mut self, session: &mut Session, count: usize, input: &[u8], output: &mut Reply) {
@@ -353,8 +310,8 @@ impl<'a> Serve<'a> {
         input: &[u8],
         output: &mut Reply,
     ) {
-        for &shard in &self.leased {
-            if let Some(lease) = &mut self.links[shard].lease {
+        for &shard in &self.shards.leased {
+            if let Some(lease) = &mut self.shards.links[shard].lease {
                 lease.store.begin_group();
             }
         }
@@ -370,38 +327,47 @@ impl<'a> Serve<'a> {
                 command::speak(operation, session.pending.sink(output));
                 continue;
             }
-            let shard = self.shard_of(operation.hash);
-            match &mut self.links[shard].lease {
+            let clock = self.shards.clock;
+            let shard = self.shards.shard_of(operation.hash);
+            match &mut self.shards.links[shard].lease {
                 Some(lease) => {
-                    if WATCHED && let Some(log) = &mut self.log {
+                    if WATCHED && let Some(log) = &mut self.shards.log {
                         let sink = session.pending.sink(output);
-                        observed::execute(log, session.fd, lease, operation, input, self.clock, sink);
+                        observed::execute(log, session.fd, lease, operation, input, clock, sink);
                         continue;
                     }
                     let hint = self.hints[at];
-                    command::execute(lease, operation, hint, input, self.clock, session.pending.sink(output));
+                    command::execute(lease, operation, hint, input, clock, session.pending.sink(output));
                 }
                 None => {
                     let operation = *operation;
                     let expected = reply_bytes_max(&operation);
                     let origin = session.origin(expected);
-                    let operation = self.open(shard).adopt(&operation, input);
-                    self.push(shard, Task::Execute(operation), Some(origin), expected);
+                    let operation = self.shards.open(shard).adopt(&operation, input);
+                    self.shards.push(shard, Task::Execute(operation), Some(origin), expected);
                 }
             }
         }
     }
 
-    /// Asks for the item of an operation of the group, and notes which it probably is.
+    /// Prefetches the item of an operation of the group, and notes which item that probably is.
     #[inline(always)]
     fn prefetch_item(&mut self, at: usize) {
         let operation = &self.group[at];
         if operation.verb.is_keyed()
-            && let Some(lease) = &self.links[self.shard_of(operation.hash)].lease
+            && let Some(lease) = &self.shards.links[self.shards.shard_of(operation.hash)].lease
         {
             self.hints[at] = lease.store.prefetch_item(operation.hash);
         }
     }
+}
+
+/// The first byte of a connection decides which protocol it speaks.
+#[cold]
+fn decide_protocol(session: &mut Session, first: u8) {
+    session.parser = Parser::decided_by(first);
+    let name = if matches!(session.parser, Parser::Binary(_)) { "binary" } else { "ascii" };
+    log::debug!("{}: Client using the {name} protocol", session.fd);
 }
 
 #[cfg(any(test, fuzzing))]

@@ -1,11 +1,13 @@
 //! Several workers, on one thread with seeds and on threads of their own: replies leave in the order of requests and are
 //! those of a model, however input is cut, shards are leased by others, and batches travel.
 
-use super::super::execute::run;
-use super::super::mailbox::{Lease, Mail};
+use super::super::batch::Batch;
+use super::super::execute::Executor;
+use super::super::limits::ServeLimits;
+use super::super::mailbox::{Exchange, Lease, Mail};
 use super::super::uploads::{Admission, Limit};
 use super::*;
-use crate::clock::NEVER;
+use crate::clock::{Clock, NEVER};
 use crate::command::Shard;
 use crate::hash;
 use crate::protocol::encode::Output;
@@ -13,6 +15,7 @@ use crate::protocol::packet::{self, Head, Status, opcode};
 use crate::protocol::{Limits, text};
 use crate::store::arena::Arena;
 use crate::store::budget::Budget;
+use crate::store::item::Items;
 use crate::store::{PIN_LEN_MIN, Store, StoreOptions};
 use mio::{Events, Poll, Token, Waker};
 use std::collections::HashMap;
@@ -265,7 +268,7 @@ fn transmit(serve: &mut Serve<'_>, items: &Items, client: &mut Client, reply: &m
             client.received.extend(part);
             value = items.advance(value, part.len());
         }
-        serve.unpin(pinned);
+        serve.shards.unpin(pinned);
     }
     client.received.extend(&reply.out.bytes()[at..]);
     reply.out.clear();
@@ -299,8 +302,19 @@ impl World {
         World { exchange, items, hasher, clock: Clock::start() }
     }
 
+    fn serve(&self, worker: usize, limits: ServeLimits) -> Serve<'_> {
+        let shards = Shards::new(worker, &self.exchange, &self.clock, self.items.clone(), limits);
+        Serve::new(shards, self.hasher.clone())
+    }
+
+    /// Another worker gives a lease back, and runs what was posted meanwhile.
+    fn give_back(&self, lease: Lease<'_>) {
+        let World { exchange, clock, .. } = self;
+        let executor = Executor { exchange, clock, now: clock.now(), group_len: 8 };
+        exchange.give_back(lease, |shard, batch| executor.run(shard, batch, None));
+    }
+
     fn site(&self, worker: usize, random: &mut Random) -> Site<'_> {
-        let (hasher, items) = (self.hasher.clone(), self.items.clone());
         let line = |line| Line {
             client: match line {
                 0..2 => conversation(worker * 3 + line, random),
@@ -309,12 +323,7 @@ impl World {
             session: Session::new(line, worker as u64, Parser::Undecided),
             input: Vec::new(),
         };
-        Site {
-            world: self,
-            worker,
-            serve: Serve::new(worker, &self.exchange, &self.clock, hasher, items, LIMITS),
-            lines: (0..3).map(line).collect(),
-        }
+        Site { world: self, worker, serve: self.serve(worker, LIMITS), lines: (0..3).map(line).collect() }
     }
 }
 
@@ -332,10 +341,10 @@ impl Site<'_> {
         serve.begin(clock.now());
         while let Some(mail) = exchange.next_mail(*worker) {
             match mail {
-                Mail::Batch(batch) => serve.returned(batch),
+                Mail::Batch(batch) => serve.shards.returned(batch),
                 Mail::Admitted(admission) => {
                     assert!(
-                        serve.admitted(Some(&mut lines[admission.ticket.token].session), &admission),
+                        serve.shards.admitted(Some(&mut lines[admission.ticket.token].session), &admission),
                         "it waits for that"
                     );
                 }
@@ -349,28 +358,27 @@ impl Site<'_> {
             let count = random.below(9000).min(client.input.len() - client.sent);
             input.extend(&client.input[client.sent..client.sent + count]);
             client.sent += count;
-            let (mut at, mut reply) = (0, Reply::default());
-            let served = serve.serve(session, input, &mut at, &mut reply, false);
+            let (mut cursor, mut reply) = (Input { bytes: input, at: 0 }, Reply::default());
+            let served = serve.serve(session, &mut cursor, &mut reply, Turn::Shared);
+            let at = cursor.at;
             assert!(!matches!(served, Served::Admin(_) | Served::Close), "client {}: {served:?}", client.number);
             input.drain(..at);
             transmit(serve, items, client, &mut reply);
         }
-        serve.flush();
-        while let Some(batch) = serve.next_done() {
-            let mut from = 0;
-            for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
+        serve.shards.flush();
+        while let Some(mut batch) = serve.shards.next_done() {
+            for (task, origin, reply) in batch.replies() {
                 if let Some(origin) = origin {
                     let Line { client, session, .. } = &mut lines[origin.token];
-                    serve.deliver(session, task, origin.slot, &batch.reply, from, to);
+                    serve.shards.deliver(session, task, origin.slot, reply);
                     if !session.pending.is_waiting() {
                         let mut reply = Reply::default();
-                        session.pending.settle(&mut reply);
+                        session.pending.move_to(&mut reply);
                         transmit(serve, items, client, &mut reply);
                     }
                 }
-                from = to;
             }
-            serve.recycle(batch);
+            serve.shards.recycle(batch);
         }
     }
 
@@ -402,7 +410,7 @@ impl Site<'_> {
 fn simulate(seed: u64, workers: usize, shards: usize) {
     let mut random = Random(seed);
     let world = World::new(seed, workers, shards);
-    let World { exchange, clock, .. } = &world;
+    let exchange = &world.exchange;
     let mut sites: Vec<Site<'_>> = (0..workers).map(|worker| world.site(worker, &mut random)).collect();
     let mut outsiders: Vec<Lease<'_>> = Vec::new();
     let mut turns = 0;
@@ -415,7 +423,7 @@ fn simulate(seed: u64, workers: usize, shards: usize) {
                 outsiders.extend(exchange.try_lease(random.below(shards)));
             } else if !outsiders.is_empty() {
                 let lease = outsiders.swap_remove(random.below(outsiders.len()));
-                exchange.give_back(lease, |shard, batch| run(shard, batch, exchange, clock, clock.now(), 8, None));
+                world.give_back(lease);
             }
         }
         let worker = random.below(workers);
@@ -437,7 +445,7 @@ fn work_in_threads(seed: u64, workers: usize, shards: usize) {
         while !site.is_finished() {
             site.turn(&mut random);
             if random.below(4) == 0 {
-                site.serve.housekeep(50, true);
+                site.serve.shards.housekeep(50, true);
             }
             if site.lines.iter().all(|line| line.is_finished() || line.session.is_waiting())
                 && !site.is_finished()
@@ -479,7 +487,7 @@ const ASKED: usize = 2000;
 fn hold_replies(worker_limits: ServeLimits, value_len: usize, keys: usize) -> (usize, usize) {
     let shards = 4;
     let world = World::new(7, 2, shards);
-    let World { exchange, items, hasher, clock } = &world;
+    let World { exchange, hasher, clock, .. } = &world;
     let names: Vec<String> = (0..keys).map(|key| format!("key-{key}")).collect();
     for name in &names {
         let hash = hasher.hash(name.as_bytes());
@@ -490,41 +498,40 @@ fn hold_replies(worker_limits: ServeLimits, value_len: usize, keys: usize) -> (u
     for list in names.chunks(100) {
         input.extend(format!("get {}\r\n", list.join(" ")).bytes());
     }
-    let mut serve = Serve::new(0, exchange, clock, hasher.clone(), items.clone(), worker_limits);
+    let mut serve = world.serve(0, worker_limits);
     let mut session = Session::new(0, 0, Parser::Undecided);
-    let (mut held_max, mut batch_max, mut received, mut at) = (0, 0, 0, 0);
+    let (mut held_max, mut batch_max, mut received) = (0, 0, 0);
+    let mut input = Input { bytes: &mut input, at: 0 };
     for _ in 0..100_000 {
         let others: Vec<Lease<'_>> = (1..shards).filter_map(|shard| exchange.try_lease(shard)).collect();
         serve.begin(clock.now());
         let mut output = Reply::default();
         if !session.is_waiting() {
-            serve.serve(&mut session, &mut input, &mut at, &mut output, false);
+            serve.serve(&mut session, &mut input, &mut output, Turn::Shared);
         }
-        let open = serve.links.iter().filter_map(|link| link.open.as_deref());
+        let open = serve.shards.links.iter().filter_map(|link| link.open.as_deref());
         batch_max = batch_max.max(open.map(Batch::bytes_max).max().unwrap_or(0));
         held_max = held_max.max(output.len() + session.pending.len());
-        serve.flush();
+        serve.shards.flush();
         for lease in others {
-            exchange.give_back(lease, |shard, batch| run(shard, batch, exchange, clock, clock.now(), 8, None));
+            world.give_back(lease);
         }
         while let Some(mail) = exchange.next_mail(0) {
             let Mail::Batch(batch) = mail else { panic!("unexpected mail {mail:?}") };
             assert!(batch.reply.out.len() <= batch.bytes_max(), "replies are no longer than was said");
-            serve.returned(batch);
+            serve.shards.returned(batch);
         }
-        while let Some(batch) = serve.next_done() {
-            let mut from = 0;
-            for ((task, origin), &to) in batch.tasks.iter().zip(&batch.ends) {
+        while let Some(mut batch) = serve.shards.next_done() {
+            for (task, origin, reply) in batch.replies() {
                 let slot = origin.expect("a get has an origin").slot;
-                serve.deliver(&mut session, task, slot, &batch.reply, from, to);
-                from = to;
+                serve.shards.deliver(&mut session, task, slot, reply);
             }
-            serve.recycle(batch);
+            serve.shards.recycle(batch);
         }
         held_max = held_max.max(output.len() + session.pending.len());
-        session.pending.settle(&mut output);
+        session.pending.move_to(&mut output);
         received += output.len();
-        if at == input.len() && !session.is_waiting() {
+        if input.at == input.bytes.len() && !session.is_waiting() {
             let line = names.iter().map(|name| format!("VALUE {name} 0 {value_len}\r\n").len()).sum::<usize>();
             assert_eq!(received, line + keys * (value_len + 2) + keys.div_ceil(100) * b"END\r\n".len());
             return (held_max, batch_max);
@@ -536,8 +543,8 @@ fn hold_replies(worker_limits: ServeLimits, value_len: usize, keys: usize) -> (u
 #[test]
 fn a_value_that_was_thrown_away_is_not_parsed_again() {
     let world = World::new(7, 2, 2);
-    let World { exchange, items, hasher, clock } = &world;
-    let mut serve = Serve::new(0, exchange, clock, hasher.clone(), items.clone(), LIMITS);
+    let World { exchange, clock, .. } = &world;
+    let mut serve = world.serve(0, LIMITS);
     let too_large = LIMITS.parse.item_size_max;
     let _others: Vec<Lease<'_>> = (0..2).filter_map(|shard| exchange.try_lease(shard)).collect();
     // A reply is awaited, a value is refused, and a command of the whole cache waits for the reply.
@@ -546,11 +553,12 @@ fn a_value_that_was_thrown_away_is_not_parsed_again() {
         (format!("set key 0 0 {too_large}"), vec![b'\n'; too_large as usize]),
     ] {
         let mut input = [format!("get key\r\n{line}\r\n").as_bytes(), &value, b"\r\nstats\r\n"].concat();
-        let (mut session, mut at, mut output) = (Session::new(0, 0, Parser::Undecided), 0, Reply::default());
+        let (mut session, mut output) = (Session::new(0, 0, Parser::Undecided), Reply::default());
+        let mut input = Input { bytes: &mut input, at: 0 };
         serve.begin(clock.now());
-        let served = serve.serve(&mut session, &mut input, &mut at, &mut output, false);
+        let served = serve.serve(&mut session, &mut input, &mut output, Turn::Shared);
         assert_eq!(
-            (served, input[at..].escape_ascii().to_string()),
+            (served, input.bytes[input.at..].escape_ascii().to_string()),
             (Served::Waiting, "stats\\r\\n".to_owned()),
             "{line}"
         );
@@ -584,42 +592,44 @@ fn others_go_first_after_as_many_requests_as_are_allowed() {
     let world = World::new(1, 1, 1);
     // What each visit says, and the replies given by then, to 12 requests: one by one, in lists of 4 keys, alone.
     let check =
-        |request: &str, requests_per_turn: usize, cut_groups: bool, alone: bool, expected: &[(Served, usize)]| {
+        |request: &str, requests_per_turn: usize, cut_groups: bool, turn: Turn, expected: &[(Served, usize)]| {
             let limits = ServeLimits { requests_per_turn, cut_groups, group_len: 10, ..LIMITS };
-            let (hasher, items) = (world.hasher.clone(), world.items.clone());
-            let mut serve = Serve::new(0, &world.exchange, &world.clock, hasher, items, limits);
+            let mut serve = world.serve(0, limits);
             let mut session = Session::new(0, 0, Parser::Text(text::Parser::default()));
-            let (mut input, mut at, mut output) = (request.repeat(12).into_bytes(), 0, Reply::default());
+            let (mut requests, mut output) = (request.repeat(12).into_bytes(), Reply::default());
+            let mut input = Input { bytes: &mut requests, at: 0 };
             let mut visits = Vec::new();
             loop {
-                let served = serve.serve(&mut session, &mut input, &mut at, &mut output, alone);
+                let served = serve.serve(&mut session, &mut input, &mut output, turn);
                 visits.push((served, output.out.bytes().iter().filter(|&&byte| byte == b'\n').count()));
                 if served != Served::Yield {
                     break;
                 }
             }
-            serve.give_back();
-            assert_eq!(visits, expected, "{request:?}, {requests_per_turn} at a time, alone: {alone}");
+            serve.shards.give_back();
+            assert_eq!(visits, expected, "{request:?}, {requests_per_turn} at a time, {turn:?}");
             assert_eq!(serve.take_yields(), 11 / requests_per_turn, "{request:?}, {requests_per_turn} at a time");
         };
     use Served::{Drained, Yield};
+    use Turn::{Alone, Shared};
     let in_fives = [(Yield, 5), (Yield, 10), (Drained, 12)];
-    check("mn\r\n", 5, true, false, &in_fives);
-    check("get a\r\n", 5, true, false, &in_fives);
+    check("mn\r\n", 5, true, Shared, &in_fives);
+    check("get a\r\n", 5, true, Shared, &in_fives);
     // So many keys are too much at a time, although they count as few.
     let in_twos = [(Yield, 2), (Yield, 4), (Yield, 5), (Yield, 7), (Yield, 9), (Yield, 10), (Yield, 12), (Drained, 12)];
-    check("get a b c d\r\n", 5, true, false, &in_twos);
-    check("mn\r\n", 5, true, true, &[(Drained, 12)]);
+    check("get a b c d\r\n", 5, true, Shared, &in_twos);
+    check("mn\r\n", 5, true, Alone, &[(Drained, 12)]);
     // The group is served whole.
-    check("mn\r\n", 5, false, false, &[(Yield, 10), (Drained, 12)]);
-    check("mn\r\n", 20, false, false, &[(Drained, 12)]);
+    check("mn\r\n", 5, false, Shared, &[(Yield, 10), (Drained, 12)]);
+    check("mn\r\n", 20, false, Shared, &[(Drained, 12)]);
 }
 
 /// A client with a long value, of which the first bytes have come.
 fn upload(serve: &mut Serve<'_>, token: usize, generation: u64, len: usize) -> Session {
     let mut session = Session::new(token, generation, Parser::Undecided);
     let mut input = format!("set upload{token} 0 0 {len}\r\nxxxxxxxx").into_bytes();
-    serve.serve(&mut session, &mut input, &mut 0, &mut Reply::default(), false);
+    let mut input = Input { bytes: &mut input, at: 0 };
+    serve.serve(&mut session, &mut input, &mut Reply::default(), Turn::Shared);
     assert!(session.is_receiving());
     session
 }
@@ -633,7 +643,8 @@ fn admission(exchange: &Exchange) -> Admission {
 
 #[test]
 fn values_of_connections_that_close_count_no_more() {
-    let World { exchange, items, hasher, clock } = &World::with_uploads(1, 2, 1, 60_000);
+    let world = &World::with_uploads(1, 2, 1, 60_000);
+    let World { exchange, clock, .. } = world;
     let used = || {
         let lease = exchange.try_lease(0).expect("nobody has it");
         lease.store.snapshot().classes.iter().map(|class| class.usage.used_chunks).sum::<u64>()
@@ -643,7 +654,7 @@ fn values_of_connections_that_close_count_no_more() {
     let limit = exchange.upload_use().limit;
     let (long, short) = (limit - 5000, 4000);
     let used_before = used();
-    let mut serve = Serve::new(0, exchange, clock, hasher.clone(), items.clone(), LIMITS);
+    let mut serve = world.serve(0, LIMITS);
     serve.begin(clock.now());
 
     // One that waits closes: who waited behind it comes in.
@@ -652,58 +663,60 @@ fn values_of_connections_that_close_count_no_more() {
     let mut third = upload(&mut serve, 3, 3, short);
     assert_eq!(use_now(), (long, 2));
     assert!(second.is_waiting() && third.is_waiting());
-    serve.end(second);
-    assert!(serve.admitted(Some(&mut third), &admission(exchange)));
+    serve.shards.end(second);
+    assert!(serve.shards.admitted(Some(&mut third), &admission(exchange)));
     assert_eq!(use_now(), (long + short, 0));
 
     // One whose admission is in the mail closes, and another has its token, and waits itself.
     let fourth = upload(&mut serve, 4, 4, long);
-    serve.end(first);
+    serve.shards.end(first);
     let late = admission(exchange);
-    serve.end(fourth);
+    serve.shards.end(fourth);
     assert_eq!(use_now(), (long + short, 0), "it counts until the mail is read");
     let mut successor = upload(&mut serve, 4, 5, long);
-    assert!(!serve.admitted(Some(&mut successor), &late), "it is of another generation");
-    assert!(serve.admitted(Some(&mut successor), &admission(exchange)), "there is room for it now");
+    assert!(!serve.shards.admitted(Some(&mut successor), &late), "it is of another generation");
+    assert!(serve.shards.admitted(Some(&mut successor), &admission(exchange)), "there is room for it now");
     assert_eq!(use_now(), (long + short, 0));
     // Or there is no successor.
     let fifth = upload(&mut serve, 5, 6, long);
-    serve.end(successor);
+    serve.shards.end(successor);
     let late = admission(exchange);
-    serve.end(fifth);
-    assert!(!serve.admitted(None, &late));
+    serve.shards.end(fifth);
+    assert!(!serve.shards.admitted(None, &late));
     assert_eq!(use_now(), (short, 0));
 
     // One closes while room is made for it, by somebody else.
     let other = exchange.try_lease(0).expect("nobody has it");
     let sixth = upload(&mut serve, 6, 7, long);
     assert_eq!(use_now(), (long + short, 0));
-    serve.flush();
-    serve.end(sixth);
+    serve.shards.flush();
+    serve.shards.end(sixth);
     assert_eq!(use_now(), (short, 0));
-    exchange.give_back(other, |shard, batch| run(shard, batch, exchange, clock, clock.now(), 8, None));
-    let Some(Mail::Batch(batch)) = exchange.next_mail(0) else { panic!("room was made") };
-    for (task, _) in &batch.tasks {
-        serve.discard(0, task, &batch.reply, 0, 0);
+    world.give_back(other);
+    let Some(Mail::Batch(mut batch)) = exchange.next_mail(0) else { panic!("room was made") };
+    for (task, _, reply) in batch.replies() {
+        serve.shards.discard(0, task, reply);
     }
-    serve.returned(batch);
-    serve.end(third);
-    serve.flush();
+    serve.shards.returned(batch);
+    serve.shards.end(third);
+    serve.shards.flush();
     assert_eq!((use_now(), used()), ((0, 0), used_before), "nothing is left");
 }
 
 #[test]
 fn values_for_one_shard_take_no_more_than_its_part() {
     let shards = 4;
-    let World { exchange, items, hasher, clock } = &World::with_uploads(1, 1, shards, 60_000);
+    let world = &World::with_uploads(1, 1, shards, 60_000);
+    let World { exchange, hasher, clock, .. } = world;
     let part = exchange.upload_use().limit / shards;
-    let mut serve = Serve::new(0, exchange, clock, hasher.clone(), items.clone(), LIMITS);
+    let mut serve = world.serve(0, LIMITS);
     serve.begin(clock.now());
     let mut sessions = Vec::new();
     for token in 0..20 {
         let mut session = Session::new(token, token as u64, Parser::Undecided);
         let mut input = format!("set same 0 0 {}\r\nxxxxxxxx", part / 2).into_bytes();
-        serve.serve(&mut session, &mut input, &mut 0, &mut Reply::default(), false);
+        let mut input = Input { bytes: &mut input, at: 0 };
+        serve.serve(&mut session, &mut input, &mut Reply::default(), Turn::Shared);
         sessions.push(session);
     }
     assert_eq!((exchange.upload_use().bytes, exchange.upload_use().waiting), (part / 2 * 2, 18));
@@ -713,8 +726,9 @@ fn values_for_one_shard_take_no_more_than_its_part() {
         .find(|key| hash::shard(hasher.hash(key.as_bytes()), shards) != hash::shard(hasher.hash(b"same"), shards));
     let mut session = Session::new(20, 20, Parser::Undecided);
     let mut input = format!("set {} 0 0 {}\r\nxxxxxxxx", elsewhere.expect("a key"), part / 2).into_bytes();
-    serve.serve(&mut session, &mut input, &mut 0, &mut Reply::default(), false);
+    let mut input = Input { bytes: &mut input, at: 0 };
+    serve.serve(&mut session, &mut input, &mut Reply::default(), Turn::Shared);
     assert!(!session.is_waiting());
     sessions.push(session);
-    sessions.into_iter().for_each(|session| serve.end(session));
+    sessions.into_iter().for_each(|session| serve.shards.end(session));
 }
