@@ -1,20 +1,20 @@
-//! What a connection has still to send: bytes, and values that are written from where they lie.
+//! The replies that a connection has still to send: bytes, and values that the worker writes from where they are stored.
 
 use crate::command::{Pinned, Reply};
 use crate::store::item::Items;
 use std::io::IoSlice;
 
-/// At most so many parts in one write.
+/// The most parts of one write.
 const SLICES_MAX: usize = 64;
 
-/// A reply on its way out. Takes no memory while there is none.
+/// A reply that is not sent yet. Takes no memory while there is none.
 #[derive(Debug, Default)]
 pub(super) struct Outbox(Option<Box<Unsent>>);
 
 #[derive(Debug, Default)]
 struct Unsent {
     reply: Reply,
-    /// Bytes of the reply that were sent. Invariant: no further than the place of the first pinned value.
+    /// The number of bytes of the reply that were sent. Invariant: it is not beyond the place of the first pinned value.
     sent: usize,
 }
 
@@ -25,18 +25,18 @@ impl Unsent {
 }
 
 impl Outbox {
-    /// Whether everything was sent.
+    /// Whether everything is sent.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(|unsent| unsent.is_empty())
     }
 
-    /// Bytes to be sent.
+    /// The number of bytes that are not sent, with those of values.
     pub(super) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |unsent| unsent.reply.len() - unsent.sent)
     }
 
-    /// Where further replies go.
+    /// The reply that further replies are added to.
     pub(super) fn reply(&mut self) -> &mut Reply {
         &mut self.0.get_or_insert_default().reply
     }
@@ -68,7 +68,7 @@ impl Outbox {
         slices
     }
 
-    /// `count` bytes were written. Values that are done with are handed to `done`.
+    /// `count` bytes were written. Values that are written as a whole go to `done`.
     pub(super) fn advance(&mut self, items: &Items, mut count: usize, mut done: impl FnMut(Pinned)) {
         let Some(unsent) = &mut self.0 else { return };
         let mut finished = 0;
@@ -93,12 +93,12 @@ impl Outbox {
         }
     }
 
-    /// Gives up everything, for the values that are pinned in it.
+    /// Gives up everything. The caller unpins the values in it.
     pub(super) fn take(&mut self) -> Reply {
         self.0.take().map_or_else(Reply::default, |unsent| unsent.reply)
     }
 
-    /// Gives the memory back when nothing is left to be sent.
+    /// Frees the memory if everything is sent.
     pub(super) fn shrink(&mut self) {
         if self.is_empty() {
             self.0 = None;

@@ -1,20 +1,20 @@
-//! `-vv`: what clients ask for, a line each on standard error, as memcached prints it; but never what may be a value or a
+//! `-vv`: each request is a line on standard error, as memcached prints it; but no line has bytes that may be a value or a
 //! credential.
 //!
-//! A line is put together from what the parser has understood: words of the protocol, numbers, and keys. Of a line that was
-//! refused there are its length, the command if it is one, and what is said to it; of what is no command not even a word.
-//! Where what follows may be the rest of a value (see [`Session::shows_keys`]) keys become lengths, too: a value may look like a
-//! command. Somebody who has still to show who it is is not heard here at all.
+//! The worker composes a line from what the parser has understood: words of the protocol, numbers, and keys. The line about
+//! a refused request has its command, its length, and the reply; if the request has no known command, the line has none of
+//! its words. A value may look like a command; so where the input may be the rest of a value (see [`Session::shows_keys`]),
+//! the line has the lengths of keys instead of the keys. Requests of a client that has still to log in are not printed.
 
 use super::session::Session;
 use crate::protocol::parser::Parser;
 use crate::protocol::{Operation, Verb};
 use std::fmt::{self, Write};
 
-/// Bytes of a line that are shown.
+/// The most bytes of a line that are printed.
 const SHOWN_MAX: usize = 1024;
 
-/// Words that commands of the whole cache have behind their own.
+/// The words that can be arguments of commands of the whole cache.
 const ARGUMENTS: [&str; 39] = [
     "all",
     "cachedump",
@@ -57,13 +57,13 @@ const ARGUMENTS: [&str; 39] = [
     "udp",
 ];
 
-/// Whether requests are to be told: asked once in a turn.
+/// Whether requests are printed. The worker asks once in a turn.
 pub(super) fn is_on() -> bool {
     log::log_enabled!(log::Level::Debug)
 }
 
-/// A line about a connection.
-fn tell(session: &Session, line: &str) {
+/// Prints a line about a connection.
+fn print(session: &Session, line: &str) {
     log::debug!("<{} {}", session.fd, &line[..line.len().min(SHOWN_MAX)]);
 }
 
@@ -79,12 +79,12 @@ impl fmt::Display for Key<'_> {
     }
 }
 
-/// The operations that were made of a part of the input.
+/// Prints the operations of a group.
 #[cold]
 #[inline(never)]
 pub(super) fn group(session: &Session, operations: &[Operation], input: &[u8]) {
     let shown = session.shows_keys();
-    // All keys of a list are one line, as far as they were parsed.
+    // The keys of a list are on one line, as far as they were parsed.
     let mut list = String::new();
     for operation in operations {
         if is_list(operation.verb) && !list.is_empty() {
@@ -93,19 +93,19 @@ pub(super) fn group(session: &Session, operations: &[Operation], input: &[u8]) {
             list = line(operation, input, shown);
         } else {
             if !list.is_empty() {
-                tell(session, &std::mem::take(&mut list));
+                print(session, &std::mem::take(&mut list));
             }
             if !matches!(operation.verb, Verb::End | Verb::BinarySay | Verb::Admin) {
-                tell(session, &line(operation, input, shown));
+                print(session, &line(operation, input, shown));
             }
         }
     }
     if !list.is_empty() {
-        tell(session, &list);
+        print(session, &list);
     }
 }
 
-/// A command of the connection or of the whole cache: a line, or a packet.
+/// Prints a command that concerns the connection or the whole cache. `command` is its line or its packet.
 pub(super) fn admin(session: &Session, command: &[u8]) {
     let mut line = String::new();
     match (session.parser(), command) {
@@ -113,7 +113,7 @@ pub(super) fn admin(session: &Session, command: &[u8]) {
         (Parser::Binary(_), [_, opcode, ..]) => put(&mut line, format_args!("opcode {opcode:#04x}")),
         _ => {
             let mut words = command.split(|&byte| byte == b' ').filter(|word| !word.is_empty());
-            // It is one of the parser's, or it would not be here.
+            // The first word is a command that the parser knows.
             line.extend(words.next().map(|word| word.escape_ascii().to_string()));
             for word in words.take_while(|_| session.shows_keys()) {
                 let known = ARGUMENTS.iter().find(|known| known.as_bytes() == word).copied();
@@ -122,10 +122,10 @@ pub(super) fn admin(session: &Session, command: &[u8]) {
             }
         }
     }
-    tell(session, &line);
+    print(session, &line);
 }
 
-/// One operation in words; of a retrieval its first key.
+/// The line about one operation. The keys of a list come later.
 fn line(operation: &Operation, input: &[u8], shown: bool) -> String {
     let mut line = String::new();
     let out = &mut line;
@@ -168,7 +168,7 @@ fn line(operation: &Operation, input: &[u8], shown: bool) -> String {
     line
 }
 
-/// The flags of a meta command, with those arguments that the parser has found to be numbers or a mode.
+/// Adds the flags of a meta command, with those arguments that the parser has found to be numbers or a mode.
 fn meta_flags(tokens: &[u8], out: &mut String) {
     for token in tokens.split(|&byte| byte == b' ').filter(|token| !token.is_empty()) {
         let shown = match token[0] {
@@ -180,7 +180,8 @@ fn meta_flags(tokens: &[u8], out: &mut String) {
     }
 }
 
-/// What was refused: its command if it is one, its length, and the reply. What the reply says by heart is no mistake.
+/// Adds the line about a refused request: its command if it is a known one, its length, and the reply. The request `mn` has a
+/// fixed reply, too, but is no mistake.
 fn refused(text: &[u8], reply: &[u8], out: &mut String) {
     if reply == b"MN\r\n" {
         out.push_str("mn");

@@ -1,19 +1,19 @@
-//! Long values under way: how many bytes of memory those may take whose clients have announced them, and not sent them
-//! yet.
+//! The limit of long values under way: those that clients have announced, and not sent to their end.
 //!
-//! A long value is received in the memory of items, where nothing can be evicted for others before it is complete or given
-//! up. So all of them together have a limit, a share of `-m`, and those of a shard the same share of its part: all may have
-//! one key. A value counts with all of its bytes from its first one on, so that what has begun can come to its end; others
-//! wait, in the order in which their first bytes came, and nothing is read from their connections meanwhile.
+//! A long value is received in the memory of items, and cannot be evicted before it is complete or given up. So the values of
+//! a shard together have a limit, which is a share of the shard's part of `-m`. The limit is by shard because all values may
+//! be for the same key. A value counts with all of its bytes from the first one on, so that a value that has begun can come
+//! to its end. Other values wait, in the order in which their first bytes came, and the worker does not read from their
+//! connections meanwhile.
 //!
 //! ```text
-//!             there is room                     all bytes are there, or it is given up
+//!             there is room                     all bytes have come, or it is given up
 //!  announced ───────────────▶ under way ──────────────────────────────────────────────▶ ended
 //!      │                       ▲     │ others wait, and its client sends next to nothing
 //!      └──▶ waiting ───────────┘     ▼
-//!              ▲───────────────── yielded: it counts with what it holds, and waits again when more comes
+//!              ▲───────────────── yielded: it counts with the memory that it holds, and waits again when more comes
 //! ```
-//! The one lock of the path of a request, taken twice for a value that is longer than the read buffer takes.
+//! Here is the only lock on the path of a request. A worker takes it twice for a value that is longer than the read buffer.
 
 use crate::counters::UploadUse;
 use crate::store::arena::PAGE_SIZE;
@@ -23,26 +23,27 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Who waits: a connection of a worker.
+/// The connection of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
-    /// The worker.
+    /// The worker of the connection.
     pub worker: usize,
     /// The token of the connection.
     pub token: usize,
-    /// Its generation, which is not used again.
+    /// The generation of the connection; see `Origin`.
     pub generation: u64,
 }
 
-/// A value that may come in, with all of its bytes.
+/// A value that may come in, or wants to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// Whose it is.
+    /// The connection of the value.
     pub ticket: Ticket,
-    /// The shard whose memory it takes.
+    /// The shard of the value.
     pub shard: usize,
-    /// Bytes that count; of them, those it holds because it has yielded.
+    /// The bytes that the value counts with.
     pub bytes: usize,
+    /// Those of them that the value has held since it has yielded.
     held: usize,
 }
 
@@ -53,25 +54,25 @@ impl Admission {
     }
 }
 
-/// Which values of a shard count, and which wait.
+/// The long values of a shard: those under way, and those that wait.
 #[derive(Debug)]
 pub struct Uploads {
     limit: Limit,
     shards: usize,
     state: Mutex<State>,
-    /// How many wait: for those who only want to know.
+    /// The number of values that wait, for readers that do not take the lock.
     waiting: AtomicUsize,
 }
 
-/// What values under way may take.
+/// The memory that values under way may take.
 #[derive(Clone, Debug)]
 pub enum Limit {
-    /// As much as they want: for tests and measurements.
+    /// No limit: for tests and measurements.
     None,
-    /// A share of a shard's part of the pages, or two of the largest items if that is more, but at most half of the part.
-    /// One value at a time may always come in.
+    /// A share of a shard's part of the pages, or two of the largest items if that is more, but at most half of the part. One
+    /// value may always come in while no other is under way.
     Share {
-        /// The pages.
+        /// The pages of the server.
         budget: Arc<Budget>,
         /// The share, in percent.
         percent: u32,
@@ -82,20 +83,20 @@ pub enum Limit {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Bytes of values under way.
+    /// The bytes of values under way.
     active: usize,
-    /// Bytes that yielded ones hold.
+    /// The bytes that yielded values hold.
     held: usize,
     queue: VecDeque<Admission>,
 }
 
 impl Uploads {
-    /// Those of one of so many shards.
+    /// The long values of one of `shards` shards.
     pub fn new(limit: Limit, shards: usize) -> Uploads {
         Uploads { limit, shards, state: Mutex::default(), waiting: AtomicUsize::new(0) }
     }
 
-    /// Bytes that values under way may take together.
+    /// The bytes that values under way to this shard may take together.
     pub fn limit(&self) -> usize {
         match &self.limit {
             Limit::None => usize::MAX,
@@ -106,7 +107,7 @@ impl Uploads {
         }
     }
 
-    /// Adds what there is of them now. Yielded ones count with what they hold.
+    /// Adds the values of this shard to `usage`. Yielded ones count with the memory that they hold.
     pub fn add_to(&self, usage: &mut UploadUse) {
         usage.limit = usage.limit.saturating_add(self.limit());
         let state = self.state.lock();
@@ -114,12 +115,12 @@ impl Uploads {
         usage.waiting += state.queue.len();
     }
 
-    /// How many values wait.
+    /// The number of values that wait.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// A value wants to come in. False: it waits, until one of the other calls names it.
+    /// A value wants to come in. Returns false if it must wait until one of the other calls returns its admission.
     pub fn enter(&self, admission: Admission) -> bool {
         let limit = self.limit();
         let mut state = self.state.lock();
@@ -131,13 +132,13 @@ impl Uploads {
         false
     }
 
-    /// A value that counted `bytes` is complete, or given up. Gives those that may come in now.
+    /// A value that counted `bytes` is complete, or given up. Returns the values that may come in now.
     #[must_use]
     pub fn leave(&self, bytes: usize) -> Vec<Admission> {
         self.change(|state| state.active -= bytes)
     }
 
-    /// A value that counted `bytes` makes way for others, and keeps the memory for `held` of them.
+    /// A value that counted `bytes` makes way for others, and keeps the memory of `held` of them.
     #[must_use]
     pub fn yield_to_others(&self, bytes: usize, held: usize) -> Vec<Admission> {
         self.change(|state| {
@@ -152,7 +153,7 @@ impl Uploads {
         self.change(|state| state.held -= held)
     }
 
-    /// A value that waits is given up. None: it does not wait any more, and its admission is in the mail.
+    /// A value that waits is given up. Returns `None` if it does not wait any more: then its admission is in the mail.
     #[must_use]
     pub fn withdraw(&self, ticket: Ticket) -> Option<Vec<Admission>> {
         let mut found = false;
@@ -187,7 +188,7 @@ impl Uploads {
 impl State {
     fn admit(&mut self, admission: &Admission, limit: usize) -> bool {
         let more = admission.bytes - admission.held;
-        // Those that have yielded cannot keep all others out.
+        // Yielded values alone cannot keep all others out.
         if self.active > 0 && self.active + self.held + more > limit {
             return false;
         }
@@ -271,7 +272,7 @@ mod tests {
         let uploads = uploads(16, 1 << 20);
         assert!(uploads.enter(value(0, 4)));
         assert!(!uploads.enter(value(1, 4)));
-        // It holds as much as it may, and goes on later.
+        // The value has filled its room, and goes on later.
         assert_eq!(tokens(uploads.yield_to_others(4 << 20, 4 << 20)), [1]);
         let again = Admission::new(value(0, 4).ticket, 0, 4 << 20, 4 << 20);
         assert!(!uploads.enter(again));

@@ -1,4 +1,6 @@
-//! Every order of what threads do here, and all that the memory model lets them see; see `sync.rs`.
+//! Tests of the mailbox with every order of the steps of threads, and every value that the memory model lets them see; see
+//! `sync.rs`.
+//!
 //! `RUSTFLAGS="--cfg loom" cargo test --release --lib loom`, as `.ci/run` does it.
 
 use super::*;
@@ -12,14 +14,14 @@ use loom::sync::Notify;
 use loom::thread::{self, JoinHandle};
 use std::sync::LazyLock;
 
-/// The store of a shard is not used here; the arena of all of them is made once.
+/// These tests do not use the store of a shard. The arena of all stores is made once.
 static MEMORY: LazyLock<(Items, Arc<Budget>)> = LazyLock::new(|| {
     let arena = Arc::new(Arena::reserve(2).expect("address space"));
     let budget = Arc::new(Budget::new(2, 1, &arena));
     (Items::new(arena, true), budget)
 });
 
-/// An exchange with one shard. Its number, 0, is what the tests write to with a lease.
+/// An exchange with one shard. With a lease, the tests write to the number of the shard, which is 0 at first.
 fn exchange(workers: usize) -> Arc<Exchange> {
     let (items, budget) = (MEMORY.0.clone(), Arc::clone(&MEMORY.1));
     let store = Store::new(0, StoreOptions::default(), items, budget, KeyHasher::seeded(1)).expect("address space");
@@ -27,7 +29,7 @@ fn exchange(workers: usize) -> Arc<Exchange> {
     Arc::new(Exchange::new(vec![Shard { number: 0, store, limits, prefixes: None }], workers, Limit::None))
 }
 
-/// Runs a test in every order in which threads are stopped at most so many times where they could go on.
+/// Runs a test in every order in which at most `preemptions` times a thread is stopped although it could go on.
 fn check(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);
@@ -45,7 +47,7 @@ fn batch(from: usize, number: u8) -> Box<Batch> {
     batch
 }
 
-/// Uses the shard: the how-manieth use it is.
+/// Uses the shard. Returns the number of this use.
 fn touch(shard: &mut Shard) -> usize {
     shard.number += 1;
     usize::from(shard.number)
@@ -56,7 +58,7 @@ fn run(shard: &mut Shard, batch: &mut Batch) {
     batch.ends.push(touch(shard));
 }
 
-/// Uses the shard by lease, or posts a batch that does. The number of the use, if that is known.
+/// Uses the shard by lease, or posts a batch that does. Returns the number of the use, if that is known.
 fn turn(exchange: &Exchange, worker: usize) -> Option<usize> {
     match exchange.try_lease(0) {
         Some(mut lease) => {
@@ -71,7 +73,7 @@ fn turn(exchange: &Exchange, worker: usize) -> Option<usize> {
     }
 }
 
-/// The next batch of a worker; it sleeps until there is one.
+/// Waits for the next batch of a worker, and sleeps meanwhile.
 fn wait(exchange: &Exchange, worker: usize, waker: &Notify) -> Box<Batch> {
     loop {
         match exchange.next_mail(worker) {
@@ -92,7 +94,7 @@ fn set_waker(exchange: &Exchange, worker: usize) -> Arc<Notify> {
     waker
 }
 
-/// At the end nobody holds the shard, nothing is left for it, and it was used so many times.
+/// Checks that nobody holds the shard, no batch is left for it, and it was used `uses` times.
 fn check_end(exchange: &Exchange, uses: usize) {
     let lease = exchange.try_lease(0).expect("the lease was given back");
     assert!(exchange.shards[0].inbox.is_empty(), "a batch was left");
@@ -140,7 +142,8 @@ fn what_is_posted_keeps_its_order() {
     check(4, || {
         let exchange = exchange(2);
         let other = spawn(&exchange, |exchange| turn(exchange, 0));
-        // Not even a worker that does not wait for the first, where there is room for two, sees it done second.
+        // A worker may post a second batch before the first has come back: the inbox has room for two here. Even then the
+        // first is run first.
         exchange.post(batch(1, 1), run);
         exchange.post(batch(1, 2), run);
         other.join().expect("no panic");

@@ -1,24 +1,24 @@
-//! What crosses cores: leases of shards, batches of operations for them, and mail for workers.
+//! Leases of shards, and mail for workers: everything that crosses cores.
 //!
-//! A shard may only be touched by the holder of its [`Lease`]. Every worker serves its connections itself, and leases the
-//! shards it meets keys of for as long as it takes to execute what it has; on an idle server that always succeeds. When
-//! somebody else holds the lease, the operations go into a [`Batch`] that is posted to the shard, and the holder executes
-//! it, before or after its own, and mails it back with the replies: nobody waits for a lease.
+//! Only the holder of its [`Lease`] may touch a shard. Every worker serves its own connections, and leases the shards of their
+//! keys for as long as it takes to execute their commands; on an idle server the lease is always free. When another worker
+//! holds the lease, the operations go into a [`Batch`] that is posted to the shard. The holder runs the batch, before or after
+//! its own operations, and mails it back with the replies: nobody waits for a lease.
 //!
 //! ```text
 //! post:       push to the inbox;  fence;  try to lease ──no──▶ done: the holder will look
-//!                                              └─yes─▶ run what is in the inbox, give back
-//! give back:  run what is in the inbox;  free the lease;  fence;  inbox empty? ──yes──▶ done
-//!                  ▲                                                 └─no─▶ try to lease ──no──▶ done
-//!                  └─────────────────────────────────────────────────────yes──┘
+//!                                              └─yes─▶ run the inbox, give back
+//! give back:  run the inbox;  free the lease;  fence;  inbox empty? ──yes──▶ done
+//!                  ▲                                       └─no─▶ try to lease ──no──▶ done
+//!                  └───────────────────────────────────────────yes──┘
 //! ```
-//! Of the two fences one comes first: either the poster sees the lease free, or the holder sees the batch.
+//! One of the two fences comes first. Then either the poster sees the lease free, or the holder sees the batch.
 //!
-//! Going to sleep is the same race: a worker says that it sleeps, fences, and looks into its mail once more; who mails
-//! pushes, fences, and wakes it if it said so.
+//! Going to sleep is the same race. A worker says that it sleeps, fences, and looks into its mail once more. A sender pushes
+//! the mail, fences, and wakes the worker if it has said that it sleeps.
 //!
-//! One of the three files with `unsafe` in them. What it rests on: at most one [`Lease`] of a shard exists, because it is
-//! made by the one thread that changed `leased` from false to true, and dropped before that is undone.
+//! This is one of the three files with `unsafe` in them. The `unsafe` rests on this: at most one [`Lease`] of a shard exists.
+//! The one thread that has changed `leased` from false to true makes the lease, and drops it before `leased` is false again.
 
 use super::batch::Batch;
 use super::broadcast::Broadcast;
@@ -37,24 +37,24 @@ use sync::{ArrayQueue, AtomicBool, SegQueue, UnsafeCell, Waker, fence};
 
 pub(super) mod sync;
 
-/// What a worker can find in its mail.
+/// A piece of mail for a worker.
 #[derive(Debug)]
 pub enum Mail {
-    /// A new connection, and what it may speak.
+    /// A new connection, and the protocol that it may speak.
     Connection(Stream, BindingProtocol),
-    /// One of its batches, executed.
+    /// A batch of this worker that has been run.
     Batch(Box<Batch>),
-    /// A long value of one of its connections may come in now: it has become one of those under way.
+    /// A long value of one of the worker's connections may come in: it counts among those under way now.
     Admitted(Admission),
     /// A query to all workers.
     Broadcast(Arc<Broadcast>),
-    /// A query of one of its connections has been answered by all.
+    /// All have answered a query of one of the worker's connections.
     Answered(Arc<Broadcast>),
-    /// There is something to tell to a connection that watches: its token, and its generation.
+    /// There are lines for a connection that watches: its token, and its generation.
     Watched(usize, u64),
-    /// A letter of the watchdog: to be opened.
+    /// A letter of the watchdog. The worker shows that it has opened it.
     Watchdog(u64),
-    /// Finish.
+    /// The worker must close its connections and end.
     Stop,
 }
 
@@ -62,7 +62,7 @@ pub enum Mail {
 pub struct Exchange {
     shards: Box<[CachePadded<Slot>]>,
     inboxes: Box<[CachePadded<WorkerInbox>]>,
-    /// By shard.
+    /// The long values under way to each shard.
     uploads: Box<[CachePadded<Uploads>]>,
 }
 
@@ -72,8 +72,8 @@ struct Slot {
     shard: UnsafeCell<Shard>,
 }
 
-// SAFETY: the shard is only reached through a `Lease`, and there is at most one at a time; its memory is ordered by
-// acquire and release of `leased`. Everything in a `Shard` may be sent between threads.
+// SAFETY: threads reach the shard only through a `Lease`, and there is at most one at a time. Acquire and release of
+// `leased` order the memory of the shard. Everything in a `Shard` may be sent between threads.
 unsafe impl Sync for Slot {}
 
 struct WorkerInbox {
@@ -89,7 +89,7 @@ impl std::fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    /// An exchange for shards and a number of workers, with a limit of the long values under way.
+    /// An exchange for these shards and a number of workers. `limit` is that of the long values under way.
     pub fn new(shards: Vec<Shard>, workers: usize, limit: Limit) -> Exchange {
         let uploads = (0..shards.len()).map(|_| CachePadded::new(Uploads::new(limit.clone(), shards.len()))).collect();
         let slot = |shard| {
@@ -115,31 +115,31 @@ impl Exchange {
         &self.uploads[shard]
     }
 
-    /// What all long values under way take now.
+    /// The memory of all long values that are under way now.
     pub fn upload_use(&self) -> UploadUse {
         let mut usage = UploadUse::default();
         self.uploads.iter().for_each(|uploads| uploads.add_to(&mut usage));
         usage
     }
 
-    /// Tells those whose values may come in now.
+    /// Tells the workers of these values that they may come in.
     pub fn admit(&self, admitted: Vec<Admission>) {
         for admission in admitted {
             self.mail(admission.ticket.worker, Mail::Admitted(admission));
         }
     }
 
-    /// Number of shards.
+    /// The number of shards.
     pub fn shards(&self) -> usize {
         self.shards.len()
     }
 
-    /// Number of workers.
+    /// The number of workers.
     pub fn workers(&self) -> usize {
         self.inboxes.len()
     }
 
-    /// The lease of a shard, unless somebody has it.
+    /// The lease of a shard, unless another worker has it.
     #[inline]
     pub fn try_lease(&self, shard: usize) -> Option<Lease<'_>> {
         let slot = &self.shards[shard];
@@ -149,7 +149,7 @@ impl Exchange {
         Some(Lease { slot })
     }
 
-    /// Gives a lease back, once everything that was posted meanwhile has been run.
+    /// Runs everything that was posted meanwhile, and gives the lease back.
     #[inline]
     pub fn give_back(&self, mut lease: Lease<'_>, mut run: impl FnMut(&mut Shard, &mut Batch)) {
         loop {
@@ -167,8 +167,8 @@ impl Exchange {
         }
     }
 
-    /// Posts a batch to its shard: its holder runs it, or the caller does if there is none. Either way it comes back by
-    /// mail. The worker it is from has no other batch on its way to this shard.
+    /// Posts a batch to its shard. The holder of the lease runs the batch; if there is none, the caller does. Either way the
+    /// batch comes back by mail. Its worker must have no other batch on the way to this shard.
     pub fn post(&self, batch: Box<Batch>, run: impl FnMut(&mut Shard, &mut Batch)) {
         let shard = batch.shard;
         self.shards[shard].inbox.push(batch).expect("the inbox has room for a batch of each worker");
@@ -178,9 +178,9 @@ impl Exchange {
         }
     }
 
-    /// Puts something into a worker's mail, and wakes it if it sleeps.
+    /// Sends mail to a worker, and wakes it if it sleeps.
     ///
-    /// The queue has no limit of its own: batches, connections, questions and watchers each have one.
+    /// The mail has no limit of its own: batches, connections, queries and watchers each have one.
     pub fn mail(&self, worker: usize, mail: Mail) {
         let inbox = &self.inboxes[worker];
         inbox.mail.push(mail);
@@ -206,12 +206,12 @@ impl Exchange {
         self.inboxes[worker].mail.pop()
     }
 
-    /// Tells how a worker is woken.
+    /// Sets the waker of a worker.
     pub fn set_waker(&self, worker: usize, waker: impl Into<Waker>) {
         self.inboxes[worker].waker.set(waker.into()).expect("a worker sets its waker once");
     }
 
-    /// A worker is about to sleep. False: there is mail, it must not.
+    /// A worker is about to sleep. Returns false if there is mail: then it must not sleep.
     pub fn falls_asleep(&self, worker: usize) -> bool {
         let inbox = &self.inboxes[worker];
         inbox.sleeps.store(true, Ordering::Relaxed);
@@ -227,7 +227,7 @@ impl Exchange {
 
 /// The right to touch a shard.
 pub struct Lease<'a> {
-    /// Invariant: `slot.leased`, set by whoever made this.
+    /// Invariant: `slot.leased` is true, and the maker of this lease has set it.
     slot: &'a Slot,
 }
 

@@ -1,13 +1,13 @@
-//! What `mailbox/mod.rs` is built of: the real things, or with `--cfg loom` stand-ins that the loom model checker sees into.
+//! The queues, atomics and wakers of the mailbox. With `--cfg loom` they are stand-ins that the loom model checker sees into.
 //!
 //! Loom runs a test once for every order in which threads can do the operations below, and lets each load see every value
-//! that the memory model allows it to see. What the stand-ins promise is less than what the real things do, so that what
-//! holds with them holds:
-//! - a queue hands items over in order, a push before the pop that takes the item; but whether it is empty is a guess that
-//!   may be out of date until a fence says otherwise. Of crossbeam's queues the same is known, and more;
-//! - waking works as often as it is asked for, and is remembered until somebody sleeps, as an eventfd in an epoll does.
+//! that the memory model allows. The stand-ins promise less than the real queues and wakers do, so a test that holds with
+//! the stand-ins holds with the real ones:
+//! - A queue hands items over in order, a push before the pop that takes the item. But whether it is empty may be out of
+//!   date until a fence. crossbeam's queues promise the same, and more.
+//! - Each wake works, and lasts until the worker sleeps, like an eventfd in an epoll.
 //!
-//! In tests without loom they are the real things, before each step of which the simulator may let other workers go on.
+//! In tests without loom they are the real ones, and the simulator may let other workers go on before each step of them.
 
 #[cfg(not(loom))]
 pub(super) use {mio::Waker, std::cell::UnsafeCell, std::sync::atomic::fence};
@@ -34,8 +34,8 @@ mod model {
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
 
-    /// Stores are swaps: loom takes a store for unordered with a swap that its thread has not seen, although nothing can
-    /// come between that swap and the value it read, and would report executions that cannot be.
+    /// Stores are swaps here. Loom does not order a store after a swap that the storing thread has not seen, although nothing
+    /// can come between that swap and the value that it has read; so it would report executions that cannot happen.
     pub struct AtomicBool(loom::sync::atomic::AtomicBool);
 
     impl AtomicBool {
@@ -59,7 +59,7 @@ mod model {
     /// A queue without a limit.
     pub struct SegQueue<T> {
         count: AtomicUsize,
-        /// Loom does not see this lock: it changes together with `count`, between two steps of the model.
+        /// Loom does not see this lock. The items change together with `count`, between two steps of the model.
         items: Mutex<VecDeque<T>>,
     }
 
@@ -112,7 +112,7 @@ mod model {
         }
     }
 
-    /// Every look at what is in it counts as a write that nobody else may be at.
+    /// Every access counts as a write, which excludes all other accesses.
     pub struct UnsafeCell<T>(loom::cell::UnsafeCell<T>);
 
     impl<T> UnsafeCell<T> {
@@ -125,7 +125,7 @@ mod model {
         }
     }
 
-    /// Wakes the thread that waits for the same [`loom::sync::Notify`].
+    /// Wakes the thread that waits for this [`loom::sync::Notify`].
     #[derive(Debug)]
     pub struct Waker(pub Arc<loom::sync::Notify>);
 
@@ -152,12 +152,12 @@ pub(in crate::worker) mod interleaved {
 
     scoped_thread_local!(static OTHERS: for<'a> &'a (dyn Fn() + 'a));
 
-    /// Runs something on this thread; before each step of the mailbox, others go on.
+    /// Runs `run` on this thread. Before each step of the mailbox, it calls `others`.
     pub fn interleave<R>(others: &dyn Fn(), run: impl FnOnce() -> R) -> R {
         OTHERS.set(others, run)
     }
 
-    /// Others may go on here, unless something went wrong: one panic is enough.
+    /// Others may go on here, but not after a panic: one panic is enough.
     pub fn step() {
         if OTHERS.is_set() && !std::thread::panicking() {
             OTHERS.with(|others| others());

@@ -1,9 +1,8 @@
-//! Two workers with two shards against one that has all to itself, by bytes of any kind: the same replies, whatever pieces
-//! input comes in, whoever has leased a shard meanwhile, whenever batches come back, and whichever long value waits for
-//! another.
+//! A server of two workers and two shards gives the same replies as one of a single worker, to input of any kind: in whatever
+//! pieces the input comes, whichever worker has leased a shard, whenever batches come back, and whichever long values wait.
 //!
-//! An input is a few bytes of settings, and what one client sends, or two that have no key in common. Of two bytes, the first
-//! of which is 0xff, the second says how many times 128 bytes stand there: values may be long.
+//! The input of a run has a few bytes of settings. Then come the bytes of one client, or of two that have no key in common. A
+//! byte 0xff and a count stand for `count` times 128 bytes, so that values may be long.
 
 use super::super::execute::Executor;
 use super::super::limits::ServeLimits;
@@ -22,11 +21,11 @@ use crate::store::slab::{CHUNK_MAX, SlabOptions};
 use crate::store::{Store, StoreOptions};
 use std::sync::Arc;
 
-/// Pages of all shards: more than any input fills.
+/// The pages of all shards: more than any input fills.
 const PAGES: u32 = 256;
-/// Bytes that an input is expanded to.
+/// The most bytes that an input is expanded to.
 const INPUT_MAX: usize = 200_000;
-/// Turns after which something waits for ever.
+/// After so many turns, something waits for ever.
 const TURNS_MAX: usize = 100_000;
 
 struct Random(u64);
@@ -38,18 +37,19 @@ impl Random {
     }
 }
 
-/// What an input chooses.
+/// The settings that an input chooses.
 struct Settings {
     limits: ServeLimits,
     options: StoreOptions,
     parser: Parser,
-    /// The largest item as the limit of values under way knows it: two of them at a time.
+    /// Two values of this length may be under way at a time.
     upload_max: u64,
-    /// Shards of the server that has one worker: with CAS values as many as the other has, so that they are the same.
+    /// The number of shards of the server with one worker. With CAS values it is that of the other server, so that the CAS
+    /// values are the same.
     shards: usize,
-    /// What clients send until the clock goes on, and by how many seconds it does.
+    /// The bytes that each client sends, and the seconds that the clock goes on after them.
     stages: Vec<([Vec<u8>; 2], u32)>,
-    /// The second client goes without a word.
+    /// The second client closes its connection at some time.
     leaves: bool,
     seed: u64,
 }
@@ -99,12 +99,12 @@ impl Settings {
         let parser = if on(1) { Parser::Binary(binary::Parser::default()) } else { Parser::Undecided };
         let share = usize::from(input.byte());
         let bytes = expand(input.0);
-        // CAS values follow from the order of operations in a shard, which is that of one client only if it has no company.
+        // CAS values depend on the order of operations in a shard. It is the same in both servers only with a single client.
         let first = if on(0) || on(2) { bytes.len() } else { bytes.len() * share / 255 };
         let (one, other) = bytes.split_at(first);
         let keys = |bytes: &[u8]| protocol::fuzz::keys(parser, limits.parse, bytes);
         let other = if keys(one).is_disjoint(&keys(other)) { other } else { &[] };
-        // What a line without end is depends on how much of it is there.
+        // What the parser makes of an endless line depends on how much of it has come.
         let endless = |bytes: &[u8]| {
             !matches!(parser, Parser::Binary(_))
                 && bytes.first() != Some(&packet::REQUEST)
@@ -158,14 +158,14 @@ struct Server<'a> {
     random: Random,
 }
 
-/// A connection.
+/// A client and its connection.
 struct Line {
     session: Option<Session>,
     input: Vec<u8>,
-    /// What of the input the worker has.
+    /// The input that the worker has, and has not served.
     buffer: Vec<u8>,
     received: Vec<u8>,
-    /// All that can be done without further input is done.
+    /// Everything is done that can be done without further input.
     is_idle: bool,
     is_closing: bool,
 }
@@ -191,16 +191,12 @@ impl<'a> Server<'a> {
         Server { exchange, items, hasher, clock, limits: settings.limits, now: clock.now(), random }
     }
 
-    /// What the clients are told. `disturbed`: others lease shards now and then, and input comes in pieces.
+    /// The replies to both clients. `disturbed`: others lease shards now and then, and the input comes in pieces.
     fn replies(&mut self, settings: &Settings, disturbed: bool) -> [Vec<u8>; 2] {
         let Server { exchange, items, hasher, clock, limits, now, random } = self;
         let workers = exchange.workers();
-        let mut serves: Vec<Serve<'_>> = (0..workers)
-            .map(|worker| {
-                let shards = Shards::new(worker, exchange, clock, items.clone(), *limits);
-                Serve::new(shards, hasher.clone())
-            })
-            .collect();
+        let links = |worker| Shards::new(worker, exchange, clock, items.clone(), *limits);
+        let mut serves: Vec<Serve<'_>> = (0..workers).map(|worker| Serve::new(links(worker), hasher.clone())).collect();
         let mut lines = [0, 1].map(|client| Line::new(client, settings.parser));
         let alone = settings.stages.iter().all(|(pieces, _)| pieces[1].is_empty());
         let mut outsiders: Vec<Lease<'_>> = Vec::new();
@@ -217,11 +213,8 @@ impl<'a> Server<'a> {
             let mut turns = 0;
             while !lines.iter().all(Line::is_done) {
                 turns += 1;
-                assert!(
-                    turns < TURNS_MAX,
-                    "it does not come to an end: {:?}",
-                    lines.each_ref().map(|line| &line.session)
-                );
+                let sessions = lines.each_ref().map(|line| &line.session);
+                assert!(turns < TURNS_MAX, "it does not come to an end: {sessions:?}");
                 if disturbed && random.below(3) == 0 {
                     outsiders.extend(exchange.try_lease(random.below(exchange.shards())));
                 } else if !outsiders.is_empty() && random.below(2) == 0 {
@@ -236,7 +229,7 @@ impl<'a> Server<'a> {
                     if client == 1 && settings.leaves && random.below(20) == 0 {
                         line.leave(serve);
                     }
-                    // Who has begun a value and sends no more makes way, before it is closed.
+                    // A value of which nothing comes makes way before the worker would close its connection.
                     if second_passes && let Some(session) = &mut line.session {
                         assert!(!serve.shards.is_too_slow(session), "it keeps others waiting");
                     }
@@ -248,10 +241,7 @@ impl<'a> Server<'a> {
                     if flushes && alone {
                         outsiders.drain(..).for_each(|lease| give_back(lease, *now));
                         begin_turn(serve, exchange, &mut lines, *now);
-                        for shard in 0..exchange.shards() {
-                            serve.shards.lease(shard).expect("nobody else has it").store.flush_at(*now);
-                        }
-                        serve.shards.give_back();
+                        flush_all(serve, exchange, *now);
                     }
                     let line = &mut lines[client];
                     line.is_closing = command.starts_with(b"quit");
@@ -266,24 +256,37 @@ impl<'a> Server<'a> {
             now.0 += seconds;
         }
         let received = lines.each_ref().map(|line| line.received.clone());
-        // All leave; nothing may be left behind.
-        for (client, line) in lines.iter_mut().enumerate() {
-            line.leave(&mut serves[client % workers]);
-        }
-        for _ in 0..8 {
-            for serve in &mut serves {
-                begin_turn(serve, exchange, &mut lines, *now);
-                end_turn(serve, items, &mut lines);
-            }
-        }
-        assert_eq!((exchange.upload_use().bytes, exchange.upload_use().waiting), (0, 0), "a value is under way");
-        drop(serves);
-        for shard in 0..exchange.shards() {
-            let mut lease = exchange.try_lease(shard).expect("all leases were given back");
-            lease.store.validate_at_rest();
-        }
+        check_end(exchange, items, serves, &mut lines, *now);
         received
     }
+}
+
+/// Closes all connections. They must leave nothing behind.
+fn check_end(exchange: &Exchange, items: &Items, mut serves: Vec<Serve<'_>>, lines: &mut [Line], now: Now) {
+    let workers = serves.len();
+    for (client, line) in lines.iter_mut().enumerate() {
+        line.leave(&mut serves[client % workers]);
+    }
+    for _ in 0..8 {
+        for serve in &mut serves {
+            begin_turn(serve, exchange, lines, now);
+            end_turn(serve, items, lines);
+        }
+    }
+    assert_eq!((exchange.upload_use().bytes, exchange.upload_use().waiting), (0, 0), "a value is under way");
+    drop(serves);
+    for shard in 0..exchange.shards() {
+        let mut lease = exchange.try_lease(shard).expect("all leases were given back");
+        lease.store.validate_at_rest();
+    }
+}
+
+/// Flushes all shards. Nobody holds a lease.
+fn flush_all(serve: &mut Serve<'_>, exchange: &Exchange, now: Now) {
+    for shard in 0..exchange.shards() {
+        serve.shards.lease(shard).expect("nobody else has it").store.flush_at(now);
+    }
+    serve.shards.give_back();
 }
 
 fn begin_turn(serve: &mut Serve<'_>, exchange: &Exchange, lines: &mut [Line], now: Now) {
@@ -305,7 +308,7 @@ fn begin_turn(serve: &mut Serve<'_>, exchange: &Exchange, lines: &mut [Line], no
     }
 }
 
-/// Batches go on their way, and replies come from those that are done.
+/// Posts batches, and hands out the replies of those that have come back.
 fn end_turn(serve: &mut Serve<'_>, items: &Items, lines: &mut [Line]) {
     serve.shards.flush();
     while let Some(mut batch) = serve.shards.next_done() {
@@ -340,12 +343,12 @@ impl Line {
         }
     }
 
-    /// Whether nothing more happens.
+    /// Whether nothing more happens for this client.
     fn is_done(&self) -> bool {
         self.session.as_ref().is_none_or(|session| self.is_idle && self.input.is_empty() && !session.is_waiting())
     }
 
-    /// Gives a client's next bytes to its worker. A command that concerns the whole cache is handed out.
+    /// Gives the next bytes of a client to its worker. Returns a command that concerns the connection or the whole cache.
     fn serve(&mut self, serve: &mut Serve<'_>, items: &Items, count: usize) -> Option<Vec<u8>> {
         let session = self.session.as_mut().filter(|session| !session.is_waiting())?;
         if self.is_closing {
@@ -371,7 +374,7 @@ impl Line {
         command
     }
 
-    /// Takes the replies, if all of them are there.
+    /// Takes the replies, if no gap is left in them.
     fn take_replies(&mut self, serve: &mut Serve<'_>, items: &Items) {
         if let Some(session) = self.session.as_mut().filter(|session| !session.pending.is_waiting()) {
             let mut reply = Reply::default();
@@ -380,7 +383,7 @@ impl Line {
         }
     }
 
-    /// The connection ends, whatever is under way.
+    /// Closes the connection, whatever is under way.
     fn leave(&mut self, serve: &mut Serve<'_>) {
         if let Some(session) = self.session.take() {
             serve.shards.end(session);

@@ -178,13 +178,11 @@ impl<'a> Serve<'a> {
                 Parser::Text(parser) => self.parse_group(parser, input, at, commands_max),
                 Parser::Binary(parser) => self.parse_packets(parser, input, at, commands_max),
                 Parser::Login(parser) => self.parse_login(parser, input, at, commands_max),
-                Parser::Undecided => match input.get(*at) {
-                    Some(&first) => {
-                        decide_protocol(session, first);
-                        continue;
-                    }
-                    None => return Served::Drained,
-                },
+                Parser::Undecided => {
+                    let Some(&first) = input.get(*at) else { return Served::Drained };
+                    decide_protocol(session, first);
+                    continue;
+                }
             };
             let count = group.operations;
             if self.traces && !matches!(session.parser, Parser::Login(_)) {

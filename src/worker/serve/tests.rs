@@ -1,5 +1,5 @@
-//! Several workers, on one thread with seeds and on threads of their own: replies leave in the order of requests and are
-//! those of a model, however input is cut, shards are leased by others, and batches travel.
+//! Several workers, on one thread with a seed and on threads of their own. Replies leave in the order of requests and are
+//! those of a model, however the input is cut, whichever shards others lease, and whenever batches come back.
 
 use super::super::batch::Batch;
 use super::super::execute::Executor;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-/// A small generator: the seed of a failing run is in its message.
+/// A small random generator. A failing run prints its seed.
 struct Random(u64);
 
 impl Random {
@@ -43,18 +43,18 @@ const LIMITS: ServeLimits = ServeLimits {
     keep_keys: false,
 };
 
-/// Pages of all shards, operations of a conversation, and bytes of its longest values. Miri takes its time, and has no
-/// address space without memory.
+/// The pages of all shards, the operations of a conversation, and the bytes of its longest values. They are fewer for Miri,
+/// which is slow, and takes memory for all address space.
 const PAGES: u32 = if cfg!(miri) { 48 } else { 256 };
 const OPERATIONS: usize = if cfg!(miri) { 12 } else { 150 };
 const LONG: usize = if cfg!(miri) { 3000 } else { 60_000 };
 
-/// Keys of all clients, and the one value they are ever set to: long enough to lie in several chunks, and to be received
-/// and sent where it lies.
+/// The keys that all clients share, and the only value that they are set to. It is so long that it lies in several chunks, and
+/// that the worker receives and sends it in place.
 const SHARED_KEYS: usize = 3;
 const SHARED_VALUE: &[u8] = &[b's'; 20_000];
 
-/// What a client sends, and what it must get.
+/// A client: the bytes that it sends, and those that it must get.
 struct Client {
     number: usize,
     input: Vec<u8>,
@@ -63,14 +63,14 @@ struct Client {
     received: Vec<u8>,
 }
 
-/// A connection as a worker has it.
+/// The worker's side of a connection.
 struct Line {
     client: Client,
     session: Session,
     input: Vec<u8>,
 }
 
-/// What workers share.
+/// The part of a server that its workers share.
 struct World {
     exchange: Exchange,
     items: Items,
@@ -78,7 +78,7 @@ struct World {
     clock: Clock,
 }
 
-/// A worker with three clients, one of which speaks in packets.
+/// A worker with three clients. One of them speaks the binary protocol.
 struct Site<'a> {
     world: &'a World,
     worker: usize,
@@ -86,29 +86,45 @@ struct Site<'a> {
     lines: Vec<Line>,
 }
 
-/// A conversation on keys of the client's own, and on shared ones, with the replies that a dull twin gives.
+/// Few values are long.
+fn random_value(random: &mut Random) -> Vec<u8> {
+    let len = if random.below(12) == 0 { 3000 + random.below(LONG) } else { random.below(60) };
+    (0..len).map(|_| b'a' + random.below(26) as u8).collect()
+}
+
+/// Adds a storage command to the input. `line` is its first line.
+fn ask_to_store(input: &mut Vec<u8>, line: String, value: &[u8], end: &[u8; 2]) {
+    input.extend(line.bytes());
+    input.extend(value);
+    input.extend(end);
+}
+
+/// Adds a value to the expected replies. The flags are always 7: the second kind of `set`, with flags 0, never succeeds.
+fn expect_value(expected: &mut Vec<u8>, key: &str, value: &[u8]) {
+    expected.extend(format!("VALUE {key} 7 {}\r\n", value.len()).bytes());
+    expected.extend(value);
+    expected.extend(b"\r\n");
+}
+
+/// A conversation about keys of the client's own, and about shared ones, with the replies of a model.
 fn conversation(client: usize, random: &mut Random) -> Client {
     let mut model: HashMap<String, Vec<u8>> = HashMap::new();
     let (mut input, mut expected) = (Vec::new(), Vec::new());
     for _ in 0..OPERATIONS {
         let key = format!("c{client}-{}", random.below(12));
-        let len = if random.below(12) == 0 { 3000 + random.below(LONG) } else { random.below(60) };
-        let value: Vec<u8> = (0..len).map(|_| b'a' + random.below(26) as u8).collect();
+        let value = random_value(random);
+        let len = value.len();
         let noreply = random.below(8) == 0;
         let suffix = if noreply { " noreply" } else { "" };
         let mut reply = Vec::new();
         match random.below(10) {
             0..3 => {
-                input.extend(format!("set {key} 7 0 {len}{suffix}\r\n").bytes());
-                input.extend(&value);
-                input.extend(b"\r\n");
+                ask_to_store(&mut input, format!("set {key} 7 0 {len}{suffix}\r\n"), &value, b"\r\n");
                 reply.extend(b"STORED\r\n");
                 model.insert(key, value);
             }
             3 => {
-                input.extend(format!("append {key} 0 0 {len}{suffix}\r\n").bytes());
-                input.extend(&value);
-                input.extend(b"\r\n");
+                ask_to_store(&mut input, format!("append {key} 0 0 {len}{suffix}\r\n"), &value, b"\r\n");
                 reply.extend_from_slice(match model.get_mut(&key) {
                     Some(old) if old.len() + len < 900_000 => {
                         old.extend(&value);
@@ -123,9 +139,7 @@ fn conversation(client: usize, random: &mut Random) -> Client {
                 reply.extend_from_slice(if model.remove(&key).is_some() { b"DELETED\r\n" } else { b"NOT_FOUND\r\n" });
             }
             5 => {
-                input.extend(format!("set {key} 0 0 {len}{suffix}\r\n").bytes());
-                input.extend(&value);
-                input.extend(b"xx");
+                ask_to_store(&mut input, format!("set {key} 0 0 {len}{suffix}\r\n"), &value, b"xx");
                 reply.extend(b"CLIENT_ERROR bad data chunk\r\n");
             }
             6 => {
@@ -135,9 +149,8 @@ fn conversation(client: usize, random: &mut Random) -> Client {
             }
             7 => {
                 let key = random.below(SHARED_KEYS);
-                input.extend(format!("set shared-{key} 7 0 {}{suffix}\r\n", SHARED_VALUE.len()).bytes());
-                input.extend(SHARED_VALUE);
-                input.extend(b"\r\n");
+                let line = format!("set shared-{key} 7 0 {}{suffix}\r\n", SHARED_VALUE.len());
+                ask_to_store(&mut input, line, SHARED_VALUE, b"\r\n");
                 reply.extend(b"STORED\r\n");
             }
             _ => {
@@ -146,16 +159,11 @@ fn conversation(client: usize, random: &mut Random) -> Client {
                 input.extend(format!("get {} {}\r\n", keys.join(" "), shared.as_deref().unwrap_or("none")).bytes());
                 for key in &keys {
                     if let Some(value) = model.get(key) {
-                        // Flags of values that were set by the second kind of `set` are 0: it never succeeds.
-                        expected.extend(format!("VALUE {key} 7 {}\r\n", value.len()).bytes());
-                        expected.extend(value);
-                        expected.extend(b"\r\n");
+                        expect_value(&mut expected, key, value);
                     }
                 }
                 if let Some(key) = shared {
-                    expected.extend(format!("VALUE {key} 7 {}\r\n", SHARED_VALUE.len()).bytes());
-                    expected.extend(SHARED_VALUE);
-                    expected.extend(b"\r\n");
+                    expect_value(&mut expected, &key, SHARED_VALUE);
                 }
                 expected.extend(b"END\r\n");
                 continue;
@@ -168,22 +176,27 @@ fn conversation(client: usize, random: &mut Random) -> Client {
     Client { number: client, input, sent: 0, expected, received: Vec::new() }
 }
 
-/// The same in packets: on keys of the client's own, of every length, quiet or not.
+fn request_packet(head: Head, extras: &[u8], key: &str, value: &[u8]) -> Vec<u8> {
+    let body_len = extras.len() + key.len() + value.len();
+    let mut packet = vec![packet::REQUEST, head.opcode, 0, key.len() as u8, extras.len() as u8, 0, 0, 0];
+    packet.extend((body_len as u32).to_be_bytes());
+    packet.extend(head.opaque.to_be_bytes());
+    packet.extend([&[0; 8], extras, key.as_bytes(), value].concat());
+    packet
+}
+
+/// A conversation in packets: about keys of the client's own, with values of every length, quiet or not.
 fn packets(client: usize, random: &mut Random) -> Client {
     let mut model: HashMap<String, Vec<u8>> = HashMap::new();
     let (mut input, mut expected) = (Vec::new(), Output::default());
     for number in 0..OPERATIONS as u32 {
         let key = format!("c{client}-{}", random.below(12));
-        let len = if random.below(12) == 0 { 3000 + random.below(LONG) } else { random.below(60) };
-        let value: Vec<u8> = (0..len).map(|_| b'a' + random.below(26) as u8).collect();
+        let value = random_value(random);
         let quiet = random.below(3) == 0;
         let mut send = |opcode, extras: &[u8], key: &str, value: &[u8]| {
-            let body_len = extras.len() + key.len() + value.len();
-            input.extend([packet::REQUEST, opcode, 0, key.len() as u8, extras.len() as u8, 0, 0, 0]);
-            input.extend((body_len as u32).to_be_bytes());
-            input.extend(number.to_be_bytes());
-            input.extend([&[0; 8], extras, key.as_bytes(), value].concat());
-            Head { opcode, opaque: number }
+            let head = Head { opcode, opaque: number };
+            input.extend(request_packet(head, extras, key, value));
+            head
         };
         let out = &mut expected;
         match random.below(8) {
@@ -216,7 +229,7 @@ fn packets(client: usize, random: &mut Random) -> Client {
                 }
             }
             5 => {
-                // A counter: created by the first.
+                // The first packet creates the counter.
                 let name = format!("n{client}");
                 let extras = [&1_u64.to_be_bytes()[..], &1_u64.to_be_bytes(), &[0; 4]].concat();
                 let head = send(opcode::INCREMENT, &extras, &name, b"");
@@ -244,7 +257,7 @@ fn packets(client: usize, random: &mut Random) -> Client {
     Client { number: client, input, sent: 0, expected: expected.take(), received: Vec::new() }
 }
 
-/// Replies in packets, without their CAS values, of which the twin knows nothing.
+/// Replies in packets, without their CAS values: the model does not know them.
 fn without_cas(mut replies: Vec<u8>) -> Vec<u8> {
     let mut at = 0;
     while let Some(&[packet::RESPONSE, .., b0, b1, b2, b3, _, _, _, _, _, _, _, _, _, _, _, _]) =
@@ -276,11 +289,11 @@ fn transmit(serve: &mut Serve<'_>, items: &Items, client: &mut Client, reply: &m
 
 impl World {
     fn new(seed: u64, workers: usize, shards: usize) -> World {
-        // So few that clients wait for each other.
+        // The limit is so low that clients wait for each other.
         World::with_uploads(seed, workers, shards, LONG)
     }
 
-    /// One in which long values that are under way take so many bytes of each shard.
+    /// `limit` is that of the bytes of long values under way to each shard.
     fn with_uploads(seed: u64, workers: usize, shards: usize, limit: usize) -> World {
         let arena = Arc::new(Arena::reserve(PAGES).expect("address space"));
         let budget = Arc::new(Budget::new(PAGES, shards, &arena));
@@ -335,7 +348,7 @@ impl Line {
 }
 
 impl Site<'_> {
-    /// A turn: the mail, some input of each client, and what has come back.
+    /// A turn: the mail, some input of each client, and the batches that have come back.
     fn turn(&mut self, random: &mut Random) {
         let Site { world: World { exchange, items, clock, .. }, worker, serve, lines } = self;
         serve.begin(clock.now());
@@ -386,7 +399,7 @@ impl Site<'_> {
         self.lines.iter().all(Line::is_finished)
     }
 
-    /// All clients got what they must get.
+    /// Checks that all clients have got what they must get.
     fn check(&self, seed: u64) {
         for Line { client: Client { number, received, expected, .. }, session, .. } in &self.lines {
             let received = &if matches!(session.parser(), Parser::Binary(_)) {
@@ -417,7 +430,7 @@ fn simulate(seed: u64, workers: usize, shards: usize) {
     while !sites.iter().all(Site::is_finished) {
         turns += 1;
         assert!(turns < 200_000, "seed {seed}: it does not come to an end");
-        // Somebody else leases a shard, or gives one back.
+        // Another worker leases a shard, or gives one back.
         if workers > 1 {
             if random.below(2) == 0 {
                 outsiders.extend(exchange.try_lease(random.below(shards)));
@@ -433,8 +446,8 @@ fn simulate(seed: u64, workers: usize, shards: usize) {
     assert_eq!((exchange.upload_use().bytes, exchange.upload_use().waiting), (0, 0), "seed {seed}");
 }
 
-/// The same with a thread for each worker, which sleeps when it has nothing to do. What threads do to each other's memory
-/// is for Miri and the thread sanitizer to see.
+/// The same with a thread for each worker. The thread sleeps when it has nothing to do. Miri and the thread sanitizer find
+/// what is wrong with the memory that threads share.
 fn work_in_threads(seed: u64, workers: usize, shards: usize) {
     let world = World::new(seed, workers, shards);
     let work = &|worker: usize| {
@@ -479,11 +492,11 @@ fn replies_keep_their_order_across_threads() {
     }
 }
 
-/// Keys that a client asks for at once.
+/// The number of keys that a client asks for at once.
 const ASKED: usize = 2000;
 
-/// What a worker holds of replies of a client that asks for much, while another has leased the other shards: in order of
-/// the client's keys, so that each of its groups has keys of all shards.
+/// Runs a client that asks for many keys, while another worker holds the leases of all shards but one; every group has keys
+/// of all shards. Returns the most bytes of replies that the worker has held for the client, and those of its largest batch.
 fn hold_replies(worker_limits: ServeLimits, value_len: usize, keys: usize) -> (usize, usize) {
     let shards = 4;
     let world = World::new(7, 2, shards);
@@ -547,7 +560,7 @@ fn a_value_that_was_thrown_away_is_not_parsed_again() {
     let mut serve = world.serve(0, LIMITS);
     let too_large = LIMITS.parse.item_size_max;
     let _others: Vec<Lease<'_>> = (0..2).filter_map(|shard| exchange.try_lease(shard)).collect();
-    // A reply is awaited, a value is refused, and a command of the whole cache waits for the reply.
+    // The session waits for a reply; then a value is refused; then a command of the whole cache waits for the reply.
     for (line, value) in [
         ("set key 0 x 9".to_owned(), b"flush_all".to_vec()),
         (format!("set key 0 0 {too_large}"), vec![b'\n'; too_large as usize]),
@@ -590,7 +603,7 @@ fn batches_between_shards_are_limited() {
 #[test]
 fn others_go_first_after_as_many_requests_as_are_allowed() {
     let world = World::new(1, 1, 1);
-    // What each visit says, and the replies given by then, to 12 requests: one by one, in lists of 4 keys, alone.
+    // Serves 12 requests. Checks for each call of `serve` what it returns, and how many lines of replies there are by then.
     let check =
         |request: &str, requests_per_turn: usize, cut_groups: bool, turn: Turn, expected: &[(Served, usize)]| {
             let limits = ServeLimits { requests_per_turn, cut_groups, group_len: 10, ..LIMITS };
@@ -598,16 +611,16 @@ fn others_go_first_after_as_many_requests_as_are_allowed() {
             let mut session = Session::new(0, 0, Parser::Text(text::Parser::default()));
             let (mut requests, mut output) = (request.repeat(12).into_bytes(), Reply::default());
             let mut input = Input { bytes: &mut requests, at: 0 };
-            let mut visits = Vec::new();
+            let mut calls = Vec::new();
             loop {
                 let served = serve.serve(&mut session, &mut input, &mut output, turn);
-                visits.push((served, output.out.bytes().iter().filter(|&&byte| byte == b'\n').count()));
+                calls.push((served, output.out.bytes().iter().filter(|&&byte| byte == b'\n').count()));
                 if served != Served::Yield {
                     break;
                 }
             }
             serve.shards.give_back();
-            assert_eq!(visits, expected, "{request:?}, {requests_per_turn} at a time, {turn:?}");
+            assert_eq!(calls, expected, "{request:?}, {requests_per_turn} at a time, {turn:?}");
             assert_eq!(serve.take_yields(), 11 / requests_per_turn, "{request:?}, {requests_per_turn} at a time");
         };
     use Served::{Drained, Yield};
@@ -615,16 +628,16 @@ fn others_go_first_after_as_many_requests_as_are_allowed() {
     let in_fives = [(Yield, 5), (Yield, 10), (Drained, 12)];
     check("mn\r\n", 5, true, Shared, &in_fives);
     check("get a\r\n", 5, true, Shared, &in_fives);
-    // So many keys are too much at a time, although they count as few.
+    // The keys are more than the share of the connection, although their commands are fewer.
     let in_twos = [(Yield, 2), (Yield, 4), (Yield, 5), (Yield, 7), (Yield, 9), (Yield, 10), (Yield, 12), (Drained, 12)];
     check("get a b c d\r\n", 5, true, Shared, &in_twos);
     check("mn\r\n", 5, true, Alone, &[(Drained, 12)]);
-    // The group is served whole.
+    // Groups are not cut: the first group has 10 commands.
     check("mn\r\n", 5, false, Shared, &[(Yield, 10), (Drained, 12)]);
     check("mn\r\n", 20, false, Shared, &[(Drained, 12)]);
 }
 
-/// A client with a long value, of which the first bytes have come.
+/// A session with a long value whose first bytes have come.
 fn upload(serve: &mut Serve<'_>, token: usize, generation: u64, len: usize) -> Session {
     let mut session = Session::new(token, generation, Parser::Undecided);
     let mut input = format!("set upload{token} 0 0 {len}\r\nxxxxxxxx").into_bytes();
@@ -650,14 +663,14 @@ fn values_of_connections_that_close_count_no_more() {
         lease.store.snapshot().classes.iter().map(|class| class.usage.used_chunks).sum::<u64>()
     };
     let use_now = || (exchange.upload_use().bytes, exchange.upload_use().waiting);
-    // Two values of half of this, or many short ones.
+    // A long value and a short one fit under the limit together; two long ones do not.
     let limit = exchange.upload_use().limit;
     let (long, short) = (limit - 5000, 4000);
     let used_before = used();
     let mut serve = world.serve(0, LIMITS);
     serve.begin(clock.now());
 
-    // One that waits closes: who waited behind it comes in.
+    // A connection closes whose value waits: the value behind it comes in.
     let first = upload(&mut serve, 1, 1, long);
     let second = upload(&mut serve, 2, 2, long);
     let mut third = upload(&mut serve, 3, 3, short);
@@ -667,7 +680,7 @@ fn values_of_connections_that_close_count_no_more() {
     assert!(serve.shards.admitted(Some(&mut third), &admission(exchange)));
     assert_eq!(use_now(), (long + short, 0));
 
-    // One whose admission is in the mail closes, and another has its token, and waits itself.
+    // A connection closes whose admission is in the mail. Another one gets its token, and waits itself.
     let fourth = upload(&mut serve, 4, 4, long);
     serve.shards.end(first);
     let late = admission(exchange);
@@ -677,7 +690,7 @@ fn values_of_connections_that_close_count_no_more() {
     assert!(!serve.shards.admitted(Some(&mut successor), &late), "it is of another generation");
     assert!(serve.shards.admitted(Some(&mut successor), &admission(exchange)), "there is room for it now");
     assert_eq!(use_now(), (long + short, 0));
-    // Or there is no successor.
+    // The same, but no connection gets the token.
     let fifth = upload(&mut serve, 5, 6, long);
     serve.shards.end(successor);
     let late = admission(exchange);
@@ -685,7 +698,7 @@ fn values_of_connections_that_close_count_no_more() {
     assert!(!serve.shards.admitted(None, &late));
     assert_eq!(use_now(), (short, 0));
 
-    // One closes while room is made for it, by somebody else.
+    // A connection closes while another worker makes room for its value.
     let other = exchange.try_lease(0).expect("nobody has it");
     let sixth = upload(&mut serve, 6, 7, long);
     assert_eq!(use_now(), (long + short, 0));
@@ -720,7 +733,7 @@ fn values_for_one_shard_take_no_more_than_its_part() {
         sessions.push(session);
     }
     assert_eq!((exchange.upload_use().bytes, exchange.upload_use().waiting), (part / 2 * 2, 18));
-    // A value for another shard comes in nevertheless.
+    // A value for another shard comes in all the same.
     let elsewhere = (0..)
         .map(|n| format!("other{n}"))
         .find(|key| hash::shard(hasher.hash(key.as_bytes()), shards) != hash::shard(hasher.hash(b"same"), shards));

@@ -1,4 +1,4 @@
-//! A client: thinks of requests, and holds every byte that comes back against them.
+//! A client: it thinks of requests, and checks every byte that comes back.
 
 use super::model::{Action, CallId, Item, Key, Mode, Outcome, Setting, Text};
 use super::{Profile, Random};
@@ -6,16 +6,16 @@ use crate::net::simulated::Wire;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// How a client has left, if it has.
+/// The way in which a client leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It stays.
+    /// The client stays.
     Open,
-    /// It has said `quit`.
+    /// The client has sent `quit`.
     Quit,
-    /// It sends no more; maybe half a command was the last.
+    /// The client sends no more. Its last command may be incomplete.
     Finished,
-    /// It has broken the connection.
+    /// The client has broken the connection.
     Reset,
 }
 
@@ -24,50 +24,51 @@ pub(super) struct Client {
     pub(super) id: u64,
     pub(super) worker: usize,
     pub(super) fate: Fate,
-    /// It reads nothing until everything else has come to rest.
+    /// The client reads nothing until everything else has come to rest.
     pub(super) stalls: bool,
     wire: Arc<Mutex<Wire>>,
     unsent: VecDeque<u8>,
-    /// Bytes thought of, and bytes sent, since it came.
+    /// The bytes of all requests that the client has thought of.
     thought: u64,
+    /// The bytes that it has sent.
     sent: u64,
     received: Vec<u8>,
     requests: VecDeque<Request>,
     next_opaque: u32,
-    /// CAS values that it was shown.
+    /// The CAS values that the client has seen, by key.
     shown: HashMap<usize, u64>,
 }
 
-/// A request whose reply is not there in full.
+/// A request whose reply has not come in full.
 #[derive(Debug)]
 struct Request {
     form: Form,
-    /// Keys and calls that no reply has come for.
+    /// The keys and calls that have no reply yet.
     calls: VecDeque<(usize, CallId)>,
-    /// The meta command's `O`.
+    /// The argument of the `O` flag of a meta command.
     opaque: u32,
-    /// Where it ends, in bytes thought of.
+    /// The place of its end: the value of `thought` after it.
     end: u64,
 }
 
-/// What a reply looks like.
+/// The form of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// `VALUE` for those that are there, then `END`.
+    /// `VALUE` for each key that is found, then `END`.
     Values,
-    /// A word, or a number.
+    /// One word, or a number.
     Word,
-    /// Nothing: `noreply`.
+    /// No reply: `noreply`.
     Nothing,
-    /// A meta command; with `q` there may be no reply.
+    /// The reply to a meta command. With `q` there may be none.
     Meta { quiet: bool, verb: u8 },
     /// A line that begins with one of these.
     Line(&'static [&'static str]),
     /// Lines until `END`.
     Lines,
-    /// `OK` and lines until `END`, or why not.
+    /// `OK` and lines until `END`, or an error.
     Dump,
-    /// `flush_all`: OK, and all calls are at an end.
+    /// `OK` of `flush_all`, which ends a call on every key.
     Flush,
 }
 
@@ -77,17 +78,17 @@ impl Form {
     }
 }
 
-/// What became of looking at what was received.
+/// What the received bytes begin with.
 enum Found {
-    /// It is not all there.
+    /// Less than a part of a reply.
     Incomplete,
-    /// A part of the reply, of so many bytes.
+    /// A part of a reply, of so many bytes.
     Part(usize),
-    /// The end of the reply, after so many bytes.
+    /// The end of a reply, after so many bytes.
     End(usize),
 }
 
-/// Keys, and the calls that are made on them.
+/// The keys, and the calls on them.
 #[derive(Debug)]
 pub(super) struct Histories {
     pub(super) keys: Vec<Key>,
@@ -99,7 +100,7 @@ impl Histories {
         Histories { keys: (0..keys).map(|_| Key::new()).collect(), next_call: 1 }
     }
 
-    /// Whether no more calls should be made on a key before some have ended.
+    /// Whether so many calls are under way on a key that some should end first.
     fn is_crowded(&self, key: usize, profile: &Profile) -> bool {
         self.keys[key].calls() >= if profile.tight { 3 } else { 6 }
     }
@@ -112,12 +113,28 @@ impl Histories {
     }
 }
 
-/// Whether a key is counted on.
+/// What a client needs to think of a request.
+#[derive(Debug)]
+pub(super) struct Scene<'s> {
+    pub(super) histories: &'s mut Histories,
+    pub(super) random: &'s Random,
+    pub(super) profile: &'s Profile,
+    /// The earliest second in which the request may be executed.
+    pub(super) since: u32,
+}
+
+impl Scene<'_> {
+    fn begin(&mut self, key: usize, client: u64, action: Action) -> (usize, CallId) {
+        self.histories.begin(key, client, action, self.since)
+    }
+}
+
+/// Whether the value of a key is a counter.
 fn is_counter(key: usize) -> bool {
     key.is_multiple_of(4)
 }
 
-/// Its name: some are long.
+/// The name of a key. Some are long.
 fn name(key: usize) -> String {
     let kind = if is_counter(key) { "n" } else { "k" };
     format!("{kind}{key}{}", ".".repeat(if key % 7 == 6 { 200 } else { key % 5 }))
@@ -145,7 +162,7 @@ impl Client {
         self.wire.lock().expect("nobody panics with a wire in hand")
     }
 
-    /// Requests that are not answered in full.
+    /// The number of requests that are not answered in full.
     pub(super) fn outstanding(&self) -> usize {
         self.requests.len()
     }
@@ -159,8 +176,9 @@ impl Client {
     }
 
     /// Thinks of a request.
-    pub(super) fn think(&mut self, histories: &mut Histories, random: &Random, profile: &Profile, since: u32) {
-        let key = self.choose(histories, random, profile);
+    pub(super) fn think(&mut self, scene: &mut Scene<'_>) {
+        let Scene { random, profile, .. } = *scene;
+        let key = self.choose(scene);
         let named = name(key);
         let noreply = random.below(8) == 0;
         let exptime = match random.below(12) {
@@ -169,26 +187,26 @@ impl Client {
             _ => 0,
         };
         match random.below(if profile.administers { 103 } else { 96 }) {
-            0..28 => self.think_of_values(histories, random, profile, since),
-            28..56 => self.think_of_storing(histories, random, profile, since, key, exptime, noreply),
+            0..28 => self.think_of_values(scene),
+            28..56 => self.think_of_storing(scene, key, exptime, noreply),
             56..62 => {
-                let call = histories.begin(key, self.id, Action::Delete, since);
+                let call = scene.begin(key, self.id, Action::Delete);
                 self.say_word(call, noreply, format!("delete {named}"), None);
             }
             62..66 => {
-                let call = histories.begin(key, self.id, Action::Touch(exptime), since);
+                let call = scene.begin(key, self.id, Action::Touch(exptime));
                 self.say_word(call, noreply, format!("touch {named} {exptime}"), None);
             }
             66..76 => {
-                let key = self.counter(key, histories, profile);
+                let key = self.counter(key, scene);
                 let (up, delta) = (random.below(2) == 0, random.below(1000) as u64);
-                let call = histories.begin(key, self.id, Action::Count { up, delta }, since);
+                let call = scene.begin(key, self.id, Action::Count { up, delta });
                 let verb = if up { "incr" } else { "decr" };
                 self.say_word(call, noreply, format!("{verb} {} {delta}", name(key)), None);
             }
-            76..96 => self.think_of_meta(histories, random, profile, since, key, exptime),
+            76..96 => self.think_of_meta(scene, key, exptime),
             96 => {
-                let calls = (0..histories.keys.len()).map(|key| histories.begin(key, self.id, Action::Flush, since));
+                let calls = (0..scene.histories.keys.len()).map(|key| scene.begin(key, self.id, Action::Flush));
                 let calls = calls.collect();
                 self.say(Form::Flush, calls, 0, &[b"flush_all\r\n"]);
             }
@@ -217,9 +235,10 @@ impl Client {
         }
     }
 
-    /// A key of all clients, or of those of this client: about half of each. Where many calls of several connections are
-    /// under way, there are too many orders that they may have.
-    fn choose(&self, histories: &Histories, random: &Random, profile: &Profile) -> usize {
+    /// Chooses a key of all clients, or one of this client, with equal chances. A key with many calls of several connections is
+    /// not chosen: the calls could have too many orders.
+    fn choose(&self, scene: &Scene<'_>) -> usize {
+        let Scene { histories, random, profile, .. } = scene;
         let key = random.below(profile.shared_keys);
         if random.below(2) == 0 && !histories.is_crowded(key, profile) {
             return key;
@@ -227,13 +246,14 @@ impl Client {
         self.own(profile) + random.below(profile.own_keys)
     }
 
-    /// The first of its own keys.
+    /// The first key of this client.
     fn own(&self, profile: &Profile) -> usize {
         profile.shared_keys + (self.id as usize % profile.own_sets) * profile.own_keys
     }
 
-    /// A key that is counted on, near another one.
-    fn counter(&self, key: usize, histories: &Histories, profile: &Profile) -> usize {
+    /// A counter near a key.
+    fn counter(&self, key: usize, scene: &Scene<'_>) -> usize {
+        let Scene { histories, profile, .. } = scene;
         let key = key / 4 * 4;
         let is_shared = key < profile.shared_keys;
         if is_shared && histories.is_crowded(key, profile) { self.own(profile) } else { key }
@@ -248,9 +268,10 @@ impl Client {
         }
     }
 
-    fn think_of_values(&mut self, histories: &mut Histories, random: &Random, profile: &Profile, since: u32) {
+    fn think_of_values(&mut self, scene: &mut Scene<'_>) {
+        let random = scene.random;
         let count = if random.below(3) > 0 { 1 } else { 1 + random.below(30) };
-        let mut keys: Vec<usize> = (0..count).map(|_| self.choose(histories, random, profile)).collect();
+        let mut keys: Vec<usize> = (0..count).map(|_| self.choose(scene)).collect();
         let mut known = std::collections::HashSet::new();
         keys.retain(|&key| known.insert(key));
         let names: Vec<String> = keys.iter().map(|&key| name(key)).collect();
@@ -261,28 +282,19 @@ impl Client {
             _ if random.below(2) == 0 => (format!("gat {exptime}"), Action::GetAndTouch(exptime as i32)),
             _ => (format!("gats {exptime}"), Action::GetAndTouch(exptime as i32)),
         };
-        let calls = keys.into_iter().map(|key| histories.begin(key, self.id, action, since)).collect();
+        let calls = keys.into_iter().map(|key| scene.begin(key, self.id, action)).collect();
         self.say(Form::Values, calls, 0, &[format!("{verb} {}\r\n", names.join(" ")).as_bytes()]);
     }
 
-    #[allow(clippy::too_many_arguments, reason = "each is something else")]
-    fn think_of_storing(
-        &mut self,
-        histories: &mut Histories,
-        random: &Random,
-        profile: &Profile,
-        since: u32,
-        key: usize,
-        exptime: i32,
-        noreply: bool,
-    ) {
+    fn think_of_storing(&mut self, scene: &mut Scene<'_>, key: usize, exptime: i32, noreply: bool) {
+        let Scene { random, profile, .. } = *scene;
         let named = name(key);
         let flags = random.below(3) as u32 * 7;
         if random.below(30 + profile.item_size_max / 400) == 0 {
             let too_large = profile.item_size_max + random.below(100);
             let value = vec![b'x'; too_large];
             let (verb, forget) = if random.below(2) == 0 { ("set", true) } else { ("add", false) };
-            let call = histories.begin(key, self.id, Action::StoreTooLarge { forget }, since);
+            let call = scene.begin(key, self.id, Action::StoreTooLarge { forget });
             return self.say_word(call, noreply, format!("{verb} {named} 0 0 {too_large}"), Some(&value));
         }
         let (value, text) = value_for(key, random, profile);
@@ -294,21 +306,14 @@ impl Client {
         let (verb, mode) = mode(key, random);
         let compare = (verb == "cas").then(|| self.shown.get(&key).copied().unwrap_or(1 << 60));
         let action = Action::Store { mode, text, flags, exptime, compare };
-        let call = histories.begin(key, self.id, action, since);
+        let call = scene.begin(key, self.id, action);
         let cas = compare.map_or_else(String::new, |cas| format!(" {cas}"));
         let line = format!("{verb} {named} {flags} {exptime} {}{cas}", value.len());
         self.say_word(call, noreply, line, Some(&value));
     }
 
-    fn think_of_meta(
-        &mut self,
-        histories: &mut Histories,
-        random: &Random,
-        profile: &Profile,
-        since: u32,
-        key: usize,
-        exptime: i32,
-    ) {
+    fn think_of_meta(&mut self, scene: &mut Scene<'_>, key: usize, exptime: i32) {
+        let Scene { random, profile, .. } = *scene;
         let named = name(key);
         self.next_opaque += 1;
         let opaque = self.next_opaque;
@@ -320,18 +325,18 @@ impl Client {
             b'g' => {
                 let action = if exptime == 0 { Action::Get } else { Action::GetAndTouch(exptime) };
                 let touch = if exptime == 0 { String::new() } else { format!(" T{exptime}") };
-                let call = histories.begin(key, self.id, action, since);
+                let call = scene.begin(key, self.id, action);
                 let line = format!("mg {named} v f c O{opaque}{touch}{q}\r\n");
                 self.say(form(quiet), vec![call], opaque, &[line.as_bytes()]);
             }
             b's' => {
-                // Where memory is short, a reply without a word of whom it is for may come.
+                // When memory is short, a reply may come that does not name its request.
                 let (quiet, q) = if profile.tight { (false, "") } else { (quiet, q) };
                 let (value, text) = value_for(key, random, profile);
                 let (verb, mode) = mode(key, random);
                 let compare = (verb == "cas").then(|| self.shown.get(&key).copied().unwrap_or(1 << 60));
                 let flags = random.below(3) as u32 * 9;
-                let call = histories.begin(key, self.id, Action::Store { mode, text, flags, exptime, compare }, since);
+                let call = scene.begin(key, self.id, Action::Store { mode, text, flags, exptime, compare });
                 let m = match mode {
                     Mode::Set => "S",
                     Mode::Add => "E",
@@ -344,14 +349,14 @@ impl Client {
                 self.say(form(quiet), vec![call], opaque, &[line.as_bytes(), &value, b"\r\n"]);
             }
             b'd' => {
-                let call = histories.begin(key, self.id, Action::Delete, since);
+                let call = scene.begin(key, self.id, Action::Delete);
                 let line = format!("md {named} O{opaque}{q}\r\n");
                 self.say(form(quiet), vec![call], opaque, &[line.as_bytes()]);
             }
             b'a' => {
-                let key = self.counter(key, histories, profile);
+                let key = self.counter(key, scene);
                 let (up, delta) = (random.below(2) == 0, random.below(1000) as u64);
-                let call = histories.begin(key, self.id, Action::Count { up, delta }, since);
+                let call = scene.begin(key, self.id, Action::Count { up, delta });
                 let line = format!("ma {} v D{delta} M{} O{opaque}{q}\r\n", name(key), if up { "I" } else { "D" });
                 self.say(form(quiet), vec![call], opaque, &[line.as_bytes()]);
             }
@@ -359,13 +364,13 @@ impl Client {
         }
     }
 
-    /// Says good-bye.
+    /// Sends `quit`.
     pub(super) fn quit(&mut self) {
         self.unsent.extend(b"quit\r\n");
         self.fate = Fate::Quit;
     }
 
-    /// Sends no more, whatever it still had to say.
+    /// Sends no more, not even the rest of a request.
     pub(super) fn finish(&mut self) {
         self.unsent.clear();
         self.fate = Fate::Finished;
@@ -382,7 +387,7 @@ impl Client {
         histories.keys.iter_mut().for_each(|key| key.forsake(self.id));
     }
 
-    /// Sends up to so many bytes, as far as there is room on the way. Says whether any were sent.
+    /// Sends up to `count` bytes, as far as there is room on the way. Returns whether any were sent.
     pub(super) fn send(&mut self, count: usize, room: usize) -> bool {
         let mut wire = self.wire();
         if wire.closed || self.unsent.is_empty() {
@@ -401,7 +406,7 @@ impl Client {
         true
     }
 
-    /// Takes up to so many bytes that have come, and looks at them. Says whether any had come.
+    /// Takes up to `count` bytes that have come, and checks them. Returns whether any had come.
     pub(super) fn receive(
         &mut self,
         count: usize,
@@ -436,7 +441,7 @@ impl Client {
         format!("client {} at {:?} of {:?}: {why}", self.id, shown.escape_ascii().to_string(), self.requests.front())
     }
 
-    /// The first request is at an end, and so are its calls.
+    /// The first request is answered, and its calls end.
     fn end_request(
         &mut self,
         seen: Option<Outcome>,
@@ -451,13 +456,13 @@ impl Client {
         Ok(())
     }
 
-    /// Whether everything that it asked for has come.
+    /// Whether all replies have come.
     pub(super) fn has_all(&self) -> bool {
         let asked = self.requests.iter().take_while(|request| request.end <= self.sent);
         self.received.is_empty() && asked.map(|request| request.form).all(Form::may_be_silent)
     }
 
-    /// Nothing more comes for now: those that want no reply have theirs.
+    /// Nothing more comes for now: the requests without a reply are answered, and there must be no others.
     pub(super) fn rest(&mut self, histories: &mut Histories, setting: Setting) -> Result<(), String> {
         if !self.received.is_empty() {
             return Err(self.explain(0, "nothing more comes"));
@@ -482,7 +487,7 @@ impl Client {
             return Err(format!("the server closes the connection of client {}", self.id));
         }
         self.rest(histories, setting)?;
-        // What was sent in part.
+        // The last request may have been sent in part.
         histories.keys.iter_mut().for_each(|key| key.forsake(self.id));
         Ok(())
     }
@@ -491,7 +496,7 @@ impl Client {
     fn look(&mut self, bytes: &[u8], histories: &mut Histories, setting: Setting) -> Result<Found, String> {
         let Some(line_len) = memchr::memchr(b'\n', bytes) else { return Ok(Found::Incomplete) };
         let line = bytes[..line_len].strip_suffix(b"\r");
-        // As in memcached, those of a dump have none.
+        // As in memcached, the lines of a dump end without a return.
         let is_dump = self.requests.front().is_some_and(|request| request.form == Form::Dump);
         let line = line.or(is_dump.then_some(&bytes[..line_len])).ok_or("a line ends without a return")?;
         let line = std::str::from_utf8(line).map_err(|_| "a line is no text")?;
@@ -507,45 +512,13 @@ impl Client {
                 _ => break,
             }
         }
-        let request = self.requests.front_mut().ok_or("a reply to nothing")?;
+        let request = self.requests.front().ok_or("a reply to nothing")?;
         if request.end > self.sent && !line.starts_with("SERVER_ERROR") {
             return Err("a reply to what was not asked".to_owned());
         }
         match request.form {
             Form::Nothing => unreachable!("it is at an end"),
-            Form::Values => {
-                if line == "END" {
-                    return Ok(Found::End(line_len));
-                }
-                let (named, flags, len, cas) = match words[..] {
-                    ["VALUE", named, flags, len] => (named, flags, len, "0"),
-                    ["VALUE", named, flags, len, cas] => (named, flags, len, cas),
-                    _ => return Err("no VALUE".to_owned()),
-                };
-                let (flags, len, cas) = (number(flags)?, number(len)? as usize, number(cas)?);
-                if bytes.len() < line_len + len + 2 {
-                    return Ok(Found::Incomplete);
-                }
-                let value = &bytes[line_len..line_len + len];
-                if &bytes[line_len + len..line_len + len + 2] != b"\r\n" {
-                    return Err("a value without an end".to_owned());
-                }
-                loop {
-                    let (key, call) = request.calls.pop_front().ok_or("a value that was not asked for")?;
-                    let seen = if name(key) == named {
-                        if cas != 0 {
-                            self.shown.insert(key, cas);
-                        }
-                        Some(Item::seen(text_of(key, value)?, flags as u32, cas))
-                    } else {
-                        None
-                    };
-                    histories.keys[key].end(call, Some(Outcome::Value(seen)), setting)?;
-                    if seen.is_some() {
-                        return Ok(Found::Part(line_len + len + 2));
-                    }
-                }
-            }
+            Form::Values => self.look_at_values(Look { bytes, line, words: &words }, histories, setting),
             Form::Word => {
                 let seen = match line {
                     "STORED" => Outcome::Stored(0),
@@ -560,49 +533,7 @@ impl Client {
                 self.end_request(Some(seen), histories, setting)?;
                 Ok(Found::Part(line_len))
             }
-            Form::Meta { verb, .. } => {
-                let flag = |letter: char| words[1..].iter().find_map(|word| word.strip_prefix(letter));
-                let cas = flag('c').map_or(Ok(0), number)?;
-                let is_ours = flag('O') == Some(&format!("{}", request.opaque));
-                if !is_ours && !line.starts_with("SERVER_ERROR out of memory") {
-                    return Err("a reply to something else".to_owned());
-                }
-                let key = request.calls[0].0;
-                let mut len = line_len;
-                let seen = match (words[0], verb) {
-                    ("VA", b'g' | b'a') => {
-                        let value_len = number(words.get(1).ok_or("no length")?)? as usize;
-                        len += value_len + 2;
-                        if bytes.len() < len {
-                            return Ok(Found::Incomplete);
-                        }
-                        let value = &bytes[line_len..len - 2];
-                        if &bytes[len - 2..len] != b"\r\n" {
-                            return Err("a value without an end".to_owned());
-                        }
-                        match (verb, text_of(key, value)?) {
-                            (b'a', Text::Number(number)) => Outcome::Number(number),
-                            (_, text) => {
-                                let flags = flag('f').map_or(Ok(0), number)? as u32;
-                                Outcome::Value(Some(Item::seen(text, flags, cas)))
-                            }
-                        }
-                    }
-                    ("EN", b'g') => Outcome::Value(None),
-                    ("HD", b's') => Outcome::Stored(cas),
-                    ("HD", b'd') => Outcome::Done,
-                    ("NS", b's') => Outcome::NotStored,
-                    ("EX", b's') => Outcome::Exists,
-                    ("NF", _) => Outcome::NotFound,
-                    ("SERVER_ERROR", _) => Outcome::OutOfMemory,
-                    _ => return Err("no reply to a meta command".to_owned()),
-                };
-                if cas != 0 {
-                    self.shown.insert(key, cas);
-                }
-                self.end_request(Some(seen), histories, setting)?;
-                Ok(Found::Part(len))
-            }
+            Form::Meta { verb, .. } => self.look_at_meta(verb, Look { bytes, line, words: &words }, histories, setting),
             Form::Line(begins) => {
                 let refused = setting.tight && line.starts_with("SERVER_ERROR out of memory");
                 if !refused && !begins.iter().any(|begin| line.starts_with(begin)) {
@@ -622,9 +553,117 @@ impl Client {
             Form::Flush => Err("no OK".to_owned()),
         }
     }
+
+    /// Looks for a value, or the end of values.
+    fn look_at_values(&mut self, look: Look<'_>, histories: &mut Histories, setting: Setting) -> Result<Found, String> {
+        let Look { bytes, line, words } = look;
+        let line_len = look.line_len();
+        let request = self.requests.front_mut().ok_or("a reply to nothing")?;
+        if line == "END" {
+            return Ok(Found::End(line_len));
+        }
+        let (named, flags, len, cas) = match *words {
+            ["VALUE", named, flags, len] => (named, flags, len, "0"),
+            ["VALUE", named, flags, len, cas] => (named, flags, len, cas),
+            _ => return Err("no VALUE".to_owned()),
+        };
+        let (flags, len, cas) = (number(flags)?, number(len)? as usize, number(cas)?);
+        if bytes.len() < line_len + len + 2 {
+            return Ok(Found::Incomplete);
+        }
+        let value = &bytes[line_len..line_len + len];
+        if &bytes[line_len + len..line_len + len + 2] != b"\r\n" {
+            return Err("a value without an end".to_owned());
+        }
+        loop {
+            let (key, call) = request.calls.pop_front().ok_or("a value that was not asked for")?;
+            let seen = if name(key) == named {
+                if cas != 0 {
+                    self.shown.insert(key, cas);
+                }
+                Some(Item::seen(text_of(key, value)?, flags as u32, cas))
+            } else {
+                None
+            };
+            histories.keys[key].end(call, Some(Outcome::Value(seen)), setting)?;
+            if seen.is_some() {
+                return Ok(Found::Part(line_len + len + 2));
+            }
+        }
+    }
+
+    /// Looks for the reply to a meta command.
+    fn look_at_meta(
+        &mut self,
+        verb: u8,
+        look: Look<'_>,
+        histories: &mut Histories,
+        setting: Setting,
+    ) -> Result<Found, String> {
+        let Look { bytes, line, words } = look;
+        let line_len = look.line_len();
+        let request = self.requests.front().ok_or("a reply to nothing")?;
+        let flag = |letter: char| words[1..].iter().find_map(|word| word.strip_prefix(letter));
+        let cas = flag('c').map_or(Ok(0), number)?;
+        let is_ours = flag('O') == Some(&format!("{}", request.opaque));
+        if !is_ours && !line.starts_with("SERVER_ERROR out of memory") {
+            return Err("a reply to something else".to_owned());
+        }
+        let key = request.calls[0].0;
+        let mut len = line_len;
+        let seen = match (words[0], verb) {
+            ("VA", b'g' | b'a') => {
+                let value_len = number(words.get(1).ok_or("no length")?)? as usize;
+                len += value_len + 2;
+                if bytes.len() < len {
+                    return Ok(Found::Incomplete);
+                }
+                let value = &bytes[line_len..len - 2];
+                if &bytes[len - 2..len] != b"\r\n" {
+                    return Err("a value without an end".to_owned());
+                }
+                match (verb, text_of(key, value)?) {
+                    (b'a', Text::Number(number)) => Outcome::Number(number),
+                    (_, text) => {
+                        let flags = flag('f').map_or(Ok(0), number)? as u32;
+                        Outcome::Value(Some(Item::seen(text, flags, cas)))
+                    }
+                }
+            }
+            ("EN", b'g') => Outcome::Value(None),
+            ("HD", b's') => Outcome::Stored(cas),
+            ("HD", b'd') => Outcome::Done,
+            ("NS", b's') => Outcome::NotStored,
+            ("EX", b's') => Outcome::Exists,
+            ("NF", _) => Outcome::NotFound,
+            ("SERVER_ERROR", _) => Outcome::OutOfMemory,
+            _ => return Err("no reply to a meta command".to_owned()),
+        };
+        if cas != 0 {
+            self.shown.insert(key, cas);
+        }
+        self.end_request(Some(seen), histories, setting)?;
+        Ok(Found::Part(len))
+    }
 }
 
-/// What it means that a quiet meta command has no reply.
+/// Received bytes that begin with a line.
+#[derive(Clone, Copy, Debug)]
+struct Look<'l> {
+    bytes: &'l [u8],
+    /// The line, without its end.
+    line: &'l str,
+    words: &'l [&'l str],
+}
+
+impl Look<'_> {
+    /// The length of the line, with its end.
+    fn line_len(&self) -> usize {
+        self.line.len() + b"\r\n".len()
+    }
+}
+
+/// The outcome of a quiet meta command that has no reply.
 fn silence(verb: u8) -> Option<Outcome> {
     match verb {
         b'g' => Some(Outcome::Value(None)),
@@ -642,10 +681,10 @@ fn text_of(key: usize, value: &[u8]) -> Result<Text, String> {
         let text = std::str::from_utf8(value).map_err(|_| "a counter is no number")?;
         return Ok(Text::Number(number(text.trim_end())?));
     }
-    Ok(Text::of(value))
+    Ok(Text::from_bytes(value))
 }
 
-/// A way to store something under a key.
+/// Chooses a storage command for a key.
 fn mode(key: usize, random: &Random) -> (&'static str, Mode) {
     match random.below(if is_counter(key) { 8 } else { 10 }) {
         0..4 => ("set", Mode::Set),
@@ -657,7 +696,7 @@ fn mode(key: usize, random: &Random) -> (&'static str, Mode) {
     }
 }
 
-/// A value like no other, but for short ones.
+/// Makes a value. Long values all differ.
 fn value_for(key: usize, random: &Random, profile: &Profile) -> (Vec<u8>, Text) {
     if is_counter(key) {
         let number = random.below(100_000) as u64;
@@ -674,6 +713,6 @@ fn value_for(key: usize, random: &Random, profile: &Profile) -> (Vec<u8>, Text) 
         value.extend(random.next().to_le_bytes());
     }
     value.truncate(len);
-    let text = Text::of(&value);
+    let text = Text::from_bytes(&value);
     (value, text)
 }

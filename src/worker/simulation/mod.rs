@@ -1,16 +1,19 @@
 //! A whole server on one thread: real workers, shards and mail, a simulated network and clock, and a schedule from a seed.
 //!
 //! ```text
-//! clients ──▶ wires ──▶ workers ──▶ mailbox ──▶ shards      a step: a worker's turn or sleep, a client's word, send or
-//!    │ ◀────────────────────────────────┘                   read, the clock, a fault; and before each step of the
-//!    └──▶ model: may this reply come now?                    mailbox others may go on, with the lease in whoever's hand
+//! clients ──▶ wires ──▶ workers ──▶ mailbox ──▶ shards
+//!    │ ◀────────────────────────────────┘
+//!    └──▶ model: may this reply come now?
 //! ```
-//! What is found: replies that are lost, doubled, out of order or of somebody else; operations that are not linearizable;
-//! anybody who waits for ever, which is seen when nothing moves any more; memory beyond its limits; what is left behind
-//! when all clients have gone; and panics. A seed that fails says how to run it again.
+//! A step is a turn or the sleep of a worker; a request, a send or a read of a client; a second of the clock; or a fault.
+//! Before each step of the mailbox, others may go on, whoever holds the lease.
+//!
+//! The simulation finds replies that are lost, doubled, out of order or for another client; operations that are not
+//! linearizable; workers and clients that wait for ever, because nothing moves any more; memory beyond its limits; memory that
+//! is still used when all clients have gone; and panics. A seed that fails prints how to run it again.
 //!
 //! `CORECACHED_SIM_OPERATIONS=10000000 cargo test --profile fast --lib simulation` simulates so many requests, from the
-//! seed `CORECACHED_SIM_FIRST` on; `CORECACHED_SIM_SEED` is for a single one.
+//! seed `CORECACHED_SIM_FIRST` on. `CORECACHED_SIM_SEED` runs a single seed.
 
 mod client;
 mod model;
@@ -29,14 +32,14 @@ use crate::store::arena::Arena;
 use crate::store::budget::Budget;
 use crate::store::slab::SlabOptions;
 use crate::store::{Store, StoreOptions};
-use client::{Client, Fate, Histories};
+use client::{Client, Fate, Histories, Scene};
 use model::{Setting, UNDECIDED};
 use std::cell::{Cell, RefCell};
 use std::env;
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Mutex;
 
-/// A small generator.
+/// A small random generator.
 #[derive(Debug)]
 struct Random(Cell<u64>);
 
@@ -59,7 +62,7 @@ impl Random {
     }
 }
 
-/// What a seed makes of a server and its clients.
+/// The server and the clients of a seed.
 #[derive(Clone, Debug)]
 struct Profile {
     workers: usize,
@@ -68,7 +71,7 @@ struct Profile {
     /// Memory is short: items are evicted, values refused.
     tight: bool,
     clients: usize,
-    /// Requests that a client has under way at most.
+    /// The most requests that a client has under way.
     pipeline: usize,
     shared_keys: usize,
     own_sets: usize,
@@ -76,27 +79,27 @@ struct Profile {
     long_len: usize,
     item_size_max: usize,
     chunk_max: usize,
-    /// One of so many steps of the mailbox lets others go on.
+    /// Others go on before one in `preemption` steps of the mailbox.
     preemption: usize,
-    /// Bytes on the way to a client, and to the server, at most.
+    /// The most bytes on the way to a client, and to the server.
     room: usize,
     /// The most bytes that are moved at once.
     piece: usize,
     administers: bool,
-    /// `stats` says how much time has passed in earnest, so that its seed may not repeat itself.
+    /// Clients ask for `stats`, which has real times in it, so that a run of the seed may differ from the last one.
     asks_for_times: bool,
-    /// Faults of connections, and how seldom.
+    /// A connection has a fault in one of `faults` steps that may bring one.
     faults: usize,
     limits: ServeLimits,
     read_buffer_bytes: usize,
     list_backlog_max: usize,
     uploads_percent: u32,
-    /// Two values of so many bytes may come in at a time, if the share of memory is no more.
+    /// Two values of so many bytes may be under way at a time, even if the share of memory is less.
     upload_len: usize,
 }
 
 impl Profile {
-    fn of(seed: u64, random: &Random) -> Profile {
+    fn new(seed: u64, random: &Random) -> Profile {
         let workers = 1 + random.below(4);
         let tight = random.below(4) == 0;
         let item_size_max = random.one_of(&[20_000, 60_000, 300_000, 1 << 20]);
@@ -138,16 +141,43 @@ impl Profile {
             upload_len: random.one_of(&[100, 3000, item_size_max]),
         }
     }
+
+    fn config(&self) -> Config {
+        let words = ["corecached", "-t", &self.workers.to_string(), "-m", &self.pages.to_string()].map(Into::into);
+        let mut config = Config::parse_from(words).expect("flags");
+        config.read_buffer_bytes = self.read_buffer_bytes;
+        config.list_backlog_max = self.list_backlog_max;
+        config
+    }
+
+    fn exchange(&self, items: &Items, budget: &Arc<Budget>, hasher: &KeyHasher) -> Exchange {
+        let options = StoreOptions {
+            slabs: SlabOptions { chunk_max: self.chunk_max, ..SlabOptions::default() },
+            hash_power: 4,
+            ..StoreOptions::default()
+        };
+        let shard = |number| {
+            let store = Store::new(number, options.clone(), items.clone(), Arc::clone(budget), hasher.clone());
+            let store = store.expect("address space");
+            Shard { number: number as u16, store, limits: self.limits.parse, prefixes: None }
+        };
+        let uploads = Limit::Share {
+            budget: Arc::clone(budget),
+            percent: self.uploads_percent,
+            item_size_max: self.upload_len as u64,
+        };
+        Exchange::new((0..self.shards).map(shard).collect(), self.workers, uploads)
+    }
 }
 
-/// What a worker does between its turns.
+/// The state of a worker between its turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
-    /// It is about to see whether it may sleep.
+    /// The worker is about to see whether it may sleep.
     Awake,
-    /// It has looked, and is about to wait for nothing.
+    /// The worker may not sleep: its next turn comes at once.
     Dozing,
-    /// It sleeps until something wakes it.
+    /// The worker sleeps until something wakes it.
     Asleep,
 }
 
@@ -158,17 +188,17 @@ struct Simulation<'a> {
     context: ServerContext<'a>,
     workers: Vec<RefCell<Worker<'a>>>,
     rests: Vec<Cell<Rest>>,
-    /// When the turn of each worker began that is in the middle of one.
+    /// For each worker in the middle of a turn, the second in which the turn began.
     turns: Vec<Cell<Option<u32>>>,
     clients: RefCell<Vec<Client>>,
     histories: RefCell<Histories>,
     next_client: Cell<u64>,
-    /// Clients whose connection the server has closed for their silence.
+    /// The number of clients whose connection the server has closed because they were silent.
     kicked: Cell<u64>,
-    /// Requests that may still be thought of.
+    /// The number of requests that clients may still think of.
     requests_left: Cell<usize>,
-    /// Nobody thinks of anything until all has come to rest.
-    settles: Cell<bool>,
+    /// Clients think of no requests until everything has come to rest.
+    comes_to_rest: Cell<bool>,
     depth: Cell<usize>,
 }
 
@@ -181,12 +211,12 @@ impl Simulation<'_> {
         Setting { now: self.now(), tight: self.profile.tight, len_max: self.profile.item_size_max as u32 }
     }
 
-    /// The earliest second that what is asked for now may be executed in.
+    /// The earliest second in which a request that is sent now may be executed.
     fn since(&self) -> u32 {
         self.turns.iter().filter_map(Cell::get).fold(self.now(), u32::min)
     }
 
-    /// Fails if something went wrong; ends the run if that cannot be told.
+    /// Fails if something went wrong. Ends the run if the model cannot tell.
     fn expect<T>(&self, result: Result<T, String>) -> T {
         result.unwrap_or_else(|why| {
             if why.contains(UNDECIDED) {
@@ -197,7 +227,7 @@ impl Simulation<'_> {
         })
     }
 
-    /// Somebody else goes on in the middle of what somebody does.
+    /// Others go on in the middle of a step.
     fn others(&self) {
         if self.depth.get() >= 3 || self.random.below(self.profile.preemption) > 0 {
             return;
@@ -222,7 +252,7 @@ impl Simulation<'_> {
         }
     }
 
-    /// A step of a worker: it looks whether it may sleep, or has its turn. Says whether there was anything to do.
+    /// A step of a worker: it looks whether it may sleep, or has its turn. Returns whether there was anything to do.
     fn work(&self, number: usize, time_is_up: bool) -> bool {
         let Ok(mut worker) = self.workers[number].try_borrow_mut() else { return false };
         let rest = &self.rests[number];
@@ -256,12 +286,12 @@ impl Simulation<'_> {
         true
     }
 
-    /// What a worker holds for its connections.
+    /// Checks that a worker holds no more for its connections than it may.
     fn check_limits(&self, worker: &Worker<'_>) {
         let Profile { limits, long_len, item_size_max, read_buffer_bytes, list_backlog_max, .. } = self.profile;
-        // Of appended values, too.
+        // Values grow when others are appended.
         let value_max = if self.profile.pipeline == 1 { *item_size_max } else { (long_len * 8).min(*item_size_max) };
-        // A group may be served although the limit is nearly reached; so may one command of the whole cache.
+        // The worker may serve a group, or a command of the whole cache, when the limit is nearly reached.
         let unsent_max = limits.output_max + limits.group_len * (value_max + 1000) + (100 << 10);
         let input_max = read_buffer_bytes + list_backlog_max + limits.parse.inline_max as usize + 4096;
         for (_, connection) in &worker.connections {
@@ -290,10 +320,10 @@ impl Simulation<'_> {
             0 => {
                 for _ in 0..1 + random.below(profile.pipeline) {
                     let may = client.fate == Fate::Open && client.outstanding() < profile.pipeline;
-                    if !may || self.settles.get() || self.requests_left.get() == 0 {
+                    if !may || self.comes_to_rest.get() || self.requests_left.get() == 0 {
                         break;
                     }
-                    client.think(histories, random, profile, self.since());
+                    client.think(&mut Scene { histories, random, profile, since: self.since() });
                     self.requests_left.set(self.requests_left.get() - 1);
                 }
                 client.send(1 + random.below(profile.piece), profile.room.max(100));
@@ -304,11 +334,11 @@ impl Simulation<'_> {
         }
         if client.wire().closed && client.wire().outbound.is_empty() {
             self.discard(clients.swap_remove(at), histories);
-            self.settles.set(true);
+            self.comes_to_rest.set(true);
         }
     }
 
-    /// Connections that the server has closed because they were silent.
+    /// The number of connections that the server has closed because they were silent.
     fn kicks(&self) -> u64 {
         let kicks = |worker: &WorkerCounters| worker.idle_kicks.get() + worker.uploads_timed_out.get();
         self.context.workers.iter().map(kicks).sum()
@@ -317,14 +347,14 @@ impl Simulation<'_> {
     /// The server has closed a connection.
     fn discard(&self, mut client: Client, histories: &mut Histories) {
         if (client.fate == Fate::Open || !client.has_all()) && self.kicked.get() < self.kicks() {
-            // It was silent for too long, in the middle of a value.
+            // The client was silent for too long in the middle of a value.
             self.kicked.set(self.kicked.get() + 1);
             client.reset(histories);
         }
         self.expect(client.end(histories, self.setting()));
     }
 
-    /// Somebody comes.
+    /// A client connects.
     fn open(&self) {
         if self.clients.borrow().len() >= self.profile.clients || self.requests_left.get() == 0 {
             return;
@@ -338,7 +368,7 @@ impl Simulation<'_> {
         self.exchange.mail(worker, Mail::Connection(stream, BindingProtocol::Auto));
     }
 
-    /// Something happens to a connection.
+    /// A connection has a fault.
     fn misfortune(&self) {
         let mut clients = self.clients.borrow_mut();
         if clients.is_empty() || self.random.below(self.profile.faults) > 0 {
@@ -352,7 +382,7 @@ impl Simulation<'_> {
             1 if open => client.finish(),
             2 if open => {
                 client.reset(&mut self.histories.borrow_mut());
-                self.settles.set(true);
+                self.comes_to_rest.set(true);
             }
             3..6 => client.wire().edge = true,
             6 => client.wire().interruptions = 1 + self.random.below(3) as u32,
@@ -360,10 +390,10 @@ impl Simulation<'_> {
         }
     }
 
-    /// Lets all that is under way come to its end. Time passes only where that takes as long as a value that waits for pages
-    /// in little memory. Who waits then, waits for ever.
-    fn settle(&self) {
-        self.settles.set(true);
+    /// Lets everything that is under way come to its end. The clock goes on only if that takes long, as for a value that waits
+    /// for pages in little memory. A client that still waits at the end would wait for ever.
+    fn come_to_rest(&self) {
+        self.comes_to_rest.set(true);
         for round in 1.. {
             if round % ROUNDS_PER_SECOND == 0 {
                 assert!(round < ROUNDS_PER_SECOND * SECONDS_MAX, "it does not come to rest");
@@ -396,21 +426,21 @@ impl Simulation<'_> {
             assert!(client.fate == Fate::Open, "the connection of {client:?} is not closed");
             self.expect(client.rest(histories, self.setting()));
         }
-        histories.keys.iter_mut().for_each(|key| self.expect(key.settle(self.setting())));
-        // Some may have been leaving, with all they wanted.
+        histories.keys.iter_mut().for_each(|key| self.expect(key.come_to_rest(self.setting())));
+        // Some of these clients were leaving anyway, and had all their replies.
         self.kicked.set(self.kicks());
-        self.settles.set(false);
+        self.comes_to_rest.set(false);
     }
 
     fn run(&self) {
         while self.requests_left.get() > 0 {
             for _ in 0..2000 {
                 self.step();
-                if self.settles.get() || self.histories.borrow().keys.iter().any(|key| key.calls() > 40) {
+                if self.comes_to_rest.get() || self.histories.borrow().keys.iter().any(|key| key.calls() > 40) {
                     break;
                 }
             }
-            self.settle();
+            self.come_to_rest();
             for number in 0..self.workers.len() {
                 if self.random.below(3) == 0 {
                     self.work(number, true);
@@ -420,14 +450,14 @@ impl Simulation<'_> {
         for client in &mut *self.clients.borrow_mut() {
             client.finish();
         }
-        self.settle();
+        self.come_to_rest();
         for worker in &self.workers {
             assert!(worker.borrow().connections.is_empty(), "a connection is left");
         }
     }
 }
 
-/// What a shard has in memory when all clients have gone.
+/// Checks a shard when all clients have gone: its items can be flushed, and nothing else is left in memory.
 fn check_shard(shard: &mut Shard, now: Now) {
     shard.store.validate();
     shard.store.set_now(now);
@@ -447,32 +477,14 @@ fn check_shard(shard: &mut Shard, now: Now) {
 
 fn simulate(seed: u64, requests: usize) {
     let random = Random(Cell::new(seed));
-    let profile = Profile::of(seed, &random);
+    let profile = Profile::new(seed, &random);
     let replay = Replay { seed, requests, profile: &profile };
-    let words = ["corecached", "-t", &profile.workers.to_string(), "-m", &profile.pages.to_string()].map(Into::into);
-    let mut config = Config::parse_from(words).expect("flags");
-    config.read_buffer_bytes = profile.read_buffer_bytes;
-    config.list_backlog_max = profile.list_backlog_max;
+    let config = profile.config();
     let arena = Arc::new(Arena::reserve(profile.pages).expect("address space"));
     let budget = Arc::new(Budget::new(profile.pages, profile.shards, &arena));
     let items = Items::new(arena, true);
     let hasher = KeyHasher::seeded(seed);
-    let options = StoreOptions {
-        slabs: SlabOptions { chunk_max: profile.chunk_max, ..SlabOptions::default() },
-        hash_power: 4,
-        ..StoreOptions::default()
-    };
-    let shard = |number| {
-        let store = Store::new(number, options.clone(), items.clone(), Arc::clone(&budget), hasher.clone());
-        let store = store.expect("address space");
-        Shard { number: number as u16, store, limits: profile.limits.parse, prefixes: None }
-    };
-    let uploads = Limit::Share {
-        budget: Arc::clone(&budget),
-        percent: profile.uploads_percent,
-        item_size_max: profile.upload_len as u64,
-    };
-    let exchange = Exchange::new((0..profile.shards).map(shard).collect(), profile.workers, uploads);
+    let exchange = profile.exchange(&items, &budget, &hasher);
     let clock = Clock::start();
     clock.pause();
     let settings = Settings::new(&config);
@@ -516,7 +528,7 @@ fn simulate(seed: u64, requests: usize) {
         next_client: Cell::new(1),
         kicked: Cell::new(0),
         requests_left: Cell::new(requests),
-        settles: Cell::new(false),
+        comes_to_rest: Cell::new(false),
         depth: Cell::new(0),
     };
     interleave(&|| simulation.others(), || simulation.run());
@@ -529,7 +541,7 @@ fn simulate(seed: u64, requests: usize) {
     replay.done();
 }
 
-/// Says how to run a seed again that fails.
+/// Prints how to run a seed again if the seed fails.
 struct Replay<'a> {
     seed: u64,
     requests: usize,
@@ -555,25 +567,25 @@ impl Drop for Replay<'_> {
     }
 }
 
-/// How a run ends that the model cannot follow further.
+/// The panic that ends a run which the model cannot follow further.
 struct Undecided;
 
 thread_local! {
     static IS_UNDECIDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Rounds in which what is under way comes to its end, or a second passes; and seconds in which it must.
+/// After so many rounds a second passes, and within so many seconds everything must come to rest.
 const ROUNDS_PER_SECOND: usize = 5000;
 const SECONDS_MAX: usize = 1000;
 
-/// Bytes that a gap in the replies of a connection counts with, at least.
+/// The fewest bytes that a gap in the replies of a connection counts with.
 const GAP_BYTES_MIN: usize = 512;
 
-/// Seeds that are run if nothing else is asked for. The first 32 find the mutations of mailbox, lease, outbox and pending that
-/// were tried, but for a gap whose weight is never taken off. Those of uploads are found by the tests of serving.
+/// The seeds that run by default. The first 32 find every mutation of mailbox, lease, outbox and pending that was tried, except
+/// one: a gap whose expected bytes are never taken off. The tests of serving find the mutations of uploads.
 const SEEDS: u64 = 40;
 
-/// Operations of one seed.
+/// The operations of one seed.
 const OPERATIONS: usize = 400;
 
 #[test]

@@ -1,19 +1,19 @@
-//! What replies are allowed: a key is a register, and its history must be linearizable.
+//! The model of a cache: it says which replies may come. A key is a register, and its history must be linearizable.
 //!
-//! A call begins when its client has thought of it and ends when its reply has come. It takes effect at one moment between
-//! the two, and after the calls that its connection has made on the same key before. All orders of the calls under way that
-//! agree with the replies so far are kept (after Lowe, "Testing for linearizability", 2017): each is a [`Past`]. When a
-//! reply comes that agrees with none of them, something is wrong.
+//! A call begins when its client thinks of it, and ends when its reply comes. It takes effect at one moment between the two, and
+//! after the earlier calls of its connection on the same key. The model keeps all orders of the calls under way that agree
+//! with the replies so far (after Lowe, "Testing for linearizability", 2017): each is a [`Past`]. If a reply agrees with none
+//! of them, something is wrong.
 
 use std::fmt;
 
 /// The number of a call, and of the version that it writes.
 pub(super) type CallId = u64;
 
-/// A value: what is kept of it to know it again.
+/// A value, as far as the model needs it to know it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Text {
-    /// Of a key that is counted on. Spaces behind it do not matter.
+    /// The value of a counter. Spaces behind it do not matter.
     Number(u64),
     Bytes {
         len: u32,
@@ -21,11 +21,11 @@ pub(super) enum Text {
     },
 }
 
-/// Base of the hash, a polynomial modulo 2^64: that of two values in a row follows from theirs.
+/// The base of the hash, which is a polynomial modulo 2^64: the hash of two values in a row follows from those of both.
 const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Text {
-    pub(super) fn of(bytes: &[u8]) -> Text {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Text {
         let add = |hash: u64, &byte: &u8| hash.wrapping_mul(BASE).wrapping_add(u64::from(byte) + 1);
         Text::Bytes { len: bytes.len() as u32, hash: bytes.iter().fold(0, add) }
     }
@@ -41,21 +41,21 @@ impl Text {
     }
 }
 
-/// A value with what belongs to it.
+/// A value with its flags, its CAS value and its expiry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Item {
     /// The call that wrote it.
     pub(super) version: CallId,
     pub(super) text: Text,
     pub(super) flags: u32,
-    /// 0: nobody has seen it.
+    /// The CAS value, or 0 if no client has seen it.
     pub(super) cas: u64,
-    /// It dies at one of these seconds, the first and the last of which are given.
+    /// The first and the last second in which the item may die.
     dies: (u32, u32),
 }
 
 impl Item {
-    /// One that a client was shown.
+    /// An item as a client has seen it.
     pub(super) fn seen(text: Text, flags: u32, cas: u64) -> Item {
         Item { version: 0, text, flags, cas, dies: NEVER }
     }
@@ -85,7 +85,7 @@ pub(super) enum Action {
         exptime: i32,
         compare: Option<u64>,
     },
-    /// A value that no item may have.
+    /// A value that is too large for an item. `forget`: the old item goes.
     StoreTooLarge {
         forget: bool,
     },
@@ -101,7 +101,7 @@ pub(super) enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Value(Option<Item>),
-    /// With the version where it is foretold, with the CAS value or 0 where it is seen.
+    /// The model foretells the version of the new item; the client sees its CAS value, or 0.
     Stored(u64),
     NotStored,
     Exists,
@@ -118,49 +118,49 @@ struct Call {
     id: CallId,
     connection: u64,
     action: Action,
-    /// The earliest second that it may have been executed in.
+    /// The earliest second in which the call may have been executed.
     since: u32,
-    /// Its connection is broken: it may be executed or not, and nobody is told.
+    /// The connection is broken: the call may be executed or not, and has no reply.
     forsaken: bool,
 }
 
-/// One order in which things may have happened.
+/// One order in which calls may have taken effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Past {
     item: Option<Item>,
-    /// Calls under way that have taken effect, and how.
+    /// The calls under way that have taken effect, each with its outcome.
     done: Vec<(CallId, Outcome)>,
 }
 
 /// The history of a key.
 #[derive(Debug)]
 pub(super) struct Key {
-    /// Calls under way, as they began.
+    /// The calls under way, in the order in which they began.
     calls: Vec<Call>,
-    /// Invariant: not empty, each different.
+    /// Invariant: there is at least one, and no two are the same.
     pasts: Vec<Past>,
-    /// What has ended of late, for those who have to understand what is wrong.
+    /// The last calls that have ended, for the message about a failure.
     ended: Vec<String>,
 }
 
-/// Where things happen.
+/// The server at the time of a reply.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
-    /// The latest second that a call may have been executed in.
+    /// The latest second in which a call may have been executed.
     pub(super) now: u32,
-    /// Memory is short: any item may be evicted at any time, and any value refused.
+    /// Memory is short: any item may be evicted at any time, and any value may be refused.
     pub(super) tight: bool,
-    /// Values of about so many bytes may be refused.
+    /// Values of about this length may be refused.
     pub(super) len_max: u32,
 }
 
-/// Bytes of an item that are not its value, at most.
+/// The most bytes of an item besides its value.
 const OVERHEAD_MAX: u32 = 700;
 
-/// So many pasts are too many to go on.
+/// With more pasts than this the model cannot go on.
 const PASTS_MAX: usize = 20_000;
 
-/// The error of a key whose calls may have been made in more orders than that.
+/// The error of a key with more pasts than that.
 pub(super) const UNDECIDED: &str = "there are too many orders that the calls on a key may have had";
 
 impl Key {
@@ -176,7 +176,7 @@ impl Key {
         self.calls.push(Call { id, connection, action, since, forsaken: false });
     }
 
-    /// A call has ended, in a way that is known, or not.
+    /// A call has ended. `seen` is its outcome, if its reply shows it.
     pub(super) fn end(&mut self, id: CallId, seen: Option<Outcome>, setting: Setting) -> Result<(), String> {
         let call = *self.calls.iter().find(|call| call.id == id).expect("what ends has begun");
         let mut open = std::mem::take(&mut self.pasts);
@@ -220,15 +220,15 @@ impl Key {
         Ok(())
     }
 
-    /// The connection is broken: its calls may yet be executed.
+    /// A connection is broken. Its calls may still be executed.
     pub(super) fn forsake(&mut self, connection: u64) {
         for call in self.calls.iter_mut().filter(|call| call.connection == connection) {
             call.forsaken = true;
         }
     }
 
-    /// Nothing is under way any more: what was forsaken has happened by now, or never will.
-    pub(super) fn settle(&mut self, setting: Setting) -> Result<(), String> {
+    /// Nothing is under way any more: a call without a connection has been executed by now, or never will be.
+    pub(super) fn come_to_rest(&mut self, setting: Setting) -> Result<(), String> {
         if let Some(call) = self.calls.iter().find(|call| !call.forsaken) {
             return Err(format!("nobody replies to {call:?}"));
         }
@@ -259,7 +259,7 @@ impl Key {
     }
 }
 
-/// Each past that becomes of this one by one more call, which stands at the end of what is done.
+/// Emits each past that follows from this one by one more call. That call is the last one in `done`.
 fn extend(calls: &[Call], past: &Past, setting: Setting, mut emit: impl FnMut(CallId, Past)) {
     let is_done = |call: &Call| past.done.iter().any(|&(id, _)| id == call.id);
     for (at, call) in calls.iter().enumerate() {
@@ -282,7 +282,7 @@ fn insert(pasts: &mut Vec<Past>, past: Past) {
 }
 
 impl Past {
-    /// Whether what was foretold is what was seen; learns what CAS value a version has.
+    /// Whether the outcome that was `foretold` is the one that was `seen`. Learns the CAS value of a version.
     fn agrees(&mut self, foretold: Outcome, seen: Option<Outcome>) -> bool {
         match (foretold, seen) {
             (_, None) => true,
@@ -313,7 +313,7 @@ impl Past {
     }
 }
 
-/// What can come of a call.
+/// Emits each item and outcome that a call can have.
 fn execute(call: &Call, item: Option<Item>, setting: Setting, mut emit: impl FnMut(Option<Item>, Outcome)) {
     let (since, until) = (call.since, setting.now);
     if let Some(item) = item
@@ -366,7 +366,7 @@ fn execute_on(call: &Call, item: Option<Item>, setting: Setting, emit: &mut impl
             let stored = Outcome::Stored(call.id);
             match (item, compare) {
                 (None, Some(_)) => return emit(None, Outcome::NotFound),
-                // One that nobody has seen the CAS value of is not the one that the client has seen.
+                // If no client has seen the CAS value of this item, it is not the one in the request.
                 (Some(old), Some(cas)) if old.cas != cas => return emit(item, Outcome::Exists),
                 _ => {}
             }

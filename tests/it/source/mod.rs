@@ -43,9 +43,6 @@ const LONG_FUNCTIONS: &[(&str, &str)] = &[
     ("protocol/meta.rs", "read"),
     ("server/acceptor.rs", "run"),
     ("server/mod.rs", "serve"),
-    ("worker/serve/mod.rs", "serve_groups"),
-    ("worker/service.rs", "serve_input"),
-    ("worker/service.rs", "try_service"),
 ];
 /// Functions with many parameters: all of them belong to one call on the path of a request.
 const MANY_PARAMETERS: &[(&str, &str, &str)] = &[
@@ -87,11 +84,6 @@ const MANY_PARAMETERS: &[(&str, &str, &str)] = &[
     ("protocol/text.rs", "store", "to be mended"),
     ("server/mod.rs", "serve", "to be mended"),
     ("store/mod.rs", "put", "a key, a value and all that is stored with them, which no caller has in one place"),
-    ("worker/execute.rs", "run", "to be mended"),
-    ("worker/execute.rs", "run_task", "to be mended"),
-    ("worker/execute.rs", "run_tasks", "to be mended"),
-    ("worker/receive.rs", "deliver", "to be mended"),
-    ("worker/serve/mod.rs", "new", "to be mended"),
 ];
 /// Imports between files of one folder that close a circle.
 const BACKWARD: &[(&str, &str, &str)] = &[
@@ -121,16 +113,6 @@ const BACKWARD: &[(&str, &str, &str)] = &[
     ("protocol/parser.rs", "protocol/login.rs", "to be mended"),
     ("protocol/parser.rs", "protocol/text.rs", "to be mended"),
     ("protocol/text.rs", "protocol/parser.rs", "to be mended"),
-    ("worker/batch.rs", "worker/broadcast.rs", "to be mended"),
-    ("worker/broadcast.rs", "worker/mailbox/mod.rs", "to be mended"),
-    ("worker/crawl.rs", "worker/mod.rs", "to be mended"),
-    ("worker/datagram.rs", "worker/mod.rs", "to be mended"),
-    ("worker/mailbox/mod.rs", "worker/batch.rs", "to be mended"),
-    ("worker/mailbox/mod.rs", "worker/broadcast.rs", "to be mended"),
-    ("worker/mod.rs", "worker/crawl.rs", "to be mended"),
-    ("worker/mod.rs", "worker/datagram.rs", "to be mended"),
-    ("worker/serve/mod.rs", "worker/shards.rs", "to be mended"),
-    ("worker/shards.rs", "worker/serve/mod.rs", "to be mended"),
 ];
 
 /// The files of the server by their modules, without those that only tests have.
