@@ -73,7 +73,7 @@ pub(super) struct Mover {
     /// After a failure no move begins before this count of the clock.
     pub(super) retry_at: u32,
     pub(super) last_busy: Busy,
-    /// The classes of the move that began last. The next call of [`Store::housekeep`] forgets them.
+    /// The classes of the move that began last. The next call of `Store::housekeep` forgets them.
     pub(super) begun: Option<(ClassId, Option<ClassId>)>,
 }
 
