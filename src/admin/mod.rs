@@ -21,6 +21,7 @@ mod tuning;
 pub mod walk;
 
 use crate::config::MEMCACHED_VERSION;
+use crate::protocol::administration::AdminCommand;
 use crate::protocol::token::Tokens;
 use crate::watch::Categories;
 use line::ERROR;
@@ -36,23 +37,27 @@ pub use settings::Settings;
 pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {
     let tokens = Tokens::of(line);
     let Some((&command, arguments)) = tokens.all().split_first() else { return say(ERROR) };
-    let plan = match command {
-        b"version" => return Action::Say(format!("VERSION {MEMCACHED_VERSION}\r\n").into_bytes()),
-        b"quit" => return Action::Quit,
-        b"stats" => return stats::plan(arguments, context),
-        b"watch" if !context.config.watch_enabled => return say(b"CLIENT_ERROR watch commands not allowed\r\n"),
-        b"watch" => return Action::Watch(Categories::named(arguments)),
-        b"refresh_certs" => return server::refresh_certificates(tokens.noreply(), context.config),
-        b"flush_all" => server::flush_all(arguments, context),
-        b"verbosity" => server::verbosity(arguments, context.settings),
-        b"cache_memlimit" => server::memory_limit(arguments, context.budget),
-        b"shutdown" => server::shutdown(arguments, context.config),
-        b"slabs" => tuning::slabs(arguments, context),
-        b"lru" => tuning::lru(arguments, context),
-        b"lru_crawler" => tuning::lru_crawler(arguments, context),
+    let plan = match AdminCommand::named(command) {
+        Some(AdminCommand::Version) => return Action::Say(format!("VERSION {MEMCACHED_VERSION}\r\n").into_bytes()),
+        Some(AdminCommand::Quit) => return Action::Quit,
+        Some(AdminCommand::Stats) => return stats::plan(arguments, context),
+        Some(AdminCommand::Watch) if !context.config.watch_enabled => {
+            return say(b"CLIENT_ERROR watch commands not allowed\r\n");
+        }
+        Some(AdminCommand::Watch) => return Action::Watch(Categories::named(arguments)),
+        Some(AdminCommand::RefreshCerts) => return server::refresh_certificates(tokens.noreply(), context.config),
+        Some(AdminCommand::FlushAll) => server::flush_all(arguments, context),
+        Some(AdminCommand::Verbosity) => server::verbosity(arguments, context.settings),
+        Some(AdminCommand::CacheMemlimit) => server::memory_limit(arguments, context.budget),
+        Some(AdminCommand::Shutdown) => server::shutdown(arguments, context.config),
+        Some(AdminCommand::Slabs) => tuning::slabs(arguments, context),
+        Some(AdminCommand::Lru) => tuning::lru(arguments, context),
+        Some(AdminCommand::LruCrawler) => tuning::lru_crawler(arguments, context),
         #[cfg(feature = "debug-commands")]
-        b"debugtime" => server::debugtime(arguments, context.clock),
-        _ => say(ERROR),
+        Some(AdminCommand::Debugtime) => server::debugtime(arguments, context.clock),
+        #[cfg(not(feature = "debug-commands"))]
+        Some(AdminCommand::Debugtime) => say(ERROR),
+        Some(AdminCommand::Misbehave) | None => say(ERROR),
     };
     match plan {
         Action::Say(_) if tokens.noreply() => say(b""),

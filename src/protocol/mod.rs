@@ -8,6 +8,7 @@
 
 pub mod parser;
 
+pub mod administration;
 pub mod login;
 pub mod message;
 pub mod meta;

@@ -24,6 +24,7 @@
 
 use std::ops::Range;
 
+use super::administration::AdminCommand;
 use super::meta::{self, BAD_FORMAT, Refusal};
 use super::parser::Parse;
 use super::token::{self, KEY_LENGTH_MAX, Tokens, after_terminator, find_end, find_low, plain_digits, skip_spaces};
@@ -584,7 +585,7 @@ fn keyed(verb: Verb, line: &[u8], start: usize, operation: &mut Operation) -> St
 fn other(line: &[u8], start: usize, operation: &mut Operation) -> Step {
     let spaces = skip_spaces(line, 0);
     let word = &line[spaces..find_end(line, spaces)];
-    if is_admin(word) && !(spaces > 0 && matches!(word, b"stats" | b"version" | b"quit" | b"watch")) {
+    if AdminCommand::named(word).is_some_and(|command| spaces == 0 || command.may_be_indented()) {
         operation.verb = Verb::Admin;
         operation.quiet = false;
         operation.too_large = false;
@@ -596,28 +597,6 @@ fn other(line: &[u8], start: usize, operation: &mut Operation) -> Step {
         [_, .., last] if last.starts_with(b"HTTP/") => Step::Close,
         _ => say(ERROR, tokens.noreply(), operation),
     }
-}
-
-/// Whether a command concerns a connection or the whole cache. Only these may have spaces before them, and four of them
-/// may not.
-fn is_admin(word: &[u8]) -> bool {
-    matches!(
-        word,
-        b"stats"
-            | b"version"
-            | b"flush_all"
-            | b"verbosity"
-            | b"quit"
-            | b"shutdown"
-            | b"slabs"
-            | b"lru"
-            | b"lru_crawler"
-            | b"cache_memlimit"
-            | b"watch"
-            | b"debugtime"
-            | b"refresh_certs"
-            | b"misbehave"
-    )
 }
 
 /// Whether a token of `keys` is longer than a key may be. Looks back for a space from every 251st byte, instead of at
