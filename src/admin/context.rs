@@ -2,7 +2,7 @@
 
 use super::settings::Settings;
 use crate::auth::Auth;
-use crate::clock::Clock;
+use crate::clock::{Clock, Now};
 use crate::config::Config;
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::store::budget::Budget;
@@ -14,7 +14,9 @@ pub struct ServerContext<'a> {
     pub config: &'a Config,
     /// What was changed since.
     pub settings: &'a Settings,
-    /// The clock.
+    /// The time at which the command is executed.
+    pub now: Now,
+    /// The clock, for what it knows of other times. Only the worker reads it.
     pub clock: &'a Clock,
     /// The pages of the cache.
     pub budget: &'a Budget,

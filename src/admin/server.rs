@@ -27,8 +27,7 @@ pub(super) fn flush_all(arguments: &[&[u8]], context: &ServerContext<'_>) -> Act
 
 /// What to ask so that all is flushed that is older than this.
 pub(super) fn flush(exptime: i32, context: &ServerContext<'_>) -> Query {
-    let ServerContext { settings, clock, .. } = context;
-    let now = clock.now();
+    let ServerContext { settings, clock, now, .. } = *context;
     // What is flushed was stored in the second before the deadline, or earlier.
     let (query, oldest) = match exptime {
         1.. => match clock.deadline(exptime, now) - 1 {

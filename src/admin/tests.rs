@@ -50,6 +50,7 @@ impl Cache {
         ServerContext {
             config: &self.config,
             settings: &self.settings,
+            now: self.clock.now(),
             clock: &self.clock,
             budget: &self.budget,
             auth: None,

@@ -155,6 +155,7 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
         context: ServerContext {
             config,
             settings: &shared.settings,
+            now: shared.clock.now(),
             clock: &shared.clock,
             budget: &shared.budget,
             auth,

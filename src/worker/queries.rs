@@ -19,7 +19,8 @@ impl Worker<'_> {
     /// Does a command that concerns the connection or the whole server. All commands before it have been answered.
     pub(super) fn administer(&mut self, token: usize, line: Span) {
         let line = line.of(&self.buffer);
-        let context = ServerContext { uploads: self.exchange().upload_use(), ..self.context() };
+        let (now, uploads) = (self.clock().now(), self.exchange().upload_use());
+        let context = ServerContext { now, uploads, ..self.context() };
         let connection = &mut self.connections[token];
         if trace::is_on() {
             trace::admin(&connection.session, line);
@@ -93,7 +94,8 @@ impl Worker<'_> {
             return;
         }
         connection.session.resume();
-        let text = admin::finish(&broadcast.report, answers, &self.options.context);
+        let context = ServerContext { now: self.options.context.clock.now(), ..self.options.context };
+        let text = admin::finish(&broadcast.report, answers, &context);
         connection.outbox.reply().out.put(&text);
         self.queue_up(token);
     }

@@ -18,7 +18,7 @@ const RESERVED_FDS_PER_WORKER: usize = 2;
 
 /// `stats`
 pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u8> {
-    let ServerContext { config, settings, clock, budget, workers, server, .. } = *context;
+    let ServerContext { config, settings, clock, now, budget, workers, server, .. } = *context;
     let worker_sum = |count: fn(&WorkerCounters) -> u64| workers.iter().map(count).sum::<u64>();
     let counters = &snapshot.counters;
     let mut classes = ClassCounters::default();
@@ -26,7 +26,6 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
         classes += &class.counters;
     }
     let crawler = settings.lru_crawler.load(Ordering::Relaxed);
-    let now = clock.now();
     let connections = worker_sum(WorkerCounters::connections);
     let usage = getrusage(UsageWho::RUSAGE_SELF);
     let seconds =

@@ -493,6 +493,7 @@ fn simulate(seed: u64, requests: usize) {
     let context = ServerContext {
         config: &config,
         settings: &settings,
+        now: clock.now(),
         clock: &clock,
         budget: &budget,
         auth: None,
