@@ -26,7 +26,7 @@ impl Counter {
     }
 }
 
-/// What a worker counts about its connections. The worker is the writer.
+/// Counters of a worker. The worker writes them.
 #[derive(Debug, Default)]
 pub struct WorkerCounters {
     /// Connections it was given. The main thread is the writer.
@@ -45,7 +45,7 @@ pub struct WorkerCounters {
     pub uploads_timed_out: Counter,
     /// `flush_all` commands.
     pub cmd_flush: Counter,
-    /// Attempts to show who one is, to their end.
+    /// Completed attempts to authenticate.
     pub auth_cmds: Counter,
     /// Those of them that failed.
     pub auth_errors: Counter,
@@ -84,7 +84,7 @@ impl WorkerCounters {
 
     /// `stats reset`. A count that the worker makes at the same moment may be lost.
     pub fn reset(&self) {
-        // Whoever adds a counter decides here whether it is reset.
+        // The author of a new counter decides here whether a reset clears it.
         let WorkerCounters {
             given_connections: _,
             closed_connections: _,

@@ -1,5 +1,5 @@
-//! Showing who one is: SASL in packets (`-S`), or a `set` (`-Y`). What comes of it is the access that a connection has from
-//! then on.
+//! Authentication: SASL in packets (`-S`), or a `set` (`-Y`). The outcome is the access that the connection has from then
+//! on.
 
 use super::context::ServerContext;
 use super::query::Action;
@@ -31,7 +31,7 @@ fn is_let_in(user_and_password: Option<(&[u8], &[u8])>, context: &ServerContext<
     known
 }
 
-/// `-S`: a request with a mechanism and what the client has to say.
+/// `-S`: a request with a mechanism and the message of the client.
 pub(crate) fn sasl(
     head: Head,
     mechanism: &[u8],
@@ -52,7 +52,7 @@ pub(crate) fn sasl(
         return Action::Access(Access::Granted, out.take());
     }
     packet::failure(&mut out, head, Status::AUTH_ERROR);
-    // Who had access and fails has none.
+    // A client that had access and fails loses it.
     Action::Access(Access::Locked, out.take())
 }
 

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What is asked of all shards, or of all workers.
+/// A query to all shards or to all workers.
 #[derive(Clone, Debug)]
 pub enum Query {
     /// Flush when the time comes, or at once.
@@ -61,7 +61,7 @@ pub enum Query {
     RefreshCertificates,
 }
 
-/// What a shard or a worker answers.
+/// The answer of a shard or a worker.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// It is done.
@@ -84,7 +84,7 @@ pub enum Answer {
     Refreshed(Result<(), String>),
 }
 
-/// What the connection that asked is told when all have answered.
+/// The form of the reply, which the asking connection gets when all have answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyKind {
     /// A fixed text; nothing when it is empty.
@@ -127,7 +127,7 @@ pub struct Description {
     pub lines: String,
 }
 
-/// What a command line comes to.
+/// The action that a command line asks for.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// This is the reply, with its terminator; nothing when it is empty.

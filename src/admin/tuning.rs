@@ -62,13 +62,13 @@ fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> Action {
     }
 }
 
-/// Changes settings of the store, and has the shards take them over.
+/// Changes settings of the store, and tells the shards to take them over.
 fn tune(settings: &Settings, change: impl FnOnce(&mut Tuning)) -> Action {
     change(&mut settings.tuning.lock());
     Action::Ask(Query::Tune(Arc::clone(&settings.tuning)), ReplyKind::Text(OK))
 }
 
-/// One shard that begins will do, and one that is busy is more to tell than one without a page to spare.
+/// If any shard has begun, the reply is `OK`. Otherwise a busy shard counts more than one without a spare page.
 pub(super) fn reassigned(answers: &[Answer]) -> &'static [u8] {
     let any = |wanted| answers.iter().any(|answer| matches!(answer, Answer::Reassigned(came) if *came == wanted));
     if any(Reassigned::Started) {
@@ -113,7 +113,7 @@ fn lru_mode(segmented: bool, settings: &Settings) -> Action {
     tune(settings, |tuning| tuning.lru.segmented = segmented)
 }
 
-/// Of the new settings, the mode is not heeded.
+/// Takes over all new settings but the mode.
 fn lru_tune(lru: LruTuning, settings: &Settings) -> Action {
     if lru.hot_percent.saturating_add(lru.warm_percent) > 80 {
         return say(b"ERROR hot and warm pcts must not exceed 80\r\n");
@@ -124,7 +124,7 @@ fn lru_tune(lru: LruTuning, settings: &Settings) -> Action {
     tune(settings, |tuning| tuning.lru = LruTuning { segmented: tuning.lru.segmented, ..lru })
 }
 
-/// None: there is no TEMP; the seconds shown stay.
+/// `None` switches TEMP off; `stats settings` keeps showing the last seconds.
 fn temporary_ttl(seconds: Option<u32>, settings: &Settings) -> Action {
     if let Some(seconds) = seconds {
         settings.temporary_ttl_shown.store(seconds, Ordering::Relaxed);

@@ -207,7 +207,7 @@ fn meta_hit(
             b's' => put_flag(reply, b" s", item.value_len() as i64),
             b't' => match item.exptime() {
                 NEVER => reply.out.put(b" t-1"),
-                // Of what a `T` has ended, as for memcached: a number that no time left can be.
+                // If `T` made the item expire, memcached prints the wrapped difference; so do we.
                 deadline => put_flag(reply, b" t", i64::from(deadline.wrapping_sub(shard.store.now().0))),
             },
             b'c' => {
