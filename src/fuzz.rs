@@ -1,12 +1,12 @@
-//! What fuzzing needs, and its tests: see `tests/fuzz/run`. Each target is a module `fuzz` of what it tries, with a
-//! function that takes an input and panics on a fault; the corpus of each is run by `cargo test`, too.
+//! Tools for fuzzing (see `tests/fuzz/run`). Each target is a module `fuzz` beside the code that it tries. Its function
+//! takes an input and panics on a fault. `cargo test` runs each target on its corpus.
 
-/// Takes an input apart: each call gives the next part of it, and zeros when there are no more.
+/// Takes an input apart: each call returns the next part, and zeros at the end.
 #[derive(Debug)]
 pub struct Bytes<'a>(pub &'a [u8]);
 
 impl<'a> Bytes<'a> {
-    /// Whether there is nothing more.
+    /// Whether the input is used up.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -23,7 +23,7 @@ impl<'a> Bytes<'a> {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
-    /// A number below `limit`, which must not be 0, of the next byte, or of two where one does not tell enough.
+    /// A number below `limit`, which must not be 0, made of the next byte, or of two bytes if one is not enough.
     pub fn below(&mut self, limit: usize) -> usize {
         if limit <= 256 { usize::from(self.byte()) % limit } else { usize::from(self.short()) % limit }
     }

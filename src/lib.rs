@@ -1,28 +1,31 @@
 //! corecached: a memcached-protocol cache server, shared nothing, one event loop per core.
 //!
 //! ```text
-//!  main ─ server ─ process ─ config          start, stop, what is kept, what the system is told, settings
-//!         │
-//!      worker/        one event loop per core: the only place that ties things together
-//!     ┌───┼─────────────┐
-//!     │ command/        │                    what an operation means, on one shard
-//!     │   │       │     │
-//!  net/  protocol/  store/                   three pillars; none imports another
-//!  bytes  words     items
-//!     └───┬─┴─────────┘
-//!  auth  clock  hash  counters  exit         small, no I/O, depend on nothing
+//!  main
+//!   └ server/            start and stop: listeners, memory, threads, warm restart
+//!      ├ process/        what the system is told: user, limits, files, daemon
+//!      └ worker/         one event loop per core: the only place that ties sockets, words and items together
+//!         └ admin/       commands that concern the whole server: statistics, tuning, dumps, login
+//!            ├ command/  what an operation on a key means, on one shard
+//!            └ config/   flags, their defaults and their checks
+//!               │
+//!               ├ net/       bytes ┐
+//!               ├ protocol/  words ├ three pillars; none imports another
+//!               └ store/     items ┘
+//!                  └ watch  auth  clock  counters  hash  exit      small; they do no I/O and import nothing
 //! ```
 //!
-//! A test (`tests/it/source`) holds every module to this list of its imports; none is imported from above its own line:
+//! A module imports only from modules further down, and exactly from those that this list names. The test `source` reads
+//! the list and the source, and fails where they differ:
 //!
 //! ```text
 //!  main:     server, config, exit
 //!  server:   process, worker, admin, command, config, net, protocol, store, auth, clock, counters, hash, exit
-//!  process:  config, exit
+//!  process:  exit
 //!  worker:   admin, command, config, net, protocol, store, watch, clock, counters, hash
 //!  admin:    command, config, net, protocol, store, watch, auth, clock, counters
 //!  command:  protocol, store, watch, clock
-//!  config:   net, protocol, exit
+//!  config:   net, protocol, store, exit
 //!  net:
 //!  protocol:
 //!  store:    clock, hash
@@ -35,24 +38,37 @@
 //! ```
 //!
 //! What always holds:
-//! 1. `store/`, `protocol/` and `net/` import neither each other nor anything above them. Words and items meet in
-//!    `command/`, everything meets in `worker/`.
-//! 2. Below `worker/` nobody reads a clock, starts a thread, or logs an operation.
-//! 3. No lock and no shared counter on the path of a request, but one of each for a value that is longer than the read
-//!    buffer takes (`worker/uploads.rs`). Shards are handed between cores in `worker/mailbox/` alone; counters are plain
-//!    stores that others may read.
-//! 4. A shard is touched only by the holder of its lease.
-//! 5. One operation, one key, one hash; the bits of it that choose shard, bucket and tag are disjoint (`hash.rs`).
+//! 1. `store/`, `protocol/` and `net/` import neither each other nor anything above them. `command/` brings words and items
+//!    together; `worker/` brings everything together.
+//! 2. Below `worker/` no code reads a clock for a request, starts a thread, or logs an operation.
+//! 3. The path of a request has no lock and no shared counter. The exception is a value that is longer than the read
+//!    buffer: it takes one lock and one counter (`worker/uploads.rs`). Only `worker/mailbox/` hands shards from core to
+//!    core. One thread writes each counter, with plain stores; others may read it.
+//! 4. Only the holder of a shard's lease touches the shard.
+//! 5. An operation has one key, and a key is hashed once; different bits of the hash choose shard, bucket and tag
+//!    (`hash.rs`).
 //! 6. Replies leave in the order of requests (`worker/pending.rs`).
 //! 7. Everything that can grow has a limit in [`config::Config`].
-//! 8. What is posted is never dropped, and a reply never waits for room.
-//! 9. No input from a client can panic a worker.
+//! 8. Posted mail is never dropped, and a reply never waits for room.
+//! 9. No input from a client can make a worker panic.
 //!
-//! `unsafe` is in `store/arena.rs`, `store/item.rs` and `worker/mailbox/`, behind safe functions.
+//! Only `store/arena.rs`, `store/item.rs` and `worker/mailbox/` use `unsafe`, behind safe functions.
 //!
-//! To read it in order, follow a `get`: [`worker`] reads the socket, [`protocol::text`] finds the words (or
-//! [`protocol::binary`]: the first byte of a connection decides), [`worker::serve`] groups and routes them, [`command`]
-//! executes them on the [`store`], [`protocol::encode`] writes the reply.
+//! # Where to begin reading
+//!
+//! The life of a `get`: [`worker`] reads the socket; [`protocol::text`] finds the words ([`protocol::binary`] if the first
+//! byte of the connection is that of a packet); [`worker::serve`] groups the operations and routes them to shards;
+//! [`command`] executes them on the [`store`]; [`protocol::encode`] writes the replies.
+//!
+//! The life of a long value, which does not fit the read buffer: the parser reports the command line alone
+//! ([`protocol::Step::Data`]). [`worker::uploads`] admits the value or makes its connection wait, so that all such values
+//! together stay below a limit. [`command::reserve`] takes memory in the shard, and the worker copies the bytes there as
+//! they come. When the value is complete, [`command::commit`] makes it the item of its key and writes the reply.
+//!
+//! The life of a whole-cache command, such as `stats` or `flush_all`: the parser passes the line on unread
+//! ([`protocol::Verb::Admin`]). [`admin::plan`] reads it and returns an [`admin::Action`]. If that is a query, the worker
+//! posts it to the others as mail ([`worker::broadcast`]); [`admin::answer()`] answers it for each shard. The last answer
+//! returns to the connection that asked, and [`admin`] merges all answers and writes the reply.
 
 pub mod config;
 pub mod process;

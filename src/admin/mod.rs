@@ -35,7 +35,7 @@ pub use settings::Settings;
 
 /// What is to be done about a command line (without its terminator).
 pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {
-    let tokens = Tokens::of(line);
+    let tokens = Tokens::new(line);
     let Some((&command, arguments)) = tokens.all().split_first() else { return say(ERROR) };
     let plan = match AdminCommand::named(command) {
         Some(AdminCommand::Version) => return Action::Say(format!("VERSION {MEMCACHED_VERSION}\r\n").into_bytes()),

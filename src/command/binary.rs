@@ -38,8 +38,8 @@ pub(super) fn get(
         }
         match operation.quiet {
             true => {}
-            false if with_key => packet::named(&mut reply.out, Head::of(operation), Status::NOT_FOUND, key, b""),
-            false => packet::failure(&mut reply.out, Head::of(operation), Status::NOT_FOUND),
+            false if with_key => packet::named(&mut reply.out, Head::new(operation), Status::NOT_FOUND, key, b""),
+            false => packet::failure(&mut reply.out, Head::new(operation), Status::NOT_FOUND),
         }
         return;
     };
@@ -58,7 +58,9 @@ pub(super) fn get(
         opcode::TOUCH => (Some(&b""[..]), 0),
         _ => (get::short_value(&item), item.value_len()),
     };
-    packet::item(&mut reply.out, Head::of(operation), client_flags, cas, shown_key, value.unwrap_or_default(), len);
+    let shown_value = value.unwrap_or_default();
+    let item = packet::Item { client_flags, cas, key: shown_key, value: shown_value, value_len: len };
+    packet::item(&mut reply.out, Head::new(operation), &item);
     if value.is_none() {
         get::pin(shard, id, reply);
     }
@@ -82,7 +84,7 @@ pub(super) fn set(
     if operation.too_large {
         set::count_by_prefix(shard, key);
         set::too_large(shard, operation, key, is_set(operation));
-        packet::failure(&mut reply.out, Head::of(operation), Status::TOO_LARGE);
+        packet::failure(&mut reply.out, Head::new(operation), Status::TOO_LARGE);
         return;
     }
     let value = Value::Bytes(operation.value.of(input));
@@ -121,7 +123,7 @@ pub(super) fn set_value(
         (Outcome::Stored(_), _) if operation.quiet => return,
         (Outcome::Stored(id), _) => {
             let cas = shard.store.item(id).cas();
-            packet::success(&mut reply.out, Head::of(operation), b"", cas);
+            packet::success(&mut reply.out, Head::new(operation), b"", cas);
             return;
         }
         (Outcome::Exists, _) | (Outcome::NotStored, Mode::Add) => Status::EXISTS,
@@ -133,12 +135,12 @@ pub(super) fn set_value(
             return;
         }
     };
-    packet::failure(&mut reply.out, Head::of(operation), status);
+    packet::failure(&mut reply.out, Head::new(operation), status);
 }
 
 /// There is no room for a value.
 pub(super) fn refuse(operation: &Operation, reply: &mut Reply) {
-    packet::message(&mut reply.out, Head::of(operation), Status::OUT_OF_MEMORY, b"Out of memory allocating item");
+    packet::message(&mut reply.out, Head::new(operation), Status::OUT_OF_MEMORY, b"Out of memory allocating item");
 }
 
 pub(super) fn delete(shard: &mut Shard, operation: &Operation, input: &[u8], reply: &mut Reply) {
@@ -152,7 +154,7 @@ pub(super) fn delete(shard: &mut Shard, operation: &Operation, input: &[u8], rep
             shard.store.counters_of(entry.id).delete_hits += 1;
             shard.store.remove(entry);
             if !operation.quiet {
-                packet::success(&mut reply.out, Head::of(operation), b"", 0);
+                packet::success(&mut reply.out, Head::new(operation), b"", 0);
             }
             return;
         }
@@ -161,11 +163,11 @@ pub(super) fn delete(shard: &mut Shard, operation: &Operation, input: &[u8], rep
             Status::NOT_FOUND
         }
     };
-    packet::failure(&mut reply.out, Head::of(operation), status);
+    packet::failure(&mut reply.out, Head::new(operation), status);
 }
 
 pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
-    let head = Head::of(operation);
+    let head = Head::new(operation);
     let up = matches!(operation.mode, opcode::INCREMENT | opcode::INCREMENTQ);
     let key = operation.key.of(input);
     let (id, number) = match shard.store.find(operation.hash, key) {
@@ -217,5 +219,5 @@ pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8],
 #[inline(never)]
 pub(super) fn speak(operation: &Operation, reply: &mut Reply) {
     let status = Status(operation.client_flags as u16);
-    packet::message(&mut reply.out, Head::of(operation), status, status.message());
+    packet::message(&mut reply.out, Head::new(operation), status, status.message());
 }

@@ -41,7 +41,7 @@ fn put_value(shard: &mut Shard, id: ItemId, key: &[u8], with_cas: bool, reply: &
     match short_value(&item) {
         Some(short) => value(&mut reply.out, key, item.client_flags(), cas, short),
         None => {
-            value_header(&mut reply.out, key, item.client_flags(), item.value_len(), cas, 0);
+            value_header(&mut reply.out, key, item.client_flags(), item.value_len(), cas);
             pin(shard, id, reply);
             reply.out.put(b"\r\n");
         }

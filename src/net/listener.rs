@@ -18,12 +18,12 @@ use std::{fs, os};
 pub enum Listener {
     /// TCP on IPv4 or IPv6.
     Tcp(TcpListener),
-    /// A Unix socket, and its file if that is ours to remove.
+    /// A Unix socket, and its file if the server must remove it.
     Unix(UnixListener, Option<PathBuf>),
 }
 
 impl Listener {
-    /// Listens on an address, port 0 for one that is free. An IPv6 address takes no IPv4 connections.
+    /// Listens on an address; port 0 stands for a free port. An IPv6 address takes no IPv4 connections.
     ///
     /// # Errors
     /// Those of the system: in use, not permitted, no such address.
@@ -41,8 +41,8 @@ impl Listener {
         Ok(Listener::Tcp(TcpListener::from_std(socket.into())))
     }
 
-    /// Listens on a Unix socket whose file gets the permissions `mask`. A socket file that is left there is removed
-    /// first; any other file is an error.
+    /// Listens on a Unix socket whose file gets the permissions `mask`. An old socket file is removed first; any other file
+    /// is an error.
     ///
     /// # Errors
     /// Those of the system.
@@ -59,7 +59,7 @@ impl Listener {
         Ok(Listener::Unix(UnixListener::from_std(listener), Some(path.to_owned())))
     }
 
-    /// A TCP socket that somebody else has bound and listens on.
+    /// Takes over a TCP socket that another process has bound and listens on.
     ///
     /// # Errors
     /// Those of the system.
@@ -68,7 +68,7 @@ impl Listener {
         Ok(Listener::Tcp(TcpListener::from_std(listener)))
     }
 
-    /// The same, a Unix socket: its file stays.
+    /// Takes over a Unix socket; its file stays.
     ///
     /// # Errors
     /// Those of the system.
@@ -77,7 +77,7 @@ impl Listener {
         Ok(Listener::Unix(UnixListener::from_std(listener), None))
     }
 
-    /// Marks it for packet filters (`SO_MARK`), which takes a privilege.
+    /// Marks the socket for packet filters (`SO_MARK`). The process needs a privilege for it.
     ///
     /// # Errors
     /// Those of the system.
@@ -88,15 +88,15 @@ impl Listener {
         }
     }
 
-    /// The next connection.
+    /// Accepts the next connection.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none; those of the system.
+    /// `WouldBlock` when no connection waits; those of the system.
     pub fn accept(&self) -> io::Result<Stream> {
         match self {
             Listener::Tcp(listener) => {
                 let (stream, _) = listener.accept()?;
-                // The listener's own setting is inherited here, but not on every system.
+                // Linux inherits the listener's setting; other systems do not.
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream))
             }
@@ -104,7 +104,7 @@ impl Listener {
         }
     }
 
-    /// Whether a connection waits to be accepted. If the system does not tell, one may.
+    /// Whether a connection may wait to be accepted. True if the system does not say.
     pub fn is_waited_at(&self) -> bool {
         let descriptor = match self {
             Listener::Tcp(listener) => listener.as_fd(),
@@ -114,7 +114,7 @@ impl Listener {
         poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&at_once)) != Ok(0)
     }
 
-    /// Its descriptor: names it in `stats conns`.
+    /// The descriptor, by which `stats conns` names the listener.
     pub fn fd(&self) -> RawFd {
         match self {
             Listener::Tcp(listener) => listener.as_raw_fd(),

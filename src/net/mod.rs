@@ -6,6 +6,7 @@ mod peer;
 pub mod queues;
 #[cfg(test)]
 pub mod simulated;
+mod socket;
 pub mod stream;
 pub mod udp;
 

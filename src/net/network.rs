@@ -4,16 +4,16 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
-/// The addresses that begin with the same bits.
+/// All addresses that begin with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
-    /// Invariant: no more than the bits of the address.
+    /// Invariant: at most the number of bits of the address.
     prefix_len: u8,
 }
 
 impl Network {
-    /// Whether an address is one of this network.
+    /// Whether the network contains an address.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(own), IpAddr::V4(other)) => {

@@ -1,5 +1,4 @@
-//! The other side of a TCP connection, also of one that was reset: what the system calls its peer's name does not go with
-//! the connection, as `getpeername` does.
+//! The peer's address of a TCP connection, even after a reset: `SO_PEERNAME` still works then, and `getpeername` does not.
 
 use nix::sys::socket::getsockopt;
 use nix::{getsockopt_impl, libc, sockopt_impl};
@@ -15,7 +14,7 @@ sockopt_impl!(
     PeerName6, GetOnly, libc::SOL_SOCKET, libc::SO_PEERNAME, libc::sockaddr_in6
 );
 
-/// The address of the other side. `local`: that of this side, which is of the same family.
+/// The peer's address. `local` is the local address, which is of the same family.
 pub(super) fn from_socket(socket: &impl AsFd, local: SocketAddr) -> Option<SocketAddr> {
     Some(match local {
         SocketAddr::V4(_) => {

@@ -1,6 +1,6 @@
-//! Which receive queue of a network card a connection comes in by (its NAPI id), and which worker that queue is for:
-//! `-N`. With as many queues as workers, and the interrupts of each queue on the core of its worker (`--pin`), the packets
-//! of a connection do not change cores.
+//! The receive queue of a network card (its NAPI id) that the packets of a connection use, and the worker that serves the
+//! queue: `-N`. If each worker has a queue whose interrupts are handled on its core (`--pin`), the packets of a connection
+//! do not change cores.
 
 use nix::sys::socket::getsockopt;
 use nix::{getsockopt_impl, libc, sockopt_impl};
@@ -11,12 +11,12 @@ sockopt_impl!(
     IncomingNapiId, GetOnly, libc::SOL_SOCKET, libc::SO_INCOMING_NAPI_ID, u32
 );
 
-/// The queue of a socket's last packet. None: it came by a device without queues, or the system does not tell.
+/// The queue of a socket's last packet. None: its device has no queues, or the system does not report them.
 pub(super) fn from_socket(socket: &impl AsFd) -> Option<u32> {
     getsockopt(socket, IncomingNapiId).ok().filter(|&queue| queue != 0)
 }
 
-/// Queues, by the worker that each is for: the first one seen is for the first worker, and so on.
+/// The queues in the order in which they were seen: the first one is for the first worker, and so on.
 #[derive(Debug)]
 pub struct Queues {
     /// Invariant: at most `count_max`.
@@ -25,13 +25,13 @@ pub struct Queues {
 }
 
 impl Queues {
-    /// Queues of which none was seen yet; there will be at most so many.
+    /// Expects at most `count_max` queues.
     pub fn new(count_max: usize) -> Queues {
         Queues { seen: Vec::with_capacity(count_max), count_max }
     }
 
-    /// The worker of a queue; and whether there are more queues than there should be. Then, as in memcached, all are
-    /// forgotten: ids change when a card is set up anew.
+    /// The worker of a queue, and whether this queue was one too many. In that case all queues are forgotten, as in
+    /// memcached, because a card that is set up anew has new ids.
     pub fn worker_of(&mut self, queue: u32) -> (usize, bool) {
         if let Some(worker) = self.seen.iter().position(|&other| other == queue) {
             return (worker, false);

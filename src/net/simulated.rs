@@ -102,7 +102,7 @@ pub struct Socket(Arc<Mutex<Wire>>);
 
 impl Socket {
     /// The server's end of a wire.
-    pub fn of(wire: Arc<Mutex<Wire>>) -> Socket {
+    pub fn new(wire: Arc<Mutex<Wire>>) -> Socket {
         Socket(wire)
     }
 

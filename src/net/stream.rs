@@ -1,17 +1,17 @@
-//! A connected socket of either kind, non-blocking, maybe under TLS; or a request of UDP, which to a worker
-//! is one whose other side has sent all it will.
+//! A connected, non-blocking socket: TCP, TCP under TLS, or Unix. A request by UDP is one as well: a worker treats it as a
+//! connection whose client has sent everything.
 
+use super::socket::{receive, send};
 use super::tls::{TlsLimits, TlsStream};
 use super::{peer, queues, udp};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
-use rustix::net::{RecvFlags, SendFlags};
 use rustls::server::ServerConfig;
 use socket2::SockRef;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 /// A connection's socket.
@@ -23,7 +23,7 @@ pub enum Stream {
     Unix(UnixStream),
     /// TCP under TLS.
     Tls(Box<TlsStream>),
-    /// One request of UDP: nothing more comes, and what is written is collected.
+    /// One request by UDP: nothing more arrives, and replies are collected.
     Datagram(Box<udp::Exchange>),
     /// One end of a simulated network.
     #[cfg(test)]
@@ -44,10 +44,10 @@ impl Stream {
         }
     }
 
-    /// Reads what is there, up to the room in the buffer. 0: the other side has closed.
+    /// Reads the bytes that have arrived, as far as the buffer has room. 0: the peer has closed the connection.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there.
+    /// `WouldBlock` when no bytes have arrived.
     #[inline]
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -60,7 +60,8 @@ impl Stream {
         }
     }
 
-    /// The next read will tell of the end: no event may. Sockets themselves always have one for that.
+    /// Whether the next read reports the end, though no event may announce it. A plain socket always has an event for its
+    /// end.
     #[inline]
     pub fn has_ended(&self) -> bool {
         match self {
@@ -93,8 +94,8 @@ impl Stream {
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Stream::Tcp(stream) => Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?),
-            Stream::Unix(stream) => Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?),
+            Stream::Tcp(stream) => send(stream, bytes),
+            Stream::Unix(stream) => send(stream, bytes),
             Stream::Tls(stream) => stream.write(bytes),
             Stream::Datagram(exchange) => exchange.write(&[IoSlice::new(bytes)]),
             #[cfg(test)]
@@ -117,7 +118,7 @@ impl Stream {
         }
     }
 
-    /// Its descriptor: names it in `stats conns`.
+    /// The descriptor, by which `stats conns` names the connection.
     pub fn fd(&self) -> RawFd {
         match self {
             Stream::Tcp(stream) => stream.as_raw_fd(),
@@ -129,7 +130,7 @@ impl Stream {
         }
     }
 
-    /// The CPU that handled the last packet that came in, if it is known.
+    /// The CPU that handled the last incoming packet, if the system knows it.
     pub fn incoming_cpu(&self) -> Option<usize> {
         match self {
             Stream::Tcp(stream) => SockRef::from(stream).cpu_affinity().ok(),
@@ -140,7 +141,7 @@ impl Stream {
         }
     }
 
-    /// The receive queue that its packets come in by, if the system knows it: loopback has none.
+    /// The receive queue of the incoming packets, if the system knows it. Loopback has no queues.
     pub fn incoming_queue(&self) -> Option<u32> {
         match self {
             Stream::Tcp(stream) => queues::from_socket(stream),
@@ -151,7 +152,7 @@ impl Stream {
         }
     }
 
-    /// Address of the other side of a TCP connection, as long as the system knows it: also when it was reset.
+    /// The peer's address of a TCP connection, as long as the system knows it, even after a reset.
     pub fn peer_address(&self) -> Option<SocketAddr> {
         let socket = match self {
             Stream::Tcp(stream) => stream,
@@ -168,7 +169,7 @@ impl Stream {
         matches!(self, Stream::Unix(_))
     }
 
-    /// Address of the other side, as `stats conns` shows it: `tcp:…`, `tcp6:[…]:…` or `unix:…`.
+    /// The peer's address, as `stats conns` shows it: `tcp:…`, `tcp6:[…]:…` or `unix:…`.
     pub fn peer(&self) -> String {
         match self {
             Stream::Tcp(stream) => address_or_unknown(stream.peer_addr()),
@@ -180,7 +181,7 @@ impl Stream {
         }
     }
 
-    /// Address of this side, in the same form.
+    /// The local address, in the same form.
     pub fn local(&self) -> String {
         match self {
             Stream::Tcp(stream) => address_or_unknown(stream.local_addr()),
@@ -190,18 +191,12 @@ impl Stream {
                 let path = address.as_ref().and_then(|address| address.as_pathname());
                 path.map_or_else(|| "unix:unknown".to_owned(), |path| format!("unix:{}", path.display()))
             }
-            // That of the socket, which knows it.
+            // The socket knows the address; the request does not.
             Stream::Datagram(_) => "udp:unknown".to_owned(),
             #[cfg(test)]
             Stream::Simulated(_) => "simulated".to_owned(),
         }
     }
-}
-
-/// Receives what is there, up to the room in the buffer.
-pub(super) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
-    let (count, _) = rustix::net::recv(socket, buffer, RecvFlags::empty())?;
-    Ok(count)
 }
 
 fn address_or_unknown(address: io::Result<SocketAddr>) -> String {

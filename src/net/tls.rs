@@ -4,17 +4,17 @@
 //!   read ◀── plain ◀── session ◀── incoming ◀── recv        plain: decrypted, not yet asked for
 //!  write ──▶           session ──▶ unsent   ──▶ send        incoming: a record, or a message, that is not whole yet
 //! ```
-//! What it promises is what the worker knows of plain sockets: a read that does not fill its buffer has drained the
-//! socket, so that the next event will tell of more (but see [`TlsStream::has_ended`]); a write that takes less than all
-//! of it has filled the socket. What it asks for besides: [`TlsStream::flush`] before anything else, and to leave a
-//! connection alone as long as that could not send everything; [`TlsStream::handshake`] until that is done.
+//! The worker may rely on the rules of plain sockets. A read that does not fill its buffer has drained the socket, so that
+//! an event announces further bytes (but see [`TlsStream::has_ended`]). A write that takes only a part has filled the
+//! socket. The worker must also do two things: call [`TlsStream::flush`] first, and leave the connection alone until that
+//! has sent everything; and call [`TlsStream::handshake`] until the handshake is done.
 //!
 //! Limits: `incoming` holds at most [`TlsLimits::incoming_max`] bytes, `unsent` what one step seals
 //! ([`TlsLimits::seal_max`]) or what a handshake answers, `plain` a record more than was asked for. Between requests all
 //! three are empty and hold no memory: records are opened and sealed in buffers of the thread, which is why the session
 //! is of rustls' unbuffered kind.
 
-use super::stream::receive;
+use super::socket::receive;
 use mio::net::TcpStream;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -30,12 +30,12 @@ const RECEIVE_MAX: usize = 64 << 10;
 const RECEIVE_MIN: usize = 4 << 10;
 /// Plaintext in one record, at most (RFC 8446, 5.1).
 const RECORD_MAX: usize = 16 << 10;
-/// More than a record is longer than its plaintext: header, content type, nonce, tag.
+/// A record is longer than its plaintext by less than this: header, content type, nonce, tag.
 const RECORD_OVERHEAD: usize = 64;
-/// Room for what a session has to say before application data: a key update.
+/// Room for a message that a session sends before application data: a key update.
 const CONTROL_MAX: usize = 512;
 
-/// What a connection under TLS may hold.
+/// How many bytes a connection under TLS may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TlsLimits {
     /// Bytes of a record, or of a handshake message over several records, that are not whole yet.
@@ -44,7 +44,7 @@ pub struct TlsLimits {
     pub seal_max: usize,
 }
 
-/// Buffers of a thread, for all its connections.
+/// The buffers that all connections of a thread share.
 #[derive(Debug, Default)]
 struct Scratch {
     incoming: Vec<u8>,
@@ -56,12 +56,12 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What came of receiving.
+/// The result of one `recv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Received {
-    /// As much as there was room for: there may be more.
+    /// The room was filled: more bytes may wait.
     Full,
-    /// Less than that: the socket is drained, but for its end.
+    /// The room was not filled: the socket is drained, but may have ended.
     Short,
     /// Nothing, or the end.
     Nothing,
@@ -72,7 +72,7 @@ pub struct TlsStream {
     socket: TcpStream,
     session: UnbufferedServerConnection,
     limits: TlsLimits,
-    /// What came in of a record, or of a handshake message, that is not whole.
+    /// Received bytes of a record, or of a handshake message, that is not complete.
     incoming: Vec<u8>,
     plain: Vec<u8>,
     /// Bytes of `plain` that were read. Invariant: `plain_at <= plain.len()`, and both are 0 if they are equal.
@@ -80,11 +80,11 @@ pub struct TlsStream {
     unsent: Vec<u8>,
     /// Bytes of `unsent` that were sent. Invariant: as that of `plain_at`.
     unsent_at: usize,
-    /// Something was received.
+    /// Bytes were received.
     has_begun: bool,
-    /// The other side sends no more.
+    /// The peer sends no more.
     ended: bool,
-    /// What reading came to, for the reader once it has what came before it.
+    /// An error of reading. The reader gets it after the bytes that came before it.
     failure: Option<io::Error>,
     /// The session is broken.
     failed: bool,
@@ -112,7 +112,7 @@ impl TlsStream {
         })
     }
 
-    /// Its socket.
+    /// The TCP socket.
     pub fn socket(&self) -> &TcpStream {
         &self.socket
     }
@@ -122,32 +122,32 @@ impl TlsStream {
         &mut self.socket
     }
 
-    /// The handshake is not done yet.
+    /// Whether the handshake is not done yet.
     pub fn is_handshaking(&self) -> bool {
         self.session.is_handshaking()
     }
 
-    /// Everything sealed was sent.
+    /// Whether all sealed bytes were sent.
     pub fn is_flushed(&self) -> bool {
         self.unsent.is_empty()
     }
 
-    /// The handshake took up an earlier session.
+    /// Whether the handshake resumed an earlier session.
     pub fn is_resumed(&self) -> bool {
         self.session.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
-    /// The next read will say that it is the end, or why: no event may tell.
+    /// Whether the next read reports the end or an error, though no event may announce it.
     pub fn has_ended(&self) -> bool {
         self.ended || self.failure.is_some()
     }
 
-    /// Bytes that it holds besides the session.
+    /// Bytes that the stream holds besides the session.
     pub fn buffered(&self) -> usize {
         self.incoming.capacity() + self.plain.capacity() + self.unsent.capacity()
     }
 
-    /// Sends what is sealed and not sent. False: the socket is full.
+    /// Sends the sealed bytes that were not sent yet. False: the socket is full.
     ///
     /// # Errors
     /// Those of the socket.
@@ -165,11 +165,11 @@ impl TlsStream {
         Ok(true)
     }
 
-    /// Takes the handshake as far as it goes with what is there; true: it is done. What came behind it can be read.
+    /// Continues the handshake with the bytes that have arrived. True: it is done, and bytes behind it can be read.
     ///
     /// # Errors
-    /// `InvalidData` for what is no handshake to our terms, `UnexpectedEof` if it is broken off, or what the socket says of
-    /// that; `ConnectionAborted` if it was never begun.
+    /// `InvalidData` for a handshake that the configuration does not allow; `UnexpectedEof`, or the socket's error, if the
+    /// peer breaks it off; `ConnectionAborted` if the peer never began it.
     pub fn handshake(&mut self) -> io::Result<bool> {
         while self.is_handshaking() {
             match self.fill(&mut Target::new(&mut [])) {
@@ -183,11 +183,11 @@ impl TlsStream {
         Ok(true)
     }
 
-    /// Reads what is there, as `recv` does. 0: the other side has closed.
+    /// Reads the bytes that have arrived, as `recv` does. 0: the peer has closed the connection.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there, or only a part of a record; those of the socket; `InvalidData` for what is not
-    /// TLS as agreed.
+    /// `WouldBlock` when nothing has arrived, or only a part of a record; those of the socket; `InvalidData` for bytes that
+    /// are not TLS as agreed.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_vectored(&mut [IoSliceMut::new(buffer)])
     }
@@ -206,7 +206,7 @@ impl TlsStream {
         while target.left > 0 && !self.has_ended() && !self.failed {
             match self.fill(&mut target) {
                 Ok(Received::Full) => {}
-                // Only a part of a record: if that is all, it must be the socket that says so.
+                // Only a part of a record has arrived: the next `recv` must find out whether the socket has more.
                 Ok(Received::Short) if target.filled == 0 => {}
                 Ok(Received::Short | Received::Nothing) => break,
                 Err(error) => self.failure = Some(error),
@@ -223,7 +223,7 @@ impl TlsStream {
         }
     }
 
-    /// One `recv`, and what is in it.
+    /// Receives once, and processes the records that are complete.
     fn fill(&mut self, target: &mut Target<'_, '_>) -> io::Result<Received> {
         SCRATCH.with_borrow_mut(|scratch| {
             let kept = self.incoming.len();
@@ -247,7 +247,7 @@ impl TlsStream {
             let filled = kept + count;
             let result = self.process(&mut buffer[..filled], target);
             self.failed = result.is_err();
-            // What a handshake answers, or the alert that says what is wrong.
+            // The answer of a handshake, or an alert.
             self.flush()?;
             let rest = &buffer[result?..filled];
             if rest.len() > self.limits.incoming_max {
@@ -264,11 +264,12 @@ impl TlsStream {
         })
     }
 
-    /// Takes all that is whole out of what came in, and says how many bytes that was.
+    /// Processes all complete records of the input, and returns the number of their bytes.
     fn process(&mut self, input: &mut [u8], target: &mut Target<'_, '_>) -> io::Result<usize> {
         let mut used = 0;
         loop {
-            // It keeps places in this input between calls, so it must always see all of what it has not discarded.
+            // The session remembers offsets of this input between calls, so it must always see all bytes that it has not
+            // discarded.
             let UnbufferedStatus { mut discard, state } = self.session.process_tls_records(&mut input[used..]);
             let mut waits = false;
             match state {
@@ -281,13 +282,13 @@ impl TlsStream {
                     }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => queue(&mut data, &mut self.unsent)?,
-                // It goes out in this order: as good as sent.
+                // The bytes are sent in this order, so they count as sent.
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.ended = true,
                 Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_) | ConnectionState::Closed) => {
                     waits = true;
                 }
-                // Early data is not enabled: it could be replayed.
+                // Early data is not enabled, because it could be replayed.
                 Ok(_) => return Err(ErrorKind::InvalidData.into()),
                 Err(error) => {
                     used += discard;
@@ -302,7 +303,7 @@ impl TlsStream {
         }
     }
 
-    /// After an error the session may still have something to say: an alert. It must be asked for nothing else.
+    /// Queues the alert that a session may have to send after an error. Nothing else may be asked of it then.
     fn queue_alert(&mut self, input: &mut [u8]) -> io::Result<()> {
         let mut used = 0;
         while self.session.wants_write() {
@@ -314,10 +315,10 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Seals and writes as much as there is room for.
+    /// Seals and writes as much as the socket has room for.
     ///
     /// # Errors
-    /// `WouldBlock` when there is no room.
+    /// `WouldBlock` when the socket has no room.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_vectored(&[IoSlice::new(bytes)])
     }
@@ -350,7 +351,7 @@ impl TlsStream {
         })
     }
 
-    /// Seals at most `seal_max` bytes, and says how long that has become.
+    /// Seals at most `seal_max` bytes, and returns the length of the sealed bytes.
     fn seal(&mut self, source: &mut Source<'_>, gathered: &mut Vec<u8>, sealed: &mut Vec<u8>) -> io::Result<usize> {
         let limit = source.taken + self.limits.seal_max;
         let mut len = 0;
@@ -363,7 +364,8 @@ impl TlsStream {
                         let part = source.next(limit - source.taken, gathered);
                         let overhead = part.len().div_ceil(RECORD_MAX) * RECORD_OVERHEAD + CONTROL_MAX;
                         let room = room(sealed, len, part.len() + overhead);
-                        // The limits of the key are reached (TLS 1.2), or the overhead is not what we think.
+                        // This fails when the key has reached its limits (TLS 1.2), or when the overhead is larger than
+                        // assumed.
                         len += traffic.encrypt(part, room).map_err(io::Error::other)?;
                     }
                     return Ok(len);
@@ -374,7 +376,7 @@ impl TlsStream {
         }
     }
 
-    /// Tells the other side that this is the end, if there is room for it.
+    /// Tells the peer that the connection ends, if the socket has room for it.
     pub fn send_close_notify(&mut self) {
         if self.failed || self.is_handshaking() || !self.flush().is_ok_and(|sent| sent) {
             return;
@@ -392,7 +394,7 @@ impl TlsStream {
                     if let Ok(count) = traffic.queue_close_notify(&mut alert) {
                         self.unsent.extend_from_slice(&alert[..count]);
                     }
-                    // It may be gone already: that is an end as well.
+                    // The peer may be gone already: then nobody needs the alert.
                     let _ = self.flush();
                     return;
                 }
@@ -413,7 +415,7 @@ fn invalid(error: rustls::Error) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, error)
 }
 
-/// Sends as much as there is room for; 0: the socket is full.
+/// Sends as much as the socket has room for. 0: it is full.
 fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     loop {
         match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
@@ -425,7 +427,7 @@ fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// What follows the first `len` bytes of a buffer: at least `count` bytes.
+/// The part of a buffer behind its first `len` bytes: at least `count` bytes.
 fn room(buffer: &mut Vec<u8>, len: usize, count: usize) -> &mut [u8] {
     if buffer.len() < len + count {
         buffer.resize(len + count, 0);
@@ -433,9 +435,9 @@ fn room(buffer: &mut Vec<u8>, len: usize, count: usize) -> &mut [u8] {
     &mut buffer[len..]
 }
 
-/// Puts what a session has to say behind the first `len` bytes of a buffer; says how long it is.
+/// Writes a message of the session behind the first `len` bytes of a buffer, and returns the message's length.
 fn encode<T>(data: &mut EncodeTlsData<'_, T>, buffer: &mut Vec<u8>, len: usize) -> io::Result<usize> {
-    // There is no other way to ask for its length.
+    // An empty buffer is the only way to ask for the length.
     match data.encode(&mut []) {
         Err(EncodeError::InsufficientSize(size)) => {
             data.encode(room(buffer, len, size.required_size)).map_err(io::Error::other)
@@ -445,16 +447,16 @@ fn encode<T>(data: &mut EncodeTlsData<'_, T>, buffer: &mut Vec<u8>, len: usize) 
     }
 }
 
-/// Puts what a session has to say behind what is to be sent.
+/// Appends a message of the session to the bytes that are to be sent.
 fn queue<T>(data: &mut EncodeTlsData<'_, T>, unsent: &mut Vec<u8>) -> io::Result<()> {
     let len = unsent.len();
     encode(data, unsent, len).map(|_| ())
 }
 
-/// Where plaintext goes.
+/// The buffers that receive plaintext.
 struct Target<'a, 'b> {
     buffers: &'a mut [IoSliceMut<'b>],
-    /// The first buffer that is not full, and how much is in it.
+    /// The first buffer that is not full, and the number of bytes in it.
     index: usize,
     at: usize,
     filled: usize,
@@ -467,7 +469,7 @@ impl<'a, 'b> Target<'a, 'b> {
         Target { buffers, index: 0, at: 0, filled: 0, left }
     }
 
-    /// Takes as much as there is room for.
+    /// Copies as many bytes as the buffers have room for, and returns their number.
     fn put(&mut self, bytes: &[u8]) -> usize {
         let mut taken = 0;
         while taken < bytes.len() && self.left > 0 {
@@ -487,10 +489,10 @@ impl<'a, 'b> Target<'a, 'b> {
     }
 }
 
-/// Where plaintext comes from.
+/// The buffers that plaintext is taken from.
 struct Source<'a> {
     buffers: &'a [IoSlice<'a>],
-    /// The first buffer that is not used up, and how much of it is.
+    /// The first buffer that is not used up, and the number of bytes used of it.
     index: usize,
     at: usize,
     taken: usize,
@@ -507,8 +509,8 @@ impl<'a> Source<'a> {
         self.index == self.buffers.len()
     }
 
-    /// The next bytes, at most so many: a part of one buffer if that fills a record or is the last, else a record's worth
-    /// from several.
+    /// The next bytes, at most `limit`. They are a part of one buffer if that fills a record or is the last one, and
+    /// otherwise a record's worth of bytes from several buffers.
     fn next<'c>(&mut self, limit: usize, gathered: &'c mut Vec<u8>) -> &'c [u8]
     where
         'a: 'c,

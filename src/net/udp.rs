@@ -6,8 +6,8 @@
 //! └────────────┴──────────┴──────────────┴──────────┴─────────┘
 //! ```
 //!
-//! A request is one datagram, from its first command to its last: what is said to be more is dropped, as in memcached. A
-//! reply is as many datagrams as it takes, each with the request's id.
+//! A request is one datagram, from its first command to its last. A datagram that claims to be one of several is dropped,
+//! as in memcached. A reply may take several datagrams, each with the request's id.
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
@@ -23,7 +23,7 @@ pub const DATAGRAM_MAX: usize = 1400;
 /// The largest payload that is sent.
 pub const PAYLOAD_MAX: usize = DATAGRAM_MAX - HEADER_LEN;
 
-/// The id of the request in a datagram whose payload begins after [`HEADER_LEN`] bytes. None: it is not a whole request.
+/// The id of the request in a datagram. None: the datagram is not a whole request.
 pub fn request_id(datagram: &[u8]) -> Option<u16> {
     // As memcached: the sequence number and the reserved bytes may be anything.
     match datagram {
@@ -32,7 +32,7 @@ pub fn request_id(datagram: &[u8]) -> Option<u16> {
     }
 }
 
-/// The datagrams of one message: header and payload of each. None: there are more than the header can count.
+/// The datagrams of one message: header and payload of each. None: they are more than the header can count.
 pub fn datagrams(id: u16, message: &[u8]) -> Option<impl Iterator<Item = ([u8; HEADER_LEN], &[u8])>> {
     let total = u16::try_from(message.len().div_ceil(PAYLOAD_MAX)).ok()?;
     let numbered = message.chunks(PAYLOAD_MAX).zip(0u16..);
@@ -50,13 +50,13 @@ pub fn wire_len(message_len: usize) -> usize {
     message_len + message_len.div_ceil(PAYLOAD_MAX) * HEADER_LEN
 }
 
-/// A socket that requests come in at.
+/// A socket that receives requests.
 #[derive(Debug)]
 pub struct UdpSocket(mio::net::UdpSocket);
 
 impl UdpSocket {
-    /// Binds an address, port 0 for one that is free. `shared`: others bind the same one, each gets its part of the
-    /// clients, and a client stays with whom it has met.
+    /// Binds an address; port 0 stands for a free port. `shared`: other sockets bind the same address, and the system assigns
+    /// each client to one of them for good.
     ///
     /// # Errors
     /// Those of the system.
@@ -73,16 +73,16 @@ impl UdpSocket {
         Ok(UdpSocket(mio::net::UdpSocket::from_std(socket.into())))
     }
 
-    /// A socket that somebody else has bound.
+    /// Takes over a socket that another process has bound.
     ///
     /// # Errors
     /// Those of the system.
-    pub fn of(socket: std::net::UdpSocket) -> io::Result<UdpSocket> {
+    pub fn from_std(socket: std::net::UdpSocket) -> io::Result<UdpSocket> {
         socket.set_nonblocking(true)?;
         Ok(UdpSocket(mio::net::UdpSocket::from_std(socket)))
     }
 
-    /// Another handle of the same socket, for another worker: whoever comes first receives a datagram.
+    /// Another handle of the same socket, for another worker: the first worker to ask receives a datagram.
     ///
     /// # Errors
     /// When the system has no descriptors.
@@ -91,7 +91,7 @@ impl UdpSocket {
         Ok(UdpSocket(mio::net::UdpSocket::from_std(socket.into())))
     }
 
-    /// The next datagram, and who sent it.
+    /// Receives the next datagram, and returns its length and its sender.
     ///
     /// # Errors
     /// `WouldBlock` when there is none; those of the system.
@@ -107,7 +107,7 @@ impl UdpSocket {
         self.0.send_to(datagram, to).map(|_| ())
     }
 
-    /// Where it is bound.
+    /// The address that the socket is bound to.
     ///
     /// # Errors
     /// Those of the system.
@@ -115,7 +115,7 @@ impl UdpSocket {
         self.0.local_addr()
     }
 
-    /// Marks it for packet filters (`SO_MARK`), which takes a privilege.
+    /// Marks the socket for packet filters (`SO_MARK`). The process needs a privilege for it.
     ///
     /// # Errors
     /// Those of the system.
@@ -123,7 +123,7 @@ impl UdpSocket {
         SockRef::from(&self.0).set_mark(mark)
     }
 
-    /// Its descriptor: names it in `stats conns`.
+    /// The descriptor, by which `stats conns` names the socket.
     pub fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
     }
@@ -160,31 +160,31 @@ impl Source for UdpSocket {
     }
 }
 
-/// One request that came in a datagram, and what is to be said to it: to a worker a connection whose other side has sent
-/// all it will. The replies are collected, because their number stands in the first datagram of them.
+/// One request that came in a datagram, and its replies. A worker treats it as a connection whose client has sent
+/// everything. The replies are collected, because the first datagram already contains the number of datagrams.
 #[derive(Debug)]
 pub struct Exchange {
-    /// The request's.
+    /// The request's id.
     pub id: u16,
-    /// Who asks.
+    /// The client.
     pub peer: SocketAddr,
-    /// Which of the worker's sockets it came in at, and its descriptor.
+    /// The index of the worker's socket that received the request, and its descriptor.
     pub socket: (usize, RawFd),
     /// Bytes of all datagrams of the reply at most.
     pub reply_max: usize,
     /// The replies so far. Invariant: no more than `reply_max` bytes.
     pub replies: Vec<u8>,
-    /// There were more.
+    /// The replies were longer than `reply_max`.
     pub overflowed: bool,
     /// All whole commands of the request were served.
     pub drained: bool,
 }
 
 impl Exchange {
-    /// Takes a part of the replies.
+    /// Appends a part of the replies.
     ///
     /// # Errors
-    /// When there are more than may be sent: nothing further needs to be computed.
+    /// When the replies are longer than `reply_max`: the caller need not compute further replies.
     pub fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let count: usize = parts.iter().map(|part| part.len()).sum();
         if self.replies.len() + count > self.reply_max {

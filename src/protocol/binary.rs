@@ -1,28 +1,27 @@
 //! The binary protocol: one packet, one operation.
 //!
-//! What memcached 1.6 has against a packet it mostly says and then closes the connection; what it knows nothing of it
-//! answers with an error and goes on behind. What is wrong with a packet is found in its header, before the rest is waited
-//! for, so that nothing is kept for a packet that is refused.
+//! The rules are those of memcached 1.6. A bad packet is mostly answered with an error, and the connection is closed. A
+//! packet with an unknown opcode is answered with an error, and the connection goes on behind it. The header alone shows
+//! that a packet is bad, so the server never waits for the rest of a packet that it refuses.
 //!
 //! What is written into the operation: `BinaryGet`: `key`, `exptime`. `BinarySet`: `key`, `value`, `client_flags`,
 //! `exptime`, `cas`, `too_large`. `BinaryDelete`: `key`, `cas`. `BinaryArithmetic`: `key`, `cas`, `delta`, `initial`,
 //! `vivify`. `BinarySay`: `client_flags`. `Admin`: `tokens`. All: `verb`, `quiet`, `mode`, `opaque`, `flags` and
 //! `too_large`.
 //!
-//! Wanted difference from memcached: an unknown command with a key or extras does not take as many bytes of what follows
-//! along.
+//! Intended difference from memcached: when an unknown command has a key or extras, memcached also swallows that many bytes
+//! of the next packet. This server does not.
 
 use super::packet::{HEADER_LEN, Header, Status, opcode};
-use super::parser::Parse;
 use super::token::KEY_LENGTH_MAX;
-use super::{Limits, Operation, Span, Step, Verb, flag};
+use super::{Limits, Operation, Parse, Span, Step, Verb, flag};
 
 pub use super::packet::REQUEST;
 
-/// Largest body that is listened to at all.
+/// Largest body of a packet that is not refused.
 const BODY_LENGTH_MAX: u32 = 1 << 30;
 
-/// The expiry of incr and decr that means: do not create.
+/// The expiry of incr and decr that means "do not create".
 const NO_INITIAL: u32 = 0xffff_ffff;
 
 /// Longest name of a SASL mechanism.
@@ -33,19 +32,19 @@ const MECHANISM_LENGTH_MAX: usize = 32;
 pub struct Parser {
     state: State,
     access: Access,
-    /// A packet had a value where none is read: what is parsed as packets may be values.
+    /// A packet had a value where none is read: bytes that are parsed as packets may be values.
     unframed: bool,
 }
 
 /// What a client may do (`-S`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Everything: nobody asks who it is, and there is no SASL.
+    /// Everything: clients need not authenticate, and SASL is off.
     #[default]
     Open,
-    /// Show who it is, no more.
+    /// Authenticate, and no more.
     Locked,
-    /// The same; it has begun to.
+    /// Authenticate, and no more; the client has begun to.
     Begun,
     /// Everything.
     Granted,
@@ -56,11 +55,11 @@ enum State {
     /// A packet begins.
     #[default]
     Packet,
-    /// The next bytes are a body that nobody wants.
+    /// The next bytes are a body that is thrown away.
     Swallow { bytes: u64 },
     /// The last reply was the last one.
     Closing,
-    /// The same, and the client has asked for it.
+    /// The same, because the client has asked for it.
     Quitting,
 }
 
@@ -91,12 +90,12 @@ impl Parser {
         Parser { state: State::Packet, access, unframed: false }
     }
 
-    /// Whether what is parsed as packets may be values.
+    /// Whether bytes that are parsed as packets may be values.
     pub fn is_unframed(&self) -> bool {
         self.unframed
     }
 
-    /// Whether the client has asked to be let go.
+    /// Whether the client has sent `quit`.
     pub fn has_quit(&self) -> bool {
         self.state == State::Quitting
     }
@@ -106,12 +105,12 @@ impl Parser {
         self.access
     }
 
-    /// What the client may do from now on.
+    /// Sets what the client may do from now on.
     pub fn set_access(&mut self, access: Access) {
         self.access = access;
     }
 
-    /// Has the next `bytes` bytes thrown away. Only between packets.
+    /// Throws the next `bytes` bytes away. Only between packets.
     pub fn swallow(&mut self, bytes: u64) {
         debug_assert!(self.is_idle(), "the bytes to swallow are those after a packet");
         if bytes > 0 {
@@ -139,26 +138,14 @@ impl Parser {
         operation.cas = header.cas;
         operation.flags = if header.cas == 0 { 0 } else { flag(b'C') };
         operation.too_large = false;
-        let (extras_len, key_len) = (usize::from(header.extras_len), usize::from(header.key_len));
-        let Some(value_len) = (header.body_len as usize).checked_sub(extras_len + key_len) else {
-            return self.refuse(Status::UNKNOWN_COMMAND, operation);
+        let (form, value_len) = match self.check(&header) {
+            Ok(found) => found,
+            Err(Fault::Refused(status)) => return self.refuse(status, operation),
+            Err(Fault::Unknown) => return self.skip(&header, at, operation),
         };
-        if matches!(self.access, Access::Locked | Access::Begun) && !is_for_strangers(header.opcode) {
-            return self.refuse(Status::AUTH_ERROR, operation);
-        }
-        if key_len > KEY_LENGTH_MAX || header.body_len > BODY_LENGTH_MAX {
-            return self.refuse(Status::INVALID, operation);
-        }
-        // As memcached: what a touch, a gat or a stat brings behind its key is the next packet.
-        let Some(form) = Form::of(header.opcode) else {
-            *at = start + HEADER_LEN;
-            self.swallow(u64::from(header.body_len));
-            return say(Status::UNKNOWN_COMMAND, false, operation);
-        };
-        if !form.fits(extras_len, key_len, value_len) {
-            return self.refuse(Status::INVALID, operation);
-        }
-        let key_start = start + HEADER_LEN + extras_len;
+        let packet = Packet { start, value_len };
+        let key_len = usize::from(header.key_len);
+        let key_start = start + HEADER_LEN + usize::from(header.extras_len);
         let body = key_start + key_len;
         let Some(extras) = input.get(start + HEADER_LEN..body) else { return Step::Incomplete };
         operation.key = Span { start: key_start as u32, len: key_len as u32 };
@@ -178,12 +165,12 @@ impl Parser {
             Kind::Set => {
                 operation.client_flags = u32_at(extras, 0);
                 operation.exptime = exptime(u32_at(extras, 4));
-                self.value(start, value_len, input, at, limits, operation)
+                self.value(packet, input, at, limits, operation)
             }
             Kind::Append => {
                 operation.client_flags = 0;
                 operation.exptime = 0;
-                self.value(start, value_len, input, at, limits, operation)
+                self.value(packet, input, at, limits, operation)
             }
             Kind::Delete => {
                 operation.verb = Verb::BinaryDelete;
@@ -191,19 +178,15 @@ impl Parser {
             }
             Kind::Arithmetic => {
                 operation.verb = Verb::BinaryArithmetic;
-                operation.delta = u64_at(extras, 0);
-                operation.initial = u64_at(extras, 8);
-                let expiry = u32_at(extras, 16);
-                if expiry != NO_INITIAL {
-                    operation.flags |= flag(b'N');
-                    operation.vivify = exptime(expiry);
-                }
+                read_arithmetic(extras, operation);
                 Step::Operation
             }
-            Kind::Noop => say(Status::SUCCESS, false, operation),
+            Kind::Noop => say(Status::SUCCESS, operation),
             Kind::Quit => {
                 self.state = State::Quitting;
-                say(Status::SUCCESS, form.quiet, operation)
+                let step = say(Status::SUCCESS, operation);
+                operation.quiet = form.quiet;
+                step
             }
             Kind::Version | Kind::Flush | Kind::Stat => {
                 self.unframed |= value_len > 0;
@@ -211,16 +194,38 @@ impl Parser {
                 operation.tokens = Span::new(start, body);
                 Step::Operation
             }
-            Kind::SaslList | Kind::Sasl => self.sasl(start, value_len, input, at, limits, operation),
+            Kind::SaslList | Kind::Sasl => self.sasl(packet, input, at, limits, operation),
         }
     }
 
-    /// The value of a storage command, all else of which is in `operation`; it begins at `*at`, the packet at `start`.
+    /// Says what the command looks like and how long its value is, if the client may give it and its parts have the right
+    /// lengths.
+    #[inline]
+    fn check(&self, header: &Header) -> Result<(Form, usize), Fault> {
+        let (extras_len, key_len) = (usize::from(header.extras_len), usize::from(header.key_len));
+        let Some(value_len) = (header.body_len as usize).checked_sub(extras_len + key_len) else {
+            return Err(Fault::Refused(Status::UNKNOWN_COMMAND));
+        };
+        if matches!(self.access, Access::Locked | Access::Begun) && !is_for_strangers(header.opcode) {
+            return Err(Fault::Refused(Status::AUTH_ERROR));
+        }
+        if key_len > KEY_LENGTH_MAX || header.body_len > BODY_LENGTH_MAX {
+            return Err(Fault::Refused(Status::INVALID));
+        }
+        let form = Form::from_opcode(header.opcode).ok_or(Fault::Unknown)?;
+        // As memcached: the bytes that a touch, a gat or a stat has behind its key are the next packet.
+        if form.fits(extras_len, key_len, value_len) {
+            Ok((form, value_len))
+        } else {
+            Err(Fault::Refused(Status::INVALID))
+        }
+    }
+
+    /// The value of a storage command, all else of which is in `operation`; it begins at `*at`.
     #[inline]
     fn value(
         &mut self,
-        start: usize,
-        value_len: usize,
+        Packet { start, value_len }: Packet,
         input: &[u8],
         at: &mut usize,
         limits: &Limits,
@@ -244,12 +249,11 @@ impl Parser {
         }
     }
 
-    /// A request of SASL, whose message begins at `*at`, the packet at `start`.
+    /// A request of SASL, whose message begins at `*at`.
     #[cold]
     fn sasl(
         &mut self,
-        start: usize,
-        value_len: usize,
+        Packet { start, value_len }: Packet,
         input: &[u8],
         at: &mut usize,
         limits: &Limits,
@@ -271,15 +275,38 @@ impl Parser {
             return Step::Operation;
         };
         self.swallow(value_len as u64);
-        say(status, false, operation)
+        say(status, operation)
     }
 
-    /// The error, and no more.
+    /// Answers a packet with an unknown opcode, and throws its body away.
+    #[cold]
+    fn skip(&mut self, header: &Header, at: &mut usize, operation: &mut Operation) -> Step {
+        *at += HEADER_LEN;
+        self.swallow(u64::from(header.body_len));
+        say(Status::UNKNOWN_COMMAND, operation)
+    }
+
+    /// Answers with an error, and closes the connection.
     #[cold]
     fn refuse(&mut self, status: Status, operation: &mut Operation) -> Step {
         self.state = State::Closing;
-        say(status, false, operation)
+        say(status, operation)
     }
+}
+
+/// Where a packet begins, and how long its value is.
+#[derive(Clone, Copy, Debug)]
+struct Packet {
+    start: usize,
+    value_len: usize,
+}
+
+/// Why a packet is not executed.
+enum Fault {
+    /// It is answered with this status, and the connection is closed.
+    Refused(Status),
+    /// No command has its opcode: the packet is answered and thrown away.
+    Unknown,
 }
 
 /// What the commands of an opcode look like.
@@ -308,7 +335,7 @@ enum Kind {
 
 impl Form {
     #[inline]
-    fn of(code: u8) -> Option<Form> {
+    fn from_opcode(code: u8) -> Option<Form> {
         let (kind, quiet) = match code {
             opcode::GET | opcode::GETK => (Kind::Get, false),
             opcode::GETQ | opcode::GETKQ => (Kind::Get, true),
@@ -352,15 +379,27 @@ impl Form {
     }
 }
 
-/// Whether a command may be given by who has not shown who it is.
+/// Whether a client that has not authenticated may give a command.
 fn is_for_strangers(code: u8) -> bool {
     matches!(code, opcode::SASL_LIST | opcode::SASL_AUTH | opcode::SASL_STEP | opcode::VERSION)
 }
 
-/// An exptime has no sign here. What lies beyond the time that a signed one can say is as far as that can say.
+/// An exptime of the binary protocol has no sign. A time that is too large for a signed one becomes the largest one.
 #[inline]
 pub fn exptime(seconds: u32) -> i32 {
     i32::try_from(seconds).unwrap_or(i32::MAX)
+}
+
+/// The numbers of an incr or a decr.
+#[inline]
+fn read_arithmetic(extras: &[u8], operation: &mut Operation) {
+    operation.delta = u64_at(extras, 0);
+    operation.initial = u64_at(extras, 8);
+    let expiry = u32_at(extras, 16);
+    if expiry != NO_INITIAL {
+        operation.flags |= flag(b'N');
+        operation.vivify = exptime(expiry);
+    }
 }
 
 /// The number at an offset of extras, whose length was checked.
@@ -374,10 +413,10 @@ fn u64_at(extras: &[u8], at: usize) -> u64 {
     extras[at..].first_chunk().map_or(0, |&bytes| u64::from_be_bytes(bytes))
 }
 
-fn say(status: Status, quiet: bool, operation: &mut Operation) -> Step {
+fn say(status: Status, operation: &mut Operation) -> Step {
     operation.verb = Verb::BinarySay;
     operation.client_flags = u32::from(status.0);
-    operation.quiet = quiet;
+    operation.quiet = false;
     Step::Operation
 }
 

@@ -2,7 +2,7 @@
 
 /// A growing buffer of reply bytes.
 ///
-/// The bytes behind the end are kept initialised, so that appending is a copy into a slice; the buffer grows seldom.
+/// The bytes behind the end stay initialised, so that appending is a copy into a slice; the buffer seldom grows.
 #[derive(Debug, Default)]
 pub struct Output {
     /// Invariant: `len <= buffer.len()`.
@@ -40,7 +40,7 @@ impl Output {
         self.len = 0;
     }
 
-    /// Gives room beyond `capacity` bytes back, unless it is in use.
+    /// Releases room beyond `capacity` bytes, unless it is in use.
     pub fn shrink_to(&mut self, capacity: usize) {
         if self.buffer.len() > capacity.max(self.len) {
             self.buffer.truncate(capacity.max(self.len));
@@ -53,7 +53,7 @@ impl Output {
         self.len = self.len.min(len);
     }
 
-    /// `count` bytes behind the end, to be written to; what is used of them is told to [`Output::advance`].
+    /// `count` bytes behind the end to write to. The caller then passes the number of bytes written to [`Output::advance`].
     #[inline]
     pub fn room(&mut self, count: usize) -> &mut [u8] {
         if self.buffer.len() - self.len < count {
@@ -112,8 +112,8 @@ impl std::fmt::Write for Output {
     }
 }
 
-/// Copies bytes into a buffer of the same length. For short ones, up to 64, where a call of the library's copy costs more
-/// than the copy: overlapping parts of fixed length, and no loop, which would be made a call again.
+/// Copies bytes into a buffer that has room for them. For up to 64 bytes a call of the library's copy costs more than the
+/// copy itself, so they are copied as overlapping parts of fixed lengths. The compiler would turn a loop into a call.
 #[inline(always)]
 pub fn copy_short(to: &mut [u8], from: &[u8]) {
     let len = from.len();
@@ -139,10 +139,10 @@ pub fn copy_short(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// `VALUE <key> <flags> <bytes>[ <cas>]\r\n`, and room made for `ahead` bytes behind it.
+/// `VALUE <key> <flags> <bytes>[ <cas>]\r\n`
 #[inline]
-pub fn value_header(out: &mut Output, key: &[u8], client_flags: u32, value_len: usize, cas: Option<u64>, ahead: usize) {
-    let room = out.room(HEADER_MAX + key.len() + ahead);
+pub fn value_header(out: &mut Output, key: &[u8], client_flags: u32, value_len: usize, cas: Option<u64>) {
+    let room = out.room(HEADER_MAX + key.len());
     let end = write_header(room, key, client_flags, value_len, cas);
     out.advance(end);
 }
@@ -158,7 +158,7 @@ pub fn value(out: &mut Output, key: &[u8], client_flags: u32, cas: Option<u64>, 
     out.advance(at + value.len() + 2);
 }
 
-/// What a header takes at most, besides its key: words, spaces, numbers.
+/// The largest length of a header without its key: words, spaces, numbers.
 const HEADER_MAX: usize = b"VALUE    \r\n".len() + 10 + 10 + 20;
 
 #[inline]
@@ -185,7 +185,7 @@ fn write_header(room: &mut [u8], key: &[u8], client_flags: u32, value_len: usize
     at + 2
 }
 
-/// Writes a number in decimal at an offset; gives the offset behind it.
+/// Writes a number in decimal at an offset, and returns the offset behind it.
 #[inline]
 fn decimal(room: &mut [u8], at: usize, number: u64) -> usize {
     if number < 10 {
@@ -215,7 +215,7 @@ mod tests {
             (u32::MAX, 1_048_576, Some(u64::MAX), "VALUE k 4294967295 1048576 18446744073709551615\r\n"),
         ] {
             let mut out = Output::default();
-            value_header(&mut out, b"k", flags, len, cas, 0);
+            value_header(&mut out, b"k", flags, len, cas);
             assert_eq!(out.bytes(), expected.as_bytes());
         }
     }

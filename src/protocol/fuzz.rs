@@ -3,9 +3,9 @@
 //! The first three bytes of an input choose the protocol, the limits and the pieces; the others are what a client sends.
 //! Password files are parsed here, too: what they say of users is what a login asks for.
 
-use super::parser::{Parse, Parser};
+use super::parser::Parser;
 use super::token::KEY_LENGTH_MAX;
-use super::{Limits, Operation, Step, Verb, binary, login, packet, text};
+use super::{Limits, Operation, Parse, Step, Verb, binary, login, packet, text};
 use crate::auth::Users;
 use std::collections::HashSet;
 

@@ -1,21 +1,20 @@
-//! The classic protocol before a client has shown who it is (`-Y`): one kind of command, the rest is an error.
+//! The classic protocol before a client has authenticated (`-Y`): it has one command, and everything else is an error.
 //!
 //! `set <any> <any> <any> <length>` and a data block of `<user> <password>`. The operation is an `Admin` whose `tokens` are
-//! the data block; what comes of it decides which parser the connection goes on with.
+//! the data block; its outcome decides which parser the connection goes on with.
 
-use super::parser::Parse;
 use super::text::{LINE_LENGTH_MAX, TERMINATOR_LEN};
 use super::token::{self, Tokens};
-use super::{Limits, Operation, Span, Step, Verb};
+use super::{Limits, Operation, Parse, Span, Step, Verb};
 
-/// Longest data block that is looked at.
+/// Longest data block that is read.
 const BLOCK_LENGTH_MAX: u32 = 16_384;
 
 /// Shortest line that is answered, with its `\r`; after a shorter one the connection is closed, as by memcached, which
 /// waits as long as there are no more than two bytes.
 const LINE_LENGTH_MIN: usize = 6;
 
-/// It remembers nothing between calls.
+/// The parser, which remembers nothing between calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Parser {}
 
@@ -30,7 +29,7 @@ impl Parse for Parser {
         }
         let block = *at + line_len + 1;
         let line = rest[..line_len].strip_suffix(b"\r").filter(|line| line.starts_with(b"set"));
-        let tokens = Tokens::of(line.unwrap_or_default());
+        let tokens = Tokens::new(line.unwrap_or_default());
         let length = if let [_, _, _, _, length, ..] = *tokens.all() { token::digits_u32(length) } else { None };
         let Some(length) = length else {
             *at = block;

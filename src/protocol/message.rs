@@ -1,7 +1,9 @@
-//! Where one message of a run of replies ends and the next begins, for UDP: there each goes in datagrams of its own.
+//! Finds where one message of a run of replies ends and the next begins. By UDP each message is sent in datagrams of its
+//! own.
 //!
-//! As memcached: each value of a retrieval is a message, and the `END` behind the last of them belongs to it; all lines of
-//! a statistic are one message; so are all packets of one in the binary protocol. The rest is a line, or a packet, each.
+//! The rules are memcached's. Each value of a retrieval is a message, and the `END` behind the last value belongs to it. All
+//! lines of a statistic are one message, and so are all its packets in the binary protocol. Every other line or packet is
+//! a message.
 
 use super::packet::{RESPONSE, opcode};
 use memchr::memchr;
@@ -11,9 +13,9 @@ const END: &[u8] = b"END\r\n";
 /// Bytes of a header of the binary protocol.
 const BINARY_HEADER_LEN: usize = 24;
 
-/// The length of the first message of `replies`: all of them if there is no end to it.
+/// The length of the first message of `replies`; the length of `replies` if the message has no end.
 ///
-/// It reads replies of our own and is never shown anybody else's; what it does not understand is a line.
+/// It only reads replies that this server has written. A reply that it does not know counts as a line.
 pub fn first_len(replies: &[u8]) -> usize {
     let len = match replies.first() {
         Some(&RESPONSE) => binary_len(replies),

@@ -97,11 +97,8 @@ pub(super) fn read(
         if letter == b'O' {
             opaque_len = token.len();
         }
-        match take(token, key, &mut header.key_len, operation) {
-            Ok(()) => {}
-            // `F` alone does not say what is wrong with it.
-            Err(Fault::Argument(BAD_FORMAT)) => fault = fault.or(Some(Fault::Argument(BAD_FORMAT))),
-            Err(later) => fault = Some(later),
+        if let Err(later) = take(token, key, &mut header.key_len, operation) {
+            fault = Some(later.after(fault));
         }
     }
 
@@ -117,20 +114,39 @@ pub(super) fn read(
         }
         return Ok(header);
     }
-    if count > META_TOKENS_MAX {
-        return refuse(if verb == Verb::MetaArithmetic { INVALID_OR_DUPLICATE } else { OPTIONS_TOO_LONG });
-    }
-    if let Some(Fault::Flag(text) | Fault::Argument(text)) = fault {
-        return refuse(if verb == Verb::MetaArithmetic { INVALID_OR_DUPLICATE } else { text });
-    }
-    match (verb, operation.mode) {
-        (Verb::MetaSet, mode) if !matches!(mode, 0 | b'S' | b'E' | b'A' | b'P' | b'R') => refuse(BAD_MODE_SET),
-        (Verb::MetaArithmetic, mode) if !matches!(mode, 0 | b'I' | b'+' | b'D' | b'-') => refuse(BAD_MODE_ARITHMETIC),
-        _ if opaque_len > OPAQUE_LENGTH_MAX => refuse(OPAQUE_TOO_LONG),
-        _ => {
+    match check(verb, count, fault, opaque_len, operation.mode) {
+        Ok(()) => {
             operation.quiet = operation.has(b'q');
             Ok(header)
         }
+        Err(text) => refuse(text),
+    }
+}
+
+/// Finds the complaint about a line that has been read to its end.
+#[inline]
+fn check(verb: Verb, count: usize, fault: Option<Fault>, opaque_len: usize, mode: u8) -> Result<(), &'static [u8]> {
+    let text = match fault {
+        _ if count > META_TOKENS_MAX => OPTIONS_TOO_LONG,
+        Some(Fault::Flag(text) | Fault::Argument(text)) => text,
+        None => match mode_fault(verb, mode) {
+            Some(text) => return Err(text),
+            None if opaque_len > OPAQUE_LENGTH_MAX => return Err(OPAQUE_TOO_LONG),
+            None => return Ok(()),
+        },
+    };
+    Err(if verb == Verb::MetaArithmetic { INVALID_OR_DUPLICATE } else { text })
+}
+
+/// The complaint about a mode that `ms` or `ma` does not have.
+fn mode_fault(verb: Verb, mode: u8) -> Option<&'static [u8]> {
+    match (verb, mode) {
+        (_, 0) => None,
+        (Verb::MetaSet, b'S' | b'E' | b'A' | b'P' | b'R') => None,
+        (Verb::MetaSet, _) => Some(BAD_MODE_SET),
+        (Verb::MetaArithmetic, b'I' | b'+' | b'D' | b'-') => None,
+        (Verb::MetaArithmetic, _) => Some(BAD_MODE_ARITHMETIC),
+        _ => None,
     }
 }
 
@@ -140,6 +156,17 @@ enum Fault {
     Flag(&'static [u8]),
     /// Its argument cannot be read.
     Argument(&'static [u8]),
+}
+
+impl Fault {
+    /// The fault to report when this one was found after an `earlier` one.
+    fn after(self, earlier: Option<Fault>) -> Fault {
+        match self {
+            // A bad `F` does not replace what was wrong before it.
+            Fault::Argument(BAD_FORMAT) => earlier.unwrap_or(self),
+            _ => self,
+        }
+    }
 }
 
 /// Notes one flag, of at least one byte, in the operation; `key` is as sent.

@@ -115,6 +115,81 @@ pub enum Verb {
 }
 
 impl Verb {
+    /// The commands with keys of the text protocols.
+    pub const OF_TEXT: [Verb; 19] = [
+        Verb::Get,
+        Verb::Gets,
+        Verb::Gat,
+        Verb::Gats,
+        Verb::Set,
+        Verb::Add,
+        Verb::Replace,
+        Verb::Append,
+        Verb::Prepend,
+        Verb::Cas,
+        Verb::Delete,
+        Verb::Incr,
+        Verb::Decr,
+        Verb::Touch,
+        Verb::MetaGet,
+        Verb::MetaSet,
+        Verb::MetaDelete,
+        Verb::MetaArithmetic,
+        Verb::MetaDebug,
+    ];
+
+    /// The command's word in the text protocols; empty if it has none.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verb::Get => "get",
+            Verb::Gets => "gets",
+            Verb::Gat => "gat",
+            Verb::Gats => "gats",
+            Verb::Set => "set",
+            Verb::Add => "add",
+            Verb::Replace => "replace",
+            Verb::Append => "append",
+            Verb::Prepend => "prepend",
+            Verb::Cas => "cas",
+            Verb::Delete => "delete",
+            Verb::Incr => "incr",
+            Verb::Decr => "decr",
+            Verb::Touch => "touch",
+            Verb::MetaGet => "mg",
+            Verb::MetaSet => "ms",
+            Verb::MetaDelete => "md",
+            Verb::MetaArithmetic => "ma",
+            Verb::MetaDebug => "me",
+            Verb::BinaryGet
+            | Verb::BinarySet
+            | Verb::BinaryDelete
+            | Verb::BinaryArithmetic
+            | Verb::BinarySay
+            | Verb::End
+            | Verb::Say
+            | Verb::Admin => "",
+        }
+    }
+
+    /// The meta command with this word.
+    #[inline(always)]
+    pub fn from_meta_word(word: &[u8]) -> Option<Verb> {
+        Some(match word {
+            b"mg" => Verb::MetaGet,
+            b"ms" => Verb::MetaSet,
+            b"md" => Verb::MetaDelete,
+            b"ma" => Verb::MetaArithmetic,
+            b"me" => Verb::MetaDebug,
+            _ => return None,
+        })
+    }
+
+    /// Whether it reads values for a list of keys, each with a `VALUE` line of its own.
+    #[inline]
+    pub fn is_retrieval(self) -> bool {
+        matches!(self, Verb::Get | Verb::Gets | Verb::Gat | Verb::Gats)
+    }
+
     /// Whether it is of the meta protocol: the operation has tokens.
     #[inline]
     pub fn is_meta(self) -> bool {
@@ -224,6 +299,12 @@ pub enum Step {
     Incomplete,
     /// Close the connection without a reply (after what was said before).
     Close,
+}
+
+/// Makes operations of bytes; [`text::Parser::next`] has the rules, which hold for all parsers.
+pub trait Parse {
+    /// Makes the next operation of `input[*at..]`, and moves `*at` past what was consumed.
+    fn next(&mut self, input: &mut [u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step;
 }
 
 /// Limits that parsing needs.

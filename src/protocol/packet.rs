@@ -4,8 +4,8 @@
 //!  0       1        2         4        5         6        8        12      16    24
 //! │ magic │ opcode │ key len │ extras │ datatype│ status │ body len│ opaque │ cas │ extras │ key │ value │
 //! ```
-//! All numbers are big-endian; the body is all behind the header. Of the data type, and of what requests have in place of
-//! a status, memcached takes no notice.
+//! All numbers are big-endian; the body is everything behind the header. memcached ignores the data type, and the field of a
+//! request that is the status in a reply.
 
 use super::Operation;
 use super::encode::{Output, copy_short};
@@ -122,7 +122,7 @@ impl Header {
     }
 }
 
-/// What a reply repeats of its request.
+/// The fields that a reply repeats of its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The opcode as sent, quiet or not.
@@ -132,9 +132,9 @@ pub struct Head {
 }
 
 impl Head {
-    /// Of an operation that came in a packet.
+    /// The head of the reply to an operation that came in a packet.
     #[inline]
-    pub fn of(operation: &Operation) -> Head {
+    pub fn new(operation: &Operation) -> Head {
         Head { opcode: operation.mode, opaque: operation.opaque }
     }
 
@@ -160,12 +160,12 @@ pub fn success(out: &mut Output, head: Head, body: &[u8], cas: u64) {
     out.put(body);
 }
 
-/// Anything else, in memcached's words.
+/// A failure, in memcached's words.
 pub fn failure(out: &mut Output, head: Head, status: Status) {
     message(out, head, status, status.message());
 }
 
-/// Anything else, in words of its own.
+/// A failure, in other words than memcached's usual ones.
 pub fn message(out: &mut Output, head: Head, status: Status, text: &[u8]) {
     out.put(&head.header(status, 0, 0, text.len(), 0));
     out.put(text);
@@ -178,10 +178,25 @@ pub fn named(out: &mut Output, head: Head, status: Status, key: &[u8], value: &[
     out.put(value);
 }
 
-/// An item: client flags, its key if that is not empty, and as much as `value` has of the `value_len` bytes of its value;
-/// the rest comes behind it.
+/// What a reply shows of an item.
+#[derive(Clone, Copy, Debug)]
+pub struct Item<'a> {
+    /// The client flags.
+    pub client_flags: u32,
+    /// The CAS value.
+    pub cas: u64,
+    /// Empty if the reply has no key.
+    pub key: &'a [u8],
+    /// The first bytes of the value. The caller writes the others behind them.
+    pub value: &'a [u8],
+    /// Bytes of the whole value.
+    pub value_len: usize,
+}
+
+/// A reply with an item.
 #[inline]
-pub fn item(out: &mut Output, head: Head, client_flags: u32, cas: u64, key: &[u8], value: &[u8], value_len: usize) {
+pub fn item(out: &mut Output, head: Head, item: &Item<'_>) {
+    let Item { client_flags, cas, key, value, value_len } = *item;
     const FLAGS_LEN: usize = 4;
     let body_len = FLAGS_LEN + key.len() + value_len;
     let room = out.room(HEADER_LEN + FLAGS_LEN + key.len() + value.len());
@@ -220,7 +235,8 @@ mod tests {
     fn an_item_is_its_header_flags_key_and_value() {
         let mut out = Output::default();
         let head = Head { opcode: opcode::GETK, opaque: 7 };
-        item(&mut out, head, 0x01020304, 9, b"key", b"va", 5);
+        let shown = Item { client_flags: 0x01020304, cas: 9, key: b"key", value: b"va", value_len: 5 };
+        item(&mut out, head, &shown);
         let expected = b"\x81\x0c\0\x03\x04\0\0\0\0\0\0\x0c\0\0\0\x07\0\0\0\0\0\0\0\x09\x01\x02\x03\x04keyva";
         assert_eq!(out.bytes(), expected);
     }

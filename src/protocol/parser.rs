@@ -1,33 +1,27 @@
-//! The parser of a connection: which of the protocols it is for is decided once, by its first byte.
+//! The parser of a connection. The first byte of the connection decides its protocol once.
 
 use super::packet::{HEADER_LEN, Header};
-use super::{Limits, Operation, Step, binary, login, text};
-
-/// What makes operations of bytes; see [`text::Parser::next`], whose rules hold for all.
-pub trait Parse {
-    /// Makes the next operation of `input[*at..]`, and moves `*at` past what was consumed.
-    fn next(&mut self, input: &mut [u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step;
-}
+use super::{binary, login, text};
 
 /// The parser of one connection.
 ///
-/// Its tag is a byte of its own: hidden among the values that a parser's own state does not use, it has to be told from them
-/// for each operation, which is four instructions each.
+/// `repr(u8)` gives the tag a byte of its own. Otherwise the compiler hides it among unused values of the parser's state,
+/// and taking it apart costs four instructions for each operation.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub enum Parser {
-    /// Nothing has come yet: the first byte decides.
+    /// No byte has come yet.
     Undecided,
     /// The classic and the meta protocol.
     Text(text::Parser),
     /// The binary protocol.
     Binary(binary::Parser),
-    /// The classic protocol of a client that has not shown yet who it is.
+    /// The classic protocol of a client that has not authenticated yet.
     Login(login::Parser),
 }
 
 impl Parser {
-    /// The parser for a connection that begins with this byte, if it may speak either.
+    /// The parser for a connection that may use either protocol and begins with this byte.
     #[cold]
     pub fn decided_by(first: u8) -> Parser {
         if first == binary::REQUEST {
@@ -47,7 +41,7 @@ impl Parser {
         }
     }
 
-    /// Whether what is parsed as commands may be the rest of a value, or is not for others to see at all.
+    /// Whether the bytes that are parsed as commands may be the rest of a value or a secret. They must not be shown then.
     pub fn is_unframed(&self) -> bool {
         match self {
             Parser::Undecided => false,
@@ -57,16 +51,16 @@ impl Parser {
         }
     }
 
-    /// A value has not ended where it should.
+    /// Notes that a value did not end where it should.
     pub fn lose_frame(&mut self) {
         match self {
             Parser::Text(parser) => parser.lose_frame(),
-            // A packet has its length.
+            // The header of a packet says where it ends.
             Parser::Undecided | Parser::Binary(_) | Parser::Login(_) => {}
         }
     }
 
-    /// Whether `rest`, of which nothing more can be made yet, begins with a command that lacks only its value.
+    /// Whether `rest`, which is incomplete, begins with a command that lacks only its value.
     pub fn awaits_value(&self, rest: &[u8]) -> bool {
         match self {
             Parser::Undecided => false,
@@ -80,7 +74,7 @@ impl Parser {
         }
     }
 
-    /// Whether the next bytes are a value that nobody wants.
+    /// Whether the next bytes are a value that is thrown away.
     pub fn swallows(&self) -> bool {
         match self {
             Parser::Undecided | Parser::Login(_) => false,
@@ -89,7 +83,7 @@ impl Parser {
         }
     }
 
-    /// The client has shown who it is, or failed to.
+    /// Notes that the client has authenticated, or has failed to.
     pub fn set_access(&mut self, access: binary::Access) {
         match self {
             Parser::Binary(parser) => parser.set_access(access),
@@ -98,7 +92,7 @@ impl Parser {
         }
     }
 
-    /// Has the value of a command thrown away, whose next byte is the first of these `bytes`.
+    /// Throws away a value of `bytes` bytes that comes next.
     pub fn swallow_value(&mut self, bytes: u32) {
         match self {
             Parser::Undecided | Parser::Login(_) => unreachable!("a value comes behind a command"),
@@ -107,7 +101,7 @@ impl Parser {
         }
     }
 
-    /// Bytes behind a value that belong to it.
+    /// The number of bytes that terminate a value.
     pub fn terminator_len(&self) -> usize {
         match self {
             Parser::Undecided | Parser::Text(_) | Parser::Login(_) => text::TERMINATOR_LEN,

@@ -1,8 +1,8 @@
 //! The classic protocol, and the parser that each connection has.
 //!
 //! [`Parser::next`] makes one operation of the bytes at a position. The usual requests (`get` of one key, `set` with
-//! plain numbers) are recognised by their first bytes and read in one pass; whatever looks unusual is read again, with
-//! more care, by the path that knows all the rules. Those are memcached 1.6.45's, down to the text of each complaint.
+//! plain numbers) are recognised by their first bytes and read in one pass. A slower path, which knows all rules, reads
+//! every other request again. The rules are those of memcached 1.6.45, down to the text of each error.
 //!
 //! ```text
 //!            get, gat: keys follow         last key
@@ -26,9 +26,8 @@ use std::ops::Range;
 
 use super::administration::AdminCommand;
 use super::meta::{self, BAD_FORMAT, Refusal};
-use super::parser::Parse;
 use super::token::{self, KEY_LENGTH_MAX, Tokens, after_terminator, find_end, find_low, plain_digits, skip_spaces};
-use super::{Limits, Operation, Span, Step, Verb};
+use super::{Limits, Operation, Parse, Span, Step, Verb};
 
 /// Bytes without a newline that are waited for; memcached's limit. More must be a `get`, or the connection is closed.
 pub const LINE_LENGTH_MAX: usize = 2048;
@@ -51,8 +50,8 @@ const BAD_EXPTIME: &[u8] = b"CLIENT_ERROR invalid exptime argument\r\n";
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Parser {
     state: State,
-    /// What follows may be the rest of a value: a line was refused that would have one behind it, a value did not end where
-    /// it should, or something came that is no command.
+    /// The next bytes may be the rest of a value: a refused line had a value behind it, a value did not end where it should,
+    /// or a line was no command.
     unframed: bool,
 }
 
@@ -62,18 +61,22 @@ enum State {
     #[default]
     Line,
     /// In the list of keys of a retrieval.
-    Keys {
-        verb: Verb,
-        exptime: i32,
-        /// A key has been seen: an end of line is not a mistake.
-        any: bool,
-    },
+    Keys(Keys),
     /// All keys were handed out.
     End,
-    /// The rest of the line is of no interest.
+    /// The rest of the line is skipped.
     Skip,
-    /// The next bytes are a value that nobody wants.
+    /// The next bytes are a value that is thrown away.
     Swallow { bytes: u64 },
+}
+
+/// A retrieval whose keys are handed out one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Keys {
+    verb: Verb,
+    exptime: i32,
+    /// A key has been seen: an end of line is not a mistake.
+    any: bool,
 }
 
 impl Parse for Parser {
@@ -103,7 +106,7 @@ impl Parser {
     pub fn next(&mut self, input: &mut [u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step {
         match self.state {
             State::Line => self.line(input, at, limits, operation),
-            State::Keys { verb, exptime, any } => self.key(verb, exptime, any, input, at, operation),
+            State::Keys(keys) => self.key(keys, input, at, operation),
             State::End => {
                 self.state = State::Line;
                 operation.verb = Verb::End;
@@ -117,7 +120,7 @@ impl Parser {
         }
     }
 
-    /// Has the next `bytes` bytes thrown away. Only between commands.
+    /// Throws the next `bytes` bytes away. Only between commands.
     pub fn swallow(&mut self, bytes: u64) {
         debug_assert!(self.is_idle(), "the bytes to swallow are those after a command");
         if bytes > 0 {
@@ -130,30 +133,36 @@ impl Parser {
         self.state == State::Line
     }
 
-    /// Whether what is parsed as commands may be the rest of a value. It was for this client to say where values end, so
-    /// there is no way back.
+    /// Whether bytes that are parsed as commands may be the rest of a value. Once true, it stays true: only the client knows
+    /// where its values end.
     pub fn is_unframed(&self) -> bool {
         self.unframed
     }
 
-    /// A value has not ended where it should.
+    /// Notes that a value did not end where it should.
     pub fn lose_frame(&mut self) {
         self.unframed = true;
     }
 
-    /// Gives `text` as the reply to what may have a value behind it.
+    /// Replies `text` to a line that may have a value behind it.
     #[cold]
-    fn refuse(&mut self, text: &'static [u8], quiet: bool, operation: &mut Operation) -> Step {
-        self.unframed = true;
-        say(text, quiet, operation)
+    fn refuse(&mut self, text: &'static [u8], operation: &mut Operation) -> Step {
+        self.refuse_unless(false, text, operation)
     }
 
-    /// Whether the next bytes are a value that nobody wants.
+    /// As `refuse`, but gives no reply if the client wants none.
+    #[cold]
+    fn refuse_unless(&mut self, quiet: bool, text: &'static [u8], operation: &mut Operation) -> Step {
+        self.unframed = true;
+        say_unless(quiet, text, operation)
+    }
+
+    /// Whether the next bytes are a value that is thrown away.
     pub fn swallows(&self) -> bool {
         matches!(self.state, State::Swallow { .. })
     }
 
-    /// Whether there is an operation to come without further input: the end of a list of keys that is there whole.
+    /// Whether the parser gives another operation without further input: the end of a complete list of keys.
     pub fn owes_end(&self) -> bool {
         self.state == State::End
     }
@@ -191,93 +200,76 @@ impl Parser {
         let Some(length) = memchr::memchr(b'\n', &input[start..]) else {
             return self.unfinished(input, at, operation);
         };
-        self.keys(verb, 0, start..start + length, input, at, operation)
+        self.keys(Keys { verb, exptime: 0, any: true }, start..start + length, input, at, operation)
     }
 
-    /// A list of keys which takes up `range`, up to its newline. One bad key makes all of the command an error, and
-    /// nothing of it must have been answered by then.
+    /// A list of keys in `range`, up to its newline. One bad key makes the whole command an error, so all keys are checked
+    /// before the first one is answered.
     fn keys(
         &mut self,
-        verb: Verb,
-        exptime: i32,
+        keys: Keys,
         range: Range<usize>,
         input: &[u8],
         at: &mut usize,
         operation: &mut Operation,
     ) -> Step {
-        let keys = token::trim_return(&input[range.clone()]);
-        if skip_spaces(keys, 0) == keys.len() || has_long_key(keys) {
+        let list = token::trim_return(&input[range.clone()]);
+        if skip_spaces(list, 0) == list.len() || has_long_key(list) {
             *at = range.end + 1;
-            return say(BAD_FORMAT, false, operation);
+            return say(BAD_FORMAT, operation);
         }
         *at = range.start;
-        self.state = State::Keys { verb, exptime, any: true };
-        self.key(verb, exptime, true, input, at, operation)
+        self.state = State::Keys(keys);
+        self.key(keys, input, at, operation)
     }
 
     /// The next key of a retrieval, or its end.
     #[inline]
-    fn key(
-        &mut self,
-        verb: Verb,
-        exptime: i32,
-        any: bool,
-        input: &[u8],
-        at: &mut usize,
-        operation: &mut Operation,
-    ) -> Step {
+    fn key(&mut self, keys: Keys, input: &[u8], at: &mut usize, operation: &mut Operation) -> Step {
         let start = *at;
         let end = find_low(input, start);
         // The usual key, with another one behind it.
         if end > start && end - start <= KEY_LENGTH_MAX && input.get(end) == Some(&b' ') {
             *at = end + 1;
-            if !any {
-                self.state = State::Keys { verb, exptime, any: true };
+            if !keys.any {
+                self.state = State::Keys(Keys { any: true, ..keys });
             }
-            return retrieve(verb, exptime, start, end, operation);
+            return retrieve(keys.verb, keys.exptime, start, end, operation);
         }
-        self.key_or_end(verb, exptime, any, input, at, operation)
+        self.key_or_end(keys, input, at, operation)
     }
 
     /// [`Parser::key`] for keys at the end of the line or of the buffer, after more than one space, or refused.
-    fn key_or_end(
-        &mut self,
-        verb: Verb,
-        exptime: i32,
-        any: bool,
-        input: &[u8],
-        at: &mut usize,
-        operation: &mut Operation,
-    ) -> Step {
+    fn key_or_end(&mut self, keys: Keys, input: &[u8], at: &mut usize, operation: &mut Operation) -> Step {
         let start = skip_spaces(input, *at);
         let end = find_end(input, start);
         let Some(delimiter) = input.get(end) else {
             *at = start;
             let length = end - start;
             if length <= KEY_LENGTH_MAX || length == KEY_LENGTH_MAX + 1 && input[end - 1] == b'\r' {
-                self.state = State::Keys { verb, exptime, any };
+                self.state = State::Keys(keys);
                 return Step::Incomplete;
             }
             self.state = State::Skip;
-            return say(BAD_FORMAT, false, operation);
+            return say(BAD_FORMAT, operation);
         };
         *at = end + 1;
         let last = *delimiter == b'\n';
         let end = if last && end > start && input[end - 1] == b'\r' { end - 1 } else { end };
         if end > start && end - start <= KEY_LENGTH_MAX {
-            self.state = if last { State::End } else { State::Keys { verb, exptime, any: true } };
-            return retrieve(verb, exptime, start, end, operation);
+            self.state = if last { State::End } else { State::Keys(Keys { any: true, ..keys }) };
+            return retrieve(keys.verb, keys.exptime, start, end, operation);
         }
         self.state = if last { State::Line } else { State::Skip };
-        if start == end && any {
+        if start == end && keys.any {
             operation.verb = Verb::End;
             operation.quiet = false;
             return Step::Operation;
         }
-        say(BAD_FORMAT, false, operation)
+        say(BAD_FORMAT, operation)
     }
 
-    /// More than one line's worth of bytes without a newline can only be a `get`.
+    /// More bytes than a line may have, without a newline, can only be a `get`.
     #[cold]
     fn unfinished(&mut self, input: &[u8], at: &mut usize, operation: &mut Operation) -> Step {
         let rest = &input[*at..];
@@ -293,13 +285,13 @@ impl Parser {
         match spaces {
             0 => {
                 *at += length;
-                self.key(verb, 0, false, input, at, operation)
+                self.key(Keys { verb, exptime: 0, any: false }, input, at, operation)
             }
-            // It is waited for, but when it is complete it is no command: those stand at the start of the line.
+            // memcached waits for the whole line, and then finds no command at its start.
             1..=LEADING_SPACES_MAX => {
                 *at = input.len();
                 self.state = State::Skip;
-                self.refuse(ERROR, false, operation)
+                self.refuse(ERROR, operation)
             }
             _ => Step::Close,
         }
@@ -307,7 +299,7 @@ impl Parser {
 
     /// Whether keys of a list were handed out, and more are to come.
     pub fn is_in_list(&self) -> bool {
-        matches!(self.state, State::Keys { .. })
+        matches!(self.state, State::Keys(_))
     }
 
     /// Goes on with [`State::Skip`] and [`State::Swallow`].
@@ -322,7 +314,7 @@ impl Parser {
                 None => *at += rest.len(),
             },
             State::Swallow { bytes } => {
-                // Its end is looked at whole.
+                // The terminator is checked as a whole, so it is left until both bytes have come.
                 let most = if rest.len() as u64 >= bytes { bytes } else { bytes.saturating_sub(TERMINATOR_LEN as u64) };
                 let taken = most.min(rest.len() as u64);
                 if taken == bytes && !rest[..taken as usize].ends_with(b"\r\n") {
@@ -331,7 +323,7 @@ impl Parser {
                 *at += taken as usize;
                 self.state = if taken == bytes { State::Line } else { State::Swallow { bytes: bytes - taken } };
             }
-            State::Line | State::Keys { .. } | State::End => {}
+            State::Line | State::Keys(_) | State::End => {}
         }
     }
 
@@ -346,38 +338,38 @@ impl Parser {
         *at = newline + 1;
         // With a bare newline, a command needs three letters, and `mn` is none.
         if length < COMMAND_LENGTH_MIN {
-            return self.refuse(BAD_FORMAT, false, operation);
+            return self.refuse(BAD_FORMAT, operation);
         }
         let word = &line[..find_end(line, 0)];
         let range = start..newline;
         let rest = start + word.len()..newline;
-        match word {
-            b"mg" => self.meta(Verb::MetaGet, range, input, at, limits, operation),
-            b"ms" => self.meta(Verb::MetaSet, range, input, at, limits, operation),
-            b"md" => self.meta(Verb::MetaDelete, range, input, at, limits, operation),
-            b"ma" => self.meta(Verb::MetaArithmetic, range, input, at, limits, operation),
-            b"me" => self.meta(Verb::MetaDebug, range, input, at, limits, operation),
-            b"mn" => say(b"MN\r\n", false, operation),
-            b"get" => self.keys(Verb::Get, 0, rest, input, at, operation),
-            b"gets" => self.keys(Verb::Gets, 0, rest, input, at, operation),
-            b"gat" => self.touch_and_get(Verb::Gat, rest, input, at, operation),
-            b"gats" => self.touch_and_get(Verb::Gats, rest, input, at, operation),
-            b"set" => self.storage(Verb::Set, range, input, at, limits, operation),
-            b"add" => self.storage(Verb::Add, range, input, at, limits, operation),
-            b"replace" => self.storage(Verb::Replace, range, input, at, limits, operation),
-            b"append" => self.storage(Verb::Append, range, input, at, limits, operation),
-            b"prepend" => self.storage(Verb::Prepend, range, input, at, limits, operation),
-            b"cas" => self.storage(Verb::Cas, range, input, at, limits, operation),
-            b"incr" => keyed(Verb::Incr, line, start, operation),
-            b"decr" => keyed(Verb::Decr, line, start, operation),
-            b"touch" => keyed(Verb::Touch, line, start, operation),
-            b"delete" => keyed(Verb::Delete, line, start, operation),
+        if let Some(verb) = Verb::from_meta_word(word) {
+            operation.verb = verb;
+            return self.meta(range, input, at, limits, operation);
+        }
+        operation.verb = match word {
+            b"mn" => return say(b"MN\r\n", operation),
+            b"get" => return self.keys(Keys { verb: Verb::Get, exptime: 0, any: true }, rest, input, at, operation),
+            b"gets" => return self.keys(Keys { verb: Verb::Gets, exptime: 0, any: true }, rest, input, at, operation),
+            b"gat" => return self.touch_and_get(Verb::Gat, rest, input, at, operation),
+            b"gats" => return self.touch_and_get(Verb::Gats, rest, input, at, operation),
+            b"set" => Verb::Set,
+            b"add" => Verb::Add,
+            b"replace" => Verb::Replace,
+            b"append" => Verb::Append,
+            b"prepend" => Verb::Prepend,
+            b"cas" => Verb::Cas,
+            b"incr" => return keyed(Verb::Incr, line, start, operation),
+            b"decr" => return keyed(Verb::Decr, line, start, operation),
+            b"touch" => return keyed(Verb::Touch, line, start, operation),
+            b"delete" => return keyed(Verb::Delete, line, start, operation),
             _ => {
                 let step = other(line, start, operation);
                 self.unframed |= operation.verb == Verb::Say;
-                step
+                return step;
             }
-        }
+        };
+        self.storage(range, input, at, limits, operation)
     }
 
     /// `gat` and `gats`: `range` holds the exptime and the keys, up to the newline.
@@ -393,35 +385,38 @@ impl Parser {
         let start = skip_spaces(arguments, 0);
         let end = find_end(arguments, start);
         if skip_spaces(arguments, end) == arguments.len() {
-            return say(BAD_FORMAT, false, operation);
+            return say(BAD_FORMAT, operation);
         }
         match token::digits_i32(&arguments[start..end]) {
-            Some(exptime) => self.keys(verb, exptime, range.start + end..range.end, input, at, operation),
-            None => say(BAD_EXPTIME, false, operation),
+            Some(exptime) => {
+                let keys = Keys { verb, exptime, any: true };
+                self.keys(keys, range.start + end..range.end, input, at, operation)
+            }
+            None => say(BAD_EXPTIME, operation),
         }
     }
 
-    /// A storage command whose line is `range`, up to its newline.
+    /// The storage command `operation.verb`, whose line is `range`, up to its newline.
     fn storage(
         &mut self,
-        verb: Verb,
         range: Range<usize>,
         input: &[u8],
         at: &mut usize,
         limits: &Limits,
         operation: &mut Operation,
     ) -> Step {
+        let verb = operation.verb;
         let word_end = find_low(input, range.start);
         if let Some(header) = plain_storage(verb, input, range.start, word_end, operation) {
             return self.value(&header, input, at, limits, operation);
         }
-        // What is wrong with the line decides about its value, too.
-        let tokens = Tokens::of(token::trim_return(&input[range.clone()]));
+        // The kind of error decides whether the value is thrown away as well.
+        let tokens = Tokens::new(token::trim_return(&input[range.clone()]));
         let [_, key, client_flags, exptime, length, ref rest @ ..] = *tokens.all() else {
-            return self.refuse(BAD_FORMAT, false, operation);
+            return self.refuse(BAD_FORMAT, operation);
         };
         let Some(value_len) = token::value_length(length) else {
-            return self.refuse(BAD_FORMAT, false, operation);
+            return self.refuse(BAD_FORMAT, operation);
         };
         let quiet = tokens.noreply();
         let cas = if verb == Verb::Cas { rest.first().and_then(|cas| token::digits_u64(cas)) } else { Some(0) };
@@ -431,12 +426,16 @@ impl Parser {
             && let Some(cas) = cas
         {
             let key_start = skip_spaces(input, find_end(input, range.start));
-            store(verb, quiet, Span::new(key_start, key_start + key.len()), client_flags, exptime, cas, operation);
+            operation.quiet = quiet;
+            operation.client_flags = client_flags;
+            operation.exptime = exptime;
+            operation.cas = cas;
+            classic(verb, Span::new(key_start, key_start + key.len()), operation);
             let header = Header { start: range.start, body: range.end + 1, key_len: key.len(), value_len };
             self.value(&header, input, at, limits, operation)
         } else {
             self.state = State::Swallow { bytes: u64::from(value_len) + 2 };
-            say(BAD_FORMAT, quiet, operation)
+            say_unless(quiet, BAD_FORMAT, operation)
         }
     }
 
@@ -466,7 +465,7 @@ impl Parser {
             }
             // `q` hides no error, `noreply` all of them.
             let quiet = operation.quiet && operation.verb != Verb::MetaSet;
-            return self.refuse(BAD_DATA_CHUNK, quiet, operation);
+            return self.refuse_unless(quiet, BAD_DATA_CHUNK, operation);
         }
         if header.value_len <= limits.inline_max {
             *at = header.start;
@@ -475,16 +474,16 @@ impl Parser {
         Step::Data
     }
 
-    /// A meta command whose line is `range`, up to its newline.
+    /// The meta command `operation.verb`, whose line is `range`, up to its newline.
     fn meta(
         &mut self,
-        verb: Verb,
         range: Range<usize>,
         input: &mut [u8],
         at: &mut usize,
         limits: &Limits,
         operation: &mut Operation,
     ) -> Step {
+        let verb = operation.verb;
         let step = match meta::read(verb, input, range.clone(), operation) {
             Ok(line) if verb == Verb::MetaSet => {
                 let (key_len, value_len) = (line.key_len, line.value_len);
@@ -495,7 +494,7 @@ impl Parser {
             Err(Refusal { text, swallow }) => {
                 self.swallow(swallow);
                 self.unframed |= verb == Verb::MetaSet && swallow == 0;
-                return say(text, false, operation);
+                return say(text, operation);
             }
         };
         if step != Step::Incomplete && operation.verb == verb {
@@ -524,7 +523,11 @@ fn plain_storage(verb: Verb, input: &[u8], start: usize, word_end: usize, operat
     let cas = if verb == Verb::Cas { number(input, &mut at)? } else { 0 };
     let quiet = input.get(at..)?.starts_with(b" noreply");
     let body = after_terminator(input, if quiet { at + 8 } else { at })?;
-    store(verb, quiet, Span::new(key_start, key_end), client_flags, exptime, cas, operation);
+    operation.quiet = quiet;
+    operation.client_flags = client_flags;
+    operation.exptime = exptime;
+    operation.cas = cas;
+    classic(verb, Span::new(key_start, key_end), operation);
     Some(Header { start, body, key_len: key_end - key_start, value_len })
 }
 
@@ -551,37 +554,39 @@ fn keyed(verb: Verb, line: &[u8], start: usize, operation: &mut Operation) -> St
         && let Some(number) = plain
         && (verb != Verb::Touch || i32::try_from(number).is_ok())
     {
+        operation.quiet = false;
         operation.delta = number;
         operation.exptime = number as i32;
-        return classic(verb, false, key, operation);
+        return classic(verb, key, operation);
     }
 
-    let tokens = Tokens::of(line);
+    let tokens = Tokens::new(line);
     let quiet = tokens.noreply() && (verb != Verb::Delete || tokens.all().len() > 2);
     let argument = match (verb, tokens.all()) {
-        // Old clients send a time, once a delay, behind the key: whatever stands there, the key is deleted.
+        // Old clients send a time behind the key, which once was a delay. It is ignored, whatever it is.
         (Verb::Delete, [_, _, ..]) => &b""[..],
         (Verb::Incr | Verb::Decr | Verb::Touch, [_, _, argument, ..]) => *argument,
-        _ => return say(BAD_FORMAT, false, operation),
+        _ => return say(BAD_FORMAT, operation),
     };
     if key.len as usize > KEY_LENGTH_MAX {
-        return say(BAD_FORMAT, quiet, operation);
+        return say_unless(quiet, BAD_FORMAT, operation);
     }
     match verb {
         Verb::Incr | Verb::Decr => match token::digits_u64(argument) {
             Some(delta) => operation.delta = delta,
-            None => return say(BAD_DELTA, quiet, operation),
+            None => return say_unless(quiet, BAD_DELTA, operation),
         },
         Verb::Touch => match token::digits_i32(argument) {
             Some(exptime) => operation.exptime = exptime,
-            None => return say(BAD_EXPTIME, quiet, operation),
+            None => return say_unless(quiet, BAD_EXPTIME, operation),
         },
         _ => {}
     }
-    classic(verb, quiet, key, operation)
+    operation.quiet = quiet;
+    classic(verb, key, operation)
 }
 
-/// What is no command on keys: one for the administrator, or a mistake. A browser is not answered.
+/// A line that is no command on keys: a command for the server, or a mistake. A line of HTTP is not answered.
 fn other(line: &[u8], start: usize, operation: &mut Operation) -> Step {
     let spaces = skip_spaces(line, 0);
     let word = &line[spaces..find_end(line, spaces)];
@@ -592,15 +597,15 @@ fn other(line: &[u8], start: usize, operation: &mut Operation) -> Step {
         operation.tokens = Span::new(start + spaces, start + line.len());
         return Step::Operation;
     }
-    let tokens = Tokens::of(line);
+    let tokens = Tokens::new(line);
     match tokens.all() {
         [_, .., last] if last.starts_with(b"HTTP/") => Step::Close,
-        _ => say(ERROR, tokens.noreply(), operation),
+        _ => say_unless(tokens.noreply(), ERROR, operation),
     }
 }
 
-/// Whether a token of `keys` is longer than a key may be. Looks back for a space from every 251st byte, instead of at
-/// each byte: of any 251 bytes in a row one must be a space.
+/// Whether a token of `keys` is longer than a key may be. Of any 251 bytes in a row one must be a space, so it is enough to
+/// search backward from every 251st byte.
 fn has_long_key(keys: &[u8]) -> bool {
     let mut start = 0;
     while let Some(window) = keys.get(start..start + KEY_LENGTH_MAX + 1) {
@@ -614,32 +619,16 @@ fn has_long_key(keys: &[u8]) -> bool {
 
 #[inline(always)]
 fn retrieve(verb: Verb, exptime: i32, start: usize, end: usize, operation: &mut Operation) -> Step {
+    operation.quiet = false;
     operation.exptime = exptime;
-    classic(verb, false, Span::new(start, end), operation);
+    classic(verb, Span::new(start, end), operation);
     Step::Key
 }
 
+/// What all operations of the classic protocol on a key have; `quiet` is for the caller to set.
 #[inline(always)]
-fn store(
-    verb: Verb,
-    quiet: bool,
-    key: Span,
-    client_flags: u32,
-    exptime: i32,
-    cas: u64,
-    operation: &mut Operation,
-) -> Step {
-    operation.client_flags = client_flags;
-    operation.exptime = exptime;
-    operation.cas = cas;
-    classic(verb, quiet, key, operation)
-}
-
-/// What all operations of the classic protocol on a key have.
-#[inline(always)]
-fn classic(verb: Verb, quiet: bool, key: Span, operation: &mut Operation) -> Step {
+fn classic(verb: Verb, key: Span, operation: &mut Operation) -> Step {
     operation.verb = verb;
-    operation.quiet = quiet;
     operation.mode = 0;
     operation.too_large = false;
     operation.flags = 0;
@@ -648,7 +637,12 @@ fn classic(verb: Verb, quiet: bool, key: Span, operation: &mut Operation) -> Ste
 }
 
 /// Gives `text` as the reply.
-fn say(text: &'static [u8], quiet: bool, operation: &mut Operation) -> Step {
+fn say(text: &'static [u8], operation: &mut Operation) -> Step {
+    say_unless(false, text, operation)
+}
+
+/// Gives `text` as the reply, unless the client wants none.
+fn say_unless(quiet: bool, text: &'static [u8], operation: &mut Operation) -> Step {
     operation.verb = Verb::Say;
     operation.quiet = quiet;
     operation.too_large = false;

@@ -10,7 +10,7 @@
 /// Longest key in bytes, before base64 is decoded.
 pub const KEY_LENGTH_MAX: usize = 250;
 
-/// Tokens that are looked at in a line, but for the keys of a `get`; what follows them is ignored.
+/// Tokens of a line that are read; the rest of the line is ignored. The keys of a `get` have no such limit.
 pub const TOKENS_MAX: usize = 23;
 
 /// Where the first byte that is a space or a control byte stands in `bytes`, from `from` on; `bytes.len()` if there is
@@ -84,8 +84,8 @@ pub struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// Takes `line`, without its terminator, apart.
-    pub fn of(line: &'a [u8]) -> Tokens<'a> {
+    /// Splits `line`, which has no terminator.
+    pub fn new(line: &'a [u8]) -> Tokens<'a> {
         let mut split = Tokens { tokens: [&[]; TOKENS_MAX], count: 0 };
         let mut at = 0;
         for slot in &mut split.tokens {
@@ -105,7 +105,7 @@ impl<'a> Tokens<'a> {
         &self.tokens[..self.count]
     }
 
-    /// Whether the last one is exactly `noreply`.
+    /// Whether the last token is exactly `noreply`.
     pub fn noreply(&self) -> bool {
         self.all().last() == Some(&&b"noreply"[..])
     }
@@ -134,7 +134,7 @@ pub fn strto_i32(token: &[u8]) -> Option<i32> {
 /// Sign and magnitude of the number at the start of a token. `None` if there is none, if it has a tail, or if it does
 /// not fit in 64 bits.
 fn strto(token: &[u8]) -> Option<(bool, u64)> {
-    // What everybody sends: digits, too few to overflow.
+    // The usual form: digits, too few to overflow.
     if token.len() <= DIGITS_MAX
         && let Some(value) = sum(token)
     {
@@ -304,7 +304,7 @@ mod tests {
     fn tokens() {
         #[track_caller]
         fn check(line: &str, want: &[&str]) {
-            let tokens = Tokens::of(line.as_bytes());
+            let tokens = Tokens::new(line.as_bytes());
             let got: Vec<_> = tokens.all().iter().map(|token| String::from_utf8_lossy(token)).collect();
             assert_eq!(got, want);
         }
@@ -313,8 +313,8 @@ mod tests {
         check("a", &["a"]);
         check(" a  b\tc\r ", &["a", "b\tc\r"]);
         check(&"a ".repeat(30), &["a"; TOKENS_MAX]);
-        assert!(Tokens::of(b"a noreply ").noreply());
-        assert!(!Tokens::of(b"a noreply b").noreply());
+        assert!(Tokens::new(b"a noreply ").noreply());
+        assert!(!Tokens::new(b"a noreply b").noreply());
     }
 
     #[test]

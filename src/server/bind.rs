@@ -134,7 +134,7 @@ fn inherit(config: &Config) -> Result<Option<Sockets>, Exit> {
         let listener = if let Ok(Some(listener)) = handed_over.take_tcp_listener(at) {
             Listener::from_tcp(listener)
         } else if let Ok(Some(socket)) = handed_over.take_udp_socket(at) {
-            let socket = UdpSocket::of(socket).map_err(unusable)?;
+            let socket = UdpSocket::from_std(socket).map_err(unusable)?;
             let others = if config.port_per_core { 0 } else { config.threads - 1 };
             for own in endpoints.iter_mut().skip(1).take(others) {
                 own.push(socket.share().map_err(unusable)?);

@@ -189,8 +189,7 @@ impl Batch {
 
 /// The most bytes that the reply to an operation can take, without those of pinned values.
 pub(super) fn reply_bytes_max(operation: &Operation) -> usize {
-    let has_value =
-        matches!(operation.verb, Verb::Get | Verb::Gets | Verb::Gat | Verb::Gats | Verb::MetaGet | Verb::BinaryGet);
+    let has_value = operation.verb.is_retrieval() || matches!(operation.verb, Verb::MetaGet | Verb::BinaryGet);
     // A line of the reply repeats the key, perhaps in base64, or the flags of the request, and some numbers.
     let line = 512 + if operation.verb.is_meta() { operation.tokens.len as usize } else { 0 };
     if has_value { PIN_LEN_MIN + line } else { line }

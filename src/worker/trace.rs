@@ -87,9 +87,9 @@ pub(super) fn group(session: &Session, operations: &[Operation], input: &[u8]) {
     // The keys of a list are on one line, as far as they were parsed.
     let mut list = String::new();
     for operation in operations {
-        if is_list(operation.verb) && !list.is_empty() {
+        if operation.verb.is_retrieval() && !list.is_empty() {
             put(&mut list, format_args!(" {}", Key { bytes: operation.key.of(input), shown }));
-        } else if is_list(operation.verb) {
+        } else if operation.verb.is_retrieval() {
             list = line(operation, input, shown);
         } else {
             if !list.is_empty() {
@@ -134,7 +134,7 @@ fn line(operation: &Operation, input: &[u8], shown: bool) -> String {
         return line;
     }
     let key = Key { bytes: operation.key.of(input), shown };
-    let word = word(operation.verb);
+    let word = operation.verb.word();
     if operation.verb.is_binary() {
         put(out, format_args!("{:?} {key}", operation.verb));
         return line;
@@ -160,7 +160,7 @@ fn line(operation: &Operation, input: &[u8], shown: bool) -> String {
         Verb::MetaSet => put(out, format_args!(" {value_len}")),
         _ => {}
     }
-    if matches!(operation.verb, Verb::MetaGet | Verb::MetaSet | Verb::MetaDelete | Verb::MetaArithmetic) {
+    if operation.verb.is_meta() && operation.verb != Verb::MetaDebug {
         meta_flags(operation.tokens.of(input), out);
     } else if operation.quiet {
         line.push_str(" noreply");
@@ -188,7 +188,7 @@ fn refused(text: &[u8], reply: &[u8], out: &mut String) {
         return;
     }
     let first = text.split(|byte| b" \r\n".contains(byte)).next().unwrap_or_default();
-    let command = VERBS.iter().map(|verb| word(*verb)).find(|word| word.as_bytes() == first);
+    let command = Verb::OF_TEXT.iter().map(|verb| verb.word()).find(|word| word.as_bytes() == first);
     let command = command.unwrap_or("unknown command");
     put(out, format_args!("{command}, {} bytes: {}", text.len(), reply.trim_ascii_end().escape_ascii()));
 }
@@ -199,63 +199,4 @@ fn put(out: &mut String, text: fmt::Arguments<'_>) {
 
 fn is_number(word: &str) -> bool {
     word.bytes().all(|byte| byte.is_ascii_digit() || b"-.,".contains(&byte))
-}
-
-fn is_list(verb: Verb) -> bool {
-    matches!(verb, Verb::Get | Verb::Gets | Verb::Gat | Verb::Gats)
-}
-
-/// The commands with keys of the text protocols.
-const VERBS: [Verb; 19] = [
-    Verb::Get,
-    Verb::Gets,
-    Verb::Gat,
-    Verb::Gats,
-    Verb::Set,
-    Verb::Add,
-    Verb::Replace,
-    Verb::Append,
-    Verb::Prepend,
-    Verb::Cas,
-    Verb::Delete,
-    Verb::Incr,
-    Verb::Decr,
-    Verb::Touch,
-    Verb::MetaGet,
-    Verb::MetaSet,
-    Verb::MetaDelete,
-    Verb::MetaArithmetic,
-    Verb::MetaDebug,
-];
-
-fn word(verb: Verb) -> &'static str {
-    match verb {
-        Verb::Get => "get",
-        Verb::Gets => "gets",
-        Verb::Gat => "gat",
-        Verb::Gats => "gats",
-        Verb::Set => "set",
-        Verb::Add => "add",
-        Verb::Replace => "replace",
-        Verb::Append => "append",
-        Verb::Prepend => "prepend",
-        Verb::Cas => "cas",
-        Verb::Delete => "delete",
-        Verb::Incr => "incr",
-        Verb::Decr => "decr",
-        Verb::Touch => "touch",
-        Verb::MetaGet => "mg",
-        Verb::MetaSet => "ms",
-        Verb::MetaDelete => "md",
-        Verb::MetaArithmetic => "ma",
-        Verb::MetaDebug => "me",
-        Verb::BinaryGet
-        | Verb::BinarySet
-        | Verb::BinaryDelete
-        | Verb::BinaryArithmetic
-        | Verb::BinarySay
-        | Verb::End
-        | Verb::Say
-        | Verb::Admin => "",
-    }
 }

@@ -13,8 +13,8 @@ use super::trace;
 use crate::clock::Now;
 use crate::command::{self, Reply, observed};
 use crate::hash::KeyHasher;
-use crate::protocol::parser::{Parse, Parser};
-use crate::protocol::{Operation, Span, Step, Verb};
+use crate::protocol::parser::Parser;
+use crate::protocol::{Operation, Parse, Span, Step, Verb};
 use crate::protocol::{binary, login};
 use crate::store::arena::ItemId;
 

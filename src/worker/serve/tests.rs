@@ -246,7 +246,10 @@ fn packets(client: usize, random: &mut Random) -> Client {
                     let opcode = if quiet { opcode::GETKQ } else { opcode::GETK };
                     let head = send(opcode, b"", &key, b"");
                     match model.get(&key) {
-                        Some(value) => packet::item(out, head, 7, 0, key.as_bytes(), value, value.len()),
+                        Some(value) => {
+                            let (key, value_len) = (key.as_bytes(), value.len());
+                            packet::item(out, head, &packet::Item { client_flags: 7, cas: 0, key, value, value_len });
+                        }
                         None if quiet => {}
                         None => packet::named(out, head, Status::NOT_FOUND, key.as_bytes(), b""),
                     }

@@ -364,7 +364,7 @@ impl Simulation<'_> {
         self.next_client.set(id + 1);
         self.clients.borrow_mut().push(Client::new(id, worker, Arc::clone(&wire)));
         self.context.workers[worker].given_connections.add(1);
-        let stream = Stream::Simulated(Socket::of(wire));
+        let stream = Stream::Simulated(Socket::new(wire));
         self.exchange.mail(worker, Mail::Connection(stream, BindingProtocol::Auto));
     }
 

@@ -31,18 +31,14 @@ const PARAMETERS_MAX: usize = 5;
 const UNSAFE: [&str; 3] = ["store/arena.rs", "store/item.rs", "worker/mailbox"];
 
 /// Files that are too long.
-const LONG_FILES: &[(&str, &str)] = &[("admin/mod.rs", "to be mended")];
+const LONG_FILES: &[(&str, &str)] = &[];
 /// Functions that are too long: each is a list, and a part of it is no easier to read than the whole.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[
-    ("admin/stats/mod.rs", "general"),
-    ("admin/stats/mod.rs", "settings"),
+    ("admin/stats/general.rs", "general"),
+    ("admin/stats/settings.rs", "settings"),
     ("command/get.rs", "meta_hit"),
     ("config/mod.rs", "base"),
     ("config/options.rs", "setting"),
-    ("protocol/binary.rs", "packet"),
-    ("protocol/meta.rs", "read"),
-    ("server/acceptor.rs", "run"),
-    ("server/mod.rs", "serve"),
 ];
 /// Functions with many parameters: all of them belong to one call on the path of a request.
 const MANY_PARAMETERS: &[(&str, &str, &str)] = &[
@@ -72,28 +68,10 @@ const MANY_PARAMETERS: &[(&str, &str, &str)] = &[
     ("command/set.rs", "store", "to be mended"),
     ("command/set.rs", "store_value", "to be mended"),
     ("config/numbers.rs", "leading_number", "to be mended"),
-    ("protocol/binary.rs", "sasl", "to be mended"),
-    ("protocol/binary.rs", "value", "to be mended"),
-    ("protocol/encode.rs", "value_header", "to be mended"),
-    ("protocol/packet.rs", "item", "to be mended"),
-    ("protocol/text.rs", "key", "to be mended"),
-    ("protocol/text.rs", "key_or_end", "to be mended"),
-    ("protocol/text.rs", "keys", "to be mended"),
-    ("protocol/text.rs", "meta", "to be mended"),
-    ("protocol/text.rs", "storage", "to be mended"),
-    ("protocol/text.rs", "store", "to be mended"),
-    ("server/mod.rs", "serve", "to be mended"),
-    ("store/mod.rs", "put", "a key, a value and all that is stored with them, which no caller has in one place"),
+    ("store/mod.rs", "put", "to be mended"),
 ];
 /// Imports between files of one folder that close a circle.
 const BACKWARD: &[(&str, &str, &str)] = &[
-    ("admin/binary.rs", "admin/login.rs", "to be mended"),
-    ("admin/binary.rs", "admin/mod.rs", "to be mended"),
-    ("admin/binary.rs", "admin/stats/mod.rs", "to be mended"),
-    ("admin/login.rs", "admin/mod.rs", "to be mended"),
-    ("admin/mod.rs", "admin/binary.rs", "to be mended"),
-    ("admin/mod.rs", "admin/stats/mod.rs", "to be mended"),
-    ("admin/stats/mod.rs", "admin/mod.rs", "to be mended"),
     ("config/mod.rs", "config/parse.rs", "to be mended"),
     ("config/options.rs", "config/mod.rs", "to be mended"),
     ("config/options.rs", "config/tls.rs", "to be mended"),
@@ -104,15 +82,6 @@ const BACKWARD: &[(&str, &str, &str)] = &[
     ("config/prefixes.rs", "config/mod.rs", "to be mended"),
     ("config/tls.rs", "config/mod.rs", "to be mended"),
     ("config/tls.rs", "config/options.rs", "to be mended"),
-    ("net/stream.rs", "net/tls.rs", "to be mended"),
-    ("net/tls.rs", "net/stream.rs", "to be mended"),
-    ("protocol/binary.rs", "protocol/parser.rs", "to be mended"),
-    ("protocol/login.rs", "protocol/parser.rs", "to be mended"),
-    ("protocol/login.rs", "protocol/text.rs", "to be mended"),
-    ("protocol/parser.rs", "protocol/binary.rs", "to be mended"),
-    ("protocol/parser.rs", "protocol/login.rs", "to be mended"),
-    ("protocol/parser.rs", "protocol/text.rs", "to be mended"),
-    ("protocol/text.rs", "protocol/parser.rs", "to be mended"),
 ];
 
 /// The files of the server by their modules, without those that only tests have.
