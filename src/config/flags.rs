@@ -1,15 +1,20 @@
-//! The flags: which there are, the help that shows them, and what is said of a mistake.
+//! The flags, each a row of a table, the help that shows them, and the messages for mistakes.
 
-use crate::exit::Exit;
+use super::numbers::{leading_decimal, leading_integer, leading_number};
+use super::options;
+use super::word::Shown;
+use super::{BindingProtocol, Config, ITEM_BYTES_MIN, KILOBYTE, MEGABYTE, MEMORY_MEGABYTES_MAX, THREADS_MAX};
+use crate::exit::{EXIT_USAGE, Exit};
 use crate::protocol::MEMCACHED_VERSION;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 pub(super) const LICENSE: &str = include_str!("../../LICENSE");
 
-/// Under which name it was started: programs that look for a memcached find one.
+/// The name that the program was started under. Programs that look for a memcached find one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Program {
     Corecached,
@@ -43,6 +48,7 @@ impl Program {
 
 /// The flags, in the groups that the help shows.
 pub(super) fn command() -> Command {
+    let defaults = Config::base();
     let mut command = Command::new("corecached")
         .override_usage("corecached [flags]")
         .disable_help_flag(true)
@@ -50,14 +56,14 @@ pub(super) fn command() -> Command {
         .infer_long_args(true)
         .max_term_width(100)
         .help_template("{usage-heading} {usage}\n\n{all-args}{after-help}")
-        .after_help(EXTENDED_HELP);
+        .after_help(format!("{}{ENVIRONMENT_HELP}", options::help(&defaults)));
     for (heading, flags) in FLAGS {
         command = command.next_help_heading(*heading);
         for flag in *flags {
-            command = command.arg(flag.arg());
+            command = command.arg(flag.arg(&defaults));
         }
     }
-    // As memcached, which reads on behind them.
+    // Like memcached, read on behind arguments that belong to no flag.
     let unused = Arg::new("unused").num_args(0..).action(ArgAction::Append).hide(true);
     command.arg(unused.value_parser(clap::value_parser!(OsString)))
 }
@@ -66,26 +72,39 @@ pub(super) fn help() -> String {
     command().render_help().to_string().trim_end().to_owned()
 }
 
-/// One flag: its letter (or `\0`), its long form (or, in brackets, only a name for it), what it takes, what it means.
-struct Flag(char, &'static str, Takes, &'static str);
+/// A row of the table of flags: its letter (or `\0`), its name, what it takes and how that is read, its help, its default.
+/// The name is the long form, or, in brackets, only a name.
+pub(super) struct Flag(char, &'static str, Takes, &'static str, Shown);
 
-enum Takes {
-    /// Nothing.
-    Nothing,
-    /// Nothing, and counts how often it was given.
-    Count,
-    /// A value, of which the last one given counts; named for the help.
-    One(&'static str),
+/// Reads a value of a flag.
+type ReadValue = fn(&OsString, &mut Config) -> Result<(), Exit>;
+
+/// What a flag takes, and how the server reads it.
+pub(super) enum Takes {
+    Nothing(fn(&mut Config)),
+    /// Nothing. The function gets the number of times that the flag was given.
+    Count(fn(u8, &mut Config)),
+    /// A value, of which the last one given counts. The name is for the help.
+    One(&'static str, ReadValue),
     /// A value, of which all given count.
-    Many(&'static str),
-    /// Maybe a value, after `=`.
-    Perhaps(&'static str),
+    Many(&'static str, ReadValue),
+    /// A value after `=`, or none.
+    Perhaps(&'static str, ReadValue),
 }
 
 impl Flag {
-    fn arg(&self) -> Arg {
-        let &Flag(letter, name, ref takes, help) = self;
-        let id = name.trim_matches(['(', ')']);
+    pub(super) fn id(&self) -> &'static str {
+        self.1.trim_matches(['(', ')'])
+    }
+
+    pub(super) fn takes(&self) -> &Takes {
+        &self.2
+    }
+
+    fn arg(&self, defaults: &Config) -> Arg {
+        let &Flag(letter, name, ref takes, help, ref default) = self;
+        let id = self.id();
+        let help = format!("{help}{}", default.text(defaults));
         let mut arg = Arg::new(id).help(help).value_parser(clap::value_parser!(OsString));
         if id == name {
             arg = arg.long(name);
@@ -94,12 +113,14 @@ impl Flag {
             arg = arg.short(letter);
         }
         match takes {
-            Takes::Nothing => arg.action(ArgAction::SetTrue).value_parser(clap::value_parser!(bool)).overrides_with(id),
-            Takes::Count => arg.action(ArgAction::Count).value_parser(clap::value_parser!(u8)),
-            // As in getopt, whatever follows is the value, a hyphen first or not: `-p -1`.
-            Takes::One(unit) => arg.value_name(*unit).allow_hyphen_values(true).overrides_with(id),
-            Takes::Many(unit) => arg.value_name(*unit).allow_hyphen_values(true).action(ArgAction::Append),
-            Takes::Perhaps(unit) => arg
+            Takes::Nothing(_) => {
+                arg.action(ArgAction::SetTrue).value_parser(clap::value_parser!(bool)).overrides_with(id)
+            }
+            Takes::Count(_) => arg.action(ArgAction::Count).value_parser(clap::value_parser!(u8)),
+            // As in getopt, the next argument is the value, even if it begins with a hyphen: `-p -1`.
+            Takes::One(unit, _) => arg.value_name(*unit).allow_hyphen_values(true).overrides_with(id),
+            Takes::Many(unit, _) => arg.value_name(*unit).allow_hyphen_values(true).action(ArgAction::Append),
+            Takes::Perhaps(unit, _) => arg
                 .value_name(*unit)
                 .num_args(0..=1)
                 .require_equals(true)
@@ -109,220 +130,430 @@ impl Flag {
     }
 }
 
+use Shown::{No, Of, Text};
 use Takes::{Count, Many, Nothing, One, Perhaps};
 
-const FLAGS: &[(&str, &[Flag])] = &[
+/// For flags that `parse.rs` reads together with others, when all rows are read.
+const LATER: ReadValue = |_, _| Ok(());
+/// The same for flags without a value.
+const ALONE: fn(&mut Config) = |_| {};
+
+/// The flags, in the groups that the help shows.
+pub(super) const FLAGS: &[(&str, &[Flag])] = &[
     (
         "Where it listens",
         &[
-            Flag('p', "port", One("port"), "TCP port; -1: any free one, 0: no TCP (default: 11211)"),
+            Flag(
+                'p',
+                "port",
+                One("port", LATER),
+                "TCP port. -1: any free port, 0: no TCP",
+                Of(|config| config.tcp_port.to_string()),
+            ),
             Flag(
                 'l',
                 "listen",
-                Many("address"),
-                "Address to listen on: host, host:port, [v6]:port or * for all; several by commas, semicolons or \
-                 repeating the flag; before it may stand, in this order: with -Z notls: (no TLS), btls: (no certificates \
-                 of clients) or mtls: (they are required); proto[ascii]:, proto[binary]: or proto[negotiating]: (instead \
-                 of -B); tag[name]: (1 to 8 characters, for the log) (default: 127.0.0.1 and ::1 only, where memcached \
-                 listens on all)",
+                Many("entries", LATER),
+                "Addresses to listen on, separated by commas. \
+                 Entry: [notls:|btls:|mtls:][proto[ascii|binary|negotiating]:][tag[name]:]host[:port]. \
+                 Examples: -l 10.0.0.1,[::1]:11212 and -Z -l notls:127.0.0.1,mtls:proto[ascii]:*:11213",
+                Text("127.0.0.1 and ::1, where memcached listens on all addresses"),
             ),
-            Flag('s', "unix-socket", One("file"), "Unix socket to listen on, instead of TCP (default: none)"),
-            Flag('a', "unix-mask", One("mode"), "Permissions of the unix socket, octal (default: 700)"),
-            Flag('b', "listen-backlog", One("count"), "Connections that may wait to be accepted (default: 1024)"),
+            Flag('s', "unix-socket", One("file", LATER), "Unix socket to listen on, instead of TCP", Text("none")),
+            Flag(
+                'a',
+                "unix-mask",
+                One("mode", unix_mask),
+                "Permissions of the Unix socket, octal",
+                Of(|config| format!("{:o}", config.unix_mask)),
+            ),
+            Flag(
+                'b',
+                "listen-backlog",
+                One("count", |value, config| {
+                    let backlog = leading_integer("-b", &text(value), &mut config.warnings);
+                    config.listen_backlog = backlog.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+                    Ok(())
+                }),
+                "Connections that may wait to be accepted",
+                Of(|config| config.listen_backlog.to_string()),
+            ),
             Flag(
                 'B',
                 "protocol",
-                One("name"),
-                "ascii, binary, or auto: as the first byte of a connection says (default: auto)",
+                One("name", protocol),
+                "ascii, binary, or auto: the first byte of a connection decides",
+                Text("auto"),
             ),
             Flag(
                 'U',
                 "udp-port",
-                One("port"),
-                "UDP port; -1: any free one, 0: no UDP; sets -p unless that is given (default: 0)",
+                One("port", LATER),
+                "UDP port. -1: any free port, 0: no UDP. Without -p it is the TCP port too",
+                Of(|config| config.udp_port.to_string()),
             ),
             Flag(
                 '\0',
                 "udp-allow",
-                Many("networks"),
-                "Who gets replies over UDP that are larger than the request, as 10.0.0.0/8,fd00::/8; others are told ERROR \
-                 (default: loopback only; not in memcached)",
+                Many("networks", udp_allow),
+                "Clients that get UDP replies longer than their request, as 10.0.0.0/8,fd00::/8. Others get ERROR. \
+                 Not in memcached",
+                Text("loopback only"),
             ),
         ],
     ),
     (
         "Memory",
         &[
-            Flag('m', "memory-limit", One("megabytes"), "Memory for items (default: 64)"),
-            Flag('M', "disable-evictions", Nothing, "Answer with an error when memory is used up, rather than evict"),
+            Flag(
+                'm',
+                "memory-limit",
+                One("megabytes", memory_limit),
+                "Memory for items",
+                Of(|config| (config.memory_limit_bytes / MEGABYTE).to_string()),
+            ),
+            Flag(
+                'M',
+                "disable-evictions",
+                Nothing(|config| config.evictions = false),
+                "Answer with an error when memory is used up. Without it the server evicts items",
+                No,
+            ),
             Flag(
                 'I',
                 "max-item-size",
-                One("bytes"),
-                "Largest item, with k or m for KiB or MiB; 1k to 1024m, at most half of -m (default: 1m)",
+                One("bytes", max_item_size),
+                "Largest item. k and m behind the number are KiB and MiB. 1k to 1024m, at most half of -m",
+                Of(|config| format!("{}m", config.item_size_max / MEGABYTE)),
             ),
             Flag(
                 'f',
                 "slab-growth-factor",
-                One("factor"),
-                "Ratio between neighbouring chunk sizes, above 1 (default: 1.25)",
+                One("factor", |value, config| {
+                    let factor = leading_decimal("-f", &text(value), &mut config.warnings);
+                    let factor = factor.filter(|factor| *factor > 1.0);
+                    config.growth_factor = factor.ok_or_else(|| Exit::failure(1, "Factor must be greater than 1"))?;
+                    Ok(())
+                }),
+                "Ratio between the chunk sizes of neighbouring slab classes, above 1",
+                Of(|config| config.growth_factor.to_string()),
             ),
-            Flag('n', "slab-min-size", One("bytes"), "Least room for key, value and flags (default: 48)"),
-            Flag('C', "disable-cas", Nothing, "Keep no CAS unique: saves 8 bytes per item"),
-            Flag('L', "enable-largepages", Nothing, "Commit all memory for items at the start"),
-            Flag('k', "lock-memory", Nothing, "Lock all memory, so that it is never swapped out"),
+            Flag(
+                'n',
+                "slab-min-size",
+                One("bytes", |value, config| {
+                    let otherwise = "Chunk size must be greater than 0";
+                    config.chunk_size_min = positive("--slab-min-size", value, INT_MAX, otherwise, config)? as u32;
+                    Ok(())
+                }),
+                "Least room for key, value and flags",
+                Of(|config| config.chunk_size_min.to_string()),
+            ),
+            Flag(
+                'C',
+                "disable-cas",
+                Nothing(|config| config.cas_enabled = false),
+                "Keep no CAS uniques. This saves 8 bytes per item",
+                No,
+            ),
+            Flag(
+                'L',
+                "enable-largepages",
+                Nothing(|config| config.large_pages = true),
+                "Commit all memory for items at the start",
+                No,
+            ),
+            Flag(
+                'k',
+                "lock-memory",
+                Nothing(|config| config.lock_memory = true),
+                "Lock all memory, so that the system never swaps it out",
+                No,
+            ),
         ],
     ),
     (
         "Workers and connections",
         &[
-            Flag('t', "threads", One("count"), "Worker threads, one event loop each (default: usable CPUs)"),
+            Flag(
+                't',
+                "threads",
+                One("count", |value, config| {
+                    let otherwise = format!("Number of threads must be greater than 0, and at most {THREADS_MAX}");
+                    config.threads = positive("--threads", value, THREADS_MAX, &otherwise, config)? as usize;
+                    Ok(())
+                }),
+                "Worker threads. Each has an event loop",
+                Text("usable CPUs"),
+            ),
             Flag(
                 '\0',
                 "pin",
-                Nothing,
-                "Pin each worker to a CPU, and give it the connections that arrive there (not in memcached)",
+                Nothing(|config| config.pin = true),
+                "Pin each worker to a CPU, and give it the connections that arrive there. Not in memcached",
+                No,
             ),
             Flag(
                 '\0',
                 "port-per-core",
-                Nothing,
-                "Worker i listens on port + i and owns what it is sent: clients list the ports as servers \
-                 (not in memcached)",
+                Nothing(|config| config.port_per_core = true),
+                "Worker i listens on port + i and keeps the items that it receives. Clients list the ports as servers. \
+                 Not in memcached",
+                No,
             ),
             Flag(
                 'N',
                 "napi-ids",
-                One("count"),
-                "Give connections to workers by the receive queue of the network card; that many queues, at most -t \
-                 (default: off)",
+                One("count", |value, config| {
+                    let otherwise = "Maximum number of NAPI IDs must be greater than 0";
+                    config.napi_ids = positive("--napi-ids", value, INT_MAX, otherwise, config)? as usize;
+                    Ok(())
+                }),
+                "Give connections to workers by the receive queue of the network card. Number of queues, at most -t",
+                Text("off"),
             ),
             Flag(
                 'c',
                 "conn-limit",
-                One("count"),
-                "Simultaneous connections (default: 1024, or what the limit of open files leaves)",
+                One("count", |value, config| {
+                    let otherwise = "Maximum connections must be greater than 0";
+                    config.connections_max = positive("--conn-limit", value, INT_MAX, otherwise, config)? as u32;
+                    config.connections_given = true;
+                    Ok(())
+                }),
+                "Connections at the same time",
+                Of(|config| format!("{}, or what the limit of open files leaves", config.connections_max)),
             ),
             Flag(
                 'R',
                 "max-reqs-per-event",
-                One("count"),
-                "Requests of one connection before others have their turn: exact below 20, else at the end of a group of \
-                 up to 64 (default: 20)",
+                One("count", |value, config| {
+                    let otherwise = "Number of requests per event must be greater than 0";
+                    let count = positive("--max-reqs-per-event", value, INT_MAX, otherwise, config)?;
+                    config.requests_per_event = count as u32;
+                    Ok(())
+                }),
+                "Requests of one connection before other connections have their turn. The limit is exact below 20. From \
+                 20 on the turn ends with a group of up to 64 requests",
+                Of(|config| config.requests_per_event.to_string()),
             ),
         ],
     ),
     (
         "What clients may ask for",
         &[
-            Flag('A', "enable-shutdown", Nothing, "Allow the shutdown command"),
-            Flag('F', "disable-flush-all", Nothing, "Refuse flush_all"),
+            Flag(
+                'A',
+                "enable-shutdown",
+                Nothing(|config| config.shutdown_enabled = true),
+                "Allow the shutdown command",
+                No,
+            ),
+            Flag('F', "disable-flush-all", Nothing(|config| config.flush_enabled = false), "Refuse flush_all", No),
             Flag(
                 'S',
                 "enable-sasl",
-                Nothing,
-                "Clients must log in by SASL (PLAIN), over the binary protocol only; users are in the file that \
-                 MEMCACHED_SASL_PWDB names",
+                Nothing(ALONE),
+                "Clients must log in by SASL (PLAIN), over the binary protocol only. MEMCACHED_SASL_PWDB names the file \
+                 of users",
+                No,
             ),
             Flag(
                 'Y',
                 "auth-file",
-                One("file"),
-                "Clients must log in by a set of \"user password\", over the text protocol only; the file has up to 8 \
+                One("file", LATER),
+                "Clients must log in by a set of \"user password\", over the text protocol only. The file has up to 8 \
                  lines of user:password",
+                No,
             ),
-            Flag('X', "disable-dumping", Nothing, "Refuse stats cachedump, stats detail and lru_crawler dumps"),
-            Flag('W', "disable-watch", Nothing, "Refuse watch"),
+            Flag(
+                'X',
+                "disable-dumping",
+                Nothing(|config| config.dump_enabled = false),
+                "Refuse stats cachedump, stats detail and lru_crawler dumps",
+                No,
+            ),
+            Flag('W', "disable-watch", Nothing(|config| config.watch_enabled = false), "Refuse watch", No),
             Flag(
                 'D',
                 "(delimiter)",
-                One("char"),
-                "What ends the prefix of a key, for stats detail; starts collecting (default: \":\", not collecting)",
+                One("char", delimiter),
+                "Character that ends the prefix of a key, for stats detail. With -D the server collects from the start",
+                Of(|config| format!("\"{}\", not collecting", char::from(config.prefix_delimiter))),
             ),
         ],
     ),
-    ("TLS", &[Flag('Z', "enable-ssl", Nothing, "TLS on all TCP ports, by -o ssl_chain_cert and the like, see below")]),
+    (
+        "TLS",
+        &[Flag(
+            'Z',
+            "enable-ssl",
+            Nothing(|config| config.tls_enabled = true),
+            "TLS on all TCP ports. See -o ssl_chain_cert and the other words below",
+            No,
+        )],
+    ),
     (
         "The process",
         &[
-            Flag('d', "daemon", Nothing, "Run in the background"),
-            Flag('u', "user", One("name"), "User to become when started as root (default: stay)"),
-            Flag('P', "pidfile", One("file"), "File to write the process id to (default: none)"),
+            Flag('d', "daemon", Nothing(|config| config.daemonize = true), "Run in the background", No),
+            Flag(
+                'u',
+                "user",
+                One("name", |value, config| {
+                    config.user = Some(text(value)).filter(|name| !name.is_empty());
+                    Ok(())
+                }),
+                "User to become when root starts the server",
+                Text("stay root"),
+            ),
+            Flag(
+                'P',
+                "pidfile",
+                One("file", |value, config| {
+                    config.pid_file = Some(value.into());
+                    Ok(())
+                }),
+                "File to write the process id to",
+                Text("none"),
+            ),
             Flag(
                 'e',
                 "memory-file",
-                One("file"),
-                "File for a warm restart: USR1 and shutdown graceful write the cache to it, the next start takes it back \
-                 (default: none)",
+                One("file", |value, config| {
+                    config.memory_file = Some(value.into());
+                    Ok(())
+                }),
+                "File for a warm restart. USR1 and shutdown graceful write the cache to it, and the next start loads it",
+                Text("none"),
             ),
-            Flag('r', "enable-coredumps", Nothing, "Raise the limit of core files"),
+            Flag(
+                'r',
+                "enable-coredumps",
+                Nothing(|config| config.core_dumps = true),
+                "Raise the limit of core files",
+                No,
+            ),
             Flag(
                 'v',
                 "(verbose-count)",
-                Count,
-                "Log what happens to the server; -vv: and connections, and what they ask for, but never values or passwords",
+                Count(|count, config| config.verbosity = config.verbosity.saturating_add(count)),
+                "Log events of the server. -vv: log connections and their requests too, but never values or passwords",
+                No,
             ),
-            Flag('\0', "verbose", Perhaps("ignored"), "The same as -v"),
-            Flag('h', "help", Nothing, "Print this help"),
-            Flag('i', "license", Nothing, "Print the license"),
-            Flag('V', "version", Nothing, "Print the version"),
+            Flag('\0', "verbose", Perhaps("ignored", verbose), "The same as -v", No),
+            Flag('h', "help", Nothing(ALONE), "Print this help", No),
+            Flag('i', "license", Nothing(ALONE), "Print the license", No),
+            Flag('V', "version", Nothing(ALONE), "Print the version", No),
         ],
     ),
     (
         "Extended options",
-        &[Flag('o', "extended", Many("words"), "Comma-separated list of the words below; repeatable")],
+        &[Flag('o', "extended", Many("words", LATER), "Words of the list below, separated by commas", No)],
     ),
 ];
 
-const EXTENDED_HELP: &str = "\
-Words of -o, with no_ before those marked (*) to turn them off:
-  hashpower=<log2>             buckets the index starts with, 12 to 32 (default: 16)
-  slab_sizes=<a-b-c>           explicit chunk sizes in bytes, up to 62 (default: by -f and -n)
-  slab_chunk_max=<kilobytes>   largest chunk, 1 to 1024; above 64 it is 64 here (default: 512)
-  slab_reassign (*)            let pages move between classes (default: on)
-  slab_automove=<0-2> (*)      move them to classes that evict young items; 2: at every eviction (default: 1)
-  slab_automove_ratio=<ratio>  young is below this share of the oldest class's age (default: 0.8)
-  slab_automove_window=<s>     seconds of samples before a page moves, 3 to 1800 (default: 10)
-  slab_automove_freeratio=<r>  share of the pages to keep free for any class to take (default: 0)
-  track_sizes                  count item sizes for stats sizes (default: off)
-  lru_maintainer (*)           an LRU in segments, kept in proportion in the background (default: on);
-                               without it there is one list
-  hot_lru_pct=<percent>        share of the hot segment, 1 to 79 (default: 20)
-  warm_lru_pct=<percent>       share of the warm segment, 1 to 79, both at most 80 (default: 40)
-  hot_max_factor=<factor>      idle beyond this times cold's age leaves hot (default: 0.2)
-  warm_max_factor=<factor>     the same for warm (default: 2.0)
-  temporary_ttl=<s>            items that live no longer than this go to temp (default: off)
-  lru_crawler (*)              look for expired items in the background (default: on)
-  lru_crawler_sleep=<us>       pause of `lru_crawler crawl` after every 512 items (default: 100)
-  lru_crawler_tocrawl=<count>  items of a class that it looks at, 0: all (default: 0)
-  watcher_logbuf_size=<kilobytes>  lines that may wait for one watcher (default: 256)
-  worker_logbuf_size=<kilobytes>   lines of a worker's turn for watchers (default: 64)
-  idle_timeout=<s>             close connections silent for so many seconds, 0: never (default: 0)
-  maxconns_fast (*)            refuse connections above -c at once, not let them wait (default: on)
-  ssl_chain_cert=<file>        certificate of the server and its chain, PEM; read again at refresh_certs or HUP
-  ssl_key=<file>               its private key (default: in the file of the chain)
-  ssl_keyformat=<PEM|DER>      how the key is written; 1 and 2 mean the same; no engines (default: PEM)
-  ssl_verify_mode=<0-3>        certificates of clients: 0 none, 1 asked for, 2 or 3 required (default: 0)
-  ssl_ca_cert=<file>           authorities of clients' certificates, PEM
-  ssl_min_version=<0-3>        2: TLS 1.2, 3: TLS 1.3; 0 and 1 are not spoken and mean 2 (default: 2)
-  ssl_ciphers=<list>           cipher suites of TLS 1.2, as OpenSSL lists them; ECDHE with GCM or ChaCha20 only
-  ssl_session_cache            keep sessions of TLS 1.2 clients without tickets; tickets are always given (default: off)
-  ssl_wbuf_size=<kilobytes>    sealed at once before it is sent, 1 to 1024 (default: 64)
-  sock_cookie_id=<number>      mark of listening sockets (SO_MARK), for packet filters, 0: none (default: 0)
-Accepted, without effect here:
-  hash_algorithm=<name>        jenkins, murmur3 or xxh3; the hash here is our own, keyed
-  tail_repair_time=<s>, read_buf_mem_limit=<MB>, resp_obj_mem_limit=<MB>, no_chunked_items, no_hashexpand,
-  modern, inline_ascii_resp (*), drop_privileges (*), relaxed_privileges, ssl_kernel_tls
-Refused, there is no disk tier and no proxy:
-  ext_*, proxy_*
+const INT_MAX: u64 = i32::MAX as u64;
 
-Environment: MEMCACHED_PORT_FILENAME names a file to write the bound ports to, MEMCACHED_SASL_PWDB one of
+/// The value as text. Bytes that are not UTF-8 become a character that no number and no name has.
+fn text(value: &OsString) -> String {
+    value.to_string_lossy().into_owned()
+}
+
+fn positive(what: &str, value: &OsString, max: u64, otherwise: &str, config: &mut Config) -> Result<u64, Exit> {
+    leading_number(what, &text(value), 1..=max, otherwise, &mut config.warnings)
+}
+
+fn unix_mask(value: &OsString, config: &mut Config) -> Result<(), Exit> {
+    let text = text(value);
+    let digits = text.bytes().take_while(|digit| (b'0'..=b'7').contains(digit)).count();
+    // Like `strtol`, take a text without digits for 0, and take modes that no file can have.
+    config.unix_mask = u32::from_str_radix(&text[..digits], 8).unwrap_or(0);
+    if digits < text.len() || digits == 0 || config.unix_mask > 0o777 {
+        config.warnings.push(format!("-a: \"{text}\" is read as {:o}, as in memcached", config.unix_mask));
+    }
+    Ok(())
+}
+
+fn protocol(value: &OsString, config: &mut Config) -> Result<(), Exit> {
+    config.protocol = match text(value).as_str() {
+        "auto" => BindingProtocol::Auto,
+        "ascii" => BindingProtocol::Ascii,
+        "binary" => BindingProtocol::Binary,
+        other => {
+            return Err(Exit::usage(format!(
+                "Invalid value for binding protocol: {other}\n -- should be one of auto, binary, or ascii"
+            )));
+        }
+    };
+    Ok(())
+}
+
+fn udp_allow(value: &OsString, config: &mut Config) -> Result<(), Exit> {
+    for network in text(value).split(',').filter(|network| !network.is_empty()) {
+        let network = network.parse().map_err(|()| {
+            Exit::usage(format!("--udp-allow takes addresses and networks, as 10.0.0.0/8: \"{network}\""))
+        })?;
+        config.udp_allow.push(network);
+    }
+    Ok(())
+}
+
+fn memory_limit(value: &OsString, config: &mut Config) -> Result<(), Exit> {
+    let otherwise = "-m takes a number of megabytes, not below 0 and at most 16777216";
+    let megabytes = leading_number("-m", &text(value), 0..=MEMORY_MEGABYTES_MAX, otherwise, &mut config.warnings)
+        .map_err(|exit| Exit { code: EXIT_USAGE, ..exit })?;
+    config.memory_limit_bytes = megabytes * MEGABYTE;
+    Ok(())
+}
+
+/// `-I`: bytes, or a number with `k` or `m`.
+fn max_item_size(value: &OsString, config: &mut Config) -> Result<(), Exit> {
+    let text = text(value);
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], KILOBYTE),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], MEGABYTE),
+        _ => (text.as_str(), 1),
+    };
+    let otherwise = "Item max size cannot be less than 1024 bytes.";
+    let limits = ITEM_BYTES_MIN.div_ceil(unit)..=u64::MAX / MEGABYTE;
+    let size = leading_number("-I", digits, limits, otherwise, &mut config.warnings)
+        .map_err(|exit| Exit { code: EXIT_USAGE, ..exit })?;
+    config.item_size_max = size * unit;
+    Ok(())
+}
+
+fn delimiter(value: &OsString, config: &mut Config) -> Result<(), Exit> {
+    match *value.as_bytes() {
+        [] | [b' ' | b'\t'..=b'\r', ..] => return Err(Exit::failure(1, "No delimiter specified")),
+        [byte, ref rest @ ..] => {
+            config.prefix_delimiter = byte;
+            if !rest.is_empty() {
+                config.warnings.push(format!("-D takes one character: \"{}\"", char::from(byte)));
+            }
+        }
+    }
+    config.detail_enabled = true;
+    Ok(())
+}
+
+fn verbose(value: &OsString, config: &mut Config) -> Result<(), Exit> {
+    let text = text(value);
+    if !text.is_empty() {
+        config.warnings.push(format!("--verbose={text}: its value is not used; -vv is more than -v"));
+    }
+    config.verbosity = config.verbosity.saturating_add(1);
+    Ok(())
+}
+
+const ENVIRONMENT_HELP: &str = "
+Environment: MEMCACHED_PORT_FILENAME names a file to write the bound ports to. MEMCACHED_SASL_PWDB names a file of
 user:password lines for -S.
-Signals: INT and TERM stop the server; USR1 stops it and, with -e, keeps the cache for the next one;
-HUP has it read its password file and its certificates again.";
+Signals: INT and TERM stop the server. USR1 stops it and, with -e, keeps the cache for the next start.
+HUP makes the server read its password file and its certificates again.";
 
-/// What clap has against a command line: unknown flags and missing values in the words of getopt(3), and memcached's
-/// after them; the rest in one line.
+/// The message for a command line that clap refuses. Unknown flags and missing values get the words of getopt(3), followed
+/// by memcached's. Other mistakes get one line.
 pub(super) fn mistake(error: &clap::Error, program: Program, last: &OsStr) -> Exit {
     let unknown = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(flag)) => flag.as_str(),

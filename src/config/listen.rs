@@ -1,5 +1,6 @@
 //! What is bound.
 
+use crate::exit::{EXIT_SYSTEM, Exit};
 use crate::net::certificates::Verify;
 use std::fmt;
 use std::io;
@@ -47,6 +48,34 @@ pub enum Listen {
 }
 
 impl Listen {
+    /// One entry of `-l`: `host`, `host:port`, `[v6]`, `[v6]:port`, a bare IPv6 address, or `*` as the host.
+    pub(super) fn from_entry(entry: &str, port: u16) -> Result<Listen, Exit> {
+        let (host, own_port) = if let Some(inner) = entry.strip_prefix('[') {
+            match inner.split_once(']') {
+                Some((host, "")) => (host, None),
+                Some((host, rest)) if rest.starts_with(':') => (host, Some(&rest[1..])),
+                _ => return Err(Exit::failure(EXIT_SYSTEM, format!("Invalid IPV6 address: \"{entry}\""))),
+            }
+        } else {
+            match entry.split_once(':') {
+                Some((host, port)) if !port.contains(':') => (host, Some(port)),
+                // None: a name or an address. Several: IPv6 without brackets, where no port can be told from the rest.
+                Some(_) | None => (entry, None),
+            }
+        };
+        if host.is_empty() {
+            return Err(Exit::failure(EXIT_SYSTEM, format!("Invalid address: \"{entry}\" (* listens on all)")));
+        }
+        let port = match own_port {
+            None => port,
+            Some("-1") => 0,
+            Some(text) => text
+                .parse()
+                .map_err(|_| Exit::failure(EXIT_SYSTEM, format!("Invalid port number: \"{text}\" (-l {entry})")))?,
+        };
+        Ok(if host == "*" { Listen::Any { port } } else { Listen::Host { host: host.into(), port } })
+    }
+
     /// The addresses to bind: none for a unix socket. Asks the resolver for a name, so it may block.
     ///
     /// IPv6 sockets must be bound IPv6-only, since `Any` and `Loopback` give both kinds with one port.
@@ -105,4 +134,15 @@ impl fmt::Display for BindingProtocol {
             BindingProtocol::Binary => "binary",
         })
     }
+}
+
+/// `-l` as `stats settings` shows it: all that were given, but none twice.
+pub(super) fn interfaces(given: &[String]) -> Option<String> {
+    let mut texts: Vec<&str> = Vec::new();
+    for text in given.iter().map(|text| text.trim_ascii_start()) {
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    if given.is_empty() { None } else { Some(texts.join(",")) }
 }

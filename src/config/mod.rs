@@ -5,14 +5,6 @@
 //! begins with the same words and exits with the same code. Where it reads something else than what is written (`-m 10g`
 //! is 10 MB there, an argument without a flag is nothing), it means the same here, and a warning says so.
 //!
-//! | what | flags |
-//! |---|---|
-//! | accepted | `-p -s -a -A -l -d -r -u -m -M -c -k -v -h -i -V -P -f -n -L -D -t -R -C -b -I -F -X -W -e -S -Y -Z -N --pin`, `-U`, `--udp-allow`, `-B` |
-//! | `-o`, accepted | `maxconns_fast no_maxconns_fast hashpower slab_reassign no_slab_reassign slab_automove no_slab_automove slab_automove_ratio slab_automove_window slab_automove_freeratio no_modern slab_sizes slab_chunk_max lru_crawler no_lru_crawler lru_maintainer no_lru_maintainer hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor temporary_ttl lru_crawler_sleep lru_crawler_tocrawl watcher_logbuf_size worker_logbuf_size idle_timeout track_sizes ssl_chain_cert ssl_key ssl_keyformat ssl_verify_mode ssl_ca_cert ssl_ciphers ssl_min_version ssl_session_cache ssl_wbuf_size sock_cookie_id` |
-//! | `-o`, no effect in memcached either | `modern inline_ascii_resp no_inline_ascii_resp no_drop_privileges relaxed_privileges` |
-//! | `-o`, accepted with a warning | `hash_algorithm tail_repair_time read_buf_mem_limit resp_obj_mem_limit no_chunked_items no_hashexpand drop_privileges ssl_kernel_tls`; `slab_chunk_max` and `slab_sizes` beyond the largest chunk |
-//! | `-o`, refused | `ext_* proxy_*` and unknown words |
-//!
 //! Wanted differences from memcached: it listens on loopback unless `-l` says otherwise; `-t` is the number of usable
 //! CPUs; root without `-u` is warned, not refused. Refused is a server that nobody can reach (`-p 0` alone, `-l ''`,
 //! `-s ''`), and a number that can mean nothing: ports above 65535, negative `-m` and `idle_timeout`, an infinite `-f`.
@@ -27,6 +19,7 @@ mod parse;
 mod paths;
 mod prefixes;
 mod tls;
+mod word;
 
 use crate::net::certificates::{KeyFormat, TlsOptions, Verify};
 use crate::net::network::Network;
@@ -280,7 +273,7 @@ impl Config {
     pub const REQUESTS_PER_EVENT: u32 = 20;
 
     /// What holds before any flag is looked at.
-    fn base(surroundings: &parse::Surroundings) -> Config {
+    fn base() -> Config {
         Config {
             listen: Vec::new(),
             listen_rules: Vec::new(),
@@ -291,7 +284,7 @@ impl Config {
             udp_listen: Vec::new(),
             udp_allow: Vec::new(),
             interface: None,
-            port_file: surroundings.port_file.clone(),
+            port_file: None,
             listen_backlog: 1024,
             protocol: BindingProtocol::Auto,
             sasl_password_file: None,
@@ -333,7 +326,7 @@ impl Config {
             lru_crawler_sleep_micros: 100,
             lru_crawler_tocrawl: 0,
             tail_repair_time_seconds: 0,
-            threads: surroundings.cpus,
+            threads: 1,
             pin: false,
             port_per_core: false,
             napi_ids: 0,

@@ -1,8 +1,9 @@
-//! Numbers as memcached reads them.
+//! Numbers as memcached reads them: the value is the number that the text begins with, and a warning reports the rest.
 
 use crate::exit::Exit;
+use std::ops::RangeInclusive;
 
-/// The integer that a text begins with, as `atoi` reads it: 0 if it begins with none. What is behind it is warned of.
+/// The integer that a text begins with, as `atoi` reads it. 0 if the text begins with none.
 pub(super) fn leading_integer(what: &str, text: &str, warnings: &mut Vec<String>) -> i64 {
     let trimmed = text.trim_ascii_start();
     let sign_len = usize::from(trimmed.starts_with(['+', '-']));
@@ -16,25 +17,24 @@ pub(super) fn leading_integer(what: &str, text: &str, warnings: &mut Vec<String>
     value
 }
 
-/// The same within limits: what must hold is said otherwise, with code 1.
+/// The same within limits. Outside of them the error is `otherwise`, with code 1.
 pub(super) fn leading_number(
     what: &str,
     text: &str,
-    min: u64,
-    max: u64,
+    limits: RangeInclusive<u64>,
     otherwise: &str,
     warnings: &mut Vec<String>,
 ) -> Result<u64, Exit> {
     u64::try_from(leading_integer(what, text, warnings))
         .ok()
-        .filter(|value| (min..=max).contains(value))
+        .filter(|value| limits.contains(value))
         .ok_or_else(|| Exit::failure(1, otherwise))
 }
 
-/// The finite decimal fraction that a text begins with, as `atof` reads it. What is behind it is warned of.
+/// The finite decimal fraction that a text begins with, as `atof` reads it.
 pub(super) fn leading_decimal(what: &str, text: &str, warnings: &mut Vec<String>) -> Option<f64> {
     let trimmed = text.trim_ascii_start();
-    // The longest that is a number: they are short.
+    // Try every length, the longest first: the texts are short.
     let lengths = (1..=trimmed.len()).rev().filter(|&length| trimmed.is_char_boundary(length));
     let (length, value) = lengths.filter_map(|length| Some((length, trimmed[..length].parse::<f64>().ok()?))).next()?;
     if length < trimmed.len() {

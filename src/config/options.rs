@@ -1,19 +1,14 @@
 //! The words of `-o`.
 
-use super::numbers::{leading_decimal, leading_integer, leading_number};
-use super::{Config, KILOBYTE, MEGABYTE, MEMORY_MEGABYTES_MAX, SLAB_SIZES_MAX, tls};
+use super::tls;
+use super::word::{ChunkMax, Draft, Read, Shown, Suboption, Word};
+use super::{Config, KILOBYTE, MEGABYTE, MEMORY_MEGABYTES_MAX};
 use crate::exit::Exit;
+use Read::{Plain, Switch, Value};
+use Shown::{No, Of, Text};
 
-/// What `-o` says of the largest chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ChunkMax {
-    Default,
-    Given,
-    Unchunked,
-}
-
-/// The words of one `-o`. As in `getsubopt`, a comma may end the list, but none of the words is empty.
-pub(super) fn suboptions(list: &str, config: &mut Config, chunk_max: &mut ChunkMax) -> Result<(), Exit> {
+/// The words of one `-o`. As in `getsubopt`, a comma may end the list, but no word may be empty.
+pub(super) fn suboptions(list: &str, draft: &mut Draft) -> Result<(), Exit> {
     let mut rest = list;
     while !rest.is_empty() {
         let word;
@@ -22,244 +17,381 @@ pub(super) fn suboptions(list: &str, config: &mut Config, chunk_max: &mut ChunkM
             Some((name, value)) => (name, Some(value)),
             None => (word, None),
         };
-        let option = Suboption { word, name, value };
-        if !switch(name, value, config)? && !setting(&option, config, chunk_max)? && !tls::setting(&option, config)? {
-            return Err(unavailable(word, name));
-        }
+        suboption(&Suboption { word, name, value }, draft)?;
     }
     Ok(())
 }
 
-/// Words that take no value; false if this is none of them. memcached ignores what follows a `=` here, so that
-/// `lru_crawler=0` turns it on: so it is here, with a warning.
-fn switch(name: &str, value: Option<&str>, config: &mut Config) -> Result<bool, Exit> {
-    match name {
-        "slab_reassign" => config.slab_reassign = true,
-        "no_slab_reassign" => config.slab_reassign = false,
-        "no_slab_automove" => config.tuning.automove.level = 0,
-        "lru_crawler" => config.lru_crawler = true,
-        "no_lru_crawler" => config.lru_crawler = false,
-        "lru_maintainer" => maintain_lru(config, true),
-        "no_lru_maintainer" => maintain_lru(config, false),
-        "no_modern" => {
+fn suboption(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
+    for word in WORDS.iter().chain(tls::WORDS).chain(IGNORED) {
+        if word.take(option, draft)? {
+            return Ok(());
+        }
+    }
+    Err(unavailable(option))
+}
+
+/// The part of the help that shows the words.
+pub(super) fn help(defaults: &Config) -> String {
+    let lines = |words: &[Word]| words.iter().map(|word| word.help_line(defaults)).collect::<String>();
+    format!(
+        "Words of -o. Those with (*) also take no_ before them, which turns them off:\n{}{}\
+         Words that are accepted and have no effect:\n{}\
+         Words that are refused, because the server has neither a disk tier nor a proxy:\n  ext_*, proxy_*\n",
+        lines(WORDS),
+        lines(tls::WORDS),
+        lines(IGNORED)
+    )
+}
+
+const fn word(name: &'static str, value: &'static str, help: &'static str, default: Shown, read: Read) -> Word {
+    Word { name, value, help, default, read }
+}
+
+/// Numbers are read as memcached reads them: some words take the number that the value begins with, and others refuse a
+/// value that is not a number.
+const WORDS: &[Word] = &[
+    word(
+        "hashpower",
+        "<log2>",
+        "Buckets that the index starts with, 12 to 32",
+        Text("16"),
+        Value(|option, draft| {
+            draft.config.hash_power = Some(option.hash_power(&mut draft.config)?);
+            Ok(())
+        }),
+    ),
+    word(
+        "slab_sizes",
+        "<a-b-c>",
+        "Chunk sizes in bytes, up to 62",
+        Text("by -f and -n"),
+        Value(|option, draft| {
+            draft.config.slab_sizes = Some(option.slab_sizes()?);
+            Ok(())
+        }),
+    ),
+    word(
+        "slab_chunk_max",
+        "<kilobytes>",
+        "Largest chunk, 1 to 1024. The server uses 64 for any number above it",
+        Of(|config| (config.slab_chunk_max_bytes / KILOBYTE).to_string()),
+        Value(|option, draft| {
+            match option.number_32()? {
+                0 => return Err(Exit::failure(1, "slab_chunk_max must be >= 0")),
+                kilobytes @ 1..=1024 => draft.config.slab_chunk_max_bytes = kilobytes * KILOBYTE,
+                1025.. => return Err(Exit::failure(1, "slab_chunk_max must be specified in kilobytes.")),
+            }
+            draft.chunk_max = ChunkMax::Given;
+            Ok(())
+        }),
+    ),
+    word("slab_reassign", "", "Move pages between classes", No, Switch(|config| &mut config.slab_reassign)),
+    word(
+        "slab_automove",
+        "<0-2>",
+        "Move pages to classes that evict young items. 2: at every eviction. no_slab_automove is 0",
+        Of(|config| config.tuning.automove.level.to_string()),
+        Value(|option, draft| {
+            let config = &mut draft.config;
+            config.tuning.automove.level = match option.value {
+                None => 1,
+                Some(_) => option.leading(0, 2, "slab_automove must be between 0 and 2", config)? as u8,
+            };
+            Ok(())
+        }),
+    ),
+    word("no_slab_automove", "", "", No, Plain(|config| config.tuning.automove.level = 0)),
+    word(
+        "slab_automove_ratio",
+        "<ratio>",
+        "Items are young below this share of the oldest class's age",
+        Of(|config| config.tuning.automove.ratio.to_string()),
+        Value(|option, draft| {
+            let otherwise = "slab_automove_ratio must be > 0 and < 1";
+            draft.config.tuning.automove.ratio = option.decimal(|ratio| ratio <= 1.0, otherwise, &mut draft.config)?;
+            Ok(())
+        }),
+    ),
+    word(
+        "slab_automove_window",
+        "<seconds>",
+        "Time of samples before a page moves, 3 to 1800",
+        Of(|config| config.tuning.automove.window_seconds.to_string()),
+        Value(|option, draft| {
+            let otherwise = "slab_automove_window must be > 2 and < 1800";
+            draft.config.tuning.automove.window_seconds = option.leading(3, 1800, otherwise, &mut draft.config)? as u32;
+            Ok(())
+        }),
+    ),
+    word(
+        "slab_automove_freeratio",
+        "<ratio>",
+        "Share of the pages that stays free for any class",
+        Of(|config| config.tuning.automove.free_ratio.to_string()),
+        Value(free_ratio),
+    ),
+    word("track_sizes", "", "Count item sizes for stats sizes", Text("off"), Plain(|config| config.track_sizes = true)),
+    word(
+        "lru_maintainer",
+        "",
+        "Divide the LRU into segments, and balance them in the background. Without it the LRU is one list",
+        No,
+        Switch(|config| &mut config.lru_maintainer),
+    ),
+    word(
+        "hot_lru_pct",
+        "<percent>",
+        "Share of the hot segment, 1 to 79",
+        Of(|config| config.tuning.lru.hot_percent.to_string()),
+        Value(|option, draft| {
+            let otherwise = "hot_lru_pct must be > 1 and < 80";
+            draft.config.tuning.lru.hot_percent = option.leading(1, 79, otherwise, &mut draft.config)? as u32;
+            Ok(())
+        }),
+    ),
+    word(
+        "warm_lru_pct",
+        "<percent>",
+        "Share of the warm segment, 1 to 79. Hot and warm together take at most 80",
+        Of(|config| config.tuning.lru.warm_percent.to_string()),
+        Value(|option, draft| {
+            let otherwise = "warm_lru_pct must be > 1 and < 80";
+            draft.config.tuning.lru.warm_percent = option.leading(1, 79, otherwise, &mut draft.config)? as u32;
+            Ok(())
+        }),
+    ),
+    word(
+        "hot_max_factor",
+        "<factor>",
+        "Items that are idle for longer than this times cold's age leave hot",
+        Of(|config| config.tuning.lru.hot_max_factor.to_string()),
+        Value(|option, draft| {
+            draft.config.tuning.lru.hot_max_factor =
+                option.decimal(|_| true, "hot_max_factor must be > 0", &mut draft.config)?;
+            Ok(())
+        }),
+    ),
+    word(
+        "warm_max_factor",
+        "<factor>",
+        "The same for warm",
+        Of(|config| config.tuning.lru.warm_max_factor.to_string()),
+        Value(|option, draft| {
+            draft.config.tuning.lru.warm_max_factor =
+                option.decimal(|_| true, "warm_max_factor must be > 0", &mut draft.config)?;
+            Ok(())
+        }),
+    ),
+    word(
+        "temporary_ttl",
+        "<seconds>",
+        "Items that live no longer than this go to the temporary segment",
+        Text("off"),
+        Value(|option, draft| {
+            // As in memcached, -1 is the largest number.
+            let seconds = option.integer(&mut draft.config)?;
+            draft.config.tuning.temporary_ttl = Some(seconds.clamp(i32::MIN.into(), u32::MAX.into()) as u32);
+            Ok(())
+        }),
+    ),
+    word("lru_crawler", "", "Look for expired items in the background", No, Switch(|config| &mut config.lru_crawler)),
+    word(
+        "lru_crawler_sleep",
+        "<microseconds>",
+        "Pause of lru_crawler crawl after every 512 items",
+        Of(|config| config.lru_crawler_sleep_micros.to_string()),
+        Value(|option, draft| {
+            let otherwise = "LRU crawler sleep must be between 0 and 1 second";
+            draft.config.lru_crawler_sleep_micros = option.leading(0, 1_000_000, otherwise, &mut draft.config)? as u32;
+            Ok(())
+        }),
+    ),
+    word(
+        "lru_crawler_tocrawl",
+        "<count>",
+        "Items of a class that lru_crawler crawl looks at. 0: all",
+        Of(|config| config.lru_crawler_tocrawl.to_string()),
+        Value(|option, draft| {
+            let otherwise = "lru_crawler_tocrawl takes a numeric 32bit value";
+            draft.config.lru_crawler_tocrawl = option.number(0, u32::MAX.into(), otherwise)? as u32;
+            Ok(())
+        }),
+    ),
+    word(
+        "watcher_logbuf_size",
+        "<kilobytes>",
+        "Lines that may wait for one watcher",
+        Of(|config| (config.watcher_logbuf_bytes / KILOBYTE).to_string()),
+        Value(|option, draft| {
+            draft.config.watcher_logbuf_bytes = option.number_32()? * KILOBYTE;
+            Ok(())
+        }),
+    ),
+    word(
+        "worker_logbuf_size",
+        "<kilobytes>",
+        "Lines that a worker may write for watchers in one turn",
+        Of(|config| (config.worker_logbuf_bytes / KILOBYTE).to_string()),
+        Value(|option, draft| {
+            draft.config.worker_logbuf_bytes = option.number_32()? * KILOBYTE;
+            Ok(())
+        }),
+    ),
+    word(
+        "idle_timeout",
+        "<seconds>",
+        "Close connections that are silent for this long. 0: never",
+        Of(|config| config.idle_timeout_seconds.to_string()),
+        Value(|option, draft| {
+            let otherwise = "idle_timeout takes a number of seconds";
+            draft.config.idle_timeout_seconds =
+                option.leading(0, i32::MAX as u64, otherwise, &mut draft.config)? as u32;
+            Ok(())
+        }),
+    ),
+    word(
+        "maxconns_fast",
+        "",
+        "Refuse connections above -c at once. Without it they wait",
+        No,
+        Switch(|config| &mut config.maxconns_fast),
+    ),
+    word(
+        "sock_cookie_id",
+        "<number>",
+        "Mark of listening sockets (SO_MARK), for packet filters. 0: none",
+        Of(|config| config.socket_mark.to_string()),
+        Value(|option, draft| {
+            let mark = option.integer(&mut draft.config)?;
+            draft.config.socket_mark = mark.clamp(0, u32::MAX.into()) as u32;
+            Ok(())
+        }),
+    ),
+    word(
+        "no_modern",
+        "",
+        "Turn slab_reassign, slab_automove, lru_crawler, lru_maintainer and maxconns_fast off",
+        No,
+        Plain(|config| {
             config.slab_reassign = false;
             config.tuning.automove.level = 0;
             config.lru_crawler = false;
-            maintain_lru(config, false);
+            config.lru_maintainer = false;
             config.maxconns_fast = false;
-        }
-        "track_sizes" => config.track_sizes = true,
-        "maxconns_fast" => config.maxconns_fast = true,
-        "no_maxconns_fast" => config.maxconns_fast = false,
-        "drop_privileges" => {
+        }),
+    ),
+];
+
+/// Words that change nothing but `stats settings`.
+const IGNORED: &[Word] = &[
+    word("modern", "", "The defaults are modern", No, Plain(|_| {})),
+    word("inline_ascii_resp", "", "memcached ignores it too, and no_inline_ascii_resp", No, Plain(|_| {})),
+    word("no_inline_ascii_resp", "", "", No, Plain(|_| {})),
+    word("relaxed_privileges", "", "The server has no system call filter", No, Plain(|_| {})),
+    word("no_drop_privileges", "", "The same", No, Plain(|_| {})),
+    word(
+        "drop_privileges",
+        "",
+        "The same. systemd has such a filter",
+        No,
+        Plain(|config| {
             let line = "-o drop_privileges: there is no system call filter; systemd has one: SystemCallFilter=";
             config.warnings.push(line.into());
-        }
-        "no_hashexpand" => config.warnings.push("-o no_hashexpand: the index always grows here".into()),
-        "modern" | "inline_ascii_resp" | "no_inline_ascii_resp" | "no_drop_privileges" | "relaxed_privileges" => {}
-        _ => return Ok(false),
-    }
-    if let Some(value) = value.filter(|&value| value != "1") {
-        config
-            .warnings
-            .push(format!("-o {name}={value}: the value is not used, as in memcached; it is the word that counts"));
-    }
-    Ok(true)
-}
-
-/// Words with a value (and `no_chunked_items`, which stands for one); false if this is none of them. Numbers are read
-/// as memcached does: some by what they begin with, some only if they are nothing else.
-fn setting(option: &Suboption<'_>, config: &mut Config, chunk_max: &mut ChunkMax) -> Result<bool, Exit> {
-    let name = option.name;
-    let warnings = &mut config.warnings;
-    match name {
-        "hashpower" => config.hash_power = Some(option.hash_power(warnings)?),
-        "hash_algorithm" => {
+        }),
+    ),
+    word(
+        "hash_algorithm",
+        "<name>",
+        "jenkins, murmur3 or xxh3. The server has a keyed hash of its own",
+        No,
+        Value(|option, draft| {
             if !["jenkins", "murmur3", "xxh3"].contains(&option.argument()?) {
                 return Err(Exit::failure(1, "Unknown hash_algorithm option (jenkins, murmur3, xxh3)"));
             }
-            warnings.push(format!("-o {}: corecached hashes with its own keyed hash", option.word));
-        }
-        "slab_automove" => {
-            config.tuning.automove.level = match option.value {
-                None => 1,
-                Some(_) => option.leading(0, 2, "slab_automove must be between 0 and 2", warnings)? as u8,
-            }
-        }
-        "slab_automove_ratio" => {
-            config.tuning.automove.ratio =
-                option.decimal(|ratio| ratio <= 1.0, "slab_automove_ratio must be > 0 and < 1", warnings)?;
-        }
-        "slab_automove_window" => {
-            let otherwise = "slab_automove_window must be > 2 and < 1800";
-            config.tuning.automove.window_seconds = option.leading(3, 1800, otherwise, warnings)? as u32;
-        }
-        "slab_automove_freeratio" => {
-            let unreadable = || Exit::failure(1, "could not parse argument to slab_automove_freeratio");
-            let ratio: f64 = option.argument()?.parse().map_err(|_| unreadable())?;
-            config.tuning.automove.free_ratio = if (0.0..1.0).contains(&ratio) { ratio } else { 0.0 };
-            if config.tuning.automove.free_ratio != ratio {
-                warnings.push(format!("-o {}: not from 0 to 1, so nothing is kept free", option.word));
-            }
-        }
-        "slab_sizes" => config.slab_sizes = Some(option.slab_sizes()?),
-        "slab_chunk_max" => {
-            let kilobytes = option.number(0, u32::MAX.into(), "could not parse argument to slab_chunk_max")?;
-            match kilobytes {
-                0 => return Err(Exit::failure(1, "slab_chunk_max must be >= 0")),
-                1..=1024 => config.slab_chunk_max_bytes = kilobytes * KILOBYTE,
-                1025.. => return Err(Exit::failure(1, "slab_chunk_max must be specified in kilobytes.")),
-            }
-            *chunk_max = ChunkMax::Given;
-        }
-        "no_chunked_items" => {
-            *chunk_max = ChunkMax::Unchunked;
-            warnings.push(format!("-o {}: items above 64 KiB are always chained here", option.word));
-        }
-        "lru_crawler_sleep" => {
-            let otherwise = "LRU crawler sleep must be between 0 and 1 second";
-            config.lru_crawler_sleep_micros = option.leading(0, 1_000_000, otherwise, warnings)? as u32;
-        }
-        "lru_crawler_tocrawl" => {
-            let otherwise = "lru_crawler_tocrawl takes a numeric 32bit value";
-            config.lru_crawler_tocrawl = option.number(0, u32::MAX.into(), otherwise)? as u32;
-        }
-        "hot_lru_pct" => {
-            config.tuning.lru.hot_percent = option.leading(1, 79, "hot_lru_pct must be > 1 and < 80", warnings)? as u32;
-        }
-        "warm_lru_pct" => {
-            config.tuning.lru.warm_percent =
-                option.leading(1, 79, "warm_lru_pct must be > 1 and < 80", warnings)? as u32;
-        }
-        "hot_max_factor" => {
-            config.tuning.lru.hot_max_factor = option.decimal(|_| true, "hot_max_factor must be > 0", warnings)?;
-        }
-        "warm_max_factor" => {
-            config.tuning.lru.warm_max_factor = option.decimal(|_| true, "warm_max_factor must be > 0", warnings)?;
-        }
-        // As in memcached: -1 is for ever.
-        "temporary_ttl" => {
-            let seconds = leading_integer("-o temporary_ttl", option.argument()?, warnings);
-            config.tuning.temporary_ttl = Some(seconds.clamp(i32::MIN.into(), u32::MAX.into()) as u32);
-        }
-        "idle_timeout" => {
-            let otherwise = "idle_timeout takes a number of seconds";
-            config.idle_timeout_seconds = option.leading(0, i32::MAX as u64, otherwise, warnings)? as u32;
-        }
-        "watcher_logbuf_size" | "worker_logbuf_size" => {
-            let otherwise = format!("could not parse argument to {name}");
-            let bytes = option.number(0, u32::MAX.into(), &otherwise)? * KILOBYTE;
-            let logbuf = if name == "watcher_logbuf_size" {
-                &mut config.watcher_logbuf_bytes
-            } else {
-                &mut config.worker_logbuf_bytes
-            };
-            *logbuf = bytes;
-        }
-        "read_buf_mem_limit" => {
-            let otherwise = "could not parse argument to read_buf_mem_limit";
-            warnings.push(format!("-o {}: each worker has one read buffer, which does not grow", option.word));
-            config.read_buffers_limit_bytes = option.number(0, MEMORY_MEGABYTES_MAX, otherwise)? * MEGABYTE;
-        }
-        "resp_obj_mem_limit" => {
-            let line = "DEPRECATED: resp_obj_mem_limit no longer used. See read_buf_mem_limit";
-            warnings.push(line.into());
-        }
-        "tail_repair_time" => {
+            let line = format!("-o {}: corecached hashes with its own keyed hash", option.word);
+            draft.config.warnings.push(line);
+            Ok(())
+        }),
+    ),
+    word(
+        "no_hashexpand",
+        "",
+        "The index always grows",
+        No,
+        Plain(|config| config.warnings.push("-o no_hashexpand: the index always grows here".into())),
+    ),
+    word(
+        "no_chunked_items",
+        "",
+        "Items above 64 KiB are always chained",
+        No,
+        Value(|option, draft| {
+            draft.chunk_max = ChunkMax::Unchunked;
+            draft.config.warnings.push(format!("-o {}: items above 64 KiB are always chained here", option.word));
+            Ok(())
+        }),
+    ),
+    word(
+        "tail_repair_time",
+        "<seconds>",
+        "No item can be stuck, so the server repairs none",
+        No,
+        Value(|option, draft| {
             let otherwise = "Cannot set tail_repair_time to less than 10 seconds";
-            config.tail_repair_time_seconds = option.leading(10, i32::MAX as u64, otherwise, warnings)? as u32;
-            warnings.push(format!("-o {}: no item can be stuck here, so nothing is repaired", option.word));
-        }
-        "sock_cookie_id" => {
-            let mark = leading_integer("-o sock_cookie_id", option.argument()?, warnings);
-            config.socket_mark = mark.clamp(0, u32::MAX.into()) as u32;
-        }
-        _ => return Ok(false),
+            let seconds = option.leading(10, i32::MAX as u64, otherwise, &mut draft.config)?;
+            draft.config.tail_repair_time_seconds = seconds as u32;
+            let line = format!("-o {}: no item can be stuck here, so nothing is repaired", option.word);
+            draft.config.warnings.push(line);
+            Ok(())
+        }),
+    ),
+    word(
+        "read_buf_mem_limit",
+        "<megabytes>",
+        "Each worker has one read buffer, which does not grow",
+        No,
+        Value(|option, draft| {
+            let line = format!("-o {}: each worker has one read buffer, which does not grow", option.word);
+            draft.config.warnings.push(line);
+            let otherwise = "could not parse argument to read_buf_mem_limit";
+            draft.config.read_buffers_limit_bytes = option.number(0, MEMORY_MEGABYTES_MAX, otherwise)? * MEGABYTE;
+            Ok(())
+        }),
+    ),
+    word(
+        "resp_obj_mem_limit",
+        "<megabytes>",
+        "memcached ignores it too",
+        No,
+        Value(|_, draft| {
+            let line = "DEPRECATED: resp_obj_mem_limit no longer used. See read_buf_mem_limit";
+            draft.config.warnings.push(line.into());
+            Ok(())
+        }),
+    ),
+];
+
+fn free_ratio(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
+    let unreadable = || Exit::failure(1, "could not parse argument to slab_automove_freeratio");
+    let ratio: f64 = option.argument()?.parse().map_err(|_| unreadable())?;
+    let config = &mut draft.config;
+    config.tuning.automove.free_ratio = if (0.0..1.0).contains(&ratio) { ratio } else { 0.0 };
+    if config.tuning.automove.free_ratio != ratio {
+        config.warnings.push(format!("-o {}: not from 0 to 1, so nothing is kept free", option.word));
     }
-    Ok(true)
+    Ok(())
 }
 
-/// A word of `-o` and its value; errors are memcached's.
-pub(super) struct Suboption<'a> {
-    pub(super) word: &'a str,
-    pub(super) name: &'a str,
-    pub(super) value: Option<&'a str>,
-}
-
-impl<'a> Suboption<'a> {
-    pub(super) fn argument(&self) -> Result<&'a str, Exit> {
-        self.value.ok_or_else(|| {
-            Exit::failure(
-                1,
-                match self.name {
-                    "hashpower" | "idle_timeout" | "tail_repair_time" => {
-                        format!("Missing numeric argument for {}", self.name)
-                    }
-                    "lru_crawler_sleep" | "lru_crawler_tocrawl" => format!("Missing {} value", self.name),
-                    _ => format!("Missing {} argument", self.name),
-                },
-            )
-        })
-    }
-
-    /// A number and nothing else.
-    pub(super) fn number(&self, min: u64, max: u64, otherwise: &str) -> Result<u64, Exit> {
-        let value = self.argument()?.parse().ok().filter(|value| (min..=max).contains(value));
-        value.ok_or_else(|| Exit::failure(1, otherwise))
-    }
-
-    /// The number that the value begins with, or 0.
-    fn leading(&self, min: u64, max: u64, otherwise: &str, warnings: &mut Vec<String>) -> Result<u64, Exit> {
-        leading_number(&format!("-o {}", self.name), self.argument()?, min, max, otherwise, warnings)
-    }
-
-    /// A fraction above 0 that also holds to `rule`.
-    fn decimal(&self, rule: impl Fn(f64) -> bool, otherwise: &str, warnings: &mut Vec<String>) -> Result<f64, Exit> {
-        match leading_decimal(&format!("-o {}", self.name), self.argument()?, warnings) {
-            Some(value) if value > 0.0 && rule(value) => Ok(value),
-            _ => Err(Exit::failure(1, otherwise)),
-        }
-    }
-
-    fn hash_power(&self, warnings: &mut Vec<String>) -> Result<u32, Exit> {
-        let power = leading_integer("-o hashpower", self.argument()?, warnings);
-        let otherwise = |how: &str| Exit::failure(1, format!("Initial hashtable multiplier of {power} is too {how}"));
-        match power {
-            12..=32 => Ok(power as u32),
-            33.. => Err(otherwise("high")),
-            _ => Err(otherwise("low")),
-        }
-    }
-
-    /// `a-b-c`, not yet held against the other limits: see `sizes` in `parse.rs`. As in memcached, empty parts are skipped.
-    fn slab_sizes(&self) -> Result<Vec<u32>, Exit> {
-        let mut sizes = Vec::new();
-        for part in self.argument()?.split('-').filter(|part| !part.is_empty()) {
-            let size = part.parse().map_err(|_| Exit::usage(format!("slab size {part} is out of valid range")))?;
-            sizes.push(size);
-        }
-        match sizes.len() {
-            0 => Err(Exit::usage("slab_sizes needs sizes, as in slab_sizes=64-128-256")),
-            1..=SLAB_SIZES_MAX => Ok(sizes),
-            _ => Err(Exit::usage("too many slab classes specified")),
-        }
-    }
-}
-
-/// Why a word of `-o` is refused.
-fn unavailable(word: &str, name: &str) -> Exit {
-    let why = if name.starts_with("ext_") {
+/// The error for a word that the server does not know or refuses.
+fn unavailable(option: &Suboption<'_>) -> Exit {
+    let word = option.word;
+    let why = if option.name.starts_with("ext_") {
         "there is no disk tier"
-    } else if name.starts_with("proxy_") {
+    } else if option.name.starts_with("proxy_") {
         "there is no proxy"
     } else {
         return Exit::failure(1, format!("Illegal suboption \"{word}\""));
     };
     Exit::usage(format!("-o {word}: {why}"))
-}
-
-/// Without the maintainer, the LRU has one segment.
-fn maintain_lru(config: &mut Config, maintain: bool) {
-    config.lru_maintainer = maintain;
-    config.tuning.lru.segmented = maintain;
 }

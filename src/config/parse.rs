@@ -1,16 +1,17 @@
 //! From a command line to a [`Config`].
 
-use super::flags::{LICENSE, Program, command, help, mistake};
-use super::numbers::{leading_decimal, leading_integer, leading_number};
-use super::options::{ChunkMax, suboptions};
+use super::flags::{FLAGS, Flag, LICENSE, Program, Takes, command, help, mistake};
+use super::listen::interfaces;
+use super::numbers::leading_integer;
+use super::options::suboptions;
+use super::word::{ChunkMax, Draft};
 use super::{
-    BindingProtocol, CHUNK_BYTES_LARGEST, Config, ITEM_BYTES_MAX, ITEM_BYTES_MIN, KILOBYTE, Listen, ListenRules,
-    MEGABYTE, MEMORY_MEGABYTES_MAX, PAGE_BYTES, THREADS_MANY, THREADS_MAX, prefixes, tls,
+    BindingProtocol, CHUNK_BYTES_LARGEST, Config, ITEM_BYTES_MAX, Listen, ListenRules, PAGE_BYTES, THREADS_MANY,
+    THREADS_MAX, prefixes, tls,
 };
-use crate::exit::{EXIT_SYSTEM, EXIT_USAGE, Exit};
+use crate::exit::Exit;
 use clap::ArgMatches;
 use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -73,17 +74,23 @@ pub(super) fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Res
     }
 
     let flags = Flags(matches);
-    let mut config = Config::base(surroundings);
+    let mut config = Config { threads: surroundings.cpus, port_file: surroundings.port_file.clone(), ..Config::base() };
     for unused in flags.texts("unused") {
         config.warnings.push(format!("\"{unused}\" belongs to no flag and is not used"));
     }
-    switches(&flags, &mut config)?;
-    authentication(&flags, surroundings, &mut config)?;
-    numbers(&flags, &mut config)?;
-    let mut chunk_max = ChunkMax::Default;
-    for list in flags.texts("extended") {
-        suboptions(&list, &mut config, &mut chunk_max)?;
+    for (_, rows) in FLAGS {
+        for flag in *rows {
+            read_flag(flag, &flags, &mut config)?;
+        }
     }
+    authentication(&flags, surroundings, &mut config)?;
+    let mut draft = Draft { config, chunk_max: ChunkMax::Default };
+    for list in flags.texts("extended") {
+        suboptions(&list, &mut draft)?;
+    }
+    let Draft { mut config, chunk_max } = draft;
+    // Without the maintainer the LRU has one segment.
+    config.tuning.lru.segmented = config.lru_maintainer;
     sizes(&mut config, chunk_max)?;
     listeners(&flags, &mut config)?;
     tls::check(&mut config)?;
@@ -98,6 +105,29 @@ pub(super) fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Res
         config.warnings.push("running as root: -u <user> gives up its privileges after binding".into());
     }
     Ok(config)
+}
+
+/// Reads one flag as its row says, if it was given.
+fn read_flag(flag: &Flag, flags: &Flags, config: &mut Config) -> Result<(), Exit> {
+    match flag.takes() {
+        Takes::Nothing(set) => {
+            if flags.given(flag.id()) {
+                set(config);
+            }
+        }
+        Takes::Count(read) => read(flags.0.get_count(flag.id()), config),
+        Takes::One(_, read) => {
+            if let Some(value) = flags.raw(flag.id()) {
+                read(value, config)?;
+            }
+        }
+        Takes::Many(_, read) | Takes::Perhaps(_, read) => {
+            for value in flags.0.get_many::<OsString>(flag.id()).into_iter().flatten() {
+                read(value, config)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The flags that were given.
@@ -126,49 +156,6 @@ impl Flags {
     fn path(&self, id: &str) -> Option<PathBuf> {
         self.raw(id).map(PathBuf::from)
     }
-}
-
-/// Flags whose presence or plain text says all.
-fn switches(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
-    config.evictions = !flags.given("disable-evictions");
-    config.cas_enabled = !flags.given("disable-cas");
-    config.large_pages = flags.given("enable-largepages");
-    config.lock_memory = flags.given("lock-memory");
-    config.pin = flags.given("pin");
-    config.port_per_core = flags.given("port-per-core");
-    config.shutdown_enabled = flags.given("enable-shutdown");
-    config.flush_enabled = !flags.given("disable-flush-all");
-    config.dump_enabled = !flags.given("disable-dumping");
-    config.watch_enabled = !flags.given("disable-watch");
-    config.tls_enabled = flags.given("enable-ssl");
-    config.daemonize = flags.given("daemon");
-    config.core_dumps = flags.given("enable-coredumps");
-    config.user = flags.text("user").filter(|name| !name.is_empty());
-    config.pid_file = flags.path("pidfile");
-    config.memory_file = flags.path("memory-file");
-    config.protocol = match flags.text("protocol").as_deref() {
-        None | Some("auto") => BindingProtocol::Auto,
-        Some("ascii") => BindingProtocol::Ascii,
-        Some("binary") => BindingProtocol::Binary,
-        Some(other) => {
-            return Err(Exit::usage(format!(
-                "Invalid value for binding protocol: {other}\n -- should be one of auto, binary, or ascii"
-            )));
-        }
-    };
-    if let Some(delimiter) = flags.raw("delimiter") {
-        match *delimiter.as_bytes() {
-            [] | [b' ' | b'\t'..=b'\r', ..] => return Err(Exit::failure(1, "No delimiter specified")),
-            [byte, ref rest @ ..] => {
-                config.prefix_delimiter = byte;
-                if !rest.is_empty() {
-                    config.warnings.push(format!("-D takes one character: \"{}\"", char::from(byte)));
-                }
-            }
-        }
-        config.detail_enabled = true;
-    }
-    Ok(())
 }
 
 /// `-S` and `-Y`: each is for one protocol, and there is no way around it.
@@ -209,71 +196,6 @@ fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Confi
         config.protocol = BindingProtocol::Ascii;
     }
     Ok(())
-}
-
-fn numbers(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
-    let warnings = &mut config.warnings;
-    let mut positive = |id: &str, otherwise: &str, max: u64| match flags.text(id) {
-        None => Ok(None),
-        Some(text) => leading_number(&format!("--{id}"), &text, 1, max, otherwise, warnings).map(Some),
-    };
-    let int_max = i32::MAX as u64;
-    let otherwise = format!("Number of threads must be greater than 0, and at most {THREADS_MAX}");
-    if let Some(threads) = positive("threads", &otherwise, THREADS_MAX)? {
-        config.threads = threads as usize;
-    }
-    if let Some(count) = positive("conn-limit", "Maximum connections must be greater than 0", int_max)? {
-        config.connections_max = count as u32;
-        config.connections_given = true;
-    }
-    if let Some(count) = positive("max-reqs-per-event", "Number of requests per event must be greater than 0", int_max)?
-    {
-        config.requests_per_event = count as u32;
-    }
-    if let Some(bytes) = positive("slab-min-size", "Chunk size must be greater than 0", int_max)? {
-        config.chunk_size_min = bytes as u32;
-    }
-    if let Some(count) = positive("napi-ids", "Maximum number of NAPI IDs must be greater than 0", int_max)? {
-        config.napi_ids = count as usize;
-    }
-    if let Some(text) = flags.text("slab-growth-factor") {
-        let factor = leading_decimal("-f", &text, warnings).filter(|factor| *factor > 1.0);
-        config.growth_factor = factor.ok_or_else(|| Exit::failure(1, "Factor must be greater than 1"))?;
-    }
-    if let Some(text) = flags.text("memory-limit") {
-        let otherwise = "-m takes a number of megabytes, not below 0 and at most 16777216";
-        let megabytes = leading_number("-m", &text, 0, MEMORY_MEGABYTES_MAX, otherwise, warnings)
-            .map_err(|exit| Exit { code: EXIT_USAGE, ..exit })?;
-        config.memory_limit_bytes = megabytes * MEGABYTE;
-    }
-    if let Some(text) = flags.text("max-item-size") {
-        config.item_size_max = item_size(&text, warnings)?;
-    }
-    if let Some(text) = flags.text("listen-backlog") {
-        config.listen_backlog = leading_integer("-b", &text, warnings).clamp(i32::MIN.into(), i32::MAX.into()) as i32;
-    }
-    let mut verbosity = u64::from(flags.0.get_count("verbose-count"));
-    for text in flags.texts("verbose") {
-        if !text.is_empty() {
-            warnings.push(format!("--verbose={text}: its value is not used; -vv is more than -v"));
-        }
-        verbosity += 1;
-    }
-    config.verbosity = verbosity.min(255) as u8;
-    Ok(())
-}
-
-/// `-I`: bytes, or with `k` or `m`.
-fn item_size(text: &str, warnings: &mut Vec<String>) -> Result<u64, Exit> {
-    let (digits, unit) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (&text[..text.len() - 1], KILOBYTE),
-        Some(b'm' | b'M') => (&text[..text.len() - 1], MEGABYTE),
-        _ => (text, 1),
-    };
-    let otherwise = "Item max size cannot be less than 1024 bytes.";
-    let bytes = leading_number("-I", digits, ITEM_BYTES_MIN.div_ceil(unit), u64::MAX / MEGABYTE, otherwise, warnings)
-        .map_err(|exit| Exit { code: EXIT_USAGE, ..exit })?;
-    Ok(bytes * unit)
 }
 
 /// Limits that must fit together, in memcached's order.
@@ -358,20 +280,6 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
         None if config.udp_port != 0 => config.tcp_port = config.udp_port,
         None => {}
     }
-    for network in flags.texts("udp-allow").iter().flat_map(|list| list.split(',')).filter(|it| !it.is_empty()) {
-        let network = network.parse().map_err(|()| {
-            Exit::usage(format!("--udp-allow takes addresses and networks, as 10.0.0.0/8: \"{network}\""))
-        })?;
-        config.udp_allow.push(network);
-    }
-    if let Some(text) = flags.text("unix-mask") {
-        let digits = text.bytes().take_while(|digit| (b'0'..=b'7').contains(digit)).count();
-        // Nothing, or what no file can have: as `strtol` reads it.
-        config.unix_mask = u32::from_str_radix(&text[..digits], 8).unwrap_or(0);
-        if digits < text.len() || digits == 0 || config.unix_mask > 0o777 {
-            config.warnings.push(format!("-a: \"{text}\" is read as {:o}, as in memcached", config.unix_mask));
-        }
-    }
     config.interface = interfaces(&flags.texts("listen"));
 
     if let Some(path) = flags.path("unix-socket") {
@@ -405,17 +313,6 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
     Ok(())
 }
 
-/// `-l` as `stats settings` shows it: all that were given, but none twice.
-fn interfaces(given: &[String]) -> Option<String> {
-    let mut texts: Vec<&str> = Vec::new();
-    for text in given.iter().map(|text| text.trim_ascii_start()) {
-        if !texts.contains(&text) {
-            texts.push(text);
-        }
-    }
-    if given.is_empty() { None } else { Some(texts.join(",")) }
-}
-
 /// What `-l` names, for one kind of port, and what its prefixes say; loopback without it. A port of an entry is for TCP
 /// and UDP.
 fn addresses(config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)>, Exit> {
@@ -426,7 +323,7 @@ fn addresses(config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)
     let mut listens = Vec::new();
     for entry in interfaces.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty()) {
         let (address, rules) = prefixes::read(entry, config)?;
-        let listen = interface(address, port)?;
+        let listen = Listen::from_entry(address, port)?;
         // The same with other rules, under TLS and not, cannot be bound twice, which is what will be said of it; unless
         // each asks for any port.
         let entry = (listen, rules);
@@ -438,32 +335,4 @@ fn addresses(config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)
         return Err(Exit::usage("-l needs an address to listen on"));
     }
     Ok(listens)
-}
-
-/// One entry of `-l`: `host`, `host:port`, `[v6]`, `[v6]:port`, a bare IPv6 address, or `*` as the host.
-fn interface(entry: &str, port: u16) -> Result<Listen, Exit> {
-    let (host, own_port) = if let Some(inner) = entry.strip_prefix('[') {
-        match inner.split_once(']') {
-            Some((host, "")) => (host, None),
-            Some((host, rest)) if rest.starts_with(':') => (host, Some(&rest[1..])),
-            _ => return Err(Exit::failure(EXIT_SYSTEM, format!("Invalid IPV6 address: \"{entry}\""))),
-        }
-    } else {
-        match entry.split_once(':') {
-            Some((host, port)) if !port.contains(':') => (host, Some(port)),
-            // None: a name or an address. Several: IPv6 without brackets, where no port can be told from the rest.
-            Some(_) | None => (entry, None),
-        }
-    };
-    if host.is_empty() {
-        return Err(Exit::failure(EXIT_SYSTEM, format!("Invalid address: \"{entry}\" (* listens on all)")));
-    }
-    let port = match own_port {
-        None => port,
-        Some("-1") => 0,
-        Some(text) => text
-            .parse()
-            .map_err(|_| Exit::failure(EXIT_SYSTEM, format!("Invalid port number: \"{text}\" (-l {entry})")))?,
-    };
-    Ok(if host == "*" { Listen::Any { port } } else { Listen::Host { host: host.into(), port } })
 }

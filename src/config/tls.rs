@@ -1,78 +1,155 @@
 //! `-Z`, and the words of `-o` that begin with `ssl_`.
 
-use super::options::Suboption;
+use super::word::{Draft, Read, Shown, Suboption, Word};
 use super::{Config, KILOBYTE};
 use crate::exit::Exit;
 use crate::net::certificates::{KeyFormat, Verify};
-use std::path::PathBuf;
+use Read::Value;
 
-/// More is sealed ahead by nobody.
+/// The largest `ssl_wbuf_size` that the server uses.
 const WRITE_KILOBYTES_MAX: u64 = 1024;
-/// What `ssl_session_cache` keeps.
+/// Sessions that `ssl_session_cache` keeps.
 const SESSIONS_MAX: usize = 10_240;
 
-/// A word that begins with `ssl_`; false if this is none of them. Errors are memcached's.
-pub(super) fn setting(option: &Suboption<'_>, config: &mut Config) -> Result<bool, Exit> {
-    let file = || option.argument().map(PathBuf::from);
-    let unreadable = format!("could not parse argument to {}", option.name);
-    let invalid = format!("Invalid {}. Use help to see valid options.", option.name);
-    match option.name {
-        "ssl_chain_cert" => config.tls.chain = Some(file()?),
-        "ssl_key" => config.tls.key = Some(file()?),
-        "ssl_ca_cert" => config.tls.authorities = Some(file()?),
-        "ssl_ciphers" => config.tls.ciphers = Some(option.argument()?.to_owned()),
-        "ssl_keyformat" => {
-            config.tls.key_format = match option.argument()? {
-                // memcached's help has names, its parser the numbers of OpenSSL.
-                "1" | "PEM" => KeyFormat::Pem,
-                "2" | "DER" | "ASN1" => KeyFormat::Der,
-                "ENGINE" => return Err(Exit::usage("-o ssl_keyformat=ENGINE: there are no engines, keys are files")),
-                _ => return Err(Exit::failure(1, unreadable)),
-            }
-        }
-        "ssl_verify_mode" => {
-            let mode = option.number(0, u32::MAX.into(), &unreadable)?;
-            (config.tls.verify, config.tls_verify_bits) = match mode {
-                0 => (Verify::None, 0),
-                1 => (Verify::Request, 1),
-                2 => (Verify::Require, 3),
-                // Once, not again when renegotiating: there is no renegotiating.
-                3 => (Verify::Require, 7),
-                _ => return Err(Exit::failure(1, invalid)),
-            };
-        }
-        "ssl_min_version" => {
-            config.tls_min_version = match option.number(0, u32::MAX.into(), &unreadable)? {
-                version @ 0..=3 => version as u8,
-                _ => return Err(Exit::failure(1, invalid)),
-            };
-            config.tls.only_1_3 = config.tls_min_version == 3;
-            if config.tls_min_version < 2 {
-                let warning = format!("-o {}: TLS 1.0 and 1.1 are not spoken here, 1.2 is the least", option.word);
-                config.warnings.push(warning);
-            }
-        }
-        "ssl_wbuf_size" => {
-            let given = option.number(0, u32::MAX.into(), &unreadable)?;
-            let kilobytes = given.clamp(1, WRITE_KILOBYTES_MAX);
-            if kilobytes != given {
-                config.warnings.push(format!("-o {}: it is {kilobytes} here", option.word));
-            }
-            config.tls_limits.seal_max = (kilobytes * KILOBYTE) as usize;
-            config.tls_write_buffer_bytes = given * KILOBYTE;
-        }
-        "ssl_session_cache" => config.tls.sessions_max = SESSIONS_MAX,
-        "ssl_kernel_tls" => {
-            config.tls_kernel = true;
+/// The words of `-o` that begin with `ssl_`.
+pub(super) const WORDS: &[Word] = &[
+    word(
+        "ssl_chain_cert",
+        "<file>",
+        "Certificate of the server and its chain, PEM. refresh_certs and HUP read it again",
+        Value(|option, draft| {
+            draft.config.tls.chain = Some(option.argument()?.into());
+            Ok(())
+        }),
+    ),
+    word(
+        "ssl_key",
+        "<file>",
+        "Private key of the server (default: in the file of the chain)",
+        Value(|option, draft| {
+            draft.config.tls.key = Some(option.argument()?.into());
+            Ok(())
+        }),
+    ),
+    word("ssl_keyformat", "<PEM|DER>", "Format of the key. 1 and 2 mean the same (default: PEM)", Value(key_format)),
+    word(
+        "ssl_verify_mode",
+        "<0-3>",
+        "Certificates of clients. 0: not asked for, 1: asked for, 2 and 3: required (default: 0)",
+        Value(verify_mode),
+    ),
+    word(
+        "ssl_ca_cert",
+        "<file>",
+        "Authorities of clients' certificates, PEM",
+        Value(|option, draft| {
+            draft.config.tls.authorities = Some(option.argument()?.into());
+            Ok(())
+        }),
+    ),
+    word(
+        "ssl_min_version",
+        "<0-3>",
+        "Oldest version. 2: TLS 1.2, 3: TLS 1.3. 0 and 1 mean 2 (default: 2)",
+        Value(min_version),
+    ),
+    word(
+        "ssl_ciphers",
+        "<list>",
+        "Cipher suites of TLS 1.2, as OpenSSL lists them. The server has ECDHE with GCM or ChaCha20 only",
+        Value(|option, draft| {
+            draft.config.tls.ciphers = Some(option.argument()?.to_owned());
+            Ok(())
+        }),
+    ),
+    word(
+        "ssl_session_cache",
+        "",
+        "Keep sessions of TLS 1.2 clients without tickets. Clients always get tickets (default: off)",
+        Value(|_, draft| {
+            draft.config.tls.sessions_max = SESSIONS_MAX;
+            Ok(())
+        }),
+    ),
+    Word {
+        name: "ssl_wbuf_size",
+        value: "<kilobytes>",
+        help: "Bytes to seal before they are sent, 1 to 1024",
+        default: Shown::Of(|config| (config.tls_limits.seal_max as u64 / KILOBYTE).to_string()),
+        read: Value(write_buffer),
+    },
+    word(
+        "ssl_kernel_tls",
+        "",
+        "Has no effect: the workers seal and open all records",
+        Value(|option, draft| {
+            draft.config.tls_kernel = true;
             let why = "no effect here, records are sealed and opened by the workers";
-            config.warnings.push(format!("-o {}: {why}", option.word));
-        }
-        _ => return Ok(false),
-    }
-    Ok(true)
+            draft.config.warnings.push(format!("-o {}: {why}", option.word));
+            Ok(())
+        }),
+    ),
+];
+
+const fn word(name: &'static str, value: &'static str, help: &'static str, read: Read) -> Word {
+    Word { name, value, help, default: Shown::No, read }
 }
 
-/// What must hold once all words are read.
+fn key_format(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
+    draft.config.tls.key_format = match option.argument()? {
+        // memcached's help shows names, and its parser takes OpenSSL's numbers.
+        "1" | "PEM" => KeyFormat::Pem,
+        "2" | "DER" | "ASN1" => KeyFormat::Der,
+        "ENGINE" => return Err(Exit::usage("-o ssl_keyformat=ENGINE: there are no engines, keys are files")),
+        _ => return Err(Exit::failure(1, "could not parse argument to ssl_keyformat")),
+    };
+    Ok(())
+}
+
+fn verify_mode(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
+    let config = &mut draft.config;
+    (config.tls.verify, config.tls_verify_bits) = match option.number_32()? {
+        0 => (Verify::None, 0),
+        1 => (Verify::Request, 1),
+        2 => (Verify::Require, 3),
+        // OpenSSL's mode 3 asks once, and not when the two sides renegotiate. This server never renegotiates.
+        3 => (Verify::Require, 7),
+        _ => return Err(invalid(option)),
+    };
+    Ok(())
+}
+
+fn min_version(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
+    let config = &mut draft.config;
+    config.tls_min_version = match option.number_32()? {
+        version @ 0..=3 => version as u8,
+        _ => return Err(invalid(option)),
+    };
+    config.tls.only_1_3 = config.tls_min_version == 3;
+    if config.tls_min_version < 2 {
+        let warning = format!("-o {}: TLS 1.0 and 1.1 are not spoken here, 1.2 is the least", option.word);
+        config.warnings.push(warning);
+    }
+    Ok(())
+}
+
+fn write_buffer(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
+    let config = &mut draft.config;
+    let given = option.number_32()?;
+    let kilobytes = given.clamp(1, WRITE_KILOBYTES_MAX);
+    if kilobytes != given {
+        config.warnings.push(format!("-o {}: it is {kilobytes} here", option.word));
+    }
+    config.tls_limits.seal_max = (kilobytes * KILOBYTE) as usize;
+    config.tls_write_buffer_bytes = given * KILOBYTE;
+    Ok(())
+}
+
+fn invalid(option: &Suboption<'_>) -> Exit {
+    Exit::failure(1, format!("Invalid {}. Use help to see valid options.", option.name))
+}
+
+/// Checks the settings of TLS against each other, when the whole command line is read.
 pub(super) fn check(config: &mut Config) -> Result<(), Exit> {
     let tls = &config.tls;
     if !config.tls_enabled {
@@ -89,7 +166,7 @@ pub(super) fn check(config: &mut Config) -> Result<(), Exit> {
     }
     let listeners = config.listen_rules.iter().filter_map(|rules| rules.tls?);
     if listeners.chain([tls.verify]).any(|verify| verify == Verify::Require) {
-        // memcached starts, and serves nobody.
+        // memcached starts, but refuses every client.
         return Err(Exit::usage("certificates of clients cannot be verified: -o ssl_ca_cert=<file> is missing"));
     }
     if tls.verify == Verify::Request {
