@@ -37,8 +37,6 @@ const LONG_FUNCTIONS: &[(&str, &str)] = &[
     ("admin/stats/general.rs", "general"),
     ("admin/stats/settings.rs", "settings"),
     ("command/get.rs", "meta_hit"),
-    ("config/mod.rs", "base"),
-    ("config/options.rs", "setting"),
 ];
 /// Functions with many parameters: all of them belong to one call on the path of a request.
 const MANY_PARAMETERS: &[(&str, &str, &str)] = &[
@@ -67,21 +65,10 @@ const MANY_PARAMETERS: &[(&str, &str, &str)] = &[
     ("command/set.rs", "put", "to be mended"),
     ("command/set.rs", "store", "to be mended"),
     ("command/set.rs", "store_value", "to be mended"),
-    ("config/numbers.rs", "leading_number", "to be mended"),
     ("store/mod.rs", "put", "to be mended"),
 ];
 /// Imports between files of one folder that close a circle.
 const BACKWARD: &[(&str, &str, &str)] = &[
-    ("config/mod.rs", "config/parse.rs", "to be mended"),
-    ("config/options.rs", "config/mod.rs", "to be mended"),
-    ("config/options.rs", "config/tls.rs", "to be mended"),
-    ("config/parse.rs", "config/mod.rs", "to be mended"),
-    ("config/parse.rs", "config/options.rs", "to be mended"),
-    ("config/parse.rs", "config/prefixes.rs", "to be mended"),
-    ("config/parse.rs", "config/tls.rs", "to be mended"),
-    ("config/prefixes.rs", "config/mod.rs", "to be mended"),
-    ("config/tls.rs", "config/mod.rs", "to be mended"),
-    ("config/tls.rs", "config/options.rs", "to be mended"),
 ];
 
 /// The files of the server by their modules, without those that only tests have.
