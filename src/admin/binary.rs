@@ -36,7 +36,7 @@ fn say(write: impl FnOnce(&mut Output)) -> Action {
 
 fn flush(head: Head, extras: &[u8], context: &ServerContext<'_>) -> Action {
     context.workers[context.worker].cmd_flush.add(1);
-    if !context.config.flush_enabled {
+    if !context.config.permissions.flush {
         return say(|out| packet::failure(out, head, Status::AUTH_ERROR));
     }
     let seconds = extras.first_chunk().map_or(0, |&bytes| u32::from_be_bytes(bytes));
@@ -59,7 +59,7 @@ fn stat(head: Head, key: &[u8], context: &ServerContext<'_>) -> Action {
         b"sizes" => ask(&[key], &ReplyKind::Sizes),
         _ if key.starts_with(b"reset") => ask(&[b"reset"], &ReplyKind::Text(b"")),
         _ if key.starts_with(b"settings") => Action::Say(packets(head, &ReplyKind::Lines, &settings(context))),
-        [b'd', b'e', b't', b'a', b'i', b'l', ..] if !context.config.dump_enabled => {
+        [b'd', b'e', b't', b'a', b'i', b'l', ..] if !context.config.permissions.dump => {
             say(|out| packet::failure(out, head, Status::AUTH_ERROR))
         }
         _ if key.starts_with(b"detail dump") => ask(&[b"detail", b"dump"], &ReplyKind::Detail),

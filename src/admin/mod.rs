@@ -41,7 +41,7 @@ pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {
         Some(AdminCommand::Version) => return Action::Say(format!("VERSION {MEMCACHED_VERSION}\r\n").into_bytes()),
         Some(AdminCommand::Quit) => return Action::Quit,
         Some(AdminCommand::Stats) => return stats::plan(arguments, context),
-        Some(AdminCommand::Watch) if !context.config.watch_enabled => {
+        Some(AdminCommand::Watch) if !context.config.permissions.watch => {
             return say(b"CLIENT_ERROR watch commands not allowed\r\n");
         }
         Some(AdminCommand::Watch) => return Action::Watch(Categories::named(arguments)),

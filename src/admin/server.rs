@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 
 pub(super) fn flush_all(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
     context.workers[context.worker].cmd_flush.add(1);
-    if !context.config.flush_enabled {
+    if !context.config.permissions.flush {
         return say(b"CLIENT_ERROR flush_all not allowed\r\n");
     }
     let exptime = match arguments {
@@ -53,7 +53,7 @@ pub(super) fn verbosity(arguments: &[&[u8]], settings: &Settings) -> Action {
 
 /// Errors are told in spite of `noreply`.
 pub(super) fn refresh_certificates(noreply: bool, config: &Config) -> Action {
-    match config.tls_enabled {
+    match config.tls.enabled {
         true => Action::Ask(Query::RefreshCertificates, ReplyKind::Refreshed { noreply }),
         false => say(b"Error TLS not enabled\r\n"),
     }
@@ -85,7 +85,7 @@ pub(super) fn memory_limit(arguments: &[&[u8]], budget: &Budget) -> Action {
 pub(super) fn shutdown(arguments: &[&[u8]], config: &Config) -> Action {
     match arguments {
         // The colon is memcached's.
-        _ if !config.shutdown_enabled => say(b"SERVER_ERROR: shutdown not enabled\r\n"),
+        _ if !config.permissions.shutdown => say(b"SERVER_ERROR: shutdown not enabled\r\n"),
         [] => Action::Stop { graceful: false },
         [word] if means(word, "graceful") => Action::Stop { graceful: true },
         _ => say(b"CLIENT_ERROR invalid shutdown mode\r\n"),

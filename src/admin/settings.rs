@@ -38,17 +38,17 @@ impl Settings {
     /// Those of the command line.
     pub fn new(config: &Config) -> Settings {
         Settings {
-            verbosity: AtomicU8::new(config.verbosity),
+            verbosity: AtomicU8::new(config.process.verbosity),
             oldest: AtomicU32::new(0),
-            detail_enabled: AtomicBool::new(config.detail_enabled),
+            detail_enabled: AtomicBool::new(config.detail.enabled),
             tuning: Arc::new(Mutex::new(config.tuning)),
             temporary_ttl_shown: AtomicU32::new(config.tuning.temporary_ttl.unwrap_or(TEMPORARY_TTL_UNUSED)),
-            lru_crawler: AtomicBool::new(config.lru_crawler),
-            lru_crawler_sleep: AtomicU32::new(config.lru_crawler_sleep_micros),
-            lru_crawler_tocrawl: AtomicU32::new(config.lru_crawler_tocrawl),
+            lru_crawler: AtomicBool::new(config.crawler.enabled),
+            lru_crawler_sleep: AtomicU32::new(config.crawler.sleep_micros),
+            lru_crawler_tocrawl: AtomicU32::new(config.crawler.tocrawl),
             lru_crawler_starts: AtomicU64::new(0),
             lru_crawler_running: AtomicBool::new(false),
-            watchers: Watchers::new(config.watchers_max),
+            watchers: Watchers::new(config.watch.watchers_max),
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) fn slabs(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action 
 /// `slabs reassign`: a shard that has a page to spare begins to move it. As in memcached, `OK` does not mean that the page
 /// has arrived.
 fn reassign(from: &[u8], to: &[u8], config: &Config) -> Action {
-    if !config.slab_reassign {
+    if !config.memory.slab_reassign {
         return say(b"CLIENT_ERROR slab reassignment disabled\r\n");
     }
     let (Some(from), Some(to)) = (digits_i32(from), digits_i32(to)) else { return say(BAD_FORMAT) };
@@ -83,7 +83,7 @@ pub(super) fn reassigned(answers: &[Answer]) -> &'static [u8] {
 }
 
 pub(super) fn lru(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
-    let maintained = context.config.lru_maintainer;
+    let maintained = context.config.memory.lru_maintainer;
     match arguments {
         [word, hot, warm, hot_factor, warm_factor, ..] if means(word, "tune") => {
             let (percents, factors) = ((digits_u32(hot), digits_u32(warm)), (float(hot_factor), float(warm_factor)));
@@ -152,9 +152,9 @@ pub(super) fn lru_crawler(arguments: &[&[u8]], context: &ServerContext<'_>) -> A
         }
         [word, _] if [CRAWL, METADUMP, MGDUMP].iter().any(|walk| means(word, walk)) && !enabled => DISABLED,
         [word, classes] if means(word, CRAWL) => return walk(WalkKind::Crawl, classes, context),
-        [word, _] if means(word, METADUMP) && !config.dump_enabled => b"ERROR metadump not allowed\r\n",
+        [word, _] if means(word, METADUMP) && !config.permissions.dump => b"ERROR metadump not allowed\r\n",
         [word, classes] if means(word, METADUMP) => return walk(WalkKind::Metadump, classes, context),
-        [word, _] if means(word, MGDUMP) && !config.dump_enabled => b"ERROR key dump not allowed\r\n",
+        [word, _] if means(word, MGDUMP) && !config.permissions.dump => b"ERROR key dump not allowed\r\n",
         [word, classes] if means(word, MGDUMP) => return walk(WalkKind::Mgdump, classes, context),
         [word, count] if means(word, "tocrawl") => match digits_u32(count) {
             Some(count) => {
@@ -190,6 +190,6 @@ fn walk(kind: WalkKind, classes: &[u8], context: &ServerContext<'_>) -> Action {
     };
     // As in memcached, a dump looks at all items, whatever `tocrawl` says.
     let tocrawl = if kind == WalkKind::Crawl { settings.lru_crawler_tocrawl.load(Ordering::Relaxed) } else { 0 };
-    let limits = WalkLimits { items: config.walk_items_per_turn, bytes: config.walk_bytes_per_turn };
+    let limits = WalkLimits { items: config.turn.walk_items, bytes: config.turn.walk_bytes };
     Action::Walk(Walk::new(kind, classes, tocrawl, limits))
 }

@@ -148,7 +148,7 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 "port",
                 One("port", LATER),
                 "TCP port. -1: any free port, 0: no TCP",
-                Of(|config| config.tcp_port.to_string()),
+                Of(|config| config.listen.tcp_port.to_string()),
             ),
             Flag(
                 'l',
@@ -165,18 +165,18 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 "unix-mask",
                 One("mode", unix_mask),
                 "Permissions of the Unix socket, octal",
-                Of(|config| format!("{:o}", config.unix_mask)),
+                Of(|config| format!("{:o}", config.listen.unix_mask)),
             ),
             Flag(
                 'b',
                 "listen-backlog",
                 One("count", |value, config| {
                     let backlog = leading_integer("-b", &text(value), &mut config.warnings);
-                    config.listen_backlog = backlog.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
+                    config.listen.backlog = backlog.clamp(i32::MIN.into(), i32::MAX.into()) as i32;
                     Ok(())
                 }),
                 "Connections that may wait to be accepted",
-                Of(|config| config.listen_backlog.to_string()),
+                Of(|config| config.listen.backlog.to_string()),
             ),
             Flag(
                 'B',
@@ -190,7 +190,7 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 "udp-port",
                 One("port", LATER),
                 "UDP port. -1: any free port, 0: no UDP. Without -p it is the TCP port too",
-                Of(|config| config.udp_port.to_string()),
+                Of(|config| config.udp.port.to_string()),
             ),
             Flag(
                 '\0',
@@ -210,12 +210,12 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 "memory-limit",
                 One("megabytes", memory_limit),
                 "Memory for items",
-                Of(|config| (config.memory_limit_bytes / MEGABYTE).to_string()),
+                Of(|config| (config.memory.limit_bytes / MEGABYTE).to_string()),
             ),
             Flag(
                 'M',
                 "disable-evictions",
-                Nothing(|config| config.evictions = false),
+                Nothing(|config| config.memory.evictions = false),
                 "Answer with an error when memory is used up. Without it the server evicts items",
                 No,
             ),
@@ -224,7 +224,7 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 "max-item-size",
                 One("bytes", max_item_size),
                 "Largest item. k and m behind the number are KiB and MiB. 1k to 1024m, at most half of -m",
-                Of(|config| format!("{}m", config.item_size_max / MEGABYTE)),
+                Of(|config| format!("{}m", config.memory.item_size_max / MEGABYTE)),
             ),
             Flag(
                 'f',
@@ -232,41 +232,43 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 One("factor", |value, config| {
                     let factor = leading_decimal("-f", &text(value), &mut config.warnings);
                     let factor = factor.filter(|factor| *factor > 1.0);
-                    config.growth_factor = factor.ok_or_else(|| Exit::failure(1, "Factor must be greater than 1"))?;
+                    config.memory.growth_factor =
+                        factor.ok_or_else(|| Exit::failure(1, "Factor must be greater than 1"))?;
                     Ok(())
                 }),
                 "Ratio between the chunk sizes of neighbouring slab classes, above 1",
-                Of(|config| config.growth_factor.to_string()),
+                Of(|config| config.memory.growth_factor.to_string()),
             ),
             Flag(
                 'n',
                 "slab-min-size",
                 One("bytes", |value, config| {
                     let otherwise = "Chunk size must be greater than 0";
-                    config.chunk_size_min = positive("--slab-min-size", value, INT_MAX, otherwise, config)? as u32;
+                    config.memory.chunk_size_min =
+                        positive("--slab-min-size", value, INT_MAX, otherwise, config)? as u32;
                     Ok(())
                 }),
                 "Least room for key, value and flags",
-                Of(|config| config.chunk_size_min.to_string()),
+                Of(|config| config.memory.chunk_size_min.to_string()),
             ),
             Flag(
                 'C',
                 "disable-cas",
-                Nothing(|config| config.cas_enabled = false),
+                Nothing(|config| config.memory.cas_enabled = false),
                 "Keep no CAS uniques. This saves 8 bytes per item",
                 No,
             ),
             Flag(
                 'L',
                 "enable-largepages",
-                Nothing(|config| config.large_pages = true),
+                Nothing(|config| config.memory.large_pages = true),
                 "Commit all memory for items at the start",
                 No,
             ),
             Flag(
                 'k',
                 "lock-memory",
-                Nothing(|config| config.lock_memory = true),
+                Nothing(|config| config.memory.locked = true),
                 "Lock all memory, so that the system never swaps it out",
                 No,
             ),
@@ -280,7 +282,7 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 "threads",
                 One("count", |value, config| {
                     let otherwise = format!("Number of threads must be greater than 0, and at most {THREADS_MAX}");
-                    config.threads = positive("--threads", value, THREADS_MAX, &otherwise, config)? as usize;
+                    config.workers.threads = positive("--threads", value, THREADS_MAX, &otherwise, config)? as usize;
                     Ok(())
                 }),
                 "Worker threads. Each has an event loop",
@@ -289,14 +291,14 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
             Flag(
                 '\0',
                 "pin",
-                Nothing(|config| config.pin = true),
+                Nothing(|config| config.workers.pin = true),
                 "Pin each worker to a CPU, and give it the connections that arrive there. Not in memcached",
                 No,
             ),
             Flag(
                 '\0',
                 "port-per-core",
-                Nothing(|config| config.port_per_core = true),
+                Nothing(|config| config.workers.port_per_core = true),
                 "Worker i listens on port + i and keeps the items that it receives. Clients list the ports as servers. \
                  Not in memcached",
                 No,
@@ -306,7 +308,7 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 "napi-ids",
                 One("count", |value, config| {
                     let otherwise = "Maximum number of NAPI IDs must be greater than 0";
-                    config.napi_ids = positive("--napi-ids", value, INT_MAX, otherwise, config)? as usize;
+                    config.workers.napi_ids = positive("--napi-ids", value, INT_MAX, otherwise, config)? as usize;
                     Ok(())
                 }),
                 "Give connections to workers by the receive queue of the network card. Number of queues, at most -t",
@@ -317,12 +319,12 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 "conn-limit",
                 One("count", |value, config| {
                     let otherwise = "Maximum connections must be greater than 0";
-                    config.connections_max = positive("--conn-limit", value, INT_MAX, otherwise, config)? as u32;
-                    config.connections_given = true;
+                    config.connections.max = positive("--conn-limit", value, INT_MAX, otherwise, config)? as u32;
+                    config.connections.max_given = true;
                     Ok(())
                 }),
                 "Connections at the same time",
-                Of(|config| format!("{}, or what the limit of open files leaves", config.connections_max)),
+                Of(|config| format!("{}, or what the limit of open files leaves", config.connections.max)),
             ),
             Flag(
                 'R',
@@ -330,12 +332,12 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 One("count", |value, config| {
                     let otherwise = "Number of requests per event must be greater than 0";
                     let count = positive("--max-reqs-per-event", value, INT_MAX, otherwise, config)?;
-                    config.requests_per_event = count as u32;
+                    config.turn.requests = count as u32;
                     Ok(())
                 }),
                 "Requests of one connection before other connections have their turn. The limit is exact below 20. From \
                  20 on the turn ends with a group of up to 64 requests",
-                Of(|config| config.requests_per_event.to_string()),
+                Of(|config| config.turn.requests.to_string()),
             ),
         ],
     ),
@@ -345,11 +347,11 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
             Flag(
                 'A',
                 "enable-shutdown",
-                Nothing(|config| config.shutdown_enabled = true),
+                Nothing(|config| config.permissions.shutdown = true),
                 "Allow the shutdown command",
                 No,
             ),
-            Flag('F', "disable-flush-all", Nothing(|config| config.flush_enabled = false), "Refuse flush_all", No),
+            Flag('F', "disable-flush-all", Nothing(|config| config.permissions.flush = false), "Refuse flush_all", No),
             Flag(
                 'S',
                 "enable-sasl",
@@ -369,17 +371,17 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
             Flag(
                 'X',
                 "disable-dumping",
-                Nothing(|config| config.dump_enabled = false),
+                Nothing(|config| config.permissions.dump = false),
                 "Refuse stats cachedump, stats detail and lru_crawler dumps",
                 No,
             ),
-            Flag('W', "disable-watch", Nothing(|config| config.watch_enabled = false), "Refuse watch", No),
+            Flag('W', "disable-watch", Nothing(|config| config.permissions.watch = false), "Refuse watch", No),
             Flag(
                 'D',
                 "(delimiter)",
                 One("char", delimiter),
                 "Character that ends the prefix of a key, for stats detail. With -D the server collects from the start",
-                Of(|config| format!("\"{}\", not collecting", char::from(config.prefix_delimiter))),
+                Of(|config| format!("\"{}\", not collecting", char::from(config.detail.delimiter))),
             ),
         ],
     ),
@@ -388,7 +390,7 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
         &[Flag(
             'Z',
             "enable-ssl",
-            Nothing(|config| config.tls_enabled = true),
+            Nothing(|config| config.tls.enabled = true),
             "TLS on all TCP ports. See -o ssl_chain_cert and the other words below",
             No,
         )],
@@ -396,12 +398,12 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
     (
         "The process",
         &[
-            Flag('d', "daemon", Nothing(|config| config.daemonize = true), "Run in the background", No),
+            Flag('d', "daemon", Nothing(|config| config.process.daemonize = true), "Run in the background", No),
             Flag(
                 'u',
                 "user",
                 One("name", |value, config| {
-                    config.user = Some(text(value)).filter(|name| !name.is_empty());
+                    config.process.user = Some(text(value)).filter(|name| !name.is_empty());
                     Ok(())
                 }),
                 "User to become when root starts the server",
@@ -411,7 +413,7 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 'P',
                 "pidfile",
                 One("file", |value, config| {
-                    config.pid_file = Some(value.into());
+                    config.process.pid_file = Some(value.into());
                     Ok(())
                 }),
                 "File to write the process id to",
@@ -421,7 +423,7 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 'e',
                 "memory-file",
                 One("file", |value, config| {
-                    config.memory_file = Some(value.into());
+                    config.process.memory_file = Some(value.into());
                     Ok(())
                 }),
                 "File for a warm restart. USR1 and shutdown graceful write the cache to it, and the next start loads it",
@@ -430,14 +432,14 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
             Flag(
                 'r',
                 "enable-coredumps",
-                Nothing(|config| config.core_dumps = true),
+                Nothing(|config| config.process.core_dumps = true),
                 "Raise the limit of core files",
                 No,
             ),
             Flag(
                 'v',
                 "(verbose-count)",
-                Count(|count, config| config.verbosity = config.verbosity.saturating_add(count)),
+                Count(|count, config| config.process.verbosity = config.process.verbosity.saturating_add(count)),
                 "Log events of the server. -vv: log connections and their requests too, but never values or passwords",
                 No,
             ),
@@ -468,15 +470,15 @@ fn unix_mask(value: &OsString, config: &mut Config) -> Result<(), Exit> {
     let text = text(value);
     let digits = text.bytes().take_while(|digit| (b'0'..=b'7').contains(digit)).count();
     // Like `strtol`, take a text without digits for 0, and take modes that no file can have.
-    config.unix_mask = u32::from_str_radix(&text[..digits], 8).unwrap_or(0);
-    if digits < text.len() || digits == 0 || config.unix_mask > 0o777 {
-        config.warnings.push(format!("-a: \"{text}\" is read as {:o}, as in memcached", config.unix_mask));
+    config.listen.unix_mask = u32::from_str_radix(&text[..digits], 8).unwrap_or(0);
+    if digits < text.len() || digits == 0 || config.listen.unix_mask > 0o777 {
+        config.warnings.push(format!("-a: \"{text}\" is read as {:o}, as in memcached", config.listen.unix_mask));
     }
     Ok(())
 }
 
 fn protocol(value: &OsString, config: &mut Config) -> Result<(), Exit> {
-    config.protocol = match text(value).as_str() {
+    config.listen.protocol = match text(value).as_str() {
         "auto" => BindingProtocol::Auto,
         "ascii" => BindingProtocol::Ascii,
         "binary" => BindingProtocol::Binary,
@@ -494,7 +496,7 @@ fn udp_allow(value: &OsString, config: &mut Config) -> Result<(), Exit> {
         let network = network.parse().map_err(|()| {
             Exit::usage(format!("--udp-allow takes addresses and networks, as 10.0.0.0/8: \"{network}\""))
         })?;
-        config.udp_allow.push(network);
+        config.udp.allow.push(network);
     }
     Ok(())
 }
@@ -503,7 +505,7 @@ fn memory_limit(value: &OsString, config: &mut Config) -> Result<(), Exit> {
     let otherwise = "-m takes a number of megabytes, not below 0 and at most 16777216";
     let megabytes = leading_number("-m", &text(value), 0..=MEMORY_MEGABYTES_MAX, otherwise, &mut config.warnings)
         .map_err(|exit| Exit { code: EXIT_USAGE, ..exit })?;
-    config.memory_limit_bytes = megabytes * MEGABYTE;
+    config.memory.limit_bytes = megabytes * MEGABYTE;
     Ok(())
 }
 
@@ -519,7 +521,7 @@ fn max_item_size(value: &OsString, config: &mut Config) -> Result<(), Exit> {
     let limits = ITEM_BYTES_MIN.div_ceil(unit)..=u64::MAX / MEGABYTE;
     let size = leading_number("-I", digits, limits, otherwise, &mut config.warnings)
         .map_err(|exit| Exit { code: EXIT_USAGE, ..exit })?;
-    config.item_size_max = size * unit;
+    config.memory.item_size_max = size * unit;
     Ok(())
 }
 
@@ -527,13 +529,13 @@ fn delimiter(value: &OsString, config: &mut Config) -> Result<(), Exit> {
     match *value.as_bytes() {
         [] | [b' ' | b'\t'..=b'\r', ..] => return Err(Exit::failure(1, "No delimiter specified")),
         [byte, ref rest @ ..] => {
-            config.prefix_delimiter = byte;
+            config.detail.delimiter = byte;
             if !rest.is_empty() {
                 config.warnings.push(format!("-D takes one character: \"{}\"", char::from(byte)));
             }
         }
     }
-    config.detail_enabled = true;
+    config.detail.enabled = true;
     Ok(())
 }
 
@@ -542,7 +544,7 @@ fn verbose(value: &OsString, config: &mut Config) -> Result<(), Exit> {
     if !text.is_empty() {
         config.warnings.push(format!("--verbose={text}: its value is not used; -vv is more than -v"));
     }
-    config.verbosity = config.verbosity.saturating_add(1);
+    config.process.verbosity = config.process.verbosity.saturating_add(1);
     Ok(())
 }
 

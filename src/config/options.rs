@@ -57,7 +57,7 @@ const WORDS: &[Word] = &[
         "Buckets that the index starts with, 12 to 32",
         Text("16"),
         Value(|option, draft| {
-            draft.config.hash_power = Some(option.hash_power(&mut draft.config)?);
+            draft.config.memory.hash_power = Some(option.hash_power(&mut draft.config)?);
             Ok(())
         }),
     ),
@@ -67,7 +67,7 @@ const WORDS: &[Word] = &[
         "Chunk sizes in bytes, up to 62",
         Text("by -f and -n"),
         Value(|option, draft| {
-            draft.config.slab_sizes = Some(option.slab_sizes()?);
+            draft.config.memory.slab_sizes = Some(option.slab_sizes()?);
             Ok(())
         }),
     ),
@@ -75,18 +75,18 @@ const WORDS: &[Word] = &[
         "slab_chunk_max",
         "<kilobytes>",
         "Largest chunk, 1 to 1024. The server uses 64 for any number above it",
-        Of(|config| (config.slab_chunk_max_bytes / KILOBYTE).to_string()),
+        Of(|config| (config.memory.chunk_max_bytes / KILOBYTE).to_string()),
         Value(|option, draft| {
             match option.number_32()? {
                 0 => return Err(Exit::failure(1, "slab_chunk_max must be >= 0")),
-                kilobytes @ 1..=1024 => draft.config.slab_chunk_max_bytes = kilobytes * KILOBYTE,
+                kilobytes @ 1..=1024 => draft.config.memory.chunk_max_bytes = kilobytes * KILOBYTE,
                 1025.. => return Err(Exit::failure(1, "slab_chunk_max must be specified in kilobytes.")),
             }
             draft.chunk_max = ChunkMax::Given;
             Ok(())
         }),
     ),
-    word("slab_reassign", "", "Move pages between classes", No, Switch(|config| &mut config.slab_reassign)),
+    word("slab_reassign", "", "Move pages between classes", No, Switch(|config| &mut config.memory.slab_reassign)),
     word(
         "slab_automove",
         "<0-2>",
@@ -131,13 +131,19 @@ const WORDS: &[Word] = &[
         Of(|config| config.tuning.automove.free_ratio.to_string()),
         Value(free_ratio),
     ),
-    word("track_sizes", "", "Count item sizes for stats sizes", Text("off"), Plain(|config| config.track_sizes = true)),
+    word(
+        "track_sizes",
+        "",
+        "Count item sizes for stats sizes",
+        Text("off"),
+        Plain(|config| config.memory.track_sizes = true),
+    ),
     word(
         "lru_maintainer",
         "",
         "Divide the LRU into segments, and balance them in the background. Without it the LRU is one list",
         No,
-        Switch(|config| &mut config.lru_maintainer),
+        Switch(|config| &mut config.memory.lru_maintainer),
     ),
     word(
         "hot_lru_pct",
@@ -195,15 +201,21 @@ const WORDS: &[Word] = &[
             Ok(())
         }),
     ),
-    word("lru_crawler", "", "Look for expired items in the background", No, Switch(|config| &mut config.lru_crawler)),
+    word(
+        "lru_crawler",
+        "",
+        "Look for expired items in the background",
+        No,
+        Switch(|config| &mut config.crawler.enabled),
+    ),
     word(
         "lru_crawler_sleep",
         "<microseconds>",
         "Pause of lru_crawler crawl after every 512 items",
-        Of(|config| config.lru_crawler_sleep_micros.to_string()),
+        Of(|config| config.crawler.sleep_micros.to_string()),
         Value(|option, draft| {
             let otherwise = "LRU crawler sleep must be between 0 and 1 second";
-            draft.config.lru_crawler_sleep_micros = option.leading(0, 1_000_000, otherwise, &mut draft.config)? as u32;
+            draft.config.crawler.sleep_micros = option.leading(0, 1_000_000, otherwise, &mut draft.config)? as u32;
             Ok(())
         }),
     ),
@@ -211,10 +223,10 @@ const WORDS: &[Word] = &[
         "lru_crawler_tocrawl",
         "<count>",
         "Items of a class that lru_crawler crawl looks at. 0: all",
-        Of(|config| config.lru_crawler_tocrawl.to_string()),
+        Of(|config| config.crawler.tocrawl.to_string()),
         Value(|option, draft| {
             let otherwise = "lru_crawler_tocrawl takes a numeric 32bit value";
-            draft.config.lru_crawler_tocrawl = option.number(0, u32::MAX.into(), otherwise)? as u32;
+            draft.config.crawler.tocrawl = option.number(0, u32::MAX.into(), otherwise)? as u32;
             Ok(())
         }),
     ),
@@ -222,9 +234,9 @@ const WORDS: &[Word] = &[
         "watcher_logbuf_size",
         "<kilobytes>",
         "Lines that may wait for one watcher",
-        Of(|config| (config.watcher_logbuf_bytes / KILOBYTE).to_string()),
+        Of(|config| (config.watch.watcher_bytes / KILOBYTE).to_string()),
         Value(|option, draft| {
-            draft.config.watcher_logbuf_bytes = option.number_32()? * KILOBYTE;
+            draft.config.watch.watcher_bytes = option.number_32()? * KILOBYTE;
             Ok(())
         }),
     ),
@@ -232,9 +244,9 @@ const WORDS: &[Word] = &[
         "worker_logbuf_size",
         "<kilobytes>",
         "Lines that a worker may write for watchers in one turn",
-        Of(|config| (config.worker_logbuf_bytes / KILOBYTE).to_string()),
+        Of(|config| (config.watch.worker_bytes / KILOBYTE).to_string()),
         Value(|option, draft| {
-            draft.config.worker_logbuf_bytes = option.number_32()? * KILOBYTE;
+            draft.config.watch.worker_bytes = option.number_32()? * KILOBYTE;
             Ok(())
         }),
     ),
@@ -242,10 +254,10 @@ const WORDS: &[Word] = &[
         "idle_timeout",
         "<seconds>",
         "Close connections that are silent for this long. 0: never",
-        Of(|config| config.idle_timeout_seconds.to_string()),
+        Of(|config| config.connections.idle_timeout_seconds.to_string()),
         Value(|option, draft| {
             let otherwise = "idle_timeout takes a number of seconds";
-            draft.config.idle_timeout_seconds =
+            draft.config.connections.idle_timeout_seconds =
                 option.leading(0, i32::MAX as u64, otherwise, &mut draft.config)? as u32;
             Ok(())
         }),
@@ -255,16 +267,16 @@ const WORDS: &[Word] = &[
         "",
         "Refuse connections above -c at once. Without it they wait",
         No,
-        Switch(|config| &mut config.maxconns_fast),
+        Switch(|config| &mut config.connections.maxconns_fast),
     ),
     word(
         "sock_cookie_id",
         "<number>",
         "Mark of listening sockets (SO_MARK), for packet filters. 0: none",
-        Of(|config| config.socket_mark.to_string()),
+        Of(|config| config.listen.socket_mark.to_string()),
         Value(|option, draft| {
             let mark = option.integer(&mut draft.config)?;
-            draft.config.socket_mark = mark.clamp(0, u32::MAX.into()) as u32;
+            draft.config.listen.socket_mark = mark.clamp(0, u32::MAX.into()) as u32;
             Ok(())
         }),
     ),
@@ -274,11 +286,11 @@ const WORDS: &[Word] = &[
         "Turn slab_reassign, slab_automove, lru_crawler, lru_maintainer and maxconns_fast off",
         No,
         Plain(|config| {
-            config.slab_reassign = false;
+            config.memory.slab_reassign = false;
             config.tuning.automove.level = 0;
-            config.lru_crawler = false;
-            config.lru_maintainer = false;
-            config.maxconns_fast = false;
+            config.crawler.enabled = false;
+            config.memory.lru_maintainer = false;
+            config.connections.maxconns_fast = false;
         }),
     ),
 ];
@@ -340,7 +352,7 @@ const IGNORED: &[Word] = &[
         Value(|option, draft| {
             let otherwise = "Cannot set tail_repair_time to less than 10 seconds";
             let seconds = option.leading(10, i32::MAX as u64, otherwise, &mut draft.config)?;
-            draft.config.tail_repair_time_seconds = seconds as u32;
+            draft.config.shown.tail_repair_time_seconds = seconds as u32;
             let line = format!("-o {}: no item can be stuck here, so nothing is repaired", option.word);
             draft.config.warnings.push(line);
             Ok(())
@@ -355,7 +367,7 @@ const IGNORED: &[Word] = &[
             let line = format!("-o {}: each worker has one read buffer, which does not grow", option.word);
             draft.config.warnings.push(line);
             let otherwise = "could not parse argument to read_buf_mem_limit";
-            draft.config.read_buffers_limit_bytes = option.number(0, MEMORY_MEGABYTES_MAX, otherwise)? * MEGABYTE;
+            draft.config.shown.read_buffers_limit_bytes = option.number(0, MEMORY_MEGABYTES_MAX, otherwise)? * MEGABYTE;
             Ok(())
         }),
     ),

@@ -74,7 +74,9 @@ pub(super) fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Res
     }
 
     let flags = Flags(matches);
-    let mut config = Config { threads: surroundings.cpus, port_file: surroundings.port_file.clone(), ..Config::base() };
+    let mut config = Config::base();
+    config.workers.threads = surroundings.cpus;
+    config.listen.port_file = surroundings.port_file.clone();
     for unused in flags.texts("unused") {
         config.warnings.push(format!("\"{unused}\" belongs to no flag and is not used"));
     }
@@ -90,18 +92,18 @@ pub(super) fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Res
     }
     let Draft { mut config, chunk_max } = draft;
     // Without the maintainer the LRU has one segment.
-    config.tuning.lru.segmented = config.lru_maintainer;
+    config.tuning.lru.segmented = config.memory.lru_maintainer;
     sizes(&mut config, chunk_max)?;
     listeners(&flags, &mut config)?;
     tls::check(&mut config)?;
 
-    if config.threads > THREADS_MANY.max(surroundings.cpus) {
+    if config.workers.threads > THREADS_MANY.max(surroundings.cpus) {
         config.warnings.push(format!(
             "{} worker threads on {} usable CPUs: one per CPU serves best",
-            config.threads, surroundings.cpus
+            config.workers.threads, surroundings.cpus
         ));
     }
-    if surroundings.is_root && config.user.is_none() {
+    if surroundings.is_root && config.process.user.is_none() {
         config.warnings.push("running as root: -u <user> gives up its privileges after binding".into());
     }
     Ok(config)
@@ -161,7 +163,7 @@ impl Flags {
 /// `-S` and `-Y`: each is for one protocol, and there is no way around it.
 fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Config) -> Result<(), Exit> {
     let (sasl, auth_file) = (flags.given("enable-sasl"), flags.path("auth-file"));
-    let protocol = flags.text("protocol").map(|_| config.protocol);
+    let protocol = flags.text("protocol").map(|_| config.listen.protocol);
     let has_udp = flags.text("udp-port").is_some_and(|port| port != "0");
     if sasl && auth_file.is_some() {
         return Err(Exit::usage("-S and -Y: one is for the binary protocol, the other for the text protocol"));
@@ -180,8 +182,8 @@ fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Confi
                 "Error initializing sasl. MEMCACHED_SASL_PWDB names no file of user:password lines in the environment",
             )
         };
-        config.sasl_password_file = Some(file.ok_or_else(none)?);
-        config.protocol = BindingProtocol::Binary;
+        config.login.sasl_file = Some(file.ok_or_else(none)?);
+        config.listen.protocol = BindingProtocol::Binary;
     }
     if auth_file.is_some() {
         if protocol.is_some_and(|protocol| protocol != BindingProtocol::Ascii) {
@@ -192,28 +194,28 @@ fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Confi
         if has_udp {
             return Err(Exit::usage("Cannot use UDP with ascii authentication enabled (-U 0 to disable)"));
         }
-        config.auth_file = auth_file;
-        config.protocol = BindingProtocol::Ascii;
+        config.login.text_file = auth_file;
+        config.listen.protocol = BindingProtocol::Ascii;
     }
     Ok(())
 }
 
 /// Limits that must fit together, in memcached's order.
 fn sizes(config: &mut Config, chunk_max: ChunkMax) -> Result<(), Exit> {
-    let item_max = config.item_size_max;
+    let item_max = config.memory.item_size_max;
     if item_max > ITEM_BYTES_MAX {
         return Err(Exit::usage("Cannot set item size limit higher than a gigabyte."));
     }
-    if item_max > config.memory_limit_bytes / 2 {
+    if item_max > config.memory.limit_bytes / 2 {
         return Err(Exit::usage("Cannot set item size limit higher than 1/2 of memory max."));
     }
     if config.tuning.lru.hot_percent + config.tuning.lru.warm_percent > 80 {
         return Err(Exit::usage("hot_lru_pct + warm_lru_pct cannot be more than 80% combined"));
     }
     if chunk_max == ChunkMax::Unchunked && item_max <= PAGE_BYTES {
-        config.slab_chunk_max_bytes = item_max;
+        config.memory.chunk_max_bytes = item_max;
     }
-    let chunk = config.slab_chunk_max_bytes;
+    let chunk = config.memory.chunk_max_bytes;
     if chunk > item_max {
         return Err(Exit::usage(format!(
             "slab_chunk_max (bytes: {chunk}) cannot be larger than -I (item_size_max {item_max})"
@@ -232,20 +234,20 @@ fn sizes(config: &mut Config, chunk_max: ChunkMax) -> Result<(), Exit> {
     if chunk_max == ChunkMax::Given && chunk > CHUNK_BYTES_LARGEST {
         config.warnings.push(format!("-o slab_chunk_max: items above {CHUNK_BYTES_LARGEST} bytes are chained here"));
     }
-    if config.napi_ids > config.threads {
+    if config.workers.napi_ids > config.workers.threads {
         return Err(Exit::usage(format!(
             "Number of napi_ids({}) cannot be greater than number of threads({})",
-            config.napi_ids, config.threads
+            config.workers.napi_ids, config.workers.threads
         )));
     }
     slab_sizes(config)
 }
 
 fn slab_sizes(config: &mut Config) -> Result<(), Exit> {
-    let Some(sizes) = &config.slab_sizes else { return Ok(()) };
+    let Some(sizes) = &config.memory.slab_sizes else { return Ok(()) };
     let mut previous = 0;
     for &size in sizes {
-        if size < config.chunk_size_min || u64::from(size) > config.slab_chunk_max_bytes {
+        if size < config.memory.chunk_size_min || u64::from(size) > config.memory.chunk_max_bytes {
             return Err(Exit::usage(format!("slab size {size} is out of valid range")));
         }
         if size <= previous {
@@ -273,42 +275,42 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
         _ => Err(Exit::usage(format!("ERROR: Invalid port number {text}."))),
     };
     let (port, udp_port) = (flags.text("port"), flags.text("udp-port"));
-    config.udp_port = udp_port.as_ref().map_or(Ok(0), |text| port_number("-U", text))?;
+    config.udp.port = udp_port.as_ref().map_or(Ok(0), |text| port_number("-U", text))?;
     match &port {
-        Some(text) => config.tcp_port = port_number("-p", text)?,
+        Some(text) => config.listen.tcp_port = port_number("-p", text)?,
         // As in memcached: the port of both, if it is the only one that is given.
-        None if config.udp_port != 0 => config.tcp_port = config.udp_port,
+        None if config.udp.port != 0 => config.listen.tcp_port = config.udp.port,
         None => {}
     }
-    config.interface = interfaces(&flags.texts("listen"));
+    config.listen.interface = interfaces(&flags.texts("listen"));
 
     if let Some(path) = flags.path("unix-socket") {
         if path.as_os_str().is_empty() {
             return Err(Exit::usage("-s needs the path of a socket"));
         }
-        if config.interface.is_some() || port.is_some_and(|port| port != "0") {
+        if config.listen.interface.is_some() || port.is_some_and(|port| port != "0") {
             config.warnings.push("-s: the unix socket is instead of TCP, so -l and -p are not used".into());
         }
-        if config.udp_port != 0 {
+        if config.udp.port != 0 {
             config.warnings.push("-s: the unix socket is instead of UDP too, so -U is not used".into());
         }
-        if config.port_per_core {
+        if config.workers.port_per_core {
             return Err(Exit::usage("--port-per-core needs ports: there are none with a unix socket"));
         }
-        config.listen.push(Listen::Unix { path, mask: config.unix_mask });
+        config.listen.sockets.push(Listen::Unix { path, mask: config.listen.unix_mask });
         return Ok(());
     }
-    if config.tcp_port == 0 && config.udp_port == 0 {
+    if config.listen.tcp_port == 0 && config.udp.port == 0 {
         return Err(Exit::usage("-p 0 turns TCP off, and without -s or -U there is nothing to listen on"));
     }
-    if config.tcp_port != 0 {
-        for (listen, rules) in addresses(config, config.tcp_port)? {
-            config.listen.push(listen);
-            config.listen_rules.push(rules);
+    if config.listen.tcp_port != 0 {
+        for (listen, rules) in addresses(config, config.listen.tcp_port)? {
+            config.listen.sockets.push(listen);
+            config.listen.rules.push(rules);
         }
     }
-    if config.udp_port != 0 {
-        config.udp_listen = addresses(config, config.udp_port)?.into_iter().map(|(listen, _)| listen).collect();
+    if config.udp.port != 0 {
+        config.udp.sockets = addresses(config, config.udp.port)?.into_iter().map(|(listen, _)| listen).collect();
     }
     Ok(())
 }
@@ -317,7 +319,7 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
 /// and UDP.
 fn addresses(config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)>, Exit> {
     let port = port.try_into().unwrap_or(0); // -1: ephemeral, which the system calls 0
-    let Some(interfaces) = config.interface.clone() else {
+    let Some(interfaces) = config.listen.interface.clone() else {
         return Ok(vec![(Listen::Loopback { port }, ListenRules::default())]);
     };
     let mut listens = Vec::new();

@@ -15,15 +15,17 @@ impl Config {
             *path = absolute(&*path).map_err(|error| Exit::system(&path.display().to_string(), error))?;
             Ok(())
         };
-        for listen in &mut self.listen {
+        for listen in &mut self.listen.sockets {
             if let Listen::Unix { path, .. } = listen {
                 make_absolute(path)?;
             }
         }
-        let Config { pid_file, memory_file, auth_file, sasl_password_file, tls, .. } = self;
+        let Config { process, login, tls, .. } = self;
+        let tls = &mut tls.options;
         let tls = [&mut tls.chain, &mut tls.key, &mut tls.authorities];
-        let files = [pid_file, memory_file, auth_file, sasl_password_file];
-        files.into_iter().chain(tls).flatten().try_for_each(make_absolute)
+        let process = [&mut process.pid_file, &mut process.memory_file];
+        let login = [&mut login.sasl_file, &mut login.text_file];
+        process.into_iter().chain(login).chain(tls).flatten().try_for_each(make_absolute)
     }
 }
 
@@ -34,16 +36,14 @@ mod tests {
 
     #[test]
     fn relative_files_are_named_from_the_root_before_a_daemon_goes_there() {
-        let mut config = Config {
-            pid_file: Some("pid".into()),
-            memory_file: Some("image".into()),
-            listen: vec![Listen::Unix { path: "sub/socket".into(), mask: 0o700 }],
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.process.pid_file = Some("pid".into());
+        config.process.memory_file = Some("image".into());
+        config.listen.sockets = vec![Listen::Unix { path: "sub/socket".into(), mask: 0o700 }];
         let here = env::current_dir().expect("there is one");
         config.make_paths_absolute().expect("there is a current directory");
-        assert_eq!(config.pid_file, Some(here.join("pid")));
-        assert_eq!(config.memory_file, Some(here.join("image")));
-        assert_eq!(config.listen, [Listen::Unix { path: here.join("sub/socket"), mask: 0o700 }]);
+        assert_eq!(config.process.pid_file, Some(here.join("pid")));
+        assert_eq!(config.process.memory_file, Some(here.join("image")));
+        assert_eq!(config.listen.sockets, [Listen::Unix { path: here.join("sub/socket"), mask: 0o700 }]);
     }
 }

@@ -28,7 +28,7 @@ fn tls<'a>(entry: &'a str, config: &Config) -> Result<(&'a str, Option<Option<Ve
         "mtls" => Some(Verify::Require),
         _ => return Ok((entry, None)),
     };
-    match config.tls_enabled {
+    match config.tls.enabled {
         true => Ok((rest, Some(verify))),
         false => Err(refused(format!("'{name}' option is valid only when SSL is enabled"))),
     }
@@ -54,7 +54,7 @@ fn protocol<'a>(entry: &'a str, config: &mut Config) -> Result<(&'a str, Option<
         return Ok((rest, None));
     };
     // Who must log in does so by the one protocol in which it can.
-    match (config.auth_file.is_some(), config.sasl_password_file.is_some(), protocol) {
+    match (config.login.text_file.is_some(), config.login.sasl_file.is_some(), protocol) {
         (true, _, BindingProtocol::Binary) => {
             Err(refused("Cannot use binary protocol when ascii authentication enabled".into()))
         }
@@ -82,14 +82,14 @@ fn tag(entry: &str) -> Result<(&str, Option<String>), Exit> {
 impl Config {
     /// What prefixes say of the listener at this place of `listen`.
     pub fn rules(&self, at: usize) -> ListenRules {
-        self.listen_rules.get(at).cloned().unwrap_or_default()
+        self.listen.rules.get(at).cloned().unwrap_or_default()
     }
 
     /// What clients of a listener are to show; none if it is not under TLS, as Unix sockets never are.
     pub fn verify(&self, at: usize) -> Option<Verify> {
-        if !self.tls_enabled || matches!(self.listen[at], Listen::Unix { .. }) {
+        if !self.tls.enabled || matches!(self.listen.sockets[at], Listen::Unix { .. }) {
             return None;
         }
-        self.rules(at).tls.unwrap_or(Some(self.tls.verify))
+        self.rules(at).tls.unwrap_or(Some(self.tls.options.verify))
     }
 }

@@ -44,11 +44,12 @@ fn check_refused(lines: &[(&str, u8, &str)]) {
 fn an_empty_command_line_is_the_default() {
     let config = Config::default();
     assert_eq!(config, Config::parse_from([]).expect("an empty command line is valid"));
-    assert_eq!(config.listen, [Listen::Loopback { port: 11211 }]);
-    assert_eq!(
-        Config { listen: Vec::new(), listen_rules: Vec::new(), ..good("") },
-        Config { threads: 3, ..Config::base() }
-    );
+    assert_eq!(config.listen.sockets, [Listen::Loopback { port: 11211 }]);
+    let mut base = Config::base();
+    base.workers.threads = 3;
+    base.listen.sockets = vec![Listen::Loopback { port: 11211 }];
+    base.listen.rules = vec![ListenRules::default()];
+    assert_eq!(good(""), base);
     assert_eq!(good("").warnings, [""; 0]);
 }
 
@@ -56,7 +57,7 @@ fn an_empty_command_line_is_the_default() {
 fn the_readme_line_starts_as_root() {
     let words = ["corecached", "-p", "21211", "-t", "2", "-m", "256"].map(OsString::from);
     let config = parse(words.into(), &Surroundings { is_root: true, ..HERE }).expect("valid");
-    assert_eq!((config.tcp_port, config.threads, config.memory_limit_bytes), (21211, 2, 256 << 20));
+    assert_eq!((config.listen.tcp_port, config.workers.threads, config.memory.limit_bytes), (21211, 2, 256 << 20));
     assert_eq!(config.warnings.len(), 1);
     assert!(config.warnings[0].contains("-u <user>"), "{:?}", config.warnings);
     let words = ["corecached", "-u", "root"].map(OsString::from);
@@ -65,15 +66,18 @@ fn the_readme_line_starts_as_root() {
 
 #[test]
 fn numbers_with_their_units() {
-    check(|config| config.memory_limit_bytes, &[("", 64 << 20), ("-m256", 256 << 20), ("-m 2", 2 << 20)]);
-    check(|config| config.threads, &[("", 3), ("-t 2", 2), ("-t2 -t 5", 5), ("--threads=7", 7), ("--thr 4", 4)]);
-    check(|config| config.connections_max, &[("", 1024), ("-c 10", 10), ("--conn-limit=100000", 100_000)]);
-    check(|config| config.requests_per_event, &[("", 20), ("-R 1", 1)]);
-    check(|config| config.listen_backlog, &[("", 1024), ("-b 8192", 8192), ("-b 0", 0), ("-b -1", -1)]);
-    check(|config| config.growth_factor, &[("", 1.25), ("-f 1.07", 1.07), ("-f2", 2.0)]);
-    check(|config| config.chunk_size_min, &[("", 48), ("-n 5", 5)]);
+    check(|config| config.memory.limit_bytes, &[("", 64 << 20), ("-m256", 256 << 20), ("-m 2", 2 << 20)]);
     check(
-        |config| config.item_size_max,
+        |config| config.workers.threads,
+        &[("", 3), ("-t 2", 2), ("-t2 -t 5", 5), ("--threads=7", 7), ("--thr 4", 4)],
+    );
+    check(|config| config.connections.max, &[("", 1024), ("-c 10", 10), ("--conn-limit=100000", 100_000)]);
+    check(|config| config.turn.requests, &[("", 20), ("-R 1", 1)]);
+    check(|config| config.listen.backlog, &[("", 1024), ("-b 8192", 8192), ("-b 0", 0), ("-b -1", -1)]);
+    check(|config| config.memory.growth_factor, &[("", 1.25), ("-f 1.07", 1.07), ("-f2", 2.0)]);
+    check(|config| config.memory.chunk_size_min, &[("", 48), ("-n 5", 5)]);
+    check(
+        |config| config.memory.item_size_max,
         &[
             ("", 1 << 20),
             ("-I 2m", 2 << 20),
@@ -86,7 +90,7 @@ fn numbers_with_their_units() {
         ],
     );
     check(
-        |config| config.verbosity,
+        |config| config.process.verbosity,
         &[
             ("", 0),
             ("-v", 1),
@@ -178,33 +182,33 @@ fn what_is_read_as_something_else_is_warned_of() {
         let warnings = good(words).warnings;
         assert!(warnings.len() == 1 && warnings[0].starts_with(read), "{words}: {warnings:?}");
     }
-    check(|config| config.memory_limit_bytes, &[("-m 10g", 10 << 20)]);
-    check(|config| config.unix_mask, &[("-a 779", 0o77), ("-a ''", 0), ("-a 0770", 0o770), ("", 0o700)]);
-    check(|config| config.listen_backlog, &[("-b -5", -5), ("-b 99999999999", i32::MAX), ("-b x1", 0)]);
-    check(|config| config.lru_crawler, &[("-o lru_crawler=0", true), ("-o no_lru_crawler=0", false)]);
+    check(|config| config.memory.limit_bytes, &[("-m 10g", 10 << 20)]);
+    check(|config| config.listen.unix_mask, &[("-a 779", 0o77), ("-a ''", 0), ("-a 0770", 0o770), ("", 0o700)]);
+    check(|config| config.listen.backlog, &[("-b -5", -5), ("-b 99999999999", i32::MAX), ("-b x1", 0)]);
+    check(|config| config.crawler.enabled, &[("-o lru_crawler=0", true), ("-o no_lru_crawler=0", false)]);
     check(|config| config.tuning.temporary_ttl, &[("-o temporary_ttl=-1", Some(u32::MAX))]);
-    check(|config| config.chunk_size_min, &[("-n 2000000", 2_000_000)]);
+    check(|config| config.memory.chunk_size_min, &[("-n 2000000", 2_000_000)]);
 }
 
 #[test]
 fn switches_and_texts() {
-    check(|config| config.evictions, &[("", true), ("-M", false), ("-M -M", false)]);
-    check(|config| config.cas_enabled, &[("", true), ("-C", false)]);
-    check(|config| config.large_pages, &[("", false), ("-L", true)]);
-    check(|config| config.lock_memory, &[("", false), ("-k", true)]);
-    check(|config| config.pin, &[("", false), ("--pin", true)]);
-    check(|config| config.port_per_core, &[("", false), ("-t 4 -p 11300 --port-per-core", true)]);
-    check(|config| config.shutdown_enabled, &[("", false), ("-A", true)]);
-    check(|config| config.flush_enabled, &[("", true), ("-F", false)]);
-    check(|config| config.dump_enabled, &[("", true), ("-X", false)]);
-    check(|config| config.watch_enabled, &[("", true), ("-W", false)]);
-    check(|config| config.daemonize, &[("", false), ("-d", true), ("-dMC", true)]);
-    check(|config| config.core_dumps, &[("", false), ("-r", true)]);
-    check(|config| config.user.clone(), &[("", None), ("-u nobody", Some("nobody".into()))]);
-    check(|config| config.memory_file.clone(), &[("", None), ("-e /mnt/image", Some("/mnt/image".into()))]);
-    check(|config| config.pid_file.clone(), &[("", None), ("-P /run/x.pid", Some("/run/x.pid".into()))]);
+    check(|config| config.memory.evictions, &[("", true), ("-M", false), ("-M -M", false)]);
+    check(|config| config.memory.cas_enabled, &[("", true), ("-C", false)]);
+    check(|config| config.memory.large_pages, &[("", false), ("-L", true)]);
+    check(|config| config.memory.locked, &[("", false), ("-k", true)]);
+    check(|config| config.workers.pin, &[("", false), ("--pin", true)]);
+    check(|config| config.workers.port_per_core, &[("", false), ("-t 4 -p 11300 --port-per-core", true)]);
+    check(|config| config.permissions.shutdown, &[("", false), ("-A", true)]);
+    check(|config| config.permissions.flush, &[("", true), ("-F", false)]);
+    check(|config| config.permissions.dump, &[("", true), ("-X", false)]);
+    check(|config| config.permissions.watch, &[("", true), ("-W", false)]);
+    check(|config| config.process.daemonize, &[("", false), ("-d", true), ("-dMC", true)]);
+    check(|config| config.process.core_dumps, &[("", false), ("-r", true)]);
+    check(|config| config.process.user.clone(), &[("", None), ("-u nobody", Some("nobody".into()))]);
+    check(|config| config.process.memory_file.clone(), &[("", None), ("-e /mnt/image", Some("/mnt/image".into()))]);
+    check(|config| config.process.pid_file.clone(), &[("", None), ("-P /run/x.pid", Some("/run/x.pid".into()))]);
     check(
-        |config| config.protocol,
+        |config| config.listen.protocol,
         &[
             ("", BindingProtocol::Auto),
             ("-B auto", BindingProtocol::Auto),
@@ -213,11 +217,11 @@ fn switches_and_texts() {
         ],
     );
     check(
-        |config| (config.prefix_delimiter, config.detail_enabled),
+        |config| (config.detail.delimiter, config.detail.enabled),
         &[("", (b':', false)), ("-D :", (b':', true)), ("-D -", (b'-', true)), ("-D/", (b'/', true))],
     );
-    check(|config| config.udp_port, &[("", 0), ("-U 0", 0), ("-U0 -N 2", 0)]);
-    check(|config| config.napi_ids, &[("", 0), ("-N 2", 2), ("-N 3", 3), ("--napi-ids=1 -t 1", 1)]);
+    check(|config| config.udp.port, &[("", 0), ("-U 0", 0), ("-U0 -N 2", 0)]);
+    check(|config| config.workers.napi_ids, &[("", 0), ("-N 2", 2), ("-N 3", 3), ("--napi-ids=1 -t 1", 1)]);
     check_refused(&[
         ("-B foo", 64, "Invalid value for binding protocol: foo\n"),
         ("-D ''", 1, "No delimiter specified"),
@@ -233,8 +237,8 @@ fn long_forms_are_memcacheds() {
          --listen-backlog=3 --protocol=auto --max-item-size=4m --disable-flush-all --disable-dumping \
          --disable-watch --udp-port=0 --napi-ids=1 --extended=modern,idle_timeout=5",
     );
-    assert_eq!(config.listen, [Listen::Host { host: "::1".into(), port: 1 }]);
-    assert_eq!((config.connections_max, config.requests_per_event, config.idle_timeout_seconds), (9, 7, 5));
+    assert_eq!(config.listen.sockets, [Listen::Host { host: "::1".into(), port: 1 }]);
+    assert_eq!((config.connections.max, config.turn.requests, config.connections.idle_timeout_seconds), (9, 7, 5));
 }
 
 #[test]
@@ -242,7 +246,7 @@ fn where_it_listens() {
     let host = |host: &str, port| Listen::Host { host: host.into(), port };
     let unix = |mask| vec![Listen::Unix { path: "/tmp/s".into(), mask }];
     check(
-        |config| config.listen.clone(),
+        |config| config.listen.sockets.clone(),
         &[
             ("-p 1", vec![Listen::Loopback { port: 1 }]),
             ("-p -1", vec![Listen::Loopback { port: 0 }]),
@@ -270,7 +274,7 @@ fn where_it_listens() {
         &[("-s /tmp/s", 0), ("-s /tmp/s -p 0", 0), ("-s /tmp/s -p 1", 1), ("-s /tmp/s -l a", 1)],
     );
     check(
-        |config| config.udp_listen.clone(),
+        |config| config.udp.sockets.clone(),
         &[
             ("", vec![]),
             ("-U 0", vec![]),
@@ -284,18 +288,18 @@ fn where_it_listens() {
         ],
     );
     check(
-        |config| (config.tcp_port, config.udp_port, config.listen.len()),
+        |config| (config.listen.tcp_port, config.udp.port, config.listen.sockets.len()),
         &[("-U 5", (5, 5, 1)), ("-U -1", (-1, -1, 1)), ("-U 5 -p 6", (6, 5, 1)), ("-U 5 -p 0", (0, 5, 0))],
     );
     check(
-        |config| config.udp_allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
+        |config| config.udp.allow.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
         &[
             ("", "".to_owned()),
             ("--udp-allow 10.0.0.0/8,::1 --udp-allow 192.0.2.1", "10.0.0.0/8 ::1/128 192.0.2.1/32".to_owned()),
         ],
     );
-    check(|config| config.tcp_port, &[("", 11211), ("-p -1", -1), ("-p 0 -s /tmp/s", 0), ("-p65535", 65535)]);
-    check(|config| config.interface.clone(), &[("", None), ("-l a,b -l c", Some("a,b,c".into()))]);
+    check(|config| config.listen.tcp_port, &[("", 11211), ("-p -1", -1), ("-p 0 -s /tmp/s", 0), ("-p65535", 65535)]);
+    check(|config| config.listen.interface.clone(), &[("", None), ("-l a,b -l c", Some("a,b,c".into()))]);
     check_refused(&[
         ("-p 70000", 64, "ERROR: Invalid port number 70000."),
         ("-p -2", 64, "ERROR: Invalid port number -2."),
@@ -336,8 +340,8 @@ fn where_it_listens() {
 fn prefixes_of_an_address() {
     use BindingProtocol::{Ascii, Auto, Binary};
     let rules = |config: &Config| {
-        assert_eq!(config.listen.len(), config.listen_rules.len());
-        let rules = config.listen_rules.iter().map(|rules| (rules.protocol, rules.tag.clone()));
+        assert_eq!(config.listen.sockets.len(), config.listen.rules.len());
+        let rules = config.listen.rules.iter().map(|rules| (rules.protocol, rules.tag.clone()));
         rules.collect::<Vec<_>>()
     };
     let tag = |tag: &str| Some(tag.to_owned());
@@ -364,15 +368,15 @@ fn prefixes_of_an_address() {
     );
     let host = |host: &str, port| Listen::Host { host: host.into(), port };
     check(
-        |config| config.listen.clone(),
+        |config| config.listen.sockets.clone(),
         &[
             ("-l proto[ascii]:tag[x]:[::1]:5", vec![host("::1", 5)]),
             ("-l tag_a_:*", vec![Listen::Any { port: 11211 }]),
             ("-l tag[x]:a:-1", vec![host("a", 0)]),
         ],
     );
-    check(|config| config.udp_listen.clone(), &[("-U 5 -l proto[ascii]:tag[x]:a", vec![host("a", 5)])]);
-    check(|config| config.interface.clone(), &[("-l tag[x]:a -l b -l b", Some("tag[x]:a,b".into()))]);
+    check(|config| config.udp.sockets.clone(), &[("-U 5 -l proto[ascii]:tag[x]:a", vec![host("a", 5)])]);
+    check(|config| config.listen.interface.clone(), &[("-l tag[x]:a -l b -l b", Some("tag[x]:a,b".into()))]);
     // Nobody may come in by a protocol in which he cannot log in.
     check(rules, &[("-Y /f -l proto[negotiating]:a,proto[ascii]:b", vec![(None, None), (None, None)])]);
     check_refused(&[("-Y /f -l proto[binary]:a", 71, "Cannot use binary protocol when ascii authentication enabled")]);
@@ -400,7 +404,10 @@ fn addresses_to_bind() {
 
 #[test]
 fn extended_options() {
-    check(|config| config.slab_reassign, &[("", true), ("-o no_slab_reassign", false), ("-o slab_reassign=1", true)]);
+    check(
+        |config| config.memory.slab_reassign,
+        &[("", true), ("-o no_slab_reassign", false), ("-o slab_reassign=1", true)],
+    );
     check(
         |config| config.tuning.automove.level,
         &[("", 1), ("-o slab_automove=2", 2), ("-o slab_automove", 1), ("-o no_slab_automove", 0)],
@@ -408,17 +415,20 @@ fn extended_options() {
     check(|config| config.tuning.automove.ratio, &[("", 0.8), ("-o slab_automove_ratio=1", 1.0)]);
     check(|config| config.tuning.automove.free_ratio, &[("", 0.0), ("-o slab_automove_freeratio=0.1", 0.1)]);
     check(
-        |config| (config.slab_reassign, config.tuning.automove.level, config.lru_crawler),
+        |config| (config.memory.slab_reassign, config.tuning.automove.level, config.crawler.enabled),
         &[("-o modern", (true, 1, true)), ("-o no_modern", (false, 0, false))],
     );
     check(
-        |config| (config.lru_maintainer, config.maxconns_fast),
+        |config| (config.memory.lru_maintainer, config.connections.maxconns_fast),
         &[("-o modern", (true, true)), ("-o no_modern", (false, false))],
     );
     check(|config| config.tuning.automove.window_seconds, &[("", 10), ("-o slab_automove_window=3", 3)]);
-    check(|config| config.hash_power, &[("", None), ("-o hashpower=12", Some(12)), ("-o hashpower=32", Some(32))]);
     check(
-        |config| config.slab_chunk_max_bytes,
+        |config| config.memory.hash_power,
+        &[("", None), ("-o hashpower=12", Some(12)), ("-o hashpower=32", Some(32))],
+    );
+    check(
+        |config| config.memory.chunk_max_bytes,
         &[
             ("", 512 << 10),
             ("-o slab_chunk_max=16", 16 << 10),
@@ -428,7 +438,7 @@ fn extended_options() {
         ],
     );
     check(
-        |config| config.slab_sizes.clone(),
+        |config| config.memory.slab_sizes.clone(),
         &[
             ("", None),
             ("-o slab_sizes=100-200-300", Some(vec![100, 200, 300])),
@@ -436,11 +446,11 @@ fn extended_options() {
             ("-n 20 -o slab_sizes=40-60", Some(vec![40, 60])),
         ],
     );
-    check(|config| config.lru_crawler, &[("", true), ("-o no_lru_crawler", false)]);
-    check(|config| config.lru_crawler_sleep_micros, &[("", 100), ("-o lru_crawler_sleep=1000000", 1_000_000)]);
-    check(|config| config.lru_crawler_tocrawl, &[("", 0), ("-o lru_crawler_tocrawl=5", 5)]);
-    check(|config| config.maxconns_fast, &[("", true), ("-o no_maxconns_fast", false)]);
-    check(|config| config.lru_maintainer, &[("", true), ("-o no_lru_maintainer", false)]);
+    check(|config| config.crawler.enabled, &[("", true), ("-o no_lru_crawler", false)]);
+    check(|config| config.crawler.sleep_micros, &[("", 100), ("-o lru_crawler_sleep=1000000", 1_000_000)]);
+    check(|config| config.crawler.tocrawl, &[("", 0), ("-o lru_crawler_tocrawl=5", 5)]);
+    check(|config| config.connections.maxconns_fast, &[("", true), ("-o no_maxconns_fast", false)]);
+    check(|config| config.memory.lru_maintainer, &[("", true), ("-o no_lru_maintainer", false)]);
     check(
         |config| (config.tuning.lru.hot_percent, config.tuning.lru.warm_percent),
         &[("", (20, 40)), ("-o hot_lru_pct=40", (40, 40)), ("-o hot_lru_pct=1,warm_lru_pct=79", (1, 79))],
@@ -448,15 +458,15 @@ fn extended_options() {
     check(|config| config.tuning.lru.hot_max_factor, &[("", 0.2), ("-o hot_max_factor=5", 5.0)]);
     check(|config| config.tuning.lru.warm_max_factor, &[("", 2.0), ("-o warm_max_factor=0.5", 0.5)]);
     check(|config| config.tuning.temporary_ttl, &[("", None), ("-o temporary_ttl=0", Some(0))]);
-    check(|config| config.idle_timeout_seconds, &[("", 0), ("-o idle_timeout=10", 10)]);
-    check(|config| config.watcher_logbuf_bytes, &[("", 256 << 10), ("-o watcher_logbuf_size=1", 1024)]);
-    check(|config| config.worker_logbuf_bytes, &[("", 64 << 10), ("-o worker_logbuf_size=2", 2048)]);
-    check(|config| config.read_buffers_limit_bytes, &[("", 0), ("-o read_buf_mem_limit=1", 1 << 20)]);
-    check(|config| config.track_sizes, &[("", false), ("-o track_sizes", true)]);
-    check(|config| config.socket_mark, &[("", 0), ("-o sock_cookie_id=5", 5)]);
-    check(|config| config.tail_repair_time_seconds, &[("", 0), ("-o tail_repair_time=10", 10)]);
+    check(|config| config.connections.idle_timeout_seconds, &[("", 0), ("-o idle_timeout=10", 10)]);
+    check(|config| config.watch.watcher_bytes, &[("", 256 << 10), ("-o watcher_logbuf_size=1", 1024)]);
+    check(|config| config.watch.worker_bytes, &[("", 64 << 10), ("-o worker_logbuf_size=2", 2048)]);
+    check(|config| config.shown.read_buffers_limit_bytes, &[("", 0), ("-o read_buf_mem_limit=1", 1 << 20)]);
+    check(|config| config.memory.track_sizes, &[("", false), ("-o track_sizes", true)]);
+    check(|config| config.listen.socket_mark, &[("", 0), ("-o sock_cookie_id=5", 5)]);
+    check(|config| config.shown.tail_repair_time_seconds, &[("", 0), ("-o tail_repair_time=10", 10)]);
     check(
-        |config| (config.idle_timeout_seconds, config.lru_crawler, config.hash_power),
+        |config| (config.connections.idle_timeout_seconds, config.crawler.enabled, config.memory.hash_power),
         &[("-o idle_timeout=3,no_lru_crawler -o hashpower=20,", (3, false, Some(20)))],
     );
 }
@@ -466,15 +476,17 @@ fn tls() {
     let all = "-o ssl_chain_cert=c,ssl_key=k,ssl_ca_cert=a,ssl_verify_mode=2";
     let file = |name: &str| Some(PathBuf::from(name));
     check(
-        |config| config.tls_enabled,
+        |config| config.tls.enabled,
         &[("", false), ("-Z -o ssl_chain_cert=c", true), ("-o ssl_chain_cert=c", false)],
     );
     check(
-        |config| (config.tls.chain.clone(), config.tls.key.clone(), config.tls.authorities.clone()),
+        |config| {
+            (config.tls.options.chain.clone(), config.tls.options.key.clone(), config.tls.options.authorities.clone())
+        },
         &[("", (None, None, None)), (all, (file("c"), file("k"), file("a")))],
     );
     check(
-        |config| (config.tls.verify, config.tls_verify_bits),
+        |config| (config.tls.options.verify, config.shown.tls_verify_bits),
         &[
             ("", (Verify::None, 0)),
             ("-o ssl_verify_mode=0", (Verify::None, 0)),
@@ -484,23 +496,23 @@ fn tls() {
         ],
     );
     check(
-        |config| (config.tls.only_1_3, config.warnings.len()),
+        |config| (config.tls.options.only_1_3, config.warnings.len()),
         &[("", (false, 0)), ("-o ssl_min_version=0", (false, 1)), ("-o ssl_min_version=3", (true, 0))],
     );
     check(
-        |config| config.tls.key_format,
+        |config| config.tls.options.key_format,
         &[
             ("-o ssl_keyformat=1", KeyFormat::Pem),
             ("-o ssl_keyformat=PEM", KeyFormat::Pem),
             ("-o ssl_keyformat=2", KeyFormat::Der),
         ],
     );
-    check(|config| config.tls_limits.seal_max, &[("", 64 << 10), ("-o ssl_wbuf_size=16", 16 << 10)]);
-    check(|config| config.tls.sessions_max > 0, &[("", false), ("-o ssl_session_cache", true)]);
-    check(|config| config.tls.ciphers.clone(), &[("-o ssl_ciphers=HIGH:!aNULL", Some("HIGH:!aNULL".into()))]);
+    check(|config| config.tls.limits.seal_max, &[("", 64 << 10), ("-o ssl_wbuf_size=16", 16 << 10)]);
+    check(|config| config.tls.options.sessions_max > 0, &[("", false), ("-o ssl_session_cache", true)]);
+    check(|config| config.tls.options.ciphers.clone(), &[("-o ssl_ciphers=HIGH:!aNULL", Some("HIGH:!aNULL".into()))]);
     check(|config| config.warnings.len(), &[(all, 1), ("-o ssl_kernel_tls", 1), ("-o ssl_session_cache", 0)]);
     let mixed = format!("-Z {all} -l a:1,notls:b:2,btls:c,mtls:[::1]:3;mtls:*");
-    let verify = |config: &Config| (0..config.listen.len()).map(|at| config.verify(at)).collect::<Vec<_>>();
+    let verify = |config: &Config| (0..config.listen.sockets.len()).map(|at| config.verify(at)).collect::<Vec<_>>();
     check(
         verify,
         &[
@@ -613,7 +625,7 @@ fn extended_options_are_refused_in_memcacheds_words() {
         let sizes: Vec<String> = (0..count).map(|index| (104 + 16 * index).to_string()).collect();
         format!("-o slab_sizes={}", sizes.join("-"))
     };
-    assert_eq!(good(&sizes(62)).slab_sizes.map(|sizes| sizes.len()), Some(62));
+    assert_eq!(good(&sizes(62)).memory.slab_sizes.map(|sizes| sizes.len()), Some(62));
     check_refused(&[(&sizes(63), 64, "too many slab classes specified")]);
 }
 

@@ -18,7 +18,7 @@ pub(super) const WORDS: &[Word] = &[
         "<file>",
         "Certificate of the server and its chain, PEM. refresh_certs and HUP read it again",
         Value(|option, draft| {
-            draft.config.tls.chain = Some(option.argument()?.into());
+            draft.config.tls.options.chain = Some(option.argument()?.into());
             Ok(())
         }),
     ),
@@ -27,7 +27,7 @@ pub(super) const WORDS: &[Word] = &[
         "<file>",
         "Private key of the server (default: in the file of the chain)",
         Value(|option, draft| {
-            draft.config.tls.key = Some(option.argument()?.into());
+            draft.config.tls.options.key = Some(option.argument()?.into());
             Ok(())
         }),
     ),
@@ -43,7 +43,7 @@ pub(super) const WORDS: &[Word] = &[
         "<file>",
         "Authorities of clients' certificates, PEM",
         Value(|option, draft| {
-            draft.config.tls.authorities = Some(option.argument()?.into());
+            draft.config.tls.options.authorities = Some(option.argument()?.into());
             Ok(())
         }),
     ),
@@ -58,7 +58,7 @@ pub(super) const WORDS: &[Word] = &[
         "<list>",
         "Cipher suites of TLS 1.2, as OpenSSL lists them. The server has ECDHE with GCM or ChaCha20 only",
         Value(|option, draft| {
-            draft.config.tls.ciphers = Some(option.argument()?.to_owned());
+            draft.config.tls.options.ciphers = Some(option.argument()?.to_owned());
             Ok(())
         }),
     ),
@@ -67,7 +67,7 @@ pub(super) const WORDS: &[Word] = &[
         "",
         "Keep sessions of TLS 1.2 clients without tickets. Clients always get tickets (default: off)",
         Value(|_, draft| {
-            draft.config.tls.sessions_max = SESSIONS_MAX;
+            draft.config.tls.options.sessions_max = SESSIONS_MAX;
             Ok(())
         }),
     ),
@@ -75,7 +75,7 @@ pub(super) const WORDS: &[Word] = &[
         name: "ssl_wbuf_size",
         value: "<kilobytes>",
         help: "Bytes to seal before they are sent, 1 to 1024",
-        default: Shown::Of(|config| (config.tls_limits.seal_max as u64 / KILOBYTE).to_string()),
+        default: Shown::Of(|config| (config.tls.limits.seal_max as u64 / KILOBYTE).to_string()),
         read: Value(write_buffer),
     },
     word(
@@ -83,7 +83,7 @@ pub(super) const WORDS: &[Word] = &[
         "",
         "Has no effect: the workers seal and open all records",
         Value(|option, draft| {
-            draft.config.tls_kernel = true;
+            draft.config.shown.tls_kernel = true;
             let why = "no effect here, records are sealed and opened by the workers";
             draft.config.warnings.push(format!("-o {}: {why}", option.word));
             Ok(())
@@ -96,7 +96,7 @@ const fn word(name: &'static str, value: &'static str, help: &'static str, read:
 }
 
 fn key_format(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
-    draft.config.tls.key_format = match option.argument()? {
+    draft.config.tls.options.key_format = match option.argument()? {
         // memcached's help shows names, and its parser takes OpenSSL's numbers.
         "1" | "PEM" => KeyFormat::Pem,
         "2" | "DER" | "ASN1" => KeyFormat::Der,
@@ -108,7 +108,7 @@ fn key_format(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
 
 fn verify_mode(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
     let config = &mut draft.config;
-    (config.tls.verify, config.tls_verify_bits) = match option.number_32()? {
+    (config.tls.options.verify, config.shown.tls_verify_bits) = match option.number_32()? {
         0 => (Verify::None, 0),
         1 => (Verify::Request, 1),
         2 => (Verify::Require, 3),
@@ -121,12 +121,12 @@ fn verify_mode(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
 
 fn min_version(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
     let config = &mut draft.config;
-    config.tls_min_version = match option.number_32()? {
+    config.shown.tls_min_version = match option.number_32()? {
         version @ 0..=3 => version as u8,
         _ => return Err(invalid(option)),
     };
-    config.tls.only_1_3 = config.tls_min_version == 3;
-    if config.tls_min_version < 2 {
+    config.tls.options.only_1_3 = config.shown.tls_min_version == 3;
+    if config.shown.tls_min_version < 2 {
         let warning = format!("-o {}: TLS 1.0 and 1.1 are not spoken here, 1.2 is the least", option.word);
         config.warnings.push(warning);
     }
@@ -140,8 +140,8 @@ fn write_buffer(option: &Suboption<'_>, draft: &mut Draft) -> Result<(), Exit> {
     if kilobytes != given {
         config.warnings.push(format!("-o {}: it is {kilobytes} here", option.word));
     }
-    config.tls_limits.seal_max = (kilobytes * KILOBYTE) as usize;
-    config.tls_write_buffer_bytes = given * KILOBYTE;
+    config.tls.limits.seal_max = (kilobytes * KILOBYTE) as usize;
+    config.shown.tls_write_buffer_bytes = given * KILOBYTE;
     Ok(())
 }
 
@@ -151,8 +151,8 @@ fn invalid(option: &Suboption<'_>) -> Exit {
 
 /// Checks the settings of TLS against each other, when the whole command line is read.
 pub(super) fn check(config: &mut Config) -> Result<(), Exit> {
-    let tls = &config.tls;
-    if !config.tls_enabled {
+    let tls = &config.tls.options;
+    if !config.tls.enabled {
         if tls.chain.is_some() || tls.key.is_some() {
             config.warnings.push("-o ssl_...: without -Z there is no TLS".into());
         }
@@ -164,13 +164,13 @@ pub(super) fn check(config: &mut Config) -> Result<(), Exit> {
     if tls.authorities.is_some() {
         return Ok(());
     }
-    let listeners = config.listen_rules.iter().filter_map(|rules| rules.tls?);
+    let listeners = config.listen.rules.iter().filter_map(|rules| rules.tls?);
     if listeners.chain([tls.verify]).any(|verify| verify == Verify::Require) {
         // memcached starts, but refuses every client.
         return Err(Exit::usage("certificates of clients cannot be verified: -o ssl_ca_cert=<file> is missing"));
     }
     if tls.verify == Verify::Request {
-        config.tls.verify = Verify::None;
+        config.tls.options.verify = Verify::None;
         let warning = "-o ssl_verify_mode=1: no certificate is asked for, because -o ssl_ca_cert=<file> is missing";
         config.warnings.push(warning.into());
     }

@@ -31,9 +31,10 @@ use x509_parser::oid_registry::OID_KEY_TYPE_EC_PUBLIC_KEY;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 /// What a listener wants of its clients. memcached's `ssl_verify_mode`, and the prefixes of listeners.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verify {
     /// No certificate is asked for.
+    #[default]
     None,
     /// One is asked for; if it is shown, it must be good.
     Request,
@@ -42,16 +43,17 @@ pub enum Verify {
 }
 
 /// How a key is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyFormat {
     /// Text: PKCS#8, PKCS#1 or SEC1, under whatever label.
+    #[default]
     Pem,
     /// The same, binary.
     Der,
 }
 
 /// TLS as the command line has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
     /// The certificate and those that link it to an authority, PEM.
     pub chain: Option<PathBuf>,

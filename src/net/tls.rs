@@ -44,6 +44,12 @@ pub struct TlsLimits {
     pub seal_max: usize,
 }
 
+impl Default for TlsLimits {
+    fn default() -> TlsLimits {
+        TlsLimits { incoming_max: 64 << 10, seal_max: 64 << 10 }
+    }
+}
+
 /// The buffers that all connections of a thread share.
 #[derive(Debug, Default)]
 struct Scratch {

@@ -66,7 +66,7 @@ impl<'a> Acceptor<'a> {
         certificates: Option<Certificates>,
         supervisor: &'a Supervisor,
     ) -> Acceptor<'a> {
-        let napi_ids = shared.config.napi_ids;
+        let napi_ids = shared.config.workers.napi_ids;
         Acceptor {
             shared,
             listeners,
@@ -193,7 +193,7 @@ impl<'a> Acceptor<'a> {
 
     fn is_full(&self) -> bool {
         let open: u64 = self.shared.workers.iter().map(WorkerCounters::connections).sum();
-        open >= u64::from(self.shared.config.connections_max)
+        open >= u64::from(self.shared.config.connections.max)
     }
 
     /// Reads the users and the certificates again. Those that cannot be read stay as they are.
@@ -221,7 +221,7 @@ impl<'a> Acceptor<'a> {
     /// Reads the certificates again. Open connections keep theirs.
     fn refresh_certificates(&mut self) -> Result<(), String> {
         if let Some(certificates) = &mut self.certificates {
-            *certificates = certificates.reload(&self.shared.config.tls)?;
+            *certificates = certificates.reload(&self.shared.config.tls.options)?;
             self.shared.server.certificates_read.set(u64::from(self.shared.clock.now().0));
         }
         Ok(())
@@ -229,10 +229,10 @@ impl<'a> Acceptor<'a> {
 
     /// Accepts some of the clients that wait at a listener.
     fn accept_some(&self, at: usize) -> Accepted {
-        for _ in 0..self.shared.config.accepts_per_turn {
+        for _ in 0..self.shared.config.turn.accepts {
             let bound = &self.listeners[at];
             let listener = &bound.listener;
-            if !self.shared.config.maxconns_fast && self.is_full() {
+            if !self.shared.config.connections.maxconns_fast && self.is_full() {
                 return if listener.is_waited_at() { Accepted::Refused } else { Accepted::All };
             }
             match listener.accept() {
@@ -312,6 +312,6 @@ impl<'a> Acceptor<'a> {
     fn secure(&self, stream: Stream, verify: Verify) -> io::Result<Stream> {
         let config = self.certificates.as_ref().and_then(|certificates| certificates.config(verify));
         let config = config.ok_or_else(|| io::Error::other("there are no certificates"))?;
-        stream.secure(Arc::clone(config), self.shared.config.tls_limits)
+        stream.secure(Arc::clone(config), self.shared.config.tls.limits)
     }
 }

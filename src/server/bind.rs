@@ -40,7 +40,7 @@ pub(super) struct BoundListener {
 
 impl BoundListener {
     fn new(listener: Listener, config: &Config) -> BoundListener {
-        BoundListener { listener, worker: None, verify: None, protocol: config.protocol }
+        BoundListener { listener, worker: None, verify: None, protocol: config.listen.protocol }
     }
 }
 
@@ -68,7 +68,7 @@ impl Sockets {
 
     /// The addresses of the UDP sockets. All workers have sockets at the same addresses, except with `--port-per-core`.
     fn udp_addresses(&self, config: &Config) -> impl Iterator<Item = SocketAddr> {
-        let workers = if config.port_per_core { self.endpoints.len() } else { 1 };
+        let workers = if config.workers.port_per_core { self.endpoints.len() } else { 1 };
         self.endpoints.iter().take(workers).flatten().filter_map(|socket| socket.address().ok())
     }
 
@@ -83,7 +83,7 @@ impl Sockets {
     /// Without `-l` memcached listens on all addresses, and this server on loopback only.
     fn warn_of_loopback(&self, config: &Config) {
         let by_default = |listen: &Listen| matches!(listen, Listen::Loopback { .. });
-        if config.listen.iter().chain(&config.udp_listen).any(by_default) {
+        if config.listen.sockets.iter().chain(&config.udp.sockets).any(by_default) {
             let tcp = self.listeners.iter().filter_map(|bound| bound.listener.tcp_address());
             let udp = self.udp_addresses(config).map(|address| format!("UDP {address}"));
             let places: Vec<String> = tcp.map(|address| address.to_string()).chain(udp).collect();
@@ -97,7 +97,7 @@ impl Sockets {
     /// Without `--udp-allow` clients on other machines get no long replies over UDP.
     fn warn_of_withheld_replies(&self, config: &Config) {
         let public = self.udp_addresses(config).find(|address| !address.ip().to_canonical().is_loopback());
-        if let Some(address) = public.filter(|_| config.udp_allow.is_empty()) {
+        if let Some(address) = public.filter(|_| config.udp.allow.is_empty()) {
             log::warn!(
                 "listening on UDP {address}: of other machines only those of --udp-allow get replies that are longer \
                  than their request"
@@ -128,14 +128,14 @@ fn inherit(config: &Config) -> Result<Option<Sockets>, Exit> {
         return Ok(None);
     }
     let mut listeners = Vec::new();
-    let mut endpoints: UdpEndpoints = (0..config.threads).map(|_| Vec::new()).collect();
+    let mut endpoints: UdpEndpoints = (0..config.workers.threads).map(|_| Vec::new()).collect();
     for at in 0..handed_over.len() {
         let unusable = |error| Exit::system("a socket that was handed over is of no use", error);
         let listener = if let Ok(Some(listener)) = handed_over.take_tcp_listener(at) {
             Listener::from_tcp(listener)
         } else if let Ok(Some(socket)) = handed_over.take_udp_socket(at) {
             let socket = UdpSocket::from_std(socket).map_err(unusable)?;
-            let others = if config.port_per_core { 0 } else { config.threads - 1 };
+            let others = if config.workers.port_per_core { 0 } else { config.workers.threads - 1 };
             for own in endpoints.iter_mut().skip(1).take(others) {
                 own.push(socket.share().map_err(unusable)?);
             }
@@ -146,7 +146,7 @@ fn inherit(config: &Config) -> Result<Option<Sockets>, Exit> {
             Listener::from_unix(listener.expect("each socket is taken once"))
         };
         let listener = listener.map_err(unusable)?;
-        let verify = listener.tcp_address().and_then(|_| config.tls_enabled.then_some(config.tls.verify));
+        let verify = listener.tcp_address().and_then(|_| config.tls.enabled.then_some(config.tls.options.verify));
         listeners.push(BoundListener { verify, ..BoundListener::new(listener, config) });
     }
     Ok(Some(Sockets { listeners, endpoints, origin: Origin::Systemd }))
@@ -210,11 +210,11 @@ impl<'a> Attempt<'a> {
 
 fn bind_listeners(config: &Config) -> Result<Vec<BoundListener>, Exit> {
     let mut listeners = Vec::new();
-    let workers = if config.port_per_core { config.threads } else { 1 };
-    for (at, listen) in config.listen.iter().enumerate() {
+    let workers = if config.workers.port_per_core { config.workers.threads } else { 1 };
+    for (at, listen) in config.listen.sockets.iter().enumerate() {
         let mut attempt = Attempt::new("", listen, workers);
         if let Listen::Unix { path, mask } = listen {
-            let listener = Listener::unix(path, *mask, config.listen_backlog).map_err(|error| attempt.failed(error))?;
+            let listener = Listener::unix(path, *mask, config.listen.backlog).map_err(|error| attempt.failed(error))?;
             listeners.push(BoundListener::new(listener, config));
             continue;
         }
@@ -222,15 +222,15 @@ fn bind_listeners(config: &Config) -> Result<Vec<BoundListener>, Exit> {
         let addresses = listen.resolve().map_err(|error| attempt.failed(error))?;
         for (base, worker) in addresses.iter().flat_map(|&base| (0..workers).map(move |worker| (base, worker))) {
             let address = attempt.address(base, worker)?;
-            match Listener::tcp(address, config.listen_backlog) {
+            match Listener::tcp(address, config.listen.backlog) {
                 Ok(listener) => {
                     mark(config, |mark| listener.set_mark(mark));
                     if let Some(tag) = &rules.tag {
                         log::info!("tag {tag}: {listener}");
                     }
                     attempt.served[worker] = true;
-                    let worker = config.port_per_core.then_some(worker);
-                    let protocol = rules.protocol.unwrap_or(config.protocol);
+                    let worker = config.workers.port_per_core.then_some(worker);
+                    let protocol = rules.protocol.unwrap_or(config.listen.protocol);
                     listeners.push(BoundListener { listener, worker, verify: config.verify(at), protocol });
                 }
                 Err(error) => attempt.refused(address, error)?,
@@ -243,8 +243,8 @@ fn bind_listeners(config: &Config) -> Result<Vec<BoundListener>, Exit> {
 
 /// Marks a socket with `-o sock_cookie_id`. As in memcached, a failure only causes a warning.
 fn mark(config: &Config, set: impl FnOnce(u32) -> io::Result<()>) {
-    if config.socket_mark > 0
-        && let Err(error) = set(config.socket_mark)
+    if config.listen.socket_mark > 0
+        && let Err(error) = set(config.listen.socket_mark)
     {
         log::warn!("-o sock_cookie_id: a socket could not be marked: {error}");
     }
@@ -256,11 +256,11 @@ fn mark(config: &Config, set: impl FnOnce(u32) -> io::Result<()>) {
 /// for all, 4.0 µs and 3.9 µs; memcached, 5.4 µs and 5.2 µs. (If the first worker serves all datagrams: 3.8 µs and 3.4 µs,
 /// but never more than one core.) With `--port-per-core` each worker has a port of its own.
 fn bind_endpoints(config: &Config) -> Result<UdpEndpoints, Exit> {
-    let mut endpoints: UdpEndpoints = (0..config.threads).map(|_| Vec::new()).collect();
-    let shared = config.threads > 1 && !config.port_per_core;
-    let sharers = if config.port_per_core { 1 } else { config.threads };
-    for listen in &config.udp_listen {
-        let mut attempt = Attempt::new("UDP ", listen, config.threads / sharers);
+    let mut endpoints: UdpEndpoints = (0..config.workers.threads).map(|_| Vec::new()).collect();
+    let shared = config.workers.threads > 1 && !config.workers.port_per_core;
+    let sharers = if config.workers.port_per_core { 1 } else { config.workers.threads };
+    for listen in &config.udp.sockets {
+        let mut attempt = Attempt::new("UDP ", listen, config.workers.threads / sharers);
         for mut base in listen.resolve().map_err(|error| attempt.failed(error))? {
             for (port, owners) in endpoints.chunks_mut(sharers).enumerate() {
                 let mut address = attempt.address(base, port)?;

@@ -22,43 +22,43 @@ const PAGES_PER_SHARD_MIN: u64 = 64;
 
 /// How many shards there are for so many workers.
 pub(super) fn shard_count(config: &Config) -> usize {
-    if config.port_per_core {
-        return config.threads;
+    if config.workers.port_per_core {
+        return config.workers.threads;
     }
-    let by_pages = config.memory_limit_bytes / (PAGES_PER_SHARD_MIN * PAGE_SIZE as u64);
-    let by_item = config.memory_limit_bytes / (PAGES_PER_SHARD_MIN * config.item_size_max);
-    (config.threads as u64).min(by_pages).min(by_item).max(1) as usize
+    let by_pages = config.memory.limit_bytes / (PAGES_PER_SHARD_MIN * PAGE_SIZE as u64);
+    let by_item = config.memory.limit_bytes / (PAGES_PER_SHARD_MIN * config.memory.item_size_max);
+    (config.workers.threads as u64).min(by_pages).min(by_item).max(1) as usize
 }
 
 /// The number of ports that an image of the cache belongs to: 0 without `--port-per-core`, where keys are spread by hash.
 pub(super) fn image_ports(config: &Config) -> u32 {
-    if config.port_per_core { shard_count(config) as u32 } else { 0 }
+    if config.workers.port_per_core { shard_count(config) as u32 } else { 0 }
 }
 
 /// What an item may be.
 pub(super) fn item_limits(config: &Config) -> Limits {
     Limits {
-        item_size_max: config.item_size_max as u32,
-        cas: config.cas_enabled,
-        inline_max: config.inline_value_max as u32,
+        item_size_max: config.memory.item_size_max as u32,
+        cas: config.memory.cas_enabled,
+        inline_max: config.workers.inline_value_max as u32,
     }
 }
 
 fn store_options(config: &Config, shards: usize) -> StoreOptions {
     StoreOptions {
         slabs: SlabOptions {
-            growth_factor: config.growth_factor,
-            size_min: config.chunk_size_min as usize,
-            chunk_max: config.slab_chunk_max_bytes as usize,
-            sizes: config.slab_sizes.clone(),
+            growth_factor: config.memory.growth_factor,
+            size_min: config.memory.chunk_size_min as usize,
+            chunk_max: config.memory.chunk_max_bytes as usize,
+            sizes: config.memory.slab_sizes.clone(),
         },
-        cas: config.cas_enabled,
-        evict: config.evictions,
-        hash_power: config.hash_power.unwrap_or(16).saturating_sub(shards.ilog2()),
-        maintain: config.lru_maintainer,
-        reassign: config.slab_reassign,
+        cas: config.memory.cas_enabled,
+        evict: config.memory.evictions,
+        hash_power: config.memory.hash_power.unwrap_or(16).saturating_sub(shards.ilog2()),
+        maintain: config.memory.lru_maintainer,
+        reassign: config.memory.slab_reassign,
         tuning: config.tuning,
-        evictions_noted_max: config.evictions_noted_max,
+        evictions_noted_max: config.watch.evictions_max,
     }
 }
 
@@ -72,13 +72,13 @@ pub(super) struct Memory {
 /// Empty stores, each with an index for its share of the items to come.
 fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u64) -> Result<Memory, Exit> {
     let no_memory = |error| Exit::system("failed to reserve memory", error);
-    let pages = (config.memory_limit_bytes / PAGE_SIZE as u64) as u32;
+    let pages = (config.memory.limit_bytes / PAGE_SIZE as u64) as u32;
     let arena = Arc::new(Arena::reserve(pages).map_err(no_memory)?);
-    if config.large_pages {
+    if config.memory.large_pages {
         arena.commit(pages).map_err(no_memory)?;
     }
-    let budget = Arc::new(Budget::new(pages, shards, &arena).lending(config.memory_credit_percent));
-    let items = Items::new(arena, config.cas_enabled);
+    let budget = Arc::new(Budget::new(pages, shards, &arena).lending(config.memory.credit_percent));
+    let items = Items::new(arena, config.memory.cas_enabled);
     let mut options = store_options(config, shards);
     options.hash_power = options.hash_power.max(Store::hash_power_for(items_expected / shards as u64));
     let store = |number| Store::new(number, options.clone(), items.clone(), Arc::clone(&budget), hasher.clone());
@@ -100,10 +100,14 @@ pub(super) fn warm_or_cold(
     {
         let (header, clock) = (image.header(), image.clock());
         // What does not fit needs no place in the index either.
-        let share = (config.memory_limit_bytes as f64 / header.bytes.max(1) as f64).min(1.0);
+        let share = (config.memory.limit_bytes as f64 / header.bytes.max(1) as f64).min(1.0);
         let mut memory = memory(config, shards, hasher, (header.items as f64 * share) as u64)?;
-        let rules =
-            restart::Rules { hasher, limits: item_limits(config), ports: image_ports(config), threads: config.threads };
+        let rules = restart::Rules {
+            hasher,
+            limits: item_limits(config),
+            ports: image_ports(config),
+            threads: config.workers.threads,
+        };
         let load = || image.load(std::mem::take(&mut memory.stores), clock.now(), rules);
         if let Some(stores) = supervisor.during("loading the cache", file.bytes(), load) {
             return Ok((Memory { stores, ..memory }, clock));

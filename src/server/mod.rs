@@ -52,7 +52,7 @@ use users::read_users;
 /// # Errors
 /// When the server cannot start, or a graceful stop cannot keep the cache.
 pub fn run(mut config: Config) -> Result<(), Exit> {
-    process::log::start(config::log_level(config.verbosity));
+    process::log::start(config::log_level(config.process.verbosity));
     let supervisor = Supervisor::from_environment();
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -61,29 +61,29 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     // Take signals before the server makes anything that it must remove at exit.
     let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])
         .map_err(|error| Exit::system("failed to take signals", error))?;
-    if config.daemonize {
+    if config.process.daemonize {
         config.make_paths_absolute()?;
     }
     // Read certificates while the process may still read files of root.
-    let certificates = config.tls_enabled.then(|| Certificates::load(&config.tls)).transpose();
+    let certificates = config.tls.enabled.then(|| Certificates::load(&config.tls.options)).transpose();
     let certificates = certificates.map_err(|line| Exit::failure(EXIT_USAGE, line))?;
     let sockets = Sockets::open(&config)?;
-    config.connections_max = limits::fit_connections(config.connections_max, config.threads)?;
+    config.connections.max = limits::fit_connections(config.connections.max, config.workers.threads)?;
     let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
-    if let Some(path) = &config.port_file {
+    if let Some(path) = &config.listen.port_file {
         files::write_port_file(path, sockets.ports(&config))
             .map_err(|error| Exit::system(&format!("{}", path.display()), error))?;
     }
-    if config.daemonize {
+    if config.process.daemonize {
         // Warn first: in the background nobody sees the log.
         sockets.warn_of_limited_reach(&config);
         detach(&config)?;
     }
     drop_privileges(&config)?;
-    if !config.daemonize {
+    if !config.process.daemonize {
         sockets.warn_of_limited_reach(&config);
     }
-    let _pid_file = config.pid_file.as_deref().and_then(PidFile::write);
+    let _pid_file = config.process.pid_file.as_deref().and_then(PidFile::write);
     serve(Start { config: &config, auth: auth.as_ref(), sockets, certificates, signals, supervisor: &supervisor })?;
     log::info!("Exiting normally");
     Ok(())
@@ -91,30 +91,30 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
 
 fn wanted_limits(config: &Config) -> limits::Wanted {
     limits::Wanted {
-        connections: config.connections_max,
-        connections_required: config.connections_given,
-        workers: config.threads,
-        core_files: config.core_dumps,
-        locked_memory: config.lock_memory,
+        connections: config.connections.max,
+        connections_required: config.connections.max_given,
+        workers: config.workers.threads,
+        core_files: config.process.core_dumps,
+        locked_memory: config.memory.locked,
     }
 }
 
 /// `-d`. The standard streams stay open with `-v`, for the log, and the current directory stays with `-r`, for core files.
 fn detach(config: &Config) -> Result<(), Exit> {
-    let folder = if config.core_dumps { Folder::Unchanged } else { Folder::Root };
-    let output = if config.verbosity > 0 { Output::Unchanged } else { Output::Discarded };
+    let folder = if config.process.core_dumps { Folder::Unchanged } else { Folder::Root };
+    let output = if config.process.verbosity > 0 { Output::Unchanged } else { Output::Discarded };
     daemon::detach(folder, output)
 }
 
 /// `-u`, which only root can use.
 fn drop_privileges(config: &Config) -> Result<(), Exit> {
-    let Some(name) = config.user.as_deref().filter(|_| user::is_root()) else { return Ok(()) };
-    let sockets = config.listen.iter().filter_map(|listen| match listen {
+    let Some(name) = config.process.user.as_deref().filter(|_| user::is_root()) else { return Ok(()) };
+    let sockets = config.listen.sockets.iter().filter_map(|listen| match listen {
         Listen::Unix { path, .. } => Some(path.as_path()),
         _ => None,
     });
     user::become_user(name, sockets)?;
-    if config.core_dumps {
+    if config.process.core_dumps {
         user::allow_core_files();
     }
     Ok(())
@@ -144,7 +144,7 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
     let Sockets { listeners, endpoints, .. } = sockets;
     let addresses = listeners.iter().map(|bound| (bound.listener.fd(), bound.listener.to_string())).collect();
     let shared = Shared::new(Parts { config, auth, memory, clock, hasher, addresses, requests });
-    if config.lock_memory {
+    if config.memory.locked {
         limits::lock_memory();
     }
     let stop = |graceful: bool| shared.requests.stop(if graceful { Ending::Graceful } else { Ending::Plain });
@@ -176,14 +176,14 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
         endpoints.into_iter().enumerate().map(|(number, endpoints)| new_worker(options(number), endpoints)).collect();
     let workers = workers.map_err(|error| Exit::system("failed to start a worker", error))?;
     log_classes(&classes);
-    log::info!("{shards} shards, {} workers, {} pages", config.threads, shared.budget.limit());
+    log::info!("{shards} shards, {} workers, {} pages", config.workers.threads, shared.budget.limit());
     let ending = thread::scope(|scope| {
         start_workers(scope, workers, &shared.cores);
         supervisor.ready();
         let acceptor = Acceptor::new(&shared, listeners, certificates, supervisor);
         let ending = acceptor.run(poll, signals, udp_sockets);
         supervisor.stopping();
-        for worker in 0..config.threads {
+        for worker in 0..config.workers.threads {
             shared.exchange.mail(worker, Mail::Stop);
         }
         ending
@@ -197,7 +197,7 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
 
 /// The memory file (`-e`), locked against other servers.
 fn claim_memory_file(config: &Config) -> Result<Option<MemoryFile>, Exit> {
-    let Some(path) = &config.memory_file else { return Ok(None) };
+    let Some(path) = &config.process.memory_file else { return Ok(None) };
     match MemoryFile::claim(path) {
         Ok(file) => Ok(Some(file)),
         Err(error) => Err(Exit::system(&format!("-e {}", path.display()), error)),
@@ -207,12 +207,12 @@ fn claim_memory_file(config: &Config) -> Result<Option<MemoryFile>, Exit> {
 fn serve_limits(config: &Config) -> ServeLimits {
     ServeLimits {
         parse: item_limits(config),
-        group_len: config.group_len,
-        output_max: config.output_high_water_bytes,
-        requests_per_turn: config.requests_per_event as usize,
-        cut_groups: config.requests_per_event < Config::REQUESTS_PER_EVENT,
-        batch_bytes_max: config.mailbox_batch_bytes,
-        keep_keys: config.port_per_core,
+        group_len: config.workers.group_len,
+        output_max: config.connections.output_high_water_bytes,
+        requests_per_turn: config.turn.requests as usize,
+        cut_groups: config.turn.requests < config::REQUESTS_PER_EVENT,
+        batch_bytes_max: config.workers.mailbox_batch_bytes,
+        keep_keys: config.workers.port_per_core,
     }
 }
 
@@ -256,7 +256,7 @@ fn start_workers<'scope>(scope: &'scope Scope<'scope, '_>, workers: Vec<Worker<'
 
 /// Writes the cache to the memory file, after all workers have ended.
 fn keep_cache(file: &MemoryFile, shared: &Shared<'_>, supervisor: &Supervisor) -> Result<(), Exit> {
-    if shared.config.lock_memory {
+    if shared.config.memory.locked {
         // The system takes back no locked pages, and saving returns each page that it has written.
         limits::unlock_memory();
     }

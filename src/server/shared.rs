@@ -54,27 +54,32 @@ impl<'a> Shared<'a> {
         let Parts { config, auth, memory, clock, hasher, addresses, requests } = parts;
         let Memory { stores, items, budget } = memory;
         let shard = |(number, store)| {
-            let prefixes = config.detail_enabled.then(|| Prefixes::new(config.prefix_delimiter, config.prefixes_max));
+            let prefixes =
+                config.detail.enabled.then(|| Prefixes::new(config.detail.delimiter, config.detail.prefixes_max));
             Shard { number: number as u16, store, limits: item_limits(config), prefixes }
         };
         let uploads = Limit::Share {
             budget: Arc::clone(&budget),
-            percent: config.uploads_percent,
-            item_size_max: config.item_size_max,
+            percent: config.uploads.percent,
+            item_size_max: config.memory.item_size_max,
         };
         Shared {
             config,
             auth,
-            exchange: Exchange::new(stores.into_iter().enumerate().map(shard).collect(), config.threads, uploads),
+            exchange: Exchange::new(
+                stores.into_iter().enumerate().map(shard).collect(),
+                config.workers.threads,
+                uploads,
+            ),
             settings: Settings::new(config),
             clock,
             hasher,
             items,
             budget,
-            workers: (0..config.threads).map(|_| WorkerCounters::default()).collect(),
+            workers: (0..config.workers.threads).map(|_| WorkerCounters::default()).collect(),
             server: ServerCounters::default(),
             addresses,
-            cores: if config.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() },
+            cores: if config.workers.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() },
             requests,
         }
     }

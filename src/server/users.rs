@@ -11,16 +11,16 @@ use std::io::Read;
 /// # Errors
 /// What is wrong with their file, in a line.
 pub(super) fn read_users(config: &Config) -> Result<Option<Users>, String> {
-    let Some(path) = config.auth_file.as_ref().or(config.sasl_password_file.as_ref()) else { return Ok(None) };
+    let Some(path) = config.login.text_file.as_ref().or(config.login.sasl_file.as_ref()) else { return Ok(None) };
     let named = path.display();
     let mut text = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(config.password_file_bytes_max + 1).read_to_end(&mut text))
+        .and_then(|file| file.take(config.login.file_bytes_max + 1).read_to_end(&mut text))
         .map_err(|error| format!("Could not open authfile [{named}] for reading, error {error}"))?;
-    if text.len() as u64 > config.password_file_bytes_max {
-        return Err(format!("Authfile [{named}] has more than {} bytes", config.password_file_bytes_max));
+    if text.len() as u64 > config.login.file_bytes_max {
+        return Err(format!("Authfile [{named}] has more than {} bytes", config.login.file_bytes_max));
     }
-    let users = if config.auth_file.is_some() {
+    let users = if config.login.text_file.is_some() {
         Users::from_text(&text)
     } else {
         let host = unistd::gethostname().unwrap_or_default();

@@ -36,8 +36,8 @@ impl Worker<'_> {
                 self.endpoints[number].send_unsent();
             }
             // A worker that stops takes no new requests.
-            let mut left = if self.stopping.is_some() { 0 } else { self.config().datagrams_per_turn };
-            while self.endpoints[number].readable && left > 0 && self.datagrams < self.config().udp_requests_max {
+            let mut left = if self.stopping.is_some() { 0 } else { self.config().turn.datagrams };
+            while self.endpoints[number].readable && left > 0 && self.datagrams < self.config().udp.requests_max {
                 left -= 1;
                 match self.endpoints[number].socket.receive(&mut self.buffer) {
                     Ok((len, peer)) => self.serve_datagram(number, len, peer),
@@ -57,7 +57,7 @@ impl Worker<'_> {
         endpoint.active = now;
         counters.bytes_read.add(len as u64);
         let known = peer.ip().to_canonical().is_loopback()
-            || config.udp_allow.iter().any(|network| network.contains(peer.ip()));
+            || config.udp.allow.iter().any(|network| network.contains(peer.ip()));
         let is_client = endpoint.is_client(peer, known);
         let Some(id) = udp::request_id(&self.buffer[..len]).filter(|_| is_client) else {
             counters.udp_malformed.add(1);
@@ -69,12 +69,12 @@ impl Worker<'_> {
             id,
             peer,
             socket: (number, endpoint.socket.fd()),
-            reply_max: if known { config.udp_reply_max } else { len },
+            reply_max: if known { config.udp.reply_max } else { len },
             replies: Vec::new(),
             overflowed: false,
             drained: false,
         };
-        let parser = self.parser(self.config().protocol);
+        let parser = self.parser(self.config().listen.protocol);
         self.generation += 1;
         let entry = self.connections.vacant_entry();
         let token = entry.key();

@@ -175,7 +175,7 @@ impl<'a> Worker<'a> {
             connections: Slab::new(),
             generation: 0,
             serve: Serve::new(shards, options.hasher.clone()),
-            buffer: vec![0; config.read_buffer_bytes + options.limits.parse.inline_max as usize + 4096],
+            buffer: vec![0; config.workers.read_buffer_bytes + options.limits.parse.inline_max as usize + 4096],
             reply: Reply::with_capacity(64 << 10),
             queue: Vec::new(),
             now: clock.now(),
@@ -196,7 +196,7 @@ impl<'a> Worker<'a> {
     /// # Errors
     /// When waiting for events fails: the worker can serve nothing any more.
     pub fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(self.config().poll_events_len);
+        let mut events = Events::with_capacity(self.config().turn.events);
         loop {
             let timeout = self.rest();
             self.wait(&mut events, timeout)?;
@@ -319,11 +319,11 @@ impl<'a> Worker<'a> {
 
     /// Closes connections that are idle, and those with a long value of which nothing comes.
     fn close_silent(&mut self) {
-        let idle_max = match self.config().idle_timeout_seconds {
+        let idle_max = match self.config().connections.idle_timeout_seconds {
             0 => u32::MAX,
             seconds => seconds,
         };
-        let upload_idle_max = self.config().upload_idle_seconds;
+        let upload_idle_max = self.config().uploads.idle_seconds;
         let (mut idle, mut silent) = (Vec::new(), Vec::new());
         for (token, connection) in &mut self.connections {
             let seconds = self.now.0.saturating_sub(connection.active.0);
@@ -357,7 +357,7 @@ impl<'a> Worker<'a> {
 
     /// Takes some steps of the handshakes that have waited longest.
     fn advance_handshakes(&mut self) {
-        for _ in 0..self.config().tls_handshakes_per_turn {
+        for _ in 0..self.config().turn.handshakes {
             let Some(token) = self.handshakes.next() else { return };
             if let Some(connection) = self.connections.get_mut(token) {
                 connection.queued = false;
@@ -371,7 +371,7 @@ impl<'a> Worker<'a> {
     fn end_turn(&mut self) {
         if self.housekeeping_left > 0 {
             let crawler_on = self.context().settings.lru_crawler.load(Ordering::Relaxed);
-            let busy = self.serve.shards.housekeep(self.config().housekeeping_items_per_turn, crawler_on);
+            let busy = self.serve.shards.housekeep(self.config().turn.housekeeping_items, crawler_on);
             self.housekeeping_left -= 1;
             self.housekeeping_idle = if busy { 0 } else { self.housekeeping_idle + 1 };
             if self.housekeeping_idle > CLASSES_MAX {

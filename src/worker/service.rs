@@ -49,9 +49,9 @@ impl Worker<'_> {
         let config = self.config();
         match protocol {
             BindingProtocol::Auto => Parser::Undecided,
-            BindingProtocol::Ascii if config.auth_file.is_some() => Parser::Login(login::Parser::default()),
+            BindingProtocol::Ascii if config.login.text_file.is_some() => Parser::Login(login::Parser::default()),
             BindingProtocol::Ascii => Parser::Text(text::Parser::default()),
-            BindingProtocol::Binary if config.sasl_password_file.is_some() => {
+            BindingProtocol::Binary if config.login.sasl_file.is_some() => {
                 Parser::Binary(binary::Parser::new(Access::Locked))
             }
             BindingProtocol::Binary => Parser::Binary(binary::Parser::default()),
@@ -173,7 +173,7 @@ impl Worker<'_> {
     /// Takes in more of a list of keys while the client does not take the replies to its beginning. Many a client sends all of
     /// its list before it reads, because memcached does not reply before the end of the list.
     fn take_in_list(&mut self, token: usize) -> io::Result<()> {
-        let most = self.config().list_backlog_max;
+        let most = self.config().connections.list_backlog_max;
         let connection = &self.connections[token];
         let in_list = matches!(connection.session.parser(), Parser::Text(parser) if parser.is_in_list());
         let wanted = in_list && connection.input.len() < most && memchr::memchr(b'\n', &connection.input).is_none();
@@ -194,7 +194,7 @@ impl Worker<'_> {
     pub(super) fn fill(&mut self, token: usize, kept: usize) -> io::Result<usize> {
         let counters = self.counters();
         let connection = &mut self.connections[token];
-        let end = self.buffer.len().min(kept + self.options.context.config.read_buffer_bytes);
+        let end = self.buffer.len().min(kept + self.options.context.config.workers.read_buffer_bytes);
         let rest = &mut self.buffer[kept..end];
         if rest.is_empty() {
             // The input in the buffer must be parsed first.
@@ -362,7 +362,7 @@ impl Worker<'_> {
         match connection.stream {
             Stream::Datagram(mut exchange) => {
                 self.datagrams -= 1;
-                let unsent_max = self.config().output_high_water_bytes;
+                let unsent_max = self.config().connections.output_high_water_bytes;
                 self.endpoints[exchange.socket.0].send_replies(&mut exchange, end, counters, unsent_max);
             }
             _ => counters.closed_connections.add(1),

@@ -19,7 +19,7 @@ impl Worker<'_> {
         }
         // The worker reads the wall clock only while somebody watches.
         let micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
-        let bytes_max = self.config().worker_logbuf_bytes as usize;
+        let bytes_max = self.config().watch.worker_bytes as usize;
         self.serve.shards.watch(watchers, watched, micros, bytes_max);
     }
 
@@ -61,7 +61,7 @@ impl Worker<'_> {
             self.reply.out.put(b"ERROR\r\n");
             return;
         };
-        let bytes_max = self.config().watcher_logbuf_bytes as usize;
+        let bytes_max = self.config().watch.watcher_bytes as usize;
         let (number, watchers) = (self.number(), &self.context().settings.watchers);
         let session = &mut self.connections[token].session;
         match watchers.add((number, token, session.generation), categories, bytes_max) {

@@ -82,12 +82,12 @@ fn flags_by_chance(random: &mut Random) -> String {
 
 /// Lengths of values of a key around every border of their shape: of ours, and of memcached's.
 fn lengths(config: &Config, key_len: usize, client_flags: u32) -> BTreeSet<usize> {
-    let header = if config.cas_enabled { 28 } else { 20 };
+    let header = if config.memory.cas_enabled { 28 } else { 20 };
     let options = SlabOptions {
-        growth_factor: config.growth_factor,
-        size_min: config.chunk_size_min as usize,
-        chunk_max: config.slab_chunk_max_bytes as usize,
-        sizes: config.slab_sizes.clone(),
+        growth_factor: config.memory.growth_factor,
+        size_min: config.memory.chunk_size_min as usize,
+        chunk_max: config.memory.chunk_max_bytes as usize,
+        sizes: config.memory.slab_sizes.clone(),
     };
     let ours = header + key_len + if client_flags == 0 { 0 } else { 4 };
     let memcacheds = ours + 28 + 1 + 2;
@@ -107,7 +107,7 @@ fn lengths(config: &Config, key_len: usize, client_flags: u32) -> BTreeSet<usize
     // A large item: its head, with the length of the value and the id of the next chunk, and bodies with their header.
     let (head, body) = (LARGE_CHUNK - ours - 8, LARGE_CHUNK - 24);
     borders.extend([0, 1, 3, 4].map(|bodies| head + bodies * body));
-    let memcacheds = [config.slab_chunk_max_bytes, config.item_size_max, 2 * config.slab_chunk_max_bytes]
+    let memcacheds = [config.memory.chunk_max_bytes, config.memory.item_size_max, 2 * config.memory.chunk_max_bytes]
         .map(|size| (size as usize).saturating_sub(memcacheds));
     borders.extend(memcacheds);
     let longest = memcacheds[1] + 2;

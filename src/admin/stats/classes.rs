@@ -9,7 +9,7 @@ use crate::store::{ClassSnapshot, Snapshot};
 /// `stats items`: classes with items.
 pub(crate) fn items(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u8> {
     let temp = context.settings.tuning.lock().temporary_ttl.is_some();
-    let segments = context.config.lru_maintainer;
+    let segments = context.config.memory.lru_maintainer;
     let mut stats = Stats::default();
     for class in &snapshot.classes {
         let ClassSnapshot { counters, counts, ages, .. } = class;

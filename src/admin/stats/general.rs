@@ -40,11 +40,11 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
     stats.put("pointer_size", usize::BITS);
     stats.put("rusage_user", seconds(Usage::user_time));
     stats.put("rusage_system", seconds(Usage::system_time));
-    stats.put("max_connections", config.connections_max);
+    stats.put("max_connections", config.connections.max);
     // memcached's arithmetic: all listeners but one are counted.
     stats.put("curr_connections", connections + server.listeners.get().saturating_sub(1));
     stats.put("total_connections", server.total_connections.get());
-    if config.maxconns_fast {
+    if config.connections.maxconns_fast {
         stats.put("rejected_connections", server.rejected_connections.get());
     }
     stats.put("connection_structures", connections + server.listeners.get());
@@ -80,7 +80,7 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
     stats.put("store_no_memory", counters.store_no_memory);
     stats.put("auth_cmds", worker_sum(|worker| worker.auth_cmds.get()));
     stats.put("auth_errors", worker_sum(|worker| worker.auth_errors.get()));
-    if config.idle_timeout_seconds > 0 {
+    if config.connections.idle_timeout_seconds > 0 {
         stats.put("idle_kicks", worker_sum(|worker| worker.idle_kicks.get()));
     }
     stats.put("bytes_read", worker_sum(|worker| worker.bytes_read.get()));
@@ -89,12 +89,12 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
     stats.put("accepting_conns", 1 - server.listen_disabled.get());
     stats.put("listen_disabled_num", server.listen_disabled_num.get());
     stats.put("time_in_listen_disabled_us", server.listen_disabled_micros.get());
-    stats.put("threads", config.threads);
+    stats.put("threads", config.workers.threads);
     stats.put("conn_yields", worker_sum(|worker| worker.conn_yields.get()));
     stats.put("hash_power_level", snapshot.hash_power);
     stats.put("hash_bytes", snapshot.hash_bytes);
     stats.put("hash_is_expanding", u8::from(snapshot.hash_is_expanding));
-    if config.slab_reassign {
+    if config.memory.slab_reassign {
         stats.put("slab_reassign_rescues", counters.reassign_rescues);
         stats.put("slab_reassign_chunk_rescues", counters.reassign_chunk_rescues);
         stats.put("slab_reassign_inline_reclaim", counters.reassign_inline_reclaim);
@@ -109,7 +109,7 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
         stats.put("lru_crawler_running", u8::from(settings.lru_crawler_running.load(Ordering::Relaxed)));
         stats.put("lru_crawler_starts", settings.lru_crawler_starts.load(Ordering::Relaxed));
     }
-    if config.lru_maintainer {
+    if config.memory.lru_maintainer {
         stats.put("lru_maintainer_juggles", counters.juggles);
     }
     stats.put("malloc_fails", 0);
@@ -119,8 +119,8 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
     stats.put("log_watcher_skipped", watchers.watcher_skipped.load(Ordering::Relaxed));
     stats.put("log_watcher_sent", watchers.watcher_sent.load(Ordering::Relaxed));
     stats.put("log_watchers", watchers.count());
-    if config.tls_enabled {
-        if config.tls.sessions_max > 0 {
+    if config.tls.enabled {
+        if config.tls.options.sessions_max > 0 {
             stats.put("ssl_new_sessions", worker_sum(|worker| worker.ssl_new_sessions.get()));
         }
         stats.put("ssl_handshake_errors", worker_sum(|worker| worker.ssl_handshake_errors.get()));
@@ -137,7 +137,7 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
     stats.put("slab_global_page_pool", budget.pool());
     stats.put("expired_unfetched", classes.expired_unfetched);
     stats.put("evicted_unfetched", classes.evicted_unfetched);
-    if config.lru_maintainer {
+    if config.memory.lru_maintainer {
         stats.put("evicted_active", classes.evicted_active);
     }
     stats.put("evictions", classes.evicted);
@@ -145,7 +145,7 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
     stats.put("crawler_reclaimed", classes.crawler_reclaimed);
     stats.put("crawler_items_checked", classes.crawler_items_checked);
     stats.put("lrutail_reflocked", 0);
-    if config.lru_maintainer {
+    if config.memory.lru_maintainer {
         stats.put("moves_to_cold", classes.moves_to_cold);
         stats.put("moves_to_warm", classes.moves_to_warm);
         stats.put("moves_within_lru", classes.moves_within_lru);

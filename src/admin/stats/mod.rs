@@ -25,7 +25,7 @@ pub(super) fn plan(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
     match word {
         b"items" => Action::Ask(Query::Snapshot, ReplyKind::Items),
         b"slabs" => Action::Ask(Query::Snapshot, ReplyKind::Slabs),
-        b"sizes" if context.config.track_sizes => Action::Ask(Query::Sizes { rest: Vec::new() }, ReplyKind::Sizes),
+        b"sizes" if context.config.memory.track_sizes => Action::Ask(Query::Sizes { rest: Vec::new() }, ReplyKind::Sizes),
         b"sizes" => say(b"STAT sizes_status disabled\r\nEND\r\n"),
         _ if means(word, "reset") => {
             reset_counters(context);
@@ -52,7 +52,7 @@ fn reset_counters(context: &ServerContext<'_>) {
 
 fn detail(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
     let ServerContext { config, settings, .. } = context;
-    if !config.dump_enabled {
+    if !config.permissions.dump {
         return say(b"CLIENT_ERROR stats detail not allowed\r\n");
     }
     match arguments {
@@ -70,11 +70,11 @@ fn detail(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
 }
 
 fn no_prefixes(config: &Config) -> Prefixes {
-    Prefixes::new(config.prefix_delimiter, config.prefixes_max)
+    Prefixes::new(config.detail.delimiter, config.detail.prefixes_max)
 }
 
 fn cachedump(arguments: &[&[u8]], config: &Config) -> Action {
-    if !config.dump_enabled {
+    if !config.permissions.dump {
         return say(b"CLIENT_ERROR stats cachedump not allowed\r\n");
     }
     let [class, limit, ..] = arguments else { return say(b"CLIENT_ERROR bad command line\r\n") };

@@ -145,8 +145,8 @@ impl Profile {
     fn config(&self) -> Config {
         let words = ["corecached", "-t", &self.workers.to_string(), "-m", &self.pages.to_string()].map(Into::into);
         let mut config = Config::parse_from(words).expect("flags");
-        config.read_buffer_bytes = self.read_buffer_bytes;
-        config.list_backlog_max = self.list_backlog_max;
+        config.workers.read_buffer_bytes = self.read_buffer_bytes;
+        config.connections.list_backlog_max = self.list_backlog_max;
         config
     }
 
