@@ -2,6 +2,7 @@ use super::flags::{command, help};
 use super::parse::{Surroundings, parse};
 use super::*;
 use crate::exit::Exit;
+use crate::net::certificates::{KeyFormat, Verify};
 use std::ffi::OsString;
 use std::fmt::Debug;
 

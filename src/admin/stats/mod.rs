@@ -25,7 +25,9 @@ pub(super) fn plan(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
     match word {
         b"items" => Action::Ask(Query::Snapshot, ReplyKind::Items),
         b"slabs" => Action::Ask(Query::Snapshot, ReplyKind::Slabs),
-        b"sizes" if context.config.memory.track_sizes => Action::Ask(Query::Sizes { rest: Vec::new() }, ReplyKind::Sizes),
+        b"sizes" if context.config.memory.track_sizes => {
+            Action::Ask(Query::Sizes { rest: Vec::new() }, ReplyKind::Sizes)
+        }
         b"sizes" => say(b"STAT sizes_status disabled\r\nEND\r\n"),
         _ if means(word, "reset") => {
             reset_counters(context);
