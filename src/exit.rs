@@ -1,26 +1,26 @@
-//! How the program ends, if not by serving until it is stopped.
+//! Exit codes, and the value that ends the program.
 
 use std::fmt;
 use std::io;
 
 /// Exit code of a mistaken command line (EX_USAGE of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
-/// Exit code when `-u` names nobody (EX_NOUSER).
+/// Exit code when the user of `-u` does not exist (EX_NOUSER).
 pub const EXIT_NO_USER: u8 = 67;
 /// Exit code when the system refuses: bind, limits, fork, setuid (EX_OSERR).
 pub const EXIT_SYSTEM: u8 = 71;
-/// Exit code when a graceful stop could not write the image of `-e`: the next start will be cold (EX_IOERR).
+/// Exit code when a graceful stop could not write the image of `-e`, so that the next start will be cold (EX_IOERR).
 pub const EXIT_NOT_KEPT: u8 = 74;
 
-/// Why the program ends before or instead of serving: `-h`, a mistake, or what the system refused.
+/// The reason why the program ends without serving: `-h`, a mistake, or an error of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exit {
     /// Exit code: 0, 1, or one of sysexits.h.
     pub code: u8,
     /// What to print; without the last newline.
     pub text: String,
-    /// It was asked for, so it goes to standard output; otherwise to standard error, and is one line, or two for
-    /// a flag that there is not.
+    /// The text is an answer to `-h` and the like, for standard output. Otherwise it goes to standard error, and has one
+    /// line, or two for an unknown flag.
     pub to_stdout: bool,
 }
 
@@ -40,7 +40,7 @@ impl Exit {
         Exit::failure(EXIT_USAGE, text)
     }
 
-    /// What was asked for.
+    /// The answer to `-h` and the like.
     pub fn information(text: String) -> Exit {
         Exit { code: 0, text, to_stdout: true }
     }

@@ -1,4 +1,4 @@
-//! The whole program: arguments → [`Config`] → [`server::run`] → exit code.
+//! The program: it reads the arguments into a [`Config`], calls [`server::run`], and returns an exit code.
 
 use corecached::config::Config;
 use corecached::exit::Exit;
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let Err(exit) = program() else { return ExitCode::SUCCESS };
-    // Whoever asked may be gone (`corecached -h | head -1`): that is no failure of ours.
+    // The reader may have ended (`corecached -h | head -1`). That is no failure.
     let _ = if exit.to_stdout { writeln!(io::stdout(), "{exit}") } else { writeln!(io::stderr(), "{exit}") };
     ExitCode::from(exit.code)
 }

@@ -1,4 +1,4 @@
-//! What is bound.
+//! What the server binds, and how `-l` names it.
 
 use crate::exit::{EXIT_SYSTEM, Exit};
 use crate::net::certificates::Verify;
@@ -7,38 +7,38 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-/// What prefixes of an entry of `-l` say of a TCP listener.
+/// What the prefixes of an entry of `-l` say about a TCP listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListenRules {
-    /// `notls:`, `btls:` or `mtls:`: what its clients are to show, none without TLS. Otherwise as `-Z` and `-o` say.
+    /// `notls:`, `btls:` or `mtls:`: no TLS, or whether clients must show certificates. None: `-Z` and `-o` decide.
     pub tls: Option<Option<Verify>>,
-    /// `proto[…]:`: what its clients may speak. Otherwise as `-B` says.
+    /// `proto[…]:`: the protocol of its clients. None: `-B` decides.
     pub protocol: Option<BindingProtocol>,
-    /// `tag[…]:`: a name, which is for the log here, and for its proxy in memcached.
+    /// `tag[…]:`: a name for the log. memcached uses it for its proxy.
     pub tag: Option<String>,
 }
 
 /// Something to bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// 127.0.0.1, and ::1 where there is IPv6: one of the two is enough. Nobody asked for an address.
+    /// 127.0.0.1 and, with IPv6, ::1, when the command line names no address. One of the two is enough.
     Loopback {
         /// 0: ephemeral.
         port: u16,
     },
-    /// `*`: all addresses, 0.0.0.0 and ::; one of the two is enough.
+    /// `*`: all addresses, 0.0.0.0 and ::. One of the two is enough.
     Any {
         /// 0: ephemeral.
         port: u16,
     },
-    /// An address or a name; every address that the name has.
+    /// An address, or every address of a name.
     Host {
         /// Without brackets.
         host: String,
         /// 0: ephemeral.
         port: u16,
     },
-    /// A unix socket; a stale socket at the path is removed first.
+    /// A Unix socket. The server removes a stale socket at the path first.
     Unix {
         /// Path of the socket.
         path: PathBuf,
@@ -76,9 +76,9 @@ impl Listen {
         Ok(if host == "*" { Listen::Any { port } } else { Listen::Host { host: host.into(), port } })
     }
 
-    /// The addresses to bind: none for a unix socket. Asks the resolver for a name, so it may block.
+    /// The addresses to bind. None for a Unix socket. It asks the resolver for a name, so it may block.
     ///
-    /// IPv6 sockets must be bound IPv6-only, since `Any` and `Loopback` give both kinds with one port.
+    /// The caller must bind IPv6 sockets for IPv6 only, because `Any` and `Loopback` give both kinds with one port.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match self {
             Listen::Loopback { port } => {
@@ -101,7 +101,7 @@ impl Listen {
     }
 }
 
-/// As an operator would write it: `127.0.0.1:11211`, `[::1]:11211`, `*:11211`, `/run/memcached.sock`.
+/// As an operator writes it: `127.0.0.1:11211`, `[::1]:11211`, `*:11211`, `/run/memcached.sock`.
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -136,7 +136,7 @@ impl fmt::Display for BindingProtocol {
     }
 }
 
-/// `-l` as `stats settings` shows it: all that were given, but none twice.
+/// `-l` as `stats settings` shows it: all that were given, each once.
 pub(super) fn interfaces(given: &[String]) -> Option<String> {
     let mut texts: Vec<&str> = Vec::new();
     for text in given.iter().map(|text| text.trim_ascii_start()) {

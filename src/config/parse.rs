@@ -31,7 +31,7 @@ impl Config {
     }
 }
 
-/// What a command line is read against.
+/// The facts that the settings depend on besides the command line.
 #[derive(Clone, Debug)]
 pub(super) struct Surroundings {
     pub(super) cpus: usize,
@@ -144,7 +144,7 @@ impl Flags {
         self.0.get_one(id)
     }
 
-    /// The value as text; bytes that are not UTF-8 become a sign that no number and no name has.
+    /// The value as text. Bytes that are not UTF-8 become a character that no number and no name has.
     fn text(&self, id: &str) -> Option<String> {
         self.raw(id).map(|value| value.to_string_lossy().into_owned())
     }
@@ -160,7 +160,7 @@ impl Flags {
     }
 }
 
-/// `-S` and `-Y`: each is for one protocol, and there is no way around it.
+/// Reads `-S` and `-Y`. Each allows one protocol only.
 fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Config) -> Result<(), Exit> {
     let (sasl, auth_file) = (flags.given("enable-sasl"), flags.path("auth-file"));
     let protocol = flags.text("protocol").map(|_| config.listen.protocol);
@@ -200,7 +200,7 @@ fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Confi
     Ok(())
 }
 
-/// Limits that must fit together, in memcached's order.
+/// Checks limits against each other, in memcached's order.
 fn sizes(config: &mut Config, chunk_max: ChunkMax) -> Result<(), Exit> {
     let item_max = config.memory.item_size_max;
     if item_max > ITEM_BYTES_MAX {
@@ -266,8 +266,8 @@ fn slab_sizes(config: &mut Config) -> Result<(), Exit> {
     Ok(())
 }
 
-/// `-p`, `-l`, `-s` and `-a` become what is bound. As in memcached, a unix socket is instead of TCP, and `-p 0` turns
-/// TCP off whatever `-l` says.
+/// Reads `-p`, `-U`, `-l` and `-s`. As in memcached, a Unix socket replaces TCP, and `-p 0` turns TCP off whatever `-l`
+/// says.
 fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
     let warnings = &mut config.warnings;
     let mut port_number = |flag: &str, text: &String| match leading_integer(flag, text, warnings) {
@@ -278,7 +278,7 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
     config.udp.port = udp_port.as_ref().map_or(Ok(0), |text| port_number("-U", text))?;
     match &port {
         Some(text) => config.listen.tcp_port = port_number("-p", text)?,
-        // As in memcached: the port of both, if it is the only one that is given.
+        // As in memcached, `-U` alone is the port of TCP too.
         None if config.udp.port != 0 => config.listen.tcp_port = config.udp.port,
         None => {}
     }
@@ -315,8 +315,8 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
     Ok(())
 }
 
-/// What `-l` names, for one kind of port, and what its prefixes say; loopback without it. A port of an entry is for TCP
-/// and UDP.
+/// The sockets of `-l` for one kind of port, and what its prefixes say. Without `-l` it is loopback. A port in an entry is for
+/// TCP and UDP.
 fn addresses(config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)>, Exit> {
     let port = port.try_into().unwrap_or(0); // -1: ephemeral, which the system calls 0
     let Some(interfaces) = config.listen.interface.clone() else {
@@ -326,8 +326,7 @@ fn addresses(config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)
     for entry in interfaces.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty()) {
         let (address, rules) = prefixes::read(entry, config)?;
         let listen = Listen::from_entry(address, port)?;
-        // The same with other rules, under TLS and not, cannot be bound twice, which is what will be said of it; unless
-        // each asks for any port.
+        // Keep the same address with other rules: binding it twice works if both ask for any port, and fails otherwise.
         let entry = (listen, rules);
         if !listens.contains(&entry) {
             listens.push(entry);

@@ -7,7 +7,7 @@ use crate::net::certificates::Verify;
 /// Longest tag, in bytes: memcached keeps it in a number.
 const TAG_LEN_MAX: usize = 8;
 
-/// Takes the prefixes off an entry. Errors begin with memcached's words.
+/// Removes the prefixes from an entry. Errors begin with memcached's words.
 pub(super) fn read<'a>(entry: &'a str, config: &mut Config) -> Result<(&'a str, ListenRules), Exit> {
     let (rest, tls) = tls(entry, config)?;
     let (rest, protocol) = protocol(rest, config)?;
@@ -19,7 +19,7 @@ fn refused(text: String) -> Exit {
     Exit::failure(EXIT_SYSTEM, text)
 }
 
-/// `notls:`, `btls:` or `mtls:`: what clients are to show, none without TLS.
+/// `notls:`, `btls:` or `mtls:`.
 fn tls<'a>(entry: &'a str, config: &Config) -> Result<(&'a str, Option<Option<Verify>>), Exit> {
     let (name, rest) = entry.split_once(':').unwrap_or((entry, ""));
     let verify = match name {
@@ -34,7 +34,7 @@ fn tls<'a>(entry: &'a str, config: &Config) -> Result<(&'a str, Option<Option<Ve
     }
 }
 
-/// `proto[…]:`. As in memcached the word may be cut short, and one that is none stands for what `-B` says.
+/// `proto[…]:`. As in memcached, the word may be cut short, and an unknown word has no effect.
 fn protocol<'a>(entry: &'a str, config: &mut Config) -> Result<(&'a str, Option<BindingProtocol>), Exit> {
     let Some(spec) = entry.strip_prefix("proto").filter(|spec| spec.starts_with('[')) else { return Ok((entry, None)) };
     let Some((word, rest)) = spec[1..].split_once("]:") else {
@@ -53,7 +53,7 @@ fn protocol<'a>(entry: &'a str, config: &mut Config) -> Result<(&'a str, Option<
         config.warnings.push(format!("-l {entry}: there is no protocol \"{word}\", so it is as -B says"));
         return Ok((rest, None));
     };
-    // Who must log in does so by the one protocol in which it can.
+    // Clients that must log in can do so by one protocol only.
     match (config.login.text_file.is_some(), config.login.sasl_file.is_some(), protocol) {
         (true, _, BindingProtocol::Binary) => {
             Err(refused("Cannot use binary protocol when ascii authentication enabled".into()))
@@ -80,12 +80,12 @@ fn tag(entry: &str) -> Result<(&str, Option<String>), Exit> {
 }
 
 impl Config {
-    /// What prefixes say of the listener at this place of `listen`.
+    /// What the prefixes say about the listener at this index of `listen.sockets`.
     pub fn rules(&self, at: usize) -> ListenRules {
         self.listen.rules.get(at).cloned().unwrap_or_default()
     }
 
-    /// What clients of a listener are to show; none if it is not under TLS, as Unix sockets never are.
+    /// Whether clients of a listener must show certificates. None: the listener is not under TLS, as Unix sockets never are.
     pub fn verify(&self, at: usize) -> Option<Verify> {
         if !self.tls.enabled || matches!(self.listen.sockets[at], Listen::Unix { .. }) {
             return None;

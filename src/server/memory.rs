@@ -1,4 +1,4 @@
-//! The memory that the server starts with.
+//! The memory that the server starts with: empty stores, or the image of the last server.
 
 use super::restart::{self, MemoryFile};
 use crate::clock::Clock;
@@ -15,12 +15,13 @@ use crate::store::{Store, StoreOptions};
 use std::io;
 use std::sync::Arc;
 
-/// Least pages for each shard: with less memory there are fewer shards than workers. Each shard needs a page for each class
-/// of sizes in use, some forty by default: with fewer of them, pages are missing where others are half empty. 26 MB of
-/// values from 16 bytes to 8 KiB, with `-m 64`, all stay in one shard; of two shards with 32 pages each, 58 % did.
+/// The least number of pages for each shard. With less memory the server has fewer shards than workers. A shard needs a page
+/// for each slab class in use, about forty by default. With fewer pages, some classes lack a page while others have
+/// half-empty ones. With `-m 64` and 26 MB of values from 16 bytes to 8 KiB, one shard kept all values, and two shards with
+/// 32 pages each kept 58 %.
 const PAGES_PER_SHARD_MIN: u64 = 64;
 
-/// How many shards there are for so many workers.
+/// The number of shards.
 pub(super) fn shard_count(config: &Config) -> usize {
     if config.workers.port_per_core {
         return config.workers.threads;
@@ -35,7 +36,7 @@ pub(super) fn image_ports(config: &Config) -> u32 {
     if config.workers.port_per_core { shard_count(config) as u32 } else { 0 }
 }
 
-/// What an item may be.
+/// The limits of an item.
 pub(super) fn item_limits(config: &Config) -> Limits {
     Limits {
         item_size_max: config.memory.item_size_max as u32,
@@ -62,14 +63,14 @@ fn store_options(config: &Config, shards: usize) -> StoreOptions {
     }
 }
 
-/// The stores of a server, and what they share.
+/// The stores of a server, and the values that they share.
 pub(super) struct Memory {
     pub(super) stores: Vec<Store>,
     pub(super) items: Items,
     pub(super) budget: Arc<Budget>,
 }
 
-/// Empty stores, each with an index for its share of the items to come.
+/// Makes empty stores. Each has an index for its share of `items_expected`.
 fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u64) -> Result<Memory, Exit> {
     let no_memory = |error| Exit::system("failed to reserve memory", error);
     let pages = (config.memory.limit_bytes / PAGE_SIZE as u64) as u32;
@@ -86,7 +87,7 @@ fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u6
     Ok(Memory { stores, items, budget })
 }
 
-/// The memory that the server starts with, and its clock: what the last one left, if it left something; or empty.
+/// The memory that the server starts with, and its clock. If the last server has left an image, both come from it.
 pub(super) fn warm_or_cold(
     config: &Config,
     shards: usize,
@@ -99,7 +100,7 @@ pub(super) fn warm_or_cold(
             file.take().map_err(|error| Exit::system("-e: the image of the last server cannot be taken over", error))?
     {
         let (header, clock) = (image.header(), image.clock());
-        // What does not fit needs no place in the index either.
+        // Items that will not fit need no room in the index.
         let share = (config.memory.limit_bytes as f64 / header.bytes.max(1) as f64).min(1.0);
         let mut memory = memory(config, shards, hasher, (header.items as f64 * share) as u64)?;
         let rules = restart::Rules {

@@ -1,4 +1,4 @@
-//! The users of `-Y` or `-S`.
+//! The users that may log in (`-Y`, `-S`).
 
 use crate::auth::{TEXT_USERS_MAX, Users};
 use crate::config::Config;
@@ -6,10 +6,10 @@ use nix::unistd;
 use std::fs::File;
 use std::io::Read;
 
-/// The users of `-Y` or `-S`, if there is one of these.
+/// Reads the users of `-Y` or `-S`. None without these flags.
 ///
 /// # Errors
-/// What is wrong with their file, in a line.
+/// One line that says what is wrong with the file.
 pub(super) fn read_users(config: &Config) -> Result<Option<Users>, String> {
     let Some(path) = config.login.text_file.as_ref().or(config.login.sasl_file.as_ref()) else { return Ok(None) };
     let named = path.display();
@@ -28,7 +28,7 @@ pub(super) fn read_users(config: &Config) -> Result<Option<Users>, String> {
     };
     let users = users.map_err(|why| format!("Authfile [{named}] {why}"))?;
     if users.is_empty() {
-        // memcached, too, starts with a file of `-S` that has no users: they may come later.
+        // Like memcached, start with a file of `-S` that has no users: the operator may add them later.
         log::warn!("Authfile [{named}] has no users: nobody can log in");
     }
     if users.ignored > 0 {
