@@ -156,7 +156,7 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 Many("entries", LATER),
                 "Addresses to listen on, separated by commas. \
                  Entry: [notls:|btls:|mtls:][proto[ascii|binary|negotiating]:][tag[name]:]host[:port]. \
-                 Examples: -l 10.0.0.1,[::1]:11212 and -Z -l notls:127.0.0.1,mtls:proto[ascii]:*:11213",
+                 Examples: -l 10.0.0.1,[::1]:11212 and -l 127.0.0.1,proto[ascii]:tag[web]:*:11213",
                 Text("127.0.0.1 and ::1, where memcached listens on all addresses"),
             ),
             Flag('s', "unix-socket", One("file", LATER), "Unix socket to listen on, instead of TCP", Text("none")),
