@@ -3,7 +3,7 @@
 use super::numbers::{leading_decimal, leading_integer, leading_number};
 use super::options;
 use super::word::Shown;
-use super::{BindingProtocol, Config, ITEM_BYTES_MIN, KILOBYTE, MEGABYTE, MEMORY_MEGABYTES_MAX, THREADS_MAX};
+use super::{BindingProtocol, Config, KILOBYTE, MEGABYTE, MEMORY_MEGABYTES_MAX, THREADS_MAX};
 use crate::exit::{EXIT_USAGE, Exit};
 use crate::protocol::MEMCACHED_VERSION;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -509,7 +509,7 @@ fn memory_limit(value: &OsString, config: &mut Config) -> Result<(), Exit> {
     Ok(())
 }
 
-/// `-I`: bytes, or a number with `k` or `m`.
+/// `-I`: bytes, or a number with `k` or `m`. As in memcached, its limits are checked when all flags are read.
 fn max_item_size(value: &OsString, config: &mut Config) -> Result<(), Exit> {
     let text = text(value);
     let (digits, unit) = match text.as_bytes().last() {
@@ -517,11 +517,8 @@ fn max_item_size(value: &OsString, config: &mut Config) -> Result<(), Exit> {
         Some(b'm' | b'M') => (&text[..text.len() - 1], MEGABYTE),
         _ => (text.as_str(), 1),
     };
-    let otherwise = "Item max size cannot be less than 1024 bytes.";
-    let limits = ITEM_BYTES_MIN.div_ceil(unit)..=u64::MAX / MEGABYTE;
-    let size = leading_number("-I", digits, limits, otherwise, &mut config.warnings)
-        .map_err(|exit| Exit { code: EXIT_USAGE, ..exit })?;
-    config.memory.item_size_max = size * unit;
+    let size = leading_integer("-I", digits, &mut config.warnings).max(0) as u64;
+    config.memory.item_size_max = size.saturating_mul(unit);
     Ok(())
 }
 

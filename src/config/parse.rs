@@ -6,8 +6,8 @@ use super::numbers::leading_integer;
 use super::options::suboptions;
 use super::word::{ChunkMax, Draft};
 use super::{
-    BindingProtocol, CHUNK_BYTES_LARGEST, Config, ITEM_BYTES_MAX, Listen, ListenRules, PAGE_BYTES, THREADS_MANY,
-    THREADS_MAX, prefixes, tls,
+    BindingProtocol, CHUNK_BYTES_LARGEST, Config, ITEM_BYTES_MAX, ITEM_BYTES_MIN, Listen, ListenRules, PAGE_BYTES,
+    THREADS_MANY, THREADS_MAX, prefixes, tls,
 };
 use crate::exit::Exit;
 use clap::ArgMatches;
@@ -80,17 +80,17 @@ pub(super) fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Res
     for unused in flags.texts("unused") {
         config.warnings.push(format!("\"{unused}\" belongs to no flag and is not used"));
     }
-    for (_, rows) in FLAGS {
-        for flag in *rows {
-            read_flag(flag, &flags, &mut config)?;
+    let mut draft = Draft { config, chunk_max: ChunkMax::Default };
+    for flag in flags.in_order() {
+        read_flag(flag, &flags, &mut draft.config)?;
+        if flag.id() == "extended" {
+            for list in flags.texts("extended") {
+                suboptions(&list, &mut draft)?;
+            }
         }
     }
-    authentication(&flags, surroundings, &mut config)?;
-    let mut draft = Draft { config, chunk_max: ChunkMax::Default };
-    for list in flags.texts("extended") {
-        suboptions(&list, &mut draft)?;
-    }
     let Draft { mut config, chunk_max } = draft;
+    authentication(&flags, surroundings, &mut config)?;
     // Without the maintainer the LRU has one segment.
     config.tuning.lru.segmented = config.memory.lru_maintainer;
     sizes(&mut config, chunk_max)?;
@@ -136,6 +136,15 @@ fn read_flag(flag: &Flag, flags: &Flags, config: &mut Config) -> Result<(), Exit
 struct Flags(ArgMatches);
 
 impl Flags {
+    /// The rows of the flags that were given, in the order of the command line: of several mistakes, memcached reports the
+    /// first.
+    fn in_order(&self) -> impl Iterator<Item = &'static Flag> {
+        let place = |flag: &'static Flag| Some((self.0.indices_of(flag.id())?.next()?, flag));
+        let mut given: Vec<(usize, &Flag)> = FLAGS.iter().flat_map(|(_, rows)| *rows).filter_map(place).collect();
+        given.sort_by_key(|(place, _)| *place);
+        given.into_iter().map(|(_, flag)| flag)
+    }
+
     fn given(&self, id: &str) -> bool {
         self.0.get_flag(id)
     }
@@ -203,6 +212,9 @@ fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Confi
 /// Checks limits against each other, in memcached's order.
 fn sizes(config: &mut Config, chunk_max: ChunkMax) -> Result<(), Exit> {
     let item_max = config.memory.item_size_max;
+    if item_max < ITEM_BYTES_MIN {
+        return Err(Exit::usage("Item max size cannot be less than 1024 bytes."));
+    }
     if item_max > ITEM_BYTES_MAX {
         return Err(Exit::usage("Cannot set item size limit higher than a gigabyte."));
     }
