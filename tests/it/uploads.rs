@@ -189,5 +189,7 @@ fn idle_uploads_are_closed() {
         dripping.send(format!("{}\r\n", "x".repeat(LONG - 1000 - seconds - 1)));
         dripping.expect("STORED\r\n");
         assert_eq!((upload_stat(&mut keeper, "timed_out"), upload_stat(&mut keeper, "bytes")), (3, 0));
+        assert_eq!(keeper.ask("stats reset"), "RESET");
+        assert_eq!(upload_stat(&mut keeper, "timed_out"), 0);
     }
 }
