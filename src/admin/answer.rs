@@ -1,4 +1,4 @@
-//! Answers of shards to queries, and what is asked next.
+//! The answer of a shard to a query, and the next query when the answers come in pieces.
 
 use super::cold_items::{BYTES_MAX, ColdItems};
 use super::query::{Answer, Query};
@@ -11,19 +11,19 @@ use crate::store::slab::ClassId;
 use crate::store::walk::{Place, Reader};
 use std::collections::BTreeMap;
 
-/// Items that a shard looks at for one piece of an answer. A line takes longer than a count.
+/// A shard looks at this many items for one piece of an answer. A line takes longer than a count.
 const SIZES_PER_PIECE: usize = 512;
 const COLD_ITEMS_PER_PIECE: usize = 128;
 
-/// Chunks of a page that is to be reassigned looked at before the reply; the rest is for housekeeping.
+/// A shard looks at this many chunks of the page that it reassigns before the reply. Housekeeping does the rest.
 const REASSIGN_STEPS: u32 = 256;
 
-/// The answer of a shard. [`Query::Connections`] and [`Query::RefreshCertificates`] are not for shards.
+/// Answers a query for a shard. Shards never get [`Query::Connections`] or [`Query::RefreshCertificates`].
 pub fn answer(shard: &mut Shard, query: &Query, clock: &Clock) -> Answer {
     let store = &mut shard.store;
     match query {
         &Query::Flush(Some(at)) => store.flush_at(at),
-        // Its clock may be a turn behind that of who asks.
+        // The shard's clock may be a turn behind the clock of the worker that asks.
         Query::Flush(None) => store.flush_at(Now(store.now().0 - 1)),
         Query::ForgetFlush => store.forget_flush(),
         Query::Snapshot => return Answer::Snapshot(Box::new(store.snapshot())),
@@ -71,7 +71,7 @@ pub fn answer(shard: &mut Shard, query: &Query, clock: &Clock) -> Answer {
     Answer::Done
 }
 
-/// Where a shard goes on with its answer; none: it has told all.
+/// The place where a shard continues its answer. `None`: the shard has told everything.
 fn place_in<T: Copy + Default>(rest: &[(u16, T)], shard: &Shard) -> Option<T> {
     match rest {
         [] => Some(T::default()),
@@ -79,8 +79,9 @@ fn place_in<T: Copy + Default>(rest: &[(u16, T)], shard: &Shard) -> Option<T> {
     }
 }
 
-/// What remains to be asked once all shards have answered: a query that takes a shard as long as it has items is
-/// answered in pieces, between which others are served. The answers so far become one.
+/// Makes the query for the next piece once all shards have answered, or `None` at the end. A shard that has more items
+/// takes longer for some queries. Shards answer these in pieces, and workers serve other requests between two pieces.
+/// The function merges the answers so far into one.
 pub fn go_on(query: &Query, answers: &mut Vec<Answer>) -> Option<Query> {
     match query {
         Query::Sizes { .. } => {
@@ -114,8 +115,9 @@ pub fn go_on(query: &Query, answers: &mut Vec<Answer>) -> Option<Query> {
     }
 }
 
-/// `ITEM <key> [<bytes> b; <exptime> s]`, exptime as Unix time, 0 for never. A key that was sent in base64 may hold any
-/// byte; those that would tear the line are %-escaped. A piece of them, and whether there are more.
+/// One piece of the lines `ITEM <key> [<bytes> b; <exptime> s]`, and whether the shard has more. The exptime is Unix
+/// time, or 0 for never. A key that a client sent in base64 may hold any byte; the function escapes those that would
+/// break the line as `%XX`.
 fn cold_items(shard: &Shard, class: ClassId, reader: &mut Reader, clock: &Clock) -> (Vec<Vec<u8>>, bool) {
     let mut lines = Vec::with_capacity(COLD_ITEMS_PER_PIECE);
     let more = shard.store.read_class(class, reader, COLD_ITEMS_PER_PIECE, |id| {
@@ -135,7 +137,7 @@ fn cold_items(shard: &Shard, class: ClassId, reader: &mut Reader, clock: &Clock)
     (lines, more)
 }
 
-/// A piece of the counts, and where to go on if there is more.
+/// One piece of the counts, and the place to continue from if the shard has more.
 fn sizes(shard: &Shard, place: Place) -> (BTreeMap<u32, u64>, Option<Place>) {
     let mut counts = BTreeMap::new();
     let next = shard.store.survey(place, SIZES_PER_PIECE, |id| {

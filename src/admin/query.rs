@@ -1,4 +1,4 @@
-//! The queries that commands of the server come to, and their answers.
+//! Commands that concern the whole server become queries. This module defines the queries and their answers.
 
 use super::cold_items::ColdItems;
 use super::walk::Walk;
@@ -18,76 +18,78 @@ use std::sync::Arc;
 /// A query to all shards or to all workers.
 #[derive(Clone, Debug)]
 pub enum Query {
-    /// Flush when the time comes, or at once.
+    /// Flush at this time, or at once.
     Flush(Option<Now>),
-    /// No flush is to come.
+    /// Cancel a flush that is planned.
     ForgetFlush,
-    /// What is there and what was counted.
+    /// Give the contents of the shard in numbers, and its counters.
     Snapshot,
-    /// Forget what was counted.
+    /// Set the counters to zero.
     ResetCounters,
-    /// Start counting by prefix, with these, unless it is on; or stop.
+    /// `Some`: count by prefix; a shard that has no counts yet begins with these. `None`: stop counting.
     Detail(Option<Prefixes>),
-    /// Counts by prefix.
+    /// Give the counts by prefix.
     DetailDump,
-    /// Items of a class, in pieces.
+    /// List items of a class, in pieces.
     ColdItems {
         /// The class.
         class: u8,
-        /// Items, of all shards together.
+        /// The largest number of items, of all shards together.
         limit: usize,
-        /// The shards that have more to tell, and how far they have come. Empty: nobody was asked yet.
+        /// The shards that have more to tell, and the place that each has reached. Empty: no shard has answered yet.
         rest: Vec<(u16, Reader)>,
     },
-    /// How many items there are of each size, in steps of 32 bytes, in pieces.
+    /// Count the items of each size, in steps of 32 bytes, in pieces.
     Sizes {
-        /// The shards that have more to tell, and how far they have come. Empty: nobody was asked yet.
+        /// The shards that have more to tell, and the place that each has reached. Empty: no shard has answered yet.
         rest: Vec<(u16, Place)>,
     },
-    /// `slabs reassign`: move a page, of the first shard that can.
+    /// `slabs reassign`: move a page of the first shard that can spare one.
     Reassign {
-        /// From this class; from any if there is none.
+        /// The class that gives the page. `None`: any class.
         from: Option<ClassId>,
-        /// To this class; 0: to the budget.
+        /// The class that gets the page. 0: the budget gets it.
         to: ClassId,
-        /// Whether a shard has begun: the others need not.
+        /// True once a shard has begun. The other shards then do nothing.
         begun: Arc<Mutex<bool>>,
     },
-    /// Settings of the store have changed: take the latest.
+    /// Take the latest settings of the store: they have changed.
     Tune(Arc<Mutex<Tuning>>),
-    /// The connections of a worker: answered by workers, the rest by shards.
+    /// List the connections of a worker. Workers answer this query, shards answer those above.
     Connections,
-    /// `refresh_certs`: answered by the main thread.
+    /// `refresh_certs`. The main thread answers this query.
     RefreshCertificates,
 }
 
 /// The answer of a shard or a worker.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// It is done.
+    /// The shard has done the work and has nothing to tell.
     Done,
-    /// To `Snapshot`.
+    /// The answer to `Snapshot`.
     Snapshot(Box<Snapshot>),
-    /// To `Reassign`; [`Reassigned::NoSpare`] as well when another shard has begun already.
+    /// The answer to `Reassign`. It is [`Reassigned::NoSpare`], too, if another shard has already begun.
     Reassigned(Reassigned),
-    /// To `DetailDump`.
+    /// The answer to `DetailDump`.
     Prefixes(Vec<(Vec<u8>, PrefixCounts)>),
-    /// To `Sizes`: counts by size, rounded up to 32 bytes, and where to go on if there is more.
+    /// The answer to `Sizes`: counts by size, rounded up to 32 bytes, and the place to continue from if the shard has
+    /// more.
     Sizes(BTreeMap<u32, u64>, Option<(u16, Place)>),
-    /// To `ColdItems`: a line for each item, most recent first, and where to go on if there is more.
+    /// The answer to `ColdItems`: a line for each item, most recent first, and the place to continue from if the shard
+    /// has more.
     Items(Vec<Vec<u8>>, Option<(u16, Reader)>),
-    /// The answers to `ColdItems` so far.
+    /// The answers to `ColdItems` so far, merged.
     List(ColdItems),
-    /// To `Connections`: lines of the reply.
+    /// The answer to `Connections`: lines of the reply.
     Connections(Vec<Description>),
-    /// To `RefreshCertificates`: why the old ones stay.
+    /// The answer to `RefreshCertificates`. An error says why the server keeps the old certificates.
     Refreshed(Result<(), String>),
 }
 
-/// The form of the reply, which the asking connection gets when all have answered.
+/// The form of the reply. The connection that asked gets it when all shards or workers have answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplyKind {
-    /// A fixed text; nothing when it is empty.
+    /// A fixed text. An empty text means no reply.
     Text(&'static [u8]),
     /// `slabs reassign`
     Reassigned,
@@ -105,46 +107,46 @@ pub enum ReplyKind {
     Detail,
     /// `stats cachedump`
     ColdItems,
-    /// All lines, and `END`: `stats conns`.
+    /// `stats conns`: all lines, and `END`.
     Lines,
-    /// The same in packets, for who asked in one.
+    /// The same reply in packets, for a client that asked in a packet.
     Packets(Head, &'static ReplyKind),
-    /// `refresh_certs`; with `noreply` only errors.
+    /// `refresh_certs`. With `noreply` the reply tells only errors.
     Refreshed {
-        /// With `noreply`.
+        /// The command ends in `noreply`.
         noreply: bool,
     },
 }
 
-/// What `stats conns` says of a connection, or of a listening socket.
+/// The lines of `stats conns` about a connection or a listening socket.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// It is a listening socket: those come first.
+    /// It is a listening socket. `stats conns` lists these first.
     pub accepts: bool,
-    /// Its descriptor.
+    /// The descriptor of the socket.
     pub fd: i32,
-    /// Its lines.
+    /// The lines of the reply.
     pub lines: String,
 }
 
 /// The action that a command line asks for.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// This is the reply, with its terminator; nothing when it is empty.
+    /// Send this reply, which includes its terminator. Send nothing if it is empty.
     Say(Vec<u8>),
-    /// Close the connection once earlier replies are sent.
+    /// Close the connection after the worker has sent the earlier replies.
     Quit,
-    /// Ask all shards, or all workers, and report.
+    /// Ask all shards or all workers, and reply when all have answered.
     Ask(Query, ReplyKind),
     /// Walk through the shards: `lru_crawler crawl`, `metadump`, `mgdump`.
     Walk(Box<Walk>),
-    /// The client has shown who it is, or failed to: what it may do from now on, and the reply.
+    /// The client has logged in, or failed to: change its access to this, and send the reply.
     Access(Access, Vec<u8>),
-    /// Tell the connection what happens, of these categories; none: the words are no categories.
+    /// Tell the connection about events of these categories. `None`: a word of the command names no category.
     Watch(Option<Categories>),
     /// Stop the server.
     Stop {
-        /// `shutdown graceful`
+        /// True for `shutdown graceful`.
         graceful: bool,
     },
 }
