@@ -1,4 +1,4 @@
-//! The reply to `stats cachedump`, while it grows.
+//! The reply to `stats cachedump`. It grows piece by piece.
 
 use super::line::END;
 
@@ -16,8 +16,8 @@ pub struct ColdItems {
 }
 
 impl ColdItems {
-    /// Adds pieces of some shards' lists, line by line of each in turn: up to `limit` lines in all, and as many as go into
-    /// `bytes_max`. Says whether there is no room for more.
+    /// Adds pieces of the lists of some shards. It takes one line of each piece in turn, up to `limit` lines in all,
+    /// and as many as fit into `bytes_max`. Says whether the list is full.
     pub(super) fn add(&mut self, pieces: &[Vec<Vec<u8>>], limit: usize, bytes_max: usize) -> bool {
         let rows = pieces.iter().map(Vec::len).max().unwrap_or(0);
         for line in (0..rows).flat_map(|row| pieces.iter().filter_map(move |lines| lines.get(row))) {

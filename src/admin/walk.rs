@@ -1,11 +1,12 @@
-//! `lru_crawler crawl`, `metadump` and `mgdump`: a [`Walk`] through all shards, one after the other, a piece at a time.
+//! `lru_crawler crawl`, `metadump` and `mgdump`: a [`Walk`] goes through all shards, one after the other, a piece at a
+//! time.
 //!
-//! There is at most one in a server, as in memcached. It travels: with a batch to the shard it has come to, and back to
-//! the worker that leads it with a piece of the dump, which asks for the next piece only when the client has taken this
-//! one. So a dump takes the memory of one piece, however many items there are and however slowly they are read, and no
-//! shard is held for longer than a piece.
+//! As in memcached, a server runs at most one walk at a time. A worker leads the walk. It sends the walk with a batch
+//! to the shard that the walk has reached, and the walk comes back with a piece of the dump. The worker asks for the
+//! next piece only when the client has taken this one. So a dump takes the memory of one piece, however many items the
+//! cache has and however slowly the client reads, and a walk never holds a shard for longer than a piece.
 //!
-//! What is promised of a key that is in the cache all along is in `store/walk.rs`: it is told exactly once.
+//! A dump tells a key that is in the cache all along exactly once: see `store/walk.rs`.
 
 use crate::clock::{Clock, NEVER, Now};
 use crate::command::reply::escape;
@@ -19,48 +20,48 @@ use crate::store::item::{FETCHED, KEY_BINARY};
 use crate::store::slab::CLASSES_MAX;
 use crate::store::walk::Place;
 
-/// What is done with the items on the way.
+/// The work that a walk does on the items it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkKind {
-    /// The dead are freed: `lru_crawler crawl`. That is done in the other kinds, too.
+    /// `lru_crawler crawl`: free dead items. The other kinds free them, too.
     Crawl,
-    /// A line about each that is alive: `lru_crawler metadump`.
+    /// `lru_crawler metadump`: write a line about each live item.
     Metadump,
-    /// A command that fetches each that is alive: `lru_crawler mgdump`.
+    /// `lru_crawler mgdump`: write a command that fetches the item, for each live item.
     Mgdump,
 }
 
-/// How much is done in one go.
+/// The limits of one piece.
 #[derive(Clone, Copy, Debug)]
 pub struct WalkLimits {
-    /// Items looked at.
+    /// The walk looks at this many items at most.
     pub items: usize,
-    /// Bytes of a dump, but for what the last few items add.
+    /// The walk ends the piece after this many bytes of a dump. The last few items may exceed it.
     pub bytes: usize,
 }
 
-/// A walk on its way.
+/// A walk that is under way.
 #[derive(Clone, Debug)]
 pub struct Walk {
-    /// What is done.
+    /// The work that it does on the items.
     pub kind: WalkKind,
     limits: WalkLimits,
     classes: Classes,
-    /// Items still to be looked at, by class: `lru_crawler tocrawl`. Without it, all.
+    /// `lru_crawler tocrawl`: the number of items of each class that the walk may still look at. `None`: all items.
     left: Option<Box<[u32; CLASSES_MAX + 1]>>,
-    /// The shard that it has come to. Invariant: those before are done.
+    /// The shard that the walk has reached. Invariant: the walk has finished the shards before it.
     pub shard: usize,
     place: Place,
 }
 
 impl Walk {
-    /// A walk through items of some classes; in each, `tocrawl` items are looked at, or all if that is 0.
+    /// Makes a walk through items of these classes. It looks at `tocrawl` items of each class, or at all if that is 0.
     pub fn new(kind: WalkKind, classes: Classes, tocrawl: u32, limits: WalkLimits) -> Box<Walk> {
         let left = (tocrawl > 0).then(|| Box::new([tocrawl; CLASSES_MAX + 1]));
         Box::new(Walk { kind, limits, classes, left, shard: 0, place: Place::default() })
     }
 
-    /// One piece of it, in the shard that it has come to; what it has to tell is appended to the reply.
+    /// Does one piece of the walk, in the shard that it has reached, and appends the output to the reply.
     pub fn step(&mut self, shard: &mut Shard, clock: &Clock, reply: &mut Reply) {
         let Walk { kind, limits, classes, left, place, .. } = self;
         let out = &mut reply.out;
@@ -85,7 +86,7 @@ impl Walk {
         }
     }
 
-    /// What tells the client that this was all.
+    /// The line that ends the dump for the client.
     pub fn terminator(&self) -> &'static [u8] {
         match self.kind {
             WalkKind::Crawl => b"",
@@ -101,8 +102,8 @@ fn take_one(left: &mut u32) -> bool {
     some
 }
 
-/// `key=<key> exp=<Unix time, -1: never> la=<Unix time> cas= fetch= cls= size= flags= `, ending in a space and a newline,
-/// as memcached ends it.
+/// Writes `key=<key> exp=<Unix time, -1: never> la=<Unix time> cas= fetch= cls= size= flags= `. As in memcached, the
+/// line ends in a space and a newline.
 fn put_metadata(store: &Store, id: ItemId, clock: &Clock, out: &mut Output) {
     let item = store.item(id);
     let exptime = if item.exptime() == NEVER { -1 } else { clock.unix(Now(item.exptime())) };
@@ -124,7 +125,7 @@ fn put_metadata(store: &Store, id: ItemId, clock: &Clock, out: &mut Output) {
     out.put(b" \n");
 }
 
-/// `mg <key>`, or `mg <key in base64> b`.
+/// Writes `mg <key>`, or `mg <key in base64> b`.
 fn put_fetch(store: &Store, id: ItemId, out: &mut Output) {
     let item = store.item(id);
     let key = item.key();
@@ -140,15 +141,15 @@ fn put_fetch(store: &Store, id: ItemId, out: &mut Output) {
     }
 }
 
-/// Some of the slab classes.
+/// A set of slab classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classes(u64);
 
 impl Classes {
-    /// All of them.
+    /// All slab classes.
     pub const ALL: Classes = Classes(u64::MAX);
 
-    /// Those of a list of ids with commas between. `None`: one of them is not the id of a class.
+    /// Reads a list of ids with commas between. `None`: one of them is not the id of a class.
     pub fn listed(list: &[u8]) -> Option<Classes> {
         let mut classes = 0;
         for id in list.split(|&byte| byte == b',').filter(|id| !id.is_empty()) {
@@ -160,7 +161,7 @@ impl Classes {
         Some(Classes(classes))
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
