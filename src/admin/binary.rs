@@ -1,4 +1,5 @@
-//! The binary protocol: packets that concern the connection or the whole cache, planned as lines are.
+//! The binary protocol: this module plans packets that concern the connection or the whole cache, as `plan` in `mod.rs`
+//! plans lines.
 
 use super::context::ServerContext;
 use super::query::{Action, ReplyKind};
@@ -9,8 +10,8 @@ use crate::protocol::binary::{Access, exptime};
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, HEADER_LEN, Head, Header, Status, opcode};
 
-/// What is to be done about a packet that concerns the connection or the whole cache: with its header, and with as many
-/// bytes behind it as that announces.
+/// Decides the action for a packet that concerns the connection or the whole cache. `packet` is the header and as many
+/// bytes after it as the header announces.
 pub fn plan(packet: &[u8], access: Access, context: &ServerContext<'_>) -> Action {
     let header = packet.first_chunk().and_then(Header::read).expect("the parser has read this header");
     let head = Head { opcode: header.opcode, opaque: header.opaque };
@@ -44,7 +45,7 @@ fn flush(head: Head, extras: &[u8], context: &ServerContext<'_>) -> Action {
     Action::Ask(server::flush(exptime(seconds), context), ReplyKind::Packets(head, report))
 }
 
-/// The statistics that there are in binary; a key may go on behind its first word where memcached's may.
+/// Plans the statistics of the binary protocol. A key may continue after its first word where memcached allows it.
 fn stat(head: Head, key: &[u8], context: &ServerContext<'_>) -> Action {
     let unknown = || say(|out| packet::failure(out, head, Status::NOT_FOUND));
     let ask = |words: &[&[u8]], report| match stats::plan(words, context) {
@@ -69,11 +70,11 @@ fn stat(head: Head, key: &[u8], context: &ServerContext<'_>) -> Action {
     }
 }
 
-/// The reply to a query, which reads `text` in the classic protocol, in packets.
+/// Puts the reply to a query into packets. `text` is the reply in the classic protocol.
 pub(super) fn packets(head: Head, report: &ReplyKind, text: &[u8]) -> Vec<u8> {
     let mut out = Output::default();
     if head.opcode != opcode::STAT {
-        // A flush that is quiet has no reply.
+        // A quiet flush has no reply.
         if *report != ReplyKind::Text(b"") {
             packet::success(&mut out, head, b"", 0);
         }
@@ -89,7 +90,7 @@ pub(super) fn packets(head: Head, report: &ReplyKind, text: &[u8]) -> Vec<u8> {
             packet::named(&mut out, head, Status::SUCCESS, name, value.get(1..).unwrap_or_default());
         }
     }
-    // A statistic without a name is the end.
+    // A statistic without a name ends the reply.
     packet::success(&mut out, head, b"", 0);
     out.take()
 }

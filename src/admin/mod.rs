@@ -1,11 +1,13 @@
-//! Commands of one connection or of the whole cache: a line becomes an [`Action`].
+//! Commands that concern one connection or the whole cache. [`plan`] turns a line into an [`Action`].
 //!
-//! Three steps, so that nothing here waits: [`plan`] reads the line where it came in, [`answer()`] is called in each
-//! shard that is asked, and [`finish`] writes the reply from all answers (see `stats.rs`). Replies and errors are memcached
-//! 1.6.45's, and so is how a line is read: a sub-command may be cut short (`stats s`), what follows the last argument is
-//! ignored, and `noreply` at the end silences all commands but `stats`, `watch`, `version` and `quit`.
+//! A command takes three steps, so that no code here waits. The worker that received the line calls [`plan`]. A worker
+//! calls [`answer()`] for each shard that the query concerns. [`finish`] writes the reply from all answers (see
+//! `stats/`). Replies and errors are those of memcached 1.6.45, and so is the reading of a line: a client may cut a
+//! sub-command short (`stats s`), the server ignores words after the last argument, and `noreply` at the end silences
+//! all commands but `stats`, `watch`, `version` and `quit`.
+//! but `stats`, `watch`, `version` and `quit`.
 //!
-//! Wanted differences from memcached: those of `watch`, see `watch.rs`.
+//! The wanted differences from memcached are those of `watch`: see `watch.rs`.
 
 pub mod answer;
 pub mod binary;
@@ -33,7 +35,7 @@ pub use context::ServerContext;
 pub use query::{Action, Answer, Description, Query, ReplyKind};
 pub use settings::Settings;
 
-/// What is to be done about a command line (without its terminator).
+/// Decides the action for a command line (without its terminator).
 pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {
     let tokens = Tokens::new(line);
     let Some((&command, arguments)) = tokens.all().split_first() else { return say(ERROR) };
@@ -66,7 +68,7 @@ pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {
     }
 }
 
-/// The reply, once all have answered.
+/// Writes the reply from the answers of all shards or workers.
 pub fn finish(report: &ReplyKind, answers: Vec<Answer>, context: &ServerContext<'_>) -> Vec<u8> {
     match report {
         ReplyKind::Text(text) => text.to_vec(),

@@ -119,7 +119,7 @@ impl Cache {
     }
 }
 
-/// Lines and their replies; `BCLF` is memcached's most frequent error, and nothing is no reply.
+/// Checks the replies to lines. `BCLF` stands for memcached's most frequent error, and an empty text for no reply.
 #[track_caller]
 fn check(flags: &str, talk: &str) {
     let mut cache = Cache::new(flags);
