@@ -1,4 +1,4 @@
-//! The server as its commands see it.
+//! The parts of the server that commands use.
 
 use super::settings::Settings;
 use crate::auth::Auth;
@@ -7,29 +7,29 @@ use crate::config::Config;
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::store::budget::Budget;
 
-/// What commands of the whole server see of it.
+/// The parts of the server that commands for the whole server use.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerContext<'a> {
-    /// The command line.
+    /// The settings of the command line.
     pub config: &'a Config,
-    /// What was changed since.
+    /// The settings that commands have changed since.
     pub settings: &'a Settings,
     /// The time at which the command is executed.
     pub now: Now,
-    /// The clock, for what it knows of other times. Only the worker reads it.
+    /// The clock, which converts other times. Only the worker reads the present time from it.
     pub clock: &'a Clock,
     /// The pages of the cache.
     pub budget: &'a Budget,
-    /// Who may use it, if not everybody.
+    /// The users that may log in. `None`: everybody may use the server.
     pub auth: Option<&'a Auth>,
-    /// By worker.
+    /// The counters of each worker.
     pub workers: &'a [WorkerCounters],
-    /// Its listening sockets: descriptor and address.
+    /// The listening sockets of the server: descriptor and address.
     pub listeners: &'a [(i32, String)],
-    /// The listening side.
+    /// The counters of the accepting thread.
     pub server: &'a ServerCounters,
     /// The worker that asks: an index into `workers`.
     pub worker: usize,
-    /// What long values under way take.
+    /// The memory that unfinished long values take.
     pub uploads: UploadUse,
 }

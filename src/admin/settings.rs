@@ -12,30 +12,31 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 pub struct Settings {
     /// `verbosity`, 0–2 (3 from the command line). Change it by [`Settings::set_verbosity`].
     pub verbosity: AtomicU8,
-    /// Count of the clock up to which the last `flush_all` flushes; 0: there was none. For `stats settings` only.
+    /// The clock count up to which the last `flush_all` flushes. 0: no flush. Only `stats settings` reads it.
     pub oldest: AtomicU32,
-    /// `stats detail on`: counting by prefix.
+    /// `stats detail on`: shards count by prefix.
     pub detail_enabled: AtomicBool,
-    /// Settings of the store. Every shard is sent the latest, whatever the order in which it is told of changes.
+    /// Settings of the store. Every shard takes the latest ones, whatever the order in which it learns of changes.
     pub tuning: Arc<Mutex<Tuning>>,
-    /// `temporary_ttl` in `stats settings`: as in memcached, the latest seconds, though there be no TEMP any more.
+    /// `temporary_ttl` in `stats settings`. As in memcached, it shows the latest seconds even after TEMP was switched
+    /// off.
     pub temporary_ttl_shown: AtomicU32,
-    /// `lru_crawler enable`: whether housekeeping looks for dead items.
+    /// `lru_crawler enable`: housekeeping looks for dead items.
     pub lru_crawler: AtomicBool,
     /// `lru_crawler sleep`, in microseconds.
     pub lru_crawler_sleep: AtomicU32,
     /// `lru_crawler tocrawl`
     pub lru_crawler_tocrawl: AtomicU32,
-    /// Times a [`Walk`](super::walk::Walk) was begun.
+    /// The number of [`Walk`](super::walk::Walk)s that have begun.
     pub lru_crawler_starts: AtomicU64,
-    /// A [`Walk`](super::walk::Walk) is under way: there is never another one.
+    /// A [`Walk`](super::walk::Walk) is under way. A server never runs two at a time.
     pub lru_crawler_running: AtomicBool,
-    /// Who watches.
+    /// The connections that watch.
     pub watchers: Watchers,
 }
 
 impl Settings {
-    /// Those of the command line.
+    /// Takes the settings of the command line.
     pub fn new(config: &Config) -> Settings {
         Settings {
             verbosity: AtomicU8::new(config.process.verbosity),
@@ -52,7 +53,7 @@ impl Settings {
         }
     }
 
-    /// As `-v` and `-vv`: what is logged from now on. More than 2 is 2, as in memcached.
+    /// Sets how much the server logs from now on, as `-v` and `-vv` do. More than 2 counts as 2, as in memcached.
     pub fn set_verbosity(&self, verbosity: u32) {
         let verbosity = verbosity.min(2) as u8;
         self.verbosity.store(verbosity, Ordering::Relaxed);
@@ -60,5 +61,5 @@ impl Settings {
     }
 }
 
-/// What memcached shows as `temporary_ttl` as long as there is no TEMP.
+/// memcached shows this as `temporary_ttl` as long as TEMP is off.
 const TEMPORARY_TTL_UNUSED: u32 = 61;
