@@ -1,4 +1,4 @@
-//! Parts of command lines, and of replies, that many commands have in common.
+//! Parts of command lines and of replies that many commands share.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -8,18 +8,18 @@ pub(super) const ERROR: &[u8] = b"ERROR\r\n";
 pub(super) const BAD_FORMAT: &[u8] = b"CLIENT_ERROR bad command line format\r\n";
 pub(super) const BAD_CLASS: &[u8] = b"BADCLASS invalid class id\r\n";
 
-/// Whether a token is a word, or the beginning of one: memcached compares over the length of the token.
+/// Whether a token is `word` or its beginning. memcached compares only as many bytes as the token has.
 pub(super) fn means(token: &[u8], word: &str) -> bool {
     word.as_bytes().starts_with(token)
 }
 
-/// A finite number, at most 31 bytes long.
+/// Reads a finite number of at most 31 bytes.
 pub(super) fn float(token: &[u8]) -> Option<f64> {
     let token = std::str::from_utf8(token).ok().filter(|token| token.len() < 32)?;
     token.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// Bytes of a page, what `limit_maxbytes` and `total_malloced` are multiples of.
+/// Bytes of a page. `limit_maxbytes` and `total_malloced` are multiples of it.
 pub(super) const PAGE_BYTES: u64 = 1 << 20;
 
 pub(super) const END: &[u8] = b"END\r\n";

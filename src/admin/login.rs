@@ -1,5 +1,5 @@
-//! Authentication: SASL in packets (`-S`), or a `set` (`-Y`). The outcome is the access that the connection has from then
-//! on.
+//! Authentication: a client logs in with SASL in packets (`-S`) or with a `set` (`-Y`). The outcome is the access that
+//! the connection has from then on.
 
 use super::context::ServerContext;
 use super::query::Action;
@@ -7,10 +7,10 @@ use crate::protocol::binary::Access;
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, Head, Status, opcode};
 
-/// The one mechanism (RFC 4616).
+/// The only mechanism that the server offers (RFC 4616).
 const MECHANISM: &[u8] = b"PLAIN";
 
-/// `-Y`: the data block of a `set`. A password may have spaces, a name may not.
+/// `-Y`: reads the data block of a `set`. A password may contain spaces, a name may not.
 pub fn plan(block: &[u8], context: &ServerContext<'_>) -> Action {
     let Some(space) = block.iter().position(|&byte| byte == b' ') else {
         return Action::Say(b"CLIENT_ERROR bad authentication token format\r\n".to_vec());
@@ -22,7 +22,7 @@ pub fn plan(block: &[u8], context: &ServerContext<'_>) -> Action {
     }
 }
 
-/// Whether there is a user with this password, if both could be made out. It is counted either way.
+/// Whether a user has this password. `None`: the message gave no name and password. The function counts every attempt.
 fn is_let_in(user_and_password: Option<(&[u8], &[u8])>, context: &ServerContext<'_>) -> bool {
     let known = user_and_password.zip(context.auth).is_some_and(|((user, password), auth)| auth.knows(user, password));
     let counters = &context.workers[context.worker];
@@ -31,7 +31,7 @@ fn is_let_in(user_and_password: Option<(&[u8], &[u8])>, context: &ServerContext<
     known
 }
 
-/// `-S`: a request with a mechanism and the message of the client.
+/// `-S`: handles a request with a mechanism and the client's message.
 pub(crate) fn sasl(
     head: Head,
     mechanism: &[u8],
@@ -41,7 +41,7 @@ pub(crate) fn sasl(
 ) -> Action {
     let mut out = Output::default();
     let begins = head.opcode == opcode::SASL_AUTH;
-    // As memcached: a client that has nothing to say yet is asked to go on.
+    // As in memcached, the server asks a client with an empty message to continue.
     if begins && message.is_empty() && mechanism.eq_ignore_ascii_case(MECHANISM) {
         packet::message(&mut out, head, Status::AUTH_CONTINUE, b"");
         return Action::Access(Access::Begun, out.take());
@@ -56,7 +56,7 @@ pub(crate) fn sasl(
     Action::Access(Access::Locked, out.take())
 }
 
-/// User and password of a message of PLAIN: `[user to act as]\0user\0password`. Nobody acts for others.
+/// Reads user and password from a message of PLAIN: `[user to act as]\0user\0password`. A user may act only as itself.
 fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut parts = message.split(|&byte| byte == 0);
     let (acts_as, user, password) = (parts.next()?, parts.next()?, parts.next()?);
@@ -65,7 +65,7 @@ fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
     (parts.next().is_none() && is_self && !user.is_empty() && !password.is_empty()).then_some((user, password))
 }
 
-/// The mechanisms that there are, one space between.
+/// Replies with the names of all mechanisms, one space between.
 pub(crate) fn mechanisms(head: Head) -> Action {
     let mut out = Output::default();
     packet::success(&mut out, head, MECHANISM, 0);
