@@ -1,4 +1,4 @@
-//! Commands of a line that concern the whole server: flushing, verbosity, memory, certificates, the end.
+//! Command lines that concern the whole server: flush, verbosity, memory limit, certificates, shutdown.
 
 use super::context::ServerContext;
 use super::line::{BAD_FORMAT, ERROR, OK, means};
@@ -25,13 +25,13 @@ pub(super) fn flush_all(arguments: &[&[u8]], context: &ServerContext<'_>) -> Act
     Action::Ask(flush(exptime, context), ReplyKind::Text(OK))
 }
 
-/// What to ask so that all is flushed that is older than this.
+/// Makes the query that flushes all items older than `exptime`.
 pub(super) fn flush(exptime: i32, context: &ServerContext<'_>) -> Query {
     let ServerContext { settings, clock, now, .. } = *context;
-    // What is flushed was stored in the second before the deadline, or earlier.
+    // A flush removes items that were stored in the second before the deadline or earlier.
     let (query, oldest) = match exptime {
         1.. => match clock.deadline(exptime, now) - 1 {
-            // Before the clock began: in memcached, "none".
+            // The deadline is before the clock began. In memcached this means "no flush".
             0 => (Query::ForgetFlush, 0),
             last => (Query::Flush(Some(Now(last))), last),
         },
@@ -51,7 +51,7 @@ pub(super) fn verbosity(arguments: &[&[u8]], settings: &Settings) -> Action {
     }
 }
 
-/// Errors are told in spite of `noreply`.
+/// The reply tells errors in spite of `noreply`.
 pub(super) fn refresh_certificates(noreply: bool, config: &Config) -> Action {
     match config.tls.enabled {
         true => Action::Ask(Query::RefreshCertificates, ReplyKind::Refreshed { noreply }),
@@ -84,7 +84,7 @@ pub(super) fn memory_limit(arguments: &[&[u8]], budget: &Budget) -> Action {
 
 pub(super) fn shutdown(arguments: &[&[u8]], config: &Config) -> Action {
     match arguments {
-        // The colon is memcached's.
+        // memcached has this colon, too.
         _ if !config.permissions.shutdown => say(b"SERVER_ERROR: shutdown not enabled\r\n"),
         [] => Action::Stop { graceful: false },
         [word] if means(word, "graceful") => Action::Stop { graceful: true },

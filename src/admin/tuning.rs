@@ -1,4 +1,4 @@
-//! `slabs`, `lru` and `lru_crawler`: settings of the store, and walks through it.
+//! `slabs`, `lru` and `lru_crawler`: commands that change settings of the store or walk through it.
 
 use super::context::ServerContext;
 use super::line::{BAD_CLASS, BAD_FORMAT, ERROR, OK, float, means};
@@ -21,7 +21,7 @@ pub(super) fn slabs(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action 
     }
 }
 
-/// `slabs reassign`: a shard that has a page to spare begins to move it. As in memcached, `OK` does not mean that the page
+/// `slabs reassign`: a shard that can spare a page begins to move it. As in memcached, `OK` does not mean that the page
 /// has arrived.
 fn reassign(from: &[u8], to: &[u8], config: &Config) -> Action {
     if !config.memory.slab_reassign {
@@ -62,13 +62,14 @@ fn automove(argument: &[u8], rest: &[&[u8]], settings: &Settings) -> Action {
     }
 }
 
-/// Changes settings of the store, and tells the shards to take them over.
+/// Changes settings of the store, and tells the shards to take them.
 fn tune(settings: &Settings, change: impl FnOnce(&mut Tuning)) -> Action {
     change(&mut settings.tuning.lock());
     Action::Ask(Query::Tune(Arc::clone(&settings.tuning)), ReplyKind::Text(OK))
 }
 
-/// If any shard has begun, the reply is `OK`. Otherwise a busy shard counts more than one without a spare page.
+/// If any shard has begun, the reply is `OK`. Otherwise a busy shard takes precedence over a shard without a spare
+/// page.
 pub(super) fn reassigned(answers: &[Answer]) -> &'static [u8] {
     let any = |wanted| answers.iter().any(|answer| matches!(answer, Answer::Reassigned(came) if *came == wanted));
     if any(Reassigned::Started) {
@@ -113,7 +114,7 @@ fn lru_mode(segmented: bool, settings: &Settings) -> Action {
     tune(settings, |tuning| tuning.lru.segmented = segmented)
 }
 
-/// Takes over all new settings but the mode.
+/// Takes all new settings but the mode.
 fn lru_tune(lru: LruTuning, settings: &Settings) -> Action {
     if lru.hot_percent.saturating_add(lru.warm_percent) > 80 {
         return say(b"ERROR hot and warm pcts must not exceed 80\r\n");
@@ -132,7 +133,8 @@ fn temporary_ttl(seconds: Option<u32>, settings: &Settings) -> Action {
     tune(settings, |tuning| tuning.temporary_ttl = seconds)
 }
 
-/// As in memcached, `noreply` is one argument too many for all of these: they do nothing then, in silence.
+/// As in memcached, `noreply` is one argument too many for all of these commands: they then do nothing, and do not
+/// reply.
 pub(super) fn lru_crawler(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
     let ServerContext { config, settings, .. } = context;
     let enabled = settings.lru_crawler.load(Ordering::Relaxed);
@@ -175,7 +177,8 @@ pub(super) fn lru_crawler(arguments: &[&[u8]], context: &ServerContext<'_>) -> A
     })
 }
 
-/// Over `all` classes, those of a list, or, for the dumps, `hash`: memcached's word for an order that is always ours.
+/// Begins a walk over `all` classes or over those of a list. Dumps accept `hash`, too: in memcached it chooses an
+/// order, and every walk here has that order.
 fn walk(kind: WalkKind, classes: &[u8], context: &ServerContext<'_>) -> Action {
     let ServerContext { config, settings, .. } = context;
     let classes = match classes {
