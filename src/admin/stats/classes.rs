@@ -1,4 +1,4 @@
-//! `stats items` and `stats slabs`: a group of lines for each class. `stats sizes`.
+//! `stats items` and `stats slabs`, which show a group of lines for each class, and `stats sizes`.
 
 use crate::admin::context::ServerContext;
 use crate::admin::line::{PAGE_BYTES, Stats};
@@ -6,7 +6,7 @@ use crate::admin::query::Answer;
 use crate::store::lru::Segment;
 use crate::store::{ClassSnapshot, Snapshot};
 
-/// `stats items`: classes with items.
+/// `stats items`: shows the classes with items.
 pub(crate) fn items(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u8> {
     let temp = context.settings.tuning.lock().temporary_ttl.is_some();
     let segments = context.config.memory.lru_maintainer;
@@ -59,7 +59,7 @@ pub(crate) fn items(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u8>
     stats.end()
 }
 
-/// `stats slabs`: classes with pages.
+/// `stats slabs`: shows the classes with pages.
 pub(crate) fn slabs(snapshot: &Snapshot) -> Vec<u8> {
     let mut stats = Stats::default();
     let (mut active, mut pages) = (0, 0);
@@ -90,7 +90,7 @@ pub(crate) fn slabs(snapshot: &Snapshot) -> Vec<u8> {
     stats.end()
 }
 
-/// `stats sizes`: items by size.
+/// `stats sizes`: counts items by size.
 pub(crate) fn sizes(answers: Vec<Answer>) -> Vec<u8> {
     let mut stats = Stats::default();
     for answer in answers {

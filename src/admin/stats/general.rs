@@ -1,4 +1,5 @@
-//! `stats`, and what concerns neither classes nor settings: `stats udp`, `stats uploads`, `stats evictions`.
+//! `stats`, and its sub-commands that concern neither classes nor settings: `stats udp`, `stats uploads` and
+//! `stats evictions`.
 
 use crate::admin::context::ServerContext;
 use crate::admin::line::{PAGE_BYTES, Stats};
@@ -10,10 +11,10 @@ use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use std::sync::atomic::Ordering;
 
-/// In place of libevent's version: what events come from.
+/// `stats` shows this library, which delivers the events, in place of libevent's version.
 const EVENTS: &str = "mio-1.2";
 
-/// Descriptors of a worker besides its connections: its poll, and what wakes it.
+/// Descriptors that a worker needs besides its connections: its poll and its waker.
 const RESERVED_FDS_PER_WORKER: usize = 2;
 
 /// `stats`
@@ -41,7 +42,7 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
     stats.put("rusage_user", seconds(Usage::user_time));
     stats.put("rusage_system", seconds(Usage::system_time));
     stats.put("max_connections", config.connections.max);
-    // memcached's arithmetic: all listeners but one are counted.
+    // memcached counts all listeners but one as connections; so do we.
     stats.put("curr_connections", connections + server.listeners.get().saturating_sub(1));
     stats.put("total_connections", server.total_connections.get());
     if config.connections.maxconns_fast {
@@ -133,7 +134,7 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
     stats.put("bytes", snapshot.bytes);
     stats.put("curr_items", snapshot.curr_items);
     stats.put("total_items", counters.total_items);
-    // Their memory has been given back to the system.
+    // The shards have given the memory of these pages back to the system.
     stats.put("slab_global_page_pool", budget.pool());
     stats.put("expired_unfetched", classes.expired_unfetched);
     stats.put("evicted_unfetched", classes.evicted_unfetched);
@@ -155,12 +156,12 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
     stats.end()
 }
 
-/// Seconds, a point, six digits: the exporter takes nothing else.
+/// Formats a time as seconds, a point and six digits. The exporter accepts no other form.
 pub(super) fn micros(time: TimeVal) -> String {
     format!("{}.{:06}", time.tv_sec(), time.tv_usec())
 }
 
-/// `stats udp`, which memcached has not.
+/// `stats udp`, which memcached does not have.
 pub(crate) fn udp(context: &ServerContext<'_>) -> Vec<u8> {
     let mut stats = Stats::default();
     for (name, count) in WorkerCounters::UDP {
@@ -169,7 +170,7 @@ pub(crate) fn udp(context: &ServerContext<'_>) -> Vec<u8> {
     stats.end()
 }
 
-/// `stats uploads`, which memcached has not: long values that are being received.
+/// `stats uploads`, which memcached does not have: long values that the server is still receiving.
 pub(crate) fn uploads(context: &ServerContext<'_>) -> Vec<u8> {
     let timed_out: u64 = context.workers.iter().map(|worker| worker.uploads_timed_out.get()).sum();
     let mut stats = Stats::default();
@@ -180,8 +181,9 @@ pub(crate) fn uploads(context: &ServerContext<'_>) -> Vec<u8> {
     stats.end()
 }
 
-/// `stats evictions`, which memcached has not: what `evictions` in `stats` counts, by its reason. Memory was used up, or a
-/// page was to become free, or too many keys that were chosen for it shared a chain of the index.
+/// `stats evictions`, which memcached does not have. It splits the count `evictions` of `stats` by reason: the memory
+/// was used up, the store had to free a page, or too many keys shared a chain of the index. Only keys that were chosen
+/// for their hash fill a chain.
 pub(crate) fn evictions(snapshot: &Snapshot) -> Vec<u8> {
     let mut classes = ClassCounters::default();
     for class in &snapshot.classes {

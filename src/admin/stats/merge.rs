@@ -1,4 +1,4 @@
-//! The snapshots of all shards become one.
+//! Merges the snapshots of all shards into one.
 
 use crate::admin::query::Answer;
 use crate::store::lru::Segment;
@@ -6,7 +6,8 @@ use crate::store::moves::Busy;
 use crate::store::stats::Counters;
 use crate::store::{ClassSnapshot, Snapshot};
 
-/// The snapshots among the answers as one: sums, largest ages, and `hash_power` of all index slots together.
+/// Merges the snapshots among the answers: it adds counts, takes the largest ages, and computes `hash_power` for the
+/// index slots of all shards together.
 pub(crate) fn merge(answers: Vec<Answer>) -> Snapshot {
     let mut total = Snapshot {
         counters: Counters::default(),

@@ -1,7 +1,8 @@
-//! What `stats` and its sub-commands show: memcached's names, in memcached's order, with true values.
+//! `stats` and its sub-commands. They show memcached's names in memcached's order, with true values.
 //!
-//! Tools count these names and parse the values (the exporter's `rusage_*`, collectd's buffer of 4096 bytes), so there is
-//! not one more and not one less. What memcached counts and we have nothing of stays 0: its response objects.
+//! Tools count these names and parse the values (the exporter's `rusage_*`, collectd's buffer of 4096 bytes), so the
+//! list has not one name more and not one less. memcached also counts its response objects. We have none, so these
+//! counts stay 0.
 
 pub(super) mod classes;
 pub(super) mod general;
@@ -44,7 +45,7 @@ pub(super) fn plan(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
     }
 }
 
-/// `stats reset` outside the shards. A count that a worker makes at the same moment may be lost.
+/// Does the part of `stats reset` outside the shards. It may lose a count that a worker makes at the same moment.
 fn reset_counters(context: &ServerContext<'_>) {
     context.server.reset();
     context.workers.iter().for_each(WorkerCounters::reset);

@@ -79,19 +79,20 @@ pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
     stats.put("read_buf_mem_limit", config.shown.read_buffers_limit_bytes);
     stats.put("track_sizes", yes(config.memory.track_sizes));
     stats.put("inline_ascii_response", "no");
-    // There with and without -Z, as in every memcached that was built with TLS.
+    // Show this group with and without -Z, like every memcached that was built with TLS.
     tls_settings(&mut stats, config);
     stats.put("num_napi_ids", config.workers.napi_ids);
     match &config.process.memory_file {
         Some(path) => stats.put("memory_file", path.display()),
         None => stats.put("memory_file", "(null)"),
     }
-    // Bytes: u32, as without LARGE_CLIENT_FLAGS.
+    // The size in bytes of a u32, as in memcached without LARGE_CLIENT_FLAGS.
     stats.put("client_flags_size", size_of::<u32>());
     stats.end()
 }
 
-/// The group of `stats settings` that is about TLS. What is not given has memcached's two names.
+/// Shows the group of `stats settings` about TLS. An option that was not given shows as `(null)` or `NULL`, as in
+/// memcached.
 fn tls_settings(stats: &mut Stats, config: &Config) {
     let tls = &config.tls.options;
     let yes = |is: bool| if is { "yes" } else { "no" };
@@ -102,7 +103,7 @@ fn tls_settings(stats: &mut Stats, config: &Config) {
     stats.put("ssl_chain_cert", path(&tls.chain, "(null)"));
     stats.put("ssl_key", path(&tls.key, "(null)"));
     stats.put("ssl_verify_mode", config.shown.tls_verify_bits);
-    // OpenSSL's numbers.
+    // OpenSSL numbers the formats so.
     stats.put("ssl_keyformat", if tls.key_format == KeyFormat::Pem { 1 } else { 2 });
     stats.put("ssl_ciphers", tls.ciphers.as_deref().unwrap_or("NULL"));
     stats.put("ssl_ca_cert", path(&tls.authorities, "NULL"));
