@@ -1,19 +1,22 @@
-//! The memory file (`-e`): the cache outlives its process, if that stops gracefully.
+//! The memory file (`-e`): the cache outlives its process if the process stops gracefully.
 //!
 //! ```text
-//!  start:  lock FILE.new ─▶ open FILE ─▶ remove it ─▶ load what it holds ─▶ serve
+//!  start:  lock FILE.new ─▶ open FILE ─▶ remove it ─▶ load its image ─▶ serve
 //!  stop:   connections end ─▶ write FILE.new ─▶ sync ─▶ rename it to FILE
 //! ```
 //! What always holds:
-//! - FILE is whole or it is not there: it is written beside its place, and moved there when it is on the disk.
-//! - FILE is loaded once at most: it is gone before anything of it is served. A server that ends in any other way leaves
-//!   nothing, and the next one starts cold. So nobody ever sees a value that was replaced since.
-//! - There is one server for a FILE: the lock on FILE.new is held from start to end. Otherwise one that still writes could
-//!   leave an image behind while the next one already serves.
-//! - An image that is not whole, not ours or not of this version is as good as none: one line in the log, a cold start.
+//! - FILE is whole, or it does not exist. The server writes the image to FILE.new, and renames that to FILE when it is
+//!   on the disk.
+//! - At most one server loads FILE, and only once: the server removes FILE before it serves anything from it. A server
+//!   that does not stop gracefully leaves no FILE, and the next server starts cold. So no client ever sees a value that
+//!   another client has replaced since.
+//! - FILE has one server at a time. Each server holds the lock on FILE.new from its start to its end. Without the lock,
+//!   a server that still writes could leave an image behind while the next one already serves.
+//! - An image that is damaged, foreign or of another version counts as no image: the server logs one line and starts
+//!   cold.
 //!
-//! While an image is written its pages are given back to the system, and while it is loaded its blocks are, so that a FILE
-//! in memory (tmpfs) needs no second cache's worth of it.
+//! The server gives pages back to the system while it writes their contents to the image, and gives blocks of the image
+//! back while it loads them. So a FILE in memory (tmpfs) does not need the memory of a second cache.
 
 use crate::clock::{Clock, Now};
 use crate::hash::{self, KeyHasher};
@@ -35,23 +38,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Only the server's user may read what was in its memory.
+/// Only the user of the server may read the image, because it holds the contents of the memory.
 const MODE: u32 = 0o600;
-/// Bytes of an image in memory that are given back at a time.
+/// The server gives back this many bytes at a time of an image in memory.
 const PUNCH: u64 = 8 << 20;
 
-/// The place of the image, kept for this server alone.
+/// The place of the image. This server has claimed it for itself alone.
 #[derive(Debug)]
 pub struct MemoryFile {
     path: PathBuf,
     beside_path: PathBuf,
-    /// Locked. Empty until the image is written into it.
+    /// FILE.new. This server holds its lock. The file is empty until the server writes the image into it.
     beside: File,
-    /// Bytes of an image that were read or written, for those who wait.
+    /// Bytes of the image that the server has read or written. Threads that wait can watch the count.
     bytes: Arc<AtomicU64>,
 }
 
-/// An image that was found. Its file is gone: it is loaded now or never.
+/// An image of an earlier server. Its file is already removed, so this server loads it now, or no server ever does.
 #[derive(Debug)]
 pub struct Image<R = Consumed> {
     path: PathBuf,
@@ -59,24 +62,24 @@ pub struct Image<R = Consumed> {
     found: Instant,
 }
 
-/// Where keys go, and which items may be here at all.
+/// The rules that say to which shard a key goes, and which items the server admits.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     /// The hash of keys.
     pub hasher: &'a KeyHasher,
     /// Limits of items.
     pub limits: Limits,
-    /// Shards with a port of their own; 0: keys are spread by hash.
+    /// The number of shards with their own port. 0: the hash spreads the keys over the shards.
     pub ports: u32,
-    /// Threads to load with.
+    /// The number of threads that load the image.
     pub threads: usize,
 }
 
 impl MemoryFile {
-    /// Makes sure that an image can be written to `path`, and that no other server will.
+    /// Makes sure that this server can write an image to `path`, and that no other server will.
     ///
     /// # Errors
-    /// When it cannot be, or another server has the file.
+    /// If this server cannot write it, or another server has the file.
     pub fn claim(path: &Path) -> io::Result<MemoryFile> {
         if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(io::Error::other("it is not a file"));
@@ -91,27 +94,28 @@ impl MemoryFile {
                 TryLockError::WouldBlock => io::Error::other("another server uses it, or still writes it"),
                 TryLockError::Error(error) => error,
             })?;
-            // It may have become the image of a server that ended just now, between the two steps.
+            // Between the two steps, a server that ended just now may have renamed this file to its image.
             let (locked, named) = (file.metadata()?, fs::metadata(&beside_path));
             if named.is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
                 break file;
             }
         };
-        // What a server left that was killed while it wrote.
+        // A server that was killed while it wrote has left a part of an image here.
         beside.set_len(0)?;
         Ok(MemoryFile { path: path.to_owned(), beside_path, beside, bytes: Arc::default() })
     }
 
-    /// Bytes of the image that were read, or written, so far.
+    /// Bytes of the image that the server has read or written so far.
     pub fn bytes(&self) -> &AtomicU64 {
         &self.bytes
     }
 
-    /// The image that the last server left, if it did. From now on its file is gone, so that it cannot be loaded twice.
-    /// A file that is somebody else's stays where it is until there is an image to put in its place.
+    /// Takes the image of the last server, if it left one, and removes its file, so that no server can load it twice. A
+    /// file that is not an image stays where it is until this server replaces it with an image.
     ///
     /// # Errors
-    /// When there is an image that cannot be taken away: then it must not be loaded, and no other start may load it.
+    /// If an image exists and cannot be removed. Then this server must not load it, and another start must not load it
+    /// either.
     pub fn take(&self) -> io::Result<Option<Image>> {
         let found = Instant::now();
         let path = &self.path;
@@ -126,7 +130,7 @@ impl MemoryFile {
         let reader = Reader::new(Consumed::new(file, Arc::clone(&self.bytes)));
         if !matches!(reader, Err(Refusal::Foreign)) {
             fs::remove_file(path)?;
-            // Or else it could be back after a power failure.
+            // Without this, the file could come back after a power failure.
             self.sync_folder()?;
         }
         match reader {
@@ -143,10 +147,10 @@ impl MemoryFile {
         File::open(folder)?.sync_all()
     }
 
-    /// Writes what is in the shards to the file, once all workers have ended, and empties them.
+    /// Writes the contents of the shards to the file and empties the shards. Call it after all workers have ended.
     ///
     /// # Errors
-    /// What kept it from being written, in a line. There is no image then, nor a part of one.
+    /// One line with the reason why the server could not write the image. Then it leaves no image, and no part of one.
     pub fn save(&self, exchange: &Exchange, clock: &Clock, ports: u32) -> Result<(), String> {
         let begun = Instant::now();
         let (items, bytes) = self.write(exchange, clock, ports).map_err(|error| {
@@ -204,7 +208,7 @@ impl MemoryFile {
     }
 }
 
-/// A file that is written, and counted.
+/// Writes to a file, and counts the bytes.
 struct Counted<'a>(&'a File, &'a AtomicU64);
 
 impl Write for Counted<'_> {
@@ -219,33 +223,35 @@ impl Write for Counted<'_> {
     }
 }
 
-/// One line for a file that is not loaded.
+/// Logs one line about a file that the server does not load.
 fn refuse(path: &Path, refusal: &Refusal) {
     log::warn!("{} is not loaded, starting cold: {refusal}", path.display());
 }
 
 impl<R: Read + Send> Image<R> {
-    /// What is said of it as a whole.
+    /// The header: facts about the image as a whole.
     pub fn header(&self) -> Header {
         self.reader.header()
     }
 
-    /// The clock of a server that takes it over: it has gone on while nobody served. A wall clock that was set back is
-    /// taken for one that stood still.
+    /// The clock of the server that loads the image. It includes the time for which no server ran. If the wall clock
+    /// was set back, the server assumes that no time has passed.
     pub fn clock(&self) -> Clock {
         let header = self.header();
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let down = unix.saturating_sub(Duration::from_millis(header.unix_millis));
-        // Rounded up: rather a second less than one too many.
+        // Round up: an item may die a second too early, but not live a second too long.
         let seconds = down.as_millis().div_ceil(1000).min(u128::from(u32::MAX)) as u32;
         Clock::from_count(Now(header.clock.saturating_add(seconds)))
     }
 
-    /// Fills empty stores with what is in the image; or says in the log why not, and then none of it must be used.
+    /// Fills empty stores with the items of the image. If that fails, it logs the reason, and the server must not use
+    /// the items that were loaded.
     pub fn load(self, stores: Vec<Store>, now: Now, rules: Rules<'_>) -> Option<Vec<Store>> {
         let (path, header, found) = (self.path.clone(), self.header(), self.found);
         if header.ports != rules.ports {
-            // Whose key is whose follows from the ports: items would be found by nobody, or be there twice.
+            // With ports, the client chooses the shard of a key. In the wrong shard no client would find an item, or
+            // two shards would hold the same key.
             let had = |ports| if ports == 0 { "one port".to_owned() } else { format!("{ports} ports") };
             let (then, now) = (had(header.ports), had(rules.ports));
             log::warn!(
@@ -308,40 +314,40 @@ impl<R: Read + Send> Image<R> {
     }
 }
 
-/// What the threads that load an image share.
+/// The state that the loading threads share.
 struct Loading<'a, R> {
     source: Mutex<Source<R>>,
-    /// By shard.
+    /// The loader of each shard.
     loaders: Vec<Mutex<Loader>>,
     rules: Rules<'a>,
-    /// Items in the blocks that were read.
+    /// The number of items in the blocks that the threads have read.
     seen: AtomicU64,
-    /// Items that are larger than this server takes.
+    /// The number of items that are larger than this server admits.
     too_large: AtomicU64,
 }
 
 struct Source<R> {
     reader: Reader<R>,
-    /// Nothing more is to be read: all is, or something is wrong.
+    /// The threads must not read on: they have read everything, or found an error.
     ended: bool,
-    /// How many items the image says there are, once the end was read.
+    /// The number of items according to the image. A thread sets it when it reads the end.
     items: Option<u64>,
 }
 
-/// Items of a block that go to one shard.
+/// The items of a block that go to one shard.
 #[derive(Default)]
 struct Run {
     hashes: Vec<u64>,
-    /// Where their records begin.
+    /// The places in the block where their records begin.
     places: Vec<usize>,
 }
 
 impl<R: Read> Loading<'_, R> {
-    /// Loads block after block until there are no more.
+    /// Loads block after block until the image ends.
     fn run(&self, number: usize) -> Result<(), Refusal> {
         let result = self.run_blocks(number);
         if result.is_err() {
-            // The others need not go on.
+            // The other threads need not continue.
             self.source.lock().ended = true;
         }
         result
@@ -356,7 +362,8 @@ impl<R: Read> Loading<'_, R> {
                 return Ok(());
             }
             source.reader.next(&mut block)?;
-            // A value that goes on does so in the blocks that come next: nobody else may read them.
+            // A value that does not fit this block continues in the next blocks. Keep the lock, so that no other thread
+            // reads them.
             let source = if block.goes_on || block.ends() { Some(source) } else { None };
             let (kind, payload) = block.check()?;
             match (kind, source) {
@@ -384,8 +391,8 @@ impl<R: Read> Loading<'_, R> {
         }
     }
 
-    /// Goes through the records of a block and notes which shard each goes to. The last one, if its value goes on, is not
-    /// among them: gives its place.
+    /// Reads the records of a block, and notes for each the shard that it goes to. If the value of the last record
+    /// continues in the next block, the function leaves this record out and gives its place.
     fn sort(&self, payload: &[u8], kind: Kind, from: u16, runs: &mut [Run]) -> Result<Option<usize>, Refusal> {
         let (mut at, mut count, mut last) = (0, 0, None);
         while at < payload.len() {
@@ -418,7 +425,7 @@ impl<R: Read> Loading<'_, R> {
         if shard < self.loaders.len() { Ok(shard) } else { Err(Refusal::Damaged("a shard that there is not")) }
     }
 
-    /// Puts what was sorted into the shards, each thread beginning with another one.
+    /// Puts the sorted items into the shards. Each thread begins with another shard.
     fn load(&self, payload: &[u8], kind: Kind, runs: &mut [Run], number: usize) -> Result<(), Refusal> {
         for step in 0..runs.len() {
             let shard = (number + step) % runs.len();
@@ -434,7 +441,7 @@ impl<R: Read> Loading<'_, R> {
         Ok(())
     }
 
-    /// Loads an item whose value goes on in the blocks to come.
+    /// Loads an item whose value continues in the next blocks.
     fn load_long(&self, mut source: MutexGuard<'_, Source<R>>, record: &Record<'_>, from: u16) -> Result<(), Refusal> {
         let hash = self.rules.hasher.hash(record.key);
         let loader = &self.loaders[self.shard_of(hash, from)?];
@@ -465,14 +472,14 @@ impl<R: Read> Loading<'_, R> {
     }
 }
 
-/// A file that is read once, from its beginning to its end: one in memory gets smaller on the way.
+/// A file that the server reads once, from its beginning to its end. If it is in memory, it shrinks meanwhile.
 #[derive(Debug)]
 pub struct Consumed {
     file: File,
     in_memory: bool,
     read: u64,
     punched: u64,
-    /// What was read, for those who wait.
+    /// Bytes that were read. Threads that wait can watch the count.
     bytes: Arc<AtomicU64>,
 }
 
