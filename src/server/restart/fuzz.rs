@@ -1,5 +1,5 @@
-//! The loader of images by bytes of any kind, with checksums that are right: whatever an image says, nothing panics, no more
-//! memory is used than there may be, and a store that comes of it is a store like any other.
+//! Gives the loader images of arbitrary bytes with correct checksums. Whatever an image says, the loader must not
+//! panic, must not use more memory than its limit, and must leave stores that work like any others.
 
 use super::*;
 use crate::clock::NEVER;
@@ -12,10 +12,10 @@ use crate::store::slab::{CHUNK_MAX, SlabOptions};
 use crate::store::walk::Place;
 use std::collections::HashMap;
 
-/// Pages of all shards.
+/// Pages of all shards together.
 const PAGES: u32 = 6;
 
-/// How the server is started that loads the image.
+/// The settings of the server that loads the image.
 #[derive(Clone)]
 struct Start {
     shards: usize,
@@ -25,10 +25,10 @@ struct Start {
     hasher: KeyHasher,
 }
 
-/// What there is of an item, by key.
+/// The items of stores, by key: value, client flags, exptime, state.
 type Seen = HashMap<Vec<u8>, (Vec<u8>, u32, u32, u8)>;
 
-/// Runs one input: five bytes of settings, and an image. Panics on a fault.
+/// Runs one input: five bytes of settings, then an image. It panics if it finds a fault.
 pub fn run(input: &[u8]) {
     let mut input = Bytes(input);
     let switches = input.byte();
@@ -56,12 +56,12 @@ pub fn run(input: &[u8]) {
     let now = Clock::from_count(Now(clock.saturating_add(later))).now();
     let Some((mut stores, loaded)) = start.load(reader, now) else { return };
     let there: u64 = stores.iter().map(|store| store.snapshot().curr_items).sum();
-    // A flush that was due has come.
+    // A flush whose time has come removes items.
     let flushed = flush_at != 0 && flush_at <= now.0;
     assert!(there == loaded.items || flushed && there < loaded.items, "not as many as were counted");
     stores.iter_mut().for_each(Store::validate_at_rest);
     let seen = see(&mut stores);
-    // What was loaded can be kept and loaded once more, with nothing lost.
+    // A server can save and load these items once more, and loses none.
     let flush_at = stores.iter().map(|store| store.image_facts().flush_at).max().unwrap_or_default();
     let mut stores = if switches & 16 == 0 {
         let image = start.save(stores);
@@ -112,7 +112,7 @@ impl Start {
     }
 }
 
-/// All that is in stores.
+/// Reads all items of the stores.
 fn see(stores: &mut [Store]) -> Seen {
     let mut seen = Seen::new();
     for store in stores {
@@ -147,7 +147,7 @@ fn value(store: &Store, id: ItemId) -> Vec<u8> {
     value
 }
 
-/// Clients come: what they store is stored, old items make room, and time passes.
+/// Acts as clients would: it stores items, old items make room for them, and time passes.
 fn use_them(stores: &mut [Store], start: &Start, now: Now) {
     let filler = vec![b'f'; 200_000];
     for step in 0..40_u32 {

@@ -1,4 +1,4 @@
-//! Images against a twin that knows what was in them, whole, cut off, and with every byte changed.
+//! Compares images with a twin that knows their items: whole images, images cut off, and images with any byte changed.
 
 use super::*;
 use crate::clock::NEVER;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 const MARKS: u8 = FETCHED | ACTIVE | STALE | WON | KEY_BINARY;
 const NOW: u32 = 100;
 
-/// All that a client can tell of an item.
+/// Everything that a client can learn about an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     value: Vec<u8>,
@@ -40,7 +40,7 @@ fn rules(hasher: &KeyHasher, item_size_max: u32, cas: bool) -> Rules<'_> {
     Rules { hasher, limits: Limits { item_size_max, cas, inline_max: 64 }, ports: 0, threads: 3 }
 }
 
-/// Items of every kind, in stores and beside them.
+/// Puts items of every kind into stores, and notes them in a twin.
 fn fill(stores: &mut [Store], hasher: &KeyHasher, count: usize, len_max: usize, seed: u64) -> Twin {
     let mut state = seed;
     let mut below = |limit: usize| {
@@ -79,7 +79,7 @@ fn fill(stores: &mut [Store], hasher: &KeyHasher, count: usize, len_max: usize, 
         while store.next_cas() < cas {}
         store.item(id).set_cas(cas);
         if below(10) == 0 {
-            // Deleted: it must not come back.
+            // A deleted item must not come back.
             let entry = store.find(hash, &key).expect("it was put");
             store.remove(entry);
         } else {
@@ -132,8 +132,8 @@ fn load(bytes: &[u8], stores: Vec<Store>, now: u32, rules: Rules<'_>) -> Result<
     Image { path: PathBuf::new(), reader, found: Instant::now() }.load_all(stores, Now(now), rules)
 }
 
-/// Compares stores with their twin: everything that is alive at `now` is there and as it was, and nothing else is.
-/// `cas`: what is the CAS value that one had. Gives how many there are.
+/// Compares stores with their twin. They must hold every item that is alive at `now`, and no other item. Each item must
+/// be unchanged, but stores without CAS values show 0. Returns the number of items.
 fn compare(stores: &mut [Store], twin: &Twin, hasher: &KeyHasher, now: u32) -> u64 {
     let mut count = 0;
     let shards = stores.len();
@@ -246,7 +246,7 @@ fn with_less_memory_what_is_there_is_right() {
     }
 }
 
-/// A small image with a value that goes on over blocks, cut off anywhere, or with any byte changed.
+/// Cuts off or changes a small image at every byte, and an image with a value that spans blocks at some bytes.
 #[test]
 fn a_part_of_an_image_is_refused_and_so_is_a_changed_one() {
     let hasher = KeyHasher::seeded(1);
@@ -313,7 +313,7 @@ fn shards_with_ports_keep_their_keys() {
     let options = StoreOptions::default();
     let mut before = stores(3, 12, &options, &hasher);
     for (number, store) in before.iter_mut().enumerate() {
-        // The same key at every port, as clients with other ideas of their own would have it.
+        // Every port has the same key, as when clients disagree about the port of a key.
         store.put(hasher.hash(b"key"), b"key", 0, NEVER, format!("value {number}").as_bytes(), None).expect("memory");
     }
     let header = Header { ports: 3, clock: NOW, ..Header::default() };
@@ -362,7 +362,7 @@ fn a_file_is_taken_once_by_one() {
     let file = MemoryFile::claim(&path).expect("it can be written");
     assert!(MemoryFile::claim(&path).is_err(), "two have it");
     assert!(file.take().expect("a folder").is_none());
-    // Somebody else's file stays; an image goes, whether it can be loaded or not.
+    // A file that is not an image stays. `take` removes an image, whether a server can load it or not.
     fs::write(&path, b"precious").expect("a folder");
     assert!(file.take().expect("a folder").is_none() && path.exists());
     let image = image::Writer::new(Vec::new(), &Header::default()).and_then(image::Writer::finish).expect("memory").0;
