@@ -1,8 +1,9 @@
-//! systemd, for a service of `Type=notify` (sd_notify(3)): told that it serves and that it stops, that it lives
-//! (`WatchdogSec=`), and that what takes long is under way.
+//! Messages to systemd, for a service of `Type=notify` (sd_notify(3)): that the server serves, that it stops, that it
+//! is alive (`WatchdogSec=`), and that a long step is still under way.
 //!
-//! Keep-alives are not a timer's: before each one every worker has opened a letter, which it does at the beginning of a
-//! turn. So a worker that hangs, in a turn or on a lock, is what they end with, and the service is started again.
+//! The passing of time alone does not cause a keep-alive: the server sends one only after every worker has opened a
+//! letter. A worker opens its mail at the beginning of a turn. So when a worker hangs, in a turn or on a lock, the
+//! keep-alives end, and systemd starts the service again.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,21 +15,22 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
-/// How long something may stand still that is under way: the last sync of an image to a slow disk, at most.
+/// The longest time for which a long step may make no progress. The last sync of an image to a slow disk takes this
+/// long at most.
 const STANDSTILL_MAX: Duration = Duration::from_secs(300);
-/// How often it is said that it does not.
+/// The server looks this often for progress, and reports it to systemd.
 const EXTEND_EVERY: Duration = Duration::from_secs(5);
 
-/// The supervisor that wants to know how things are, if there is one.
+/// The supervisor that wants reports from the server, if one started it.
 #[derive(Debug)]
 pub struct Supervisor {
     socket: Option<OsString>,
-    /// Without a keep-alive for so long it starts the service again.
+    /// The supervisor starts the service again after this time without a keep-alive. `None`: it wants no keep-alives.
     watchdog: Option<Duration>,
 }
 
 impl Supervisor {
-    /// The one that the environment names. To be asked before `-d` changes the process id.
+    /// Finds the supervisor that the environment names. Call this before `-d` changes the process id.
     pub fn from_environment() -> Supervisor {
         let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
         let is_for_us = env::var_os("WATCHDOG_PID").is_none() || number("WATCHDOG_PID") == Some(process::id().into());
@@ -38,23 +40,24 @@ impl Supervisor {
         }
     }
 
-    /// All sockets are bound and all workers run. `-d` has changed the process id since it was started.
+    /// Reports that all sockets are bound and all workers run. The report names the process id, because `-d` changes
+    /// it.
     pub fn ready(&self) {
         self.tell(&format!("READY=1\nMAINPID={}\nSTATUS=serving", process::id()));
     }
 
-    /// It ends in order.
+    /// Reports that the server stops in an orderly way.
     pub fn stopping(&self) {
         self.tell("STOPPING=1\nSTATUS=stopping");
     }
 
-    /// What is to be done for its watchdog, if it has one.
+    /// The watchdog, if the supervisor wants keep-alives.
     pub fn watchdog(&self, now: Instant) -> Option<Watchdog<'_>> {
         let silence_max = self.watchdog.filter(|_| self.socket.is_some())?;
         Some(Watchdog { supervisor: self, period: silence_max / 4, next: now, letter: 0, is_late: false })
     }
 
-    /// Does something that may take longer than the supervisor waits, and has it wait as long as the count of bytes grows.
+    /// Runs `work`, which may take longer than the supervisor waits. As long as `bytes` grows, the supervisor waits on.
     pub fn during<T>(&self, status: &str, bytes: &AtomicU64, work: impl FnOnce() -> T) -> T {
         if self.socket.is_none() {
             return work();
@@ -100,27 +103,28 @@ impl Supervisor {
     }
 }
 
-/// Keep-alives: letters to all workers, numbered; when all have opened one, the supervisor is told, and the next one goes
-/// out. Four times in the time after which the supervisor loses patience.
+/// Sends keep-alives. The main thread sends numbered letters to all workers. When all workers have opened a letter, it
+/// tells the supervisor, and sends the next letter. It does this four times in the time after which the supervisor
+/// starts the service again.
 #[derive(Debug)]
 pub struct Watchdog<'a> {
     supervisor: &'a Supervisor,
     period: Duration,
     next: Instant,
-    /// Number of the letter that is under way.
+    /// The number of the letter that was sent last.
     letter: u64,
-    /// A worker did not open it in time, and that was said.
+    /// A worker did not open the letter in time, and the supervisor was told.
     is_late: bool,
 }
 
 impl Watchdog<'_> {
-    /// Time until there is something to do again.
+    /// The time until [`Watchdog::look`] has work again.
     pub fn wait(&self, now: Instant) -> Duration {
         self.next.saturating_duration_since(now)
     }
 
-    /// Does it, if it is time. `opened`: of each worker, the number of the last letter that it has opened. `send`: sends
-    /// the next one to all.
+    /// If it is time, sends a keep-alive and the next letter, or reports a worker that is late. `opened` gives, for
+    /// each worker, the number of the last letter that it has opened. `send` sends a letter to all workers.
     pub fn look(&mut self, now: Instant, mut opened: impl Iterator<Item = u64>, send: impl FnOnce(u64)) {
         if now < self.next {
             return;
@@ -136,7 +140,7 @@ impl Watchdog<'_> {
             }
             Some(worker) if !self.is_late => {
                 self.is_late = true;
-                // First of all: the log may be what everybody waits for.
+                // Tell systemd before the log: all threads may be waiting for the log.
                 self.supervisor.tell(&format!("STATUS=worker {worker} does not answer"));
                 log::error!("worker {worker} does not answer: the watchdog is not told that all is well");
             }
@@ -150,7 +154,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// A supervisor, and what it hears.
+    /// A supervisor, and the socket that receives the reports to it.
     fn heard() -> (Supervisor, unix::UnixDatagram) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("corecached-notify-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -182,7 +186,7 @@ mod tests {
             assert_eq!(next(&socket), "STOPPING=1\nSTATUS=stopping");
         }
         fs::remove_file(path).expect("it was bound");
-        // Nobody listens, or nobody is named: no reason to fail.
+        // The socket has no listener, or the environment names no socket. Neither is a reason to fail.
         Supervisor { socket: Some("/nonexistent".into()), watchdog: None }.ready();
         Supervisor { socket: None, watchdog: None }.ready();
         assert!(Supervisor { socket: None, watchdog: Some(EXTEND_EVERY) }.watchdog(Instant::now()).is_none());
@@ -193,7 +197,7 @@ mod tests {
         let (supervisor, socket) = heard();
         let begun = Instant::now();
         let mut watchdog = supervisor.watchdog(begun).expect("it has one");
-        // Second, letters that two workers have opened, the letter that goes out, what is told.
+        // The columns: the second, the letters that two workers have opened, the letter that goes out, the report.
         for (second, opened, sent, told) in [
             (0, [0, 0], Some(1), "WATCHDOG=1"),
             (9, [0, 0], None, "WouldBlock"),
