@@ -64,8 +64,8 @@ pub struct WorkerCounters {
     pub udp_replies_withheld: Counter,
     /// Datagrams of replies that could not be sent: the network was busy for too long.
     pub udp_datagrams_dropped: Counter,
-    /// Number of the last letter of the watchdog that was opened.
-    pub watchdog_letter: Counter,
+    /// Number of the last ping of the watchdog that the worker has read.
+    pub watchdog_ping: Counter,
     /// Bytes held by the read buffer, by unparsed input and by unsent replies of its connections.
     pub buffer_bytes: Counter,
 }
@@ -103,7 +103,7 @@ impl WorkerCounters {
             udp_malformed,
             udp_replies_withheld,
             udp_datagrams_dropped,
-            watchdog_letter: _,
+            watchdog_ping: _,
             buffer_bytes: _,
         } = self;
         for counter in [

@@ -2,7 +2,7 @@
 //! is alive (`WatchdogSec=`), and that a long step is still under way.
 //!
 //! The passing of time alone does not cause a keep-alive: the server sends one only after every worker has opened a
-//! letter. A worker opens its mail at the beginning of a turn. So when a worker hangs, in a turn or on a lock, the
+//! ping. A worker opens its mail at the beginning of a turn. So when a worker hangs, in a turn or on a lock, the
 //! keep-alives end, and systemd starts the service again.
 
 use std::ffi::OsString;
@@ -54,7 +54,7 @@ impl Supervisor {
     /// The watchdog, if the supervisor wants keep-alives.
     pub fn watchdog(&self, now: Instant) -> Option<Watchdog<'_>> {
         let silence_max = self.watchdog.filter(|_| self.socket.is_some())?;
-        Some(Watchdog { supervisor: self, period: silence_max / 4, next: now, letter: 0, is_late: false })
+        Some(Watchdog { supervisor: self, period: silence_max / 4, next: now, ping: 0, is_late: false })
     }
 
     /// Runs `work`, which may take longer than the supervisor waits. As long as `bytes` grows, the supervisor waits on.
@@ -103,17 +103,17 @@ impl Supervisor {
     }
 }
 
-/// Sends keep-alives. The main thread sends numbered letters to all workers. When all workers have opened a letter, it
-/// tells the supervisor, and sends the next letter. It does this four times in the time after which the supervisor
+/// Sends keep-alives. The main thread sends numbered pings to all workers. When all workers have read a ping, it
+/// tells the supervisor, and sends the next ping. It does this four times in the time after which the supervisor
 /// starts the service again.
 #[derive(Debug)]
 pub struct Watchdog<'a> {
     supervisor: &'a Supervisor,
     period: Duration,
     next: Instant,
-    /// The number of the letter that was sent last.
-    letter: u64,
-    /// A worker did not open the letter in time, and the supervisor was told.
+    /// The number of the ping that was sent last.
+    ping: u64,
+    /// A worker did not read the ping in time, and the supervisor was told.
     is_late: bool,
 }
 
@@ -123,20 +123,20 @@ impl Watchdog<'_> {
         self.next.saturating_duration_since(now)
     }
 
-    /// If it is time, sends a keep-alive and the next letter, or reports a worker that is late. `opened` gives, for
-    /// each worker, the number of the last letter that it has opened. `send` sends a letter to all workers.
+    /// If it is time, sends a keep-alive and the next ping, or reports a worker that is late. `opened` gives, for
+    /// each worker, the number of the last ping that it has read. `send` sends a ping to all workers.
     pub fn look(&mut self, now: Instant, mut opened: impl Iterator<Item = u64>, send: impl FnOnce(u64)) {
         if now < self.next {
             return;
         }
         self.next = now + self.period;
-        match opened.position(|letter| letter != self.letter) {
+        match opened.position(|ping| ping != self.ping) {
             None => {
                 let status = if self.is_late { "\nSTATUS=serving" } else { "" };
                 self.is_late = false;
                 self.supervisor.tell(&format!("WATCHDOG=1{status}"));
-                self.letter += 1;
-                send(self.letter);
+                self.ping += 1;
+                send(self.ping);
             }
             Some(worker) if !self.is_late => {
                 self.is_late = true;
@@ -197,7 +197,7 @@ mod tests {
         let (supervisor, socket) = heard();
         let begun = Instant::now();
         let mut watchdog = supervisor.watchdog(begun).expect("it has one");
-        // The columns: the second, the letters that two workers have opened, the letter that goes out, the report.
+        // The columns: the second, the pings that two workers have read, the ping that goes out, the report.
         for (second, opened, sent, told) in [
             (0, [0, 0], Some(1), "WATCHDOG=1"),
             (9, [0, 0], None, "WouldBlock"),
@@ -212,9 +212,9 @@ mod tests {
             (75, [4, 4], Some(5), "WATCHDOG=1\nSTATUS=serving"),
             (85, [5, 5], Some(6), "WATCHDOG=1"),
         ] {
-            let mut letter = None;
-            watchdog.look(begun + Duration::from_secs(second), opened.into_iter(), |number| letter = Some(number));
-            assert_eq!((letter, next(&socket).as_str()), (sent, told), "second {second}");
+            let mut ping = None;
+            watchdog.look(begun + Duration::from_secs(second), opened.into_iter(), |number| ping = Some(number));
+            assert_eq!((ping, next(&socket).as_str()), (sent, told), "second {second}");
         }
         assert_eq!(watchdog.wait(begun + Duration::from_secs(87)), Duration::from_secs(8));
     }

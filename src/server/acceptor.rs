@@ -172,7 +172,7 @@ impl<'a> Acceptor<'a> {
         let watchdog = self.watchdog.as_mut()?;
         let Shared { exchange, workers, .. } = self.shared;
         let send = |ping| (0..workers.len()).for_each(|worker| exchange.mail(worker, Mail::Watchdog(ping)));
-        watchdog.look(Instant::now(), workers.iter().map(|worker| worker.watchdog_letter.get()), send);
+        watchdog.look(Instant::now(), workers.iter().map(|worker| worker.watchdog_ping.get()), send);
         Some(watchdog.wait(Instant::now()))
     }
 

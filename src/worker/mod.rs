@@ -404,7 +404,7 @@ impl<'a> Worker<'a> {
             }
             Mail::Answered(broadcast) => self.report(&broadcast),
             Mail::Watched(token, generation) => self.wake_watcher(token, generation),
-            Mail::Watchdog(letter) => self.counters().watchdog_letter.set(letter),
+            Mail::Watchdog(ping) => self.counters().watchdog_ping.set(ping),
             Mail::Stop => {
                 self.stopping = Some(Instant::now());
                 let tokens: Vec<usize> = self.connections.iter().map(|(token, _)| token).collect();

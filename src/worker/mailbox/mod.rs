@@ -52,7 +52,7 @@ pub enum Mail {
     Answered(Arc<Broadcast>),
     /// There are lines for a connection that watches: its token, and its generation.
     Watched(usize, u64),
-    /// A letter of the watchdog. The worker shows that it has opened it.
+    /// A ping of the watchdog. The worker records that it has read it.
     Watchdog(u64),
     /// The worker must close its connections and end.
     Stop,
