@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 const NON_NUMERIC: &[u8] = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n";
 
-/// Digits of the largest number.
+/// The number of digits of the largest number.
 const DIGITS_MAX: usize = 20;
 
 pub(super) enum Outcome {
@@ -50,8 +50,8 @@ pub(super) fn count_miss(shard: &mut Shard, up: bool) {
     }
 }
 
-/// Adds or subtracts `operation.delta`. A result with fewer digits than before is padded with spaces behind it, in place
-/// (protocol.txt, decr); one with more takes a new item.
+/// Adds or subtracts `operation.delta`. A result that is no longer than the old value replaces it in place, and spaces
+/// fill the rest (protocol.txt, decr). A longer result takes a new item.
 pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up: bool) -> Outcome {
     let store = &mut shard.store;
     let item = store.item(entry.id);
@@ -68,7 +68,7 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(number).as_bytes();
     let item = store.item(entry.id);
-    // A value that is on its way to somebody stays as it is.
+    // A pinned value must not change: the server is still sending it to a client.
     let id = if digits.len() <= old_len && !large && !store.is_pinned(entry.id) {
         if old_len <= DIGITS_MAX {
             let mut value = [b' '; DIGITS_MAX];
@@ -88,7 +88,7 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
         let value = if longer { Cow::Borrowed(digits) } else { Cow::Owned(padded(digits, old_len)) };
         store.pull_tail(key.len(), flags, value.len(), Some(entry.id));
         match store.put(operation.hash, key, flags, deadline, &value, Some(entry.id)) {
-            // For memcached, it is a new item if it is longer.
+            // In memcached, a longer value makes a new item. Any other value keeps the state of the old item.
             Ok(id) if longer => id,
             Ok(id) => {
                 store.item(id).change_state(state & (KEY_BINARY | FETCHED | STALE | WON), 0);
@@ -102,8 +102,8 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
     Outcome::Changed(id, number)
 }
 
-/// Whether memcached does not look for a number in an item: its value is empty, or in more than one of its chunks, as it is
-/// from `-o slab_chunk_max` on.
+/// Whether memcached would not look for a number in an item: the value is empty, or memcached would need several chunks
+/// for the item, because it is larger than `-o slab_chunk_max`.
 pub(super) fn is_no_number(shard: &Shard, operation: &Operation, id: ItemId) -> bool {
     let item = shard.store.item(id);
     let key_len = operation.key.len as usize;
@@ -111,7 +111,8 @@ pub(super) fn is_no_number(shard: &Shard, operation: &Operation, id: ItemId) -> 
     item.value_len() == 0 || chunked.too_large(key_len, item.client_flags(), item.value_len())
 }
 
-/// A value that is in several chunks: what stands behind the digits of the first one may be no number.
+/// Copies a value that is in several chunks. The first chunk alone does not show whether the value is a number: later
+/// chunks may have bytes that no number has.
 #[cold]
 fn whole(items: &Items, id: ItemId) -> Vec<u8> {
     let mut cursor = items.value_cursor(id);
@@ -124,7 +125,7 @@ fn whole(items: &Items, id: ItemId) -> Vec<u8> {
     value
 }
 
-/// A number that stands in a text longer than any number.
+/// Pads a number with spaces to `len` bytes.
 #[cold]
 fn padded(digits: &[u8], len: usize) -> Vec<u8> {
     let mut value = digits.to_vec();
@@ -132,7 +133,8 @@ fn padded(digits: &[u8], len: usize) -> Vec<u8> {
     value
 }
 
-/// The number at the start of a value, after memcached's rule, which is C's: a blank, a NUL or the end stands behind it.
+/// Reads the number at the start of a value. By memcached's rule, which is C's, a blank, a NUL or the end of the value
+/// follows the number.
 fn number(value: &[u8]) -> Option<u64> {
     strto_u64(value.split(|&byte| byte == 0).next().unwrap_or_default())
 }
@@ -148,7 +150,7 @@ pub(super) fn meta_arithmetic(
     let key = operation.key.of(input);
     let outcome = match shard.store.find(operation.hash, key) {
         Ok(entry) if is_no_number(shard, operation, entry.id) => Outcome::NonNumeric,
-        // Here alone, a C0 compares nothing.
+        // `C0` compares nothing here, as in an append or a prepend by `ms`.
         Ok(entry) if operation.cas != 0 && shard.store.item(entry.id).cas() != operation.cas => {
             put_status(operation, input, b"EX", reply);
             return;
@@ -178,7 +180,7 @@ pub(super) fn meta_arithmetic(
     }
 }
 
-/// An item with the initial number in place of the missing one.
+/// Creates the missing item, with the initial number.
 pub(super) fn create(
     shard: &mut Shard,
     operation: &Operation,
@@ -194,8 +196,8 @@ pub(super) fn create(
     Ok(id)
 }
 
-/// The reply to a change: the number with `v`, and the flags in the order asked for, `T` taking effect among them, and
-/// so does `N` if the item was `created`.
+/// Appends the reply to a change: the number with `v`, and the flags in the order of the request. The flag `T` sets the
+/// deadline at its place in this order, and so does `N` if the item was `created`.
 fn put_result(
     shard: &mut Shard,
     operation: &Operation,
