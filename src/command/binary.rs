@@ -1,5 +1,5 @@
-//! The binary protocol: what its operations mean, with memcached's replies. What they share with the other protocols they
-//! do by the same functions.
+//! Executes the operations of the binary protocol, with memcached's replies. Operations of all protocols use the same
+//! functions for the work that they share.
 
 use super::arithmetic::{self, Outcome as Arithmetic};
 use super::get;
@@ -53,7 +53,7 @@ pub(super) fn get(
     }
     let item = shard.store.item(id);
     let (client_flags, cas) = (item.client_flags(), item.cas());
-    // A touch shows the client flags, too.
+    // The reply to a touch has the client flags, too.
     let (value, len) = match operation.mode {
         opcode::TOUCH => (Some(&b""[..]), 0),
         _ => (get::short_value(&item), item.value_len()),
@@ -66,7 +66,8 @@ pub(super) fn get(
     }
 }
 
-/// Whether it stores whatever there was: then a value that cannot be stored must not leave the old one behind.
+/// Whether an operation stores its value regardless of the old one. If the server cannot store the value of such an
+/// operation, it must not keep the old one.
 pub(super) fn is_set(operation: &Operation) -> bool {
     matches!(operation.mode, opcode::SET | opcode::SETQ)
 }
@@ -105,7 +106,7 @@ pub(super) fn set_value(
     let mode = match operation.mode {
         opcode::APPEND | opcode::APPENDQ => Mode::Append,
         opcode::PREPEND | opcode::PREPENDQ => Mode::Prepend,
-        // As memcached: with a CAS value, an add and a replace are a `cas`, too.
+        // As in memcached, an add or a replace with a CAS value is a `cas`.
         opcode::ADD | opcode::ADDQ if compare.is_none() => Mode::Add,
         opcode::REPLACE | opcode::REPLACEQ if compare.is_none() => Mode::Replace,
         _ => Mode::Set,
@@ -138,7 +139,7 @@ pub(super) fn set_value(
     packet::failure(&mut reply.out, Head::new(operation), status);
 }
 
-/// There is no room for a value.
+/// Replies that the store has no room for a value.
 pub(super) fn refuse(operation: &Operation, reply: &mut Reply) {
     packet::message(&mut reply.out, Head::new(operation), Status::OUT_OF_MEMORY, b"Out of memory allocating item");
 }
@@ -214,7 +215,8 @@ pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8],
     }
 }
 
-/// The reply of a packet that concerns no key. Never inline: it would keep [`super::speak`] from being so.
+/// Appends the reply to a packet that concerns no key. This function is never inlined: if it were, the compiler would
+/// no longer inline [`super::speak`].
 #[cold]
 #[inline(never)]
 pub(super) fn speak(operation: &Operation, reply: &mut Reply) {

@@ -44,7 +44,7 @@ pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8]
             if !operation.has(b'I') {
                 shard.store.counters_of(id).delete_hits += 1;
             }
-            // An empty item takes its place: of the old one only the CAS value stays, not even that it was stale.
+            // An empty item replaces the old one. It keeps only the CAS value of the old one, and not the stale mark.
             let deadline =
                 if operation.has(b'T') { clock.deadline(operation.exptime, shard.store.now()) } else { NEVER };
             shard.store.pull_tail(key.len(), operation.client_flags, 0, Some(entry.id));
