@@ -1,7 +1,7 @@
-//! What an operation means, on one shard: [`execute`] is the table of contents of the server.
+//! Executes operations on one shard. [`execute`] lists the function for each operation on a key.
 //!
-//! Words meet items here: the only place below the workers that knows both `protocol/` and `store/`. No I/O, no clock
-//! read, no thread; the reply is appended to a [`Reply`].
+//! This module applies the operations of `protocol/` to the items of `store/`; neither of the two knows the other. It
+//! does no I/O, reads no clock and starts no thread. It appends the reply to a [`Reply`].
 
 mod arithmetic;
 pub mod binary;
@@ -23,10 +23,11 @@ use set::Value;
 pub use reply::{Pinned, Reply};
 pub use shard::Shard;
 
-/// Executes one operation, whose spans refer to `input`, and appends its reply. `hint`: the item that it probably finds,
-/// as [`Store::prefetch_item`](crate::store::Store::prefetch_item) gave it for this group, if it did.
+/// Executes one operation and appends its reply. The spans of the operation refer to `input`. `hint` is the item that
+/// the operation probably finds, if [`Store::prefetch_item`](crate::store::Store::prefetch_item) gave one for this
+/// group.
 ///
-/// [`Verb::Admin`] concerns more than a shard and is not executed here.
+/// It does not execute [`Verb::Admin`], which concerns more than one shard.
 #[inline]
 pub fn execute(
     shard: &mut Shard,
@@ -61,7 +62,7 @@ pub fn execute(
     }
 }
 
-/// The reply of an operation that concerns no key.
+/// Appends the reply to an operation that concerns no key.
 #[inline]
 pub fn speak(operation: &Operation, reply: &mut Reply) {
     match operation.verb {
@@ -72,11 +73,12 @@ pub fn speak(operation: &Operation, reply: &mut Reply) {
     }
 }
 
-/// Room for the first `wanted` bytes of the value of a storage command that is too long for the request buffer; the value
-/// goes to [`crate::store::item::Items::room`] and then to [`commit`], or to `abandon`.
+/// Makes room for the first `wanted` bytes of the value of a storage command. The value is too long for the request
+/// buffer. The caller writes the value to [`crate::store::item::Items::room`]. Then it calls [`commit`], or `abandon`
+/// if it gives the value up.
 ///
 /// # Errors
-/// What [`refuse`] is for; the value must be swallowed.
+/// If the store has no room for the value. The caller then calls [`refuse`], and must read the value and drop it.
 pub fn reserve(
     shard: &mut Shard,
     operation: &Operation,
@@ -100,7 +102,7 @@ pub fn reserve(
     }
 }
 
-/// The reply to a command for whose value there is no room.
+/// Appends the reply to a command if the store has no room for its value.
 pub fn refuse(operation: &Operation, reply: &mut Reply) {
     if operation.verb == Verb::BinarySet {
         binary::refuse(operation, reply);
@@ -109,7 +111,7 @@ pub fn refuse(operation: &Operation, reply: &mut Reply) {
     }
 }
 
-/// Executes a storage command whose value was received into `id`.
+/// Executes a storage command. The worker has received its value into the item `id`.
 pub fn commit(shard: &mut Shard, operation: &Operation, input: &[u8], id: ItemId, clock: &Clock, reply: &mut Reply) {
     let (key, value) = (operation.key.of(input), Value::Item(id));
     match operation.verb {

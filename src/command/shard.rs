@@ -1,18 +1,18 @@
-//! What a lease guards.
+//! The shard of the cache that a lease guards.
 
 use super::prefixes::Prefixes;
 use crate::protocol::Limits;
 use crate::store::Store;
 
-/// What a lease guards: one shard of the cache.
+/// One shard of the cache. A lease guards it.
 #[derive(Debug)]
 pub struct Shard {
-    /// Its number.
+    /// The number of the shard.
     pub number: u16,
-    /// Its items.
+    /// The items of the shard.
     pub store: Store,
-    /// Limits of items, as the parser has them.
+    /// The limits of items. The parser has the same ones.
     pub limits: Limits,
-    /// Counts by key prefix, while `stats detail` is on.
+    /// The counts by key prefix. None until `stats detail` is on for the first time.
     pub prefixes: Option<Prefixes>,
 }
