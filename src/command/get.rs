@@ -33,7 +33,7 @@ pub(super) fn get(
     }
 }
 
-/// `VALUE …` and the value.
+/// Appends `VALUE …` and the value.
 #[inline]
 fn put_value(shard: &mut Shard, id: ItemId, key: &[u8], with_cas: bool, reply: &mut Reply) {
     let item = shard.store.item(id);
@@ -48,13 +48,13 @@ fn put_value(shard: &mut Shard, id: ItemId, key: &[u8], with_cas: bool, reply: &
     }
 }
 
-/// The value of an item, if it is to be copied into replies: short, and in one piece. Others are pinned.
+/// The value of an item, if it is short and in one chunk. Replies copy such a value, and pin any other.
 #[inline]
 pub(super) fn short_value<'a>(item: &Item<'a>) -> Option<&'a [u8]> {
     item.value().filter(|value| value.len() < PIN_LEN_MIN)
 }
 
-/// The value, copied or pinned, and the end of line behind it.
+/// Copies or pins the value, and appends the end of line.
 #[inline]
 fn put_data(shard: &mut Shard, id: ItemId, reply: &mut Reply) {
     match short_value(&shard.store.item(id)) {
@@ -72,7 +72,7 @@ fn put_data(shard: &mut Shard, id: ItemId, reply: &mut Reply) {
     }
 }
 
-/// A value that is written from where it lies.
+/// Pins a value, so that the worker can send it from the item, without a copy.
 pub(super) fn pin(shard: &mut Shard, id: ItemId, reply: &mut Reply) {
     shard.store.pin(id);
     let value = shard.store.items().value_cursor(id);
@@ -146,7 +146,8 @@ pub(super) fn meta_get(
     }
 }
 
-/// `N`: an empty item in place of the missing one. It lasts until its `N` is met among the flags.
+/// `N`: creates an empty item in place of the missing one. The item has no deadline until [`meta_hit`] comes to the
+/// flag `N`.
 fn vivify(shard: &mut Shard, operation: &Operation, key: &[u8]) -> Option<Result<ItemId, ()>> {
     if !operation.has(b'N') {
         return None;
@@ -220,7 +221,7 @@ fn meta_hit(
             _ => echo(token, item.key(), state & KEY_BINARY != 0, reply),
         }
     }
-    // A stale item that nobody was told to recache yet: this client is.
+    // If the server has told no client yet to recache the stale item, it tells this one.
     won |= state & (STALE | WON) == STALE;
     if state & WON != 0 {
         reply.out.put(b" Z");
@@ -252,7 +253,7 @@ fn put_flag(reply: &mut Reply, name: &[u8], number: i64) {
     reply.out.put_i64(number);
 }
 
-/// Whether an item expires before a moment that is given as any exptime: relative, or as Unix time.
+/// Whether an item expires before `exptime`, which is relative or Unix time, like any exptime.
 fn expires_before(shard: &Shard, id: ItemId, exptime: i32, clock: &Clock) -> bool {
     let deadline = shard.store.item(id).exptime();
     deadline != NEVER && exptime != 0 && deadline < clock.deadline(exptime, shard.store.now())
