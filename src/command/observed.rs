@@ -1,5 +1,5 @@
-//! Execution that watchers see: it looks at the item before and at the counters after, and writes the lines that memcached
-//! would.
+//! Executes operations while clients watch. It looks at the item before an operation and at the counters after it, and
+//! writes the lines that memcached would write.
 
 use super::reply::{Reply, escape};
 use super::shard::Shard;
@@ -54,14 +54,14 @@ fn eviction(log: &mut Log<'_>, evicted: &Evicted) {
     });
 }
 
-/// A page is to change hands: from a class, to another or, 0, to none.
+/// Writes that the store begins to move a page from one class to another. Class 0 as the destination is none.
 fn page_move(log: &mut Log<'_>, from: u8, to: u8) {
     log.line(Categories::SYSEVENTS, |out| {
         put(out, format_args!("type=slab_move src={from} dst={to} state=ok"));
     });
 }
 
-/// Does something to a store that may evict, and tells of what it did.
+/// Calls `act`, which may evict items, and writes a line about each eviction.
 pub fn observe<T>(log: &mut Log<'_>, shard: &mut Shard, act: impl FnOnce(&mut Shard) -> T) -> T {
     if !log.wants(Categories::EVICTIONS) {
         return act(shard);
@@ -77,7 +77,7 @@ pub fn observe<T>(log: &mut Log<'_>, shard: &mut Shard, act: impl FnOnce(&mut Sh
     result
 }
 
-/// What was there before an operation.
+/// The state of a key and of some counters before an operation.
 #[derive(Debug)]
 struct Seen {
     status: &'static str,
@@ -120,7 +120,7 @@ struct Stored {
     size: usize,
 }
 
-/// [`Store::housekeep`], and tells of it.
+/// Calls [`Store::housekeep`], and writes lines about its evictions and the page move that it begins.
 pub fn housekeep(log: &mut Log<'_>, shard: &mut Shard, steps: u32, crawler_on: bool) -> bool {
     let busy = observe(log, shard, |shard| shard.store.housekeep(steps, crawler_on));
     if let Some((from, to)) = shard.store.page_move_begun() {
@@ -129,7 +129,8 @@ pub fn housekeep(log: &mut Log<'_>, shard: &mut Shard, steps: u32, crawler_on: b
     busy
 }
 
-/// [`execute`](super::execute), and tells of it. `fd`: of the connection that sent the operation.
+/// Calls [`execute`](super::execute), and writes lines about the operation. `fd` is the descriptor of the connection
+/// that sent it.
 #[inline(never)]
 pub fn execute(
     log: &mut Log<'_>,
@@ -143,7 +144,7 @@ pub fn execute(
     tell(log, fd, shard, operation, input, clock, |shard| super::execute(shard, operation, None, input, clock, reply));
 }
 
-/// [`commit`](super::commit), and tells of it.
+/// Calls [`commit`](super::commit), and writes lines about the operation.
 #[allow(clippy::too_many_arguments, reason = "those of the function that it wraps, and two")]
 pub fn commit(
     log: &mut Log<'_>,
@@ -159,10 +160,11 @@ pub fn commit(
     tell(log, fd, shard, operation, input, clock, commit);
 }
 
-/// [`reserve`](super::reserve), and tells of it when there is no room; otherwise [`commit`] will.
+/// Calls [`reserve`](super::reserve). If the store has no room, this function writes lines about the operation.
+/// Otherwise [`commit`] will write them.
 ///
 /// # Errors
-/// Those of what it wraps.
+/// Those of [`reserve`](super::reserve).
 pub fn reserve(
     log: &mut Log<'_>,
     fd: i32,
@@ -211,7 +213,7 @@ fn tell(
             };
             item_store(log, key, status, command_name(operation), &stored_value, fd);
         }
-        // A number that was not there is stored as `add` does.
+        // If the command has created a missing number, the line calls it an `add`.
         Verb::MetaArithmetic | Verb::BinaryArithmetic if stored && !seen.found() => {
             item_get(log, key, &seen, fd);
             if let Ok(id) = shard.store.peek(operation.hash, key) {
@@ -230,8 +232,8 @@ fn tell(
     }
 }
 
-/// A value that is too large, or that there is no memory for. As in memcached the lookup comes second: it is that of the
-/// old value, which must not outlive a `set`.
+/// Writes that a value is too large, or that the store has no memory for it. As in memcached, the line about the lookup
+/// comes second: a failed `set` looks up the old value to remove it.
 fn tell_refusal(log: &mut Log<'_>, fd: i32, shard: &Shard, operation: &Operation, key: &[u8], seen: &Seen) {
     let status = if operation.too_large { "too_large" } else { "no_memory" };
     debug_assert!(shard.store.counters.total_items >= seen.stored_before);
@@ -242,7 +244,7 @@ fn tell_refusal(log: &mut Log<'_>, fd: i32, shard: &Shard, operation: &Operation
     }
 }
 
-/// What a storage command has stored, or would have.
+/// The value that a storage command has stored, or would have stored.
 fn stored_value(shard: &Shard, operation: &Operation, key: &[u8], clock: &Clock, seen: &Seen, stored: bool) -> Stored {
     let store = &shard.store;
     let extends = matches!(command_name(operation), "append" | "prepend");
@@ -260,12 +262,13 @@ fn stored_value(shard: &Shard, operation: &Operation, key: &[u8], clock: &Clock,
     Stored { ttl: ttl(shard, exptime), class, size }
 }
 
-/// Seconds to live, as memcached prints them: 0 for ever; without a sign, however little is left.
+/// The seconds to live, as memcached prints them. The number 0 means that the item never expires. The number has no
+/// sign: if the item has expired, it is the wrapped difference.
 fn ttl(shard: &Shard, exptime: u32) -> u32 {
     if exptime == NEVER { 0 } else { exptime.wrapping_sub(shard.store.now().0) }
 }
 
-/// memcached's name of what a storage command does.
+/// memcached's name for the effect of a storage command.
 fn command_name(operation: &Operation) -> &'static str {
     match operation.verb {
         Verb::Set => "set",
