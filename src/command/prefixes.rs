@@ -1,16 +1,16 @@
-//! `stats detail`: how often keys of a prefix were fetched, stored and deleted. As in memcached, by the classic and the
-//! binary protocol only, and not by incr, decr and the classic touch.
+//! `stats detail`: counts how often clients fetch, store and delete keys of each prefix. As in memcached, only commands
+//! of the classic and the binary protocol count, and incr, decr and the classic touch do not.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// Counts by prefix: what stands in a key before the delimiter.
+/// The counts by prefix. The prefix of a key is the part before the delimiter.
 #[derive(Clone, Debug)]
 pub struct Prefixes {
     delimiter: u8,
-    /// Whether it counts now (`stats detail on`), or only keeps what it has (`off`).
+    /// Whether commands count now (`stats detail on`). After `off`, the counts stay as they are.
     pub on: bool,
-    /// Prefixes counted at most; keys of further ones are not counted.
+    /// The most prefixes with counts. Keys of further prefixes do not count.
     prefixes_max: usize,
     counts: HashMap<Vec<u8>, PrefixCounts>,
 }
@@ -26,7 +26,7 @@ pub struct PrefixCounts {
 }
 
 impl Prefixes {
-    /// No counts yet. `delimiter` is that of `-D`; keys of more than `prefixes_max` prefixes are not counted.
+    /// Starts without counts. `delimiter` is the one of `-D`. Only the keys of the first `prefixes_max` prefixes count.
     pub fn new(delimiter: u8, prefixes_max: usize) -> Prefixes {
         Prefixes { delimiter, on: true, prefixes_max, counts: HashMap::new() }
     }
@@ -35,7 +35,7 @@ impl Prefixes {
         if !self.on {
             return None;
         }
-        // As memcached: behind a NUL, nothing is a delimiter.
+        // As in memcached, a delimiter behind a NUL does not count.
         let len = key.iter().position(|&byte| byte == self.delimiter || byte == 0).filter(|&len| key[len] != 0)?;
         let full = self.counts.len() >= self.prefixes_max;
         match self.counts.entry(key[..len].to_vec()) {
@@ -45,7 +45,7 @@ impl Prefixes {
         }
     }
 
-    /// A fetch, and whether it hit.
+    /// Counts a fetch, and a hit if it is one.
     pub fn count_get(&mut self, key: &[u8], hit: bool) {
         if let Some(counts) = self.counts(key) {
             counts.get += 1;
@@ -53,21 +53,21 @@ impl Prefixes {
         }
     }
 
-    /// A storage command.
+    /// Counts a storage command.
     pub fn count_set(&mut self, key: &[u8]) {
         if let Some(counts) = self.counts(key) {
             counts.set += 1;
         }
     }
 
-    /// A deletion.
+    /// Counts a delete command.
     pub fn count_delete(&mut self, key: &[u8]) {
         if let Some(counts) = self.counts(key) {
             counts.del += 1;
         }
     }
 
-    /// Forgets all counts, and goes on as it was: counting, or not.
+    /// Forgets all counts. Does not change whether commands count.
     pub fn clear(&mut self) {
         self.counts = HashMap::new();
     }
