@@ -5,25 +5,25 @@ use crate::protocol::encode::Output;
 use crate::store::arena::ItemId;
 use crate::store::item::{Cursor, KEY_BINARY};
 
-/// The replies to a run of operations: bytes, and values that stay where they are.
+/// The replies to a run of operations: bytes, and values that stay in their items.
 #[derive(Debug, Default)]
 pub struct Reply {
-    /// The bytes.
+    /// The bytes of the replies, without the pinned values.
     pub out: Output,
-    /// Values that belong between those bytes, in the order of their places.
+    /// The values that belong between these bytes, in the order of their places.
     pub pinned: Vec<Pinned>,
 }
 
-/// A value that is written to the socket from where it lies.
+/// A value that the worker writes to the socket from its item, without a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Pinned {
     /// The value comes after this many bytes of the reply.
     pub at: usize,
-    /// The shard it was pinned in, and must be unpinned in.
+    /// The shard that has pinned the value and must unpin it.
     pub shard: u16,
-    /// The item.
+    /// The item with the value.
     pub id: ItemId,
-    /// What is still to be written of its value.
+    /// The part of the value that the worker has not written yet.
     pub value: Cursor,
 }
 
@@ -33,17 +33,17 @@ impl Reply {
         Reply { out: Output::with_capacity(capacity), pinned: Vec::new() }
     }
 
-    /// Whether there is nothing to be sent.
+    /// Whether the reply has nothing to send.
     pub fn is_empty(&self) -> bool {
         self.out.is_empty() && self.pinned.is_empty()
     }
 
-    /// Bytes to be sent, with those of pinned values.
+    /// The number of bytes to send, with those of the pinned values.
     pub fn len(&self) -> usize {
         self.out.len() + self.pinned.iter().map(|pinned| pinned.value.left()).sum::<usize>()
     }
 
-    /// Appends another reply, or the part of it from byte `from` to byte `to` with the values in between.
+    /// Appends the bytes of another reply from `from` to `to`, with the pinned values between them.
     pub fn append(&mut self, other: &Reply, from: usize, to: usize) {
         let shift = self.out.len();
         self.out.put(&other.out.bytes()[from..to]);
@@ -60,12 +60,13 @@ pub(super) fn say(operation: &Operation, reply: &mut Reply, text: &[u8]) {
     }
 }
 
-/// The flag tokens of a meta command, as sent.
+/// The flag tokens of a meta command, as the client sent them.
 pub(super) fn tokens<'a>(operation: &Operation, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
     operation.tokens.of(input).split(|&byte| byte == b' ').filter(|token| !token.is_empty())
 }
 
-/// ` O<opaque>` and ` k<key>`, with ` b` behind a binary key: the flags that every meta reply echoes, hit or miss.
+/// Appends ` O<opaque>` or ` k<key>`, with ` b` behind a binary key. Every meta reply echoes these flags, after a hit
+/// and after a miss.
 pub(super) fn echo(token: &[u8], key: &[u8], binary: bool, reply: &mut Reply) {
     match token[0] {
         b'O' => {
@@ -83,7 +84,7 @@ pub(super) fn echo(token: &[u8], key: &[u8], binary: bool, reply: &mut Reply) {
     }
 }
 
-/// A key as meta commands show it.
+/// Appends a key as meta commands show it: a binary key in base64.
 pub(super) fn put_key(key: &[u8], binary: bool, reply: &mut Reply) {
     if binary {
         let len = key.len().div_ceil(3) * 4;
@@ -94,14 +95,14 @@ pub(super) fn put_key(key: &[u8], binary: bool, reply: &mut Reply) {
     }
 }
 
-/// State bit for a key that was sent in base64.
+/// The state bit for a key that the client sent in base64.
 #[inline]
 pub(super) fn key_state(operation: &Operation) -> u8 {
     if operation.has(b'b') { KEY_BINARY } else { 0 }
 }
 
-/// Writes a key as in a URI: all but letters, digits and `-._~` as `%XX`. Takes at most three bytes of room for each of the
-/// key; returns how many it took.
+/// Writes a key as in a URI: all bytes but letters, digits and `-._~` become `%XX`. Each byte of the key takes at most
+/// three bytes of `room`. Returns the number of bytes written.
 pub fn escape(key: &[u8], room: &mut [u8]) -> usize {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut len = 0;
