@@ -1,5 +1,5 @@
-//! Storing: set, add, replace, append, prepend, cas, ms; from the request buffer, or from an item that was received in
-//! place. What `binary.rs` has in common with them is here, too.
+//! Storing: set, add, replace, append, prepend, cas, ms. The value is in the request buffer, or in an item that the
+//! worker has received in place. `binary.rs` stores by functions of this file, too.
 
 use super::reply::{Reply, echo, key_state, say, tokens};
 use super::shard::Shard;
@@ -9,7 +9,7 @@ use crate::store::arena::ItemId;
 use crate::store::item::{STALE, WON};
 use crate::store::{Absent, OutOfMemory};
 
-/// Where the value of a storage command is.
+/// The place of a storage command's value.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Value<'a> {
     /// In the request buffer.
@@ -27,7 +27,7 @@ impl Value<'_> {
     }
 }
 
-/// How a storage command ended.
+/// The result of a storage command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Stored(ItemId),
@@ -37,7 +37,7 @@ pub(super) enum Outcome {
     OutOfMemory,
 }
 
-/// What to do about the item that is there, or not.
+/// The way in which a storage command treats an old or a missing item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Set,
@@ -47,13 +47,13 @@ pub(super) enum Mode {
     Prepend,
 }
 
-/// A storage command of any protocol, reduced to what they have in common.
+/// The part of a storage command that all protocols have in common.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Change {
     pub(super) mode: Mode,
-    /// Only if the item has this CAS value.
+    /// Store only if the item has this CAS value.
     pub(super) compare: Option<u64>,
-    /// `ms I`: a compared CAS value that is older than the item's stores a stale item.
+    /// `ms I`: if the compared CAS value is older than the item's, store a stale item.
     pub(super) invalidate: bool,
     pub(super) deadline: u32,
     /// Append and prepend: create the item if it is missing, with this deadline.
@@ -121,23 +121,25 @@ pub(super) fn store_value(
     say(operation, reply, text);
 }
 
-/// A value larger than an item may be: the error, and the old value is gone, after memcached's rule.
+/// Refuses a value that is larger than an item may be. By memcached's rule, it removes the old item if `forget`.
 #[cold]
 fn refuse_large(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool, reply: &mut Reply) {
     too_large(shard, operation, key, forget);
     say(operation, reply, b"SERVER_ERROR object too large for cache\r\n");
 }
 
-/// A value larger than an item may be: the old one must not be taken for it.
+/// Counts a value that is larger than an item may be. If `forget`, it removes the old item, so that no client takes the
+/// old value for the new one.
 pub(super) fn too_large(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool) {
-    // memcached counts none of the binary protocol.
+    // memcached does not count such values of the binary protocol.
     shard.store.counters.store_too_large += u64::from(operation.verb != Verb::BinarySet);
     if forget && let Ok(entry) = shard.store.find(operation.hash, key) {
         shard.store.remove(entry);
     }
 }
 
-/// No memory for a new value: the old one must not be taken for it.
+/// Counts a new value that the store has no memory for. If `forget`, it removes the old item, so that no client takes
+/// the old value for the new one.
 #[cold]
 pub(super) fn out_of_memory(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool) {
     shard.store.counters.store_no_memory += 1;
@@ -146,7 +148,8 @@ pub(super) fn out_of_memory(shard: &mut Shard, operation: &Operation, key: &[u8]
     }
 }
 
-/// What `stats detail` tells of a storage command, whatever becomes of it. As in memcached, meta commands do not count.
+/// Counts a storage command for `stats detail`, whether it succeeds or fails. As in memcached, meta commands do not
+/// count.
 #[inline]
 pub(super) fn count_by_prefix(shard: &mut Shard, key: &[u8]) {
     if let Some(prefixes) = &mut shard.prefixes {
@@ -167,7 +170,7 @@ pub(super) fn apply(
     shard.store.count_set(key.len(), operation.client_flags, len);
     shard.store.pull_tail(key.len(), operation.client_flags, len, None);
     let outcome = decide(shard, operation, hint, key, value, change);
-    // Whatever kept the value from being stored, the item it was received into is not needed any more.
+    // If the command has not stored the item that received the value, the store frees this item.
     if let Value::Item(id) = value
         && outcome != Outcome::Stored(id)
     {
@@ -188,7 +191,7 @@ fn decide(
     let old = shard.store.seek(hint, operation.hash, key);
     let mut change = *change;
     if let Some(compare) = change.compare {
-        // Only a store counts as one with CAS; append and prepend just look.
+        // Append and prepend compare the CAS value, but do not count as a `cas`.
         let counts = !matches!(change.mode, Mode::Append | Mode::Prepend);
         match old {
             Ok(old) => {
@@ -208,13 +211,13 @@ fn decide(
                 shard.store.counters.cas_misses += 1;
                 return Outcome::NotFound;
             }
-            // Where there is nothing to compare with, append and prepend fail, or create, as without it.
+            // If the item is missing, append and prepend fail or create it, as they do without a CAS value.
             Err(_) => {}
         }
     }
     match (change.mode, old) {
         (Mode::Add, Ok(old)) => {
-            // As memcached: a failed add counts as use of what is there.
+            // As in memcached, a failed add counts as a use of the old item.
             shard.store.refresh(old);
             Outcome::NotStored
         }
@@ -267,7 +270,7 @@ fn finish(shard: &mut Shard, id: ItemId, change: &Change) -> Outcome {
     Outcome::Stored(id)
 }
 
-/// Append and prepend: the old item's flags and deadline stay.
+/// Append and prepend. The new item keeps the client flags and the deadline of the old one.
 fn extend(
     shard: &mut Shard,
     operation: &Operation,
@@ -288,7 +291,7 @@ fn extend(
     if shard.limits.too_large(key.len(), flags, old_len + added) {
         return Outcome::OutOfMemory;
     }
-    // The old value must not be evicted to make room for the new one.
+    // The store must not evict the old value to make room for the new one.
     store.pin(old);
     store.pull_tail(key.len(), flags, old_len + added, None);
     let allocated = store.allocate(key, flags, old_len + added);
@@ -309,7 +312,7 @@ fn extend(
     }
     store.unpin(old);
     match allocated {
-        // As in memcached, what is longer now is a new item: neither stale nor of a binary key.
+        // As in memcached, the longer value makes a new item, which is not stale and has no mark of a binary key.
         Ok(id) => finish(shard, id, &Change { state: 0, ..*change }),
         Err(OutOfMemory) => Outcome::OutOfMemory,
     }
@@ -324,7 +327,7 @@ pub(super) fn meta_set(
     reply: &mut Reply,
 ) {
     if operation.too_large {
-        // Errors are never hidden by `q`.
+        // `q` never hides an error.
         let loud = Operation { quiet: false, ..*operation };
         refuse_large(shard, &loud, operation.key.of(input), true, reply);
         return;
@@ -353,7 +356,7 @@ pub(super) fn meta_set_value(
         mode,
         compare: match mode {
             Mode::Add => None,
-            // Nothing has the number 0: here it compares nothing, elsewhere it fails.
+            // No item has the CAS value 0. With `C0`, append and prepend compare nothing, and set and replace fail.
             Mode::Append | Mode::Prepend if operation.cas == 0 => None,
             _ => operation.has(b'C').then_some(operation.cas),
         },
