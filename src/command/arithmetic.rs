@@ -51,7 +51,8 @@ pub(super) fn count_miss(shard: &mut Shard, up: bool) {
 }
 
 /// Adds or subtracts `operation.delta`. A result that is no longer than the old value replaces it in place, and spaces
-/// fill the rest (protocol.txt, decr). A longer result takes a new item.
+/// fill the rest (protocol.txt, decr). A longer result takes a new item. So does any result if the value is pinned or
+/// large.
 pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up: bool) -> Outcome {
     let store = &mut shard.store;
     let item = store.item(entry.id);
