@@ -1,4 +1,4 @@
-//! `watch`: what happens, told as lines to the connections that asked for it.
+//! `watch`: the server writes lines about events to the connections that have asked for them.
 //!
 //! ```text
 //! a worker's turn                            watchers
@@ -7,17 +7,21 @@
 //! │ each of a category           │ ────────▶ ├─ queue ─┤
 //! └──────────────────────────────┘           └─────────┘
 //! ```
-//! A worker looks once in a turn whether anything is watched. If not, there is no [`Log`], and commands are executed by
-//! code that knows nothing of all this. If so, they are executed by `command/observed.rs`, which writes the lines about them.
+//! A worker looks once per turn whether any client watches. If none does, the worker has no [`Log`], and the code that
+//! executes commands knows nothing of watchers. Otherwise `command/observed.rs` executes the commands and writes the
+//! lines about them.
 //!
-//! Nobody waits for a watcher. A log and a queue have a limit; a line that does not fit is lost and counted, and a watcher
-//! that has lost lines is told how many (`skipped=N`) before the next one.
+//! The server never waits for a watcher. Each log and each queue has a limit. The server drops a line that does not
+//! fit, and counts it. A watcher that has lost lines gets their number (`skipped=N`) before the next line.
 //!
-//! Lines and categories are memcached's. `rawcmds` and the categories of its proxy are accepted and stay silent, as they
-//! do in memcached without a proxy. `sysevents` tells of pages that are moved because their memory is needed elsewhere; of a
-//! crawler there is nothing to tell, since expired items are found without walks through all. Wanted differences: the fraction of `ts` always has six digits, so that it can be read
-//! as one; all lines of a worker's turn have the same `ts` (`gid` gives their order); `type=item_store` of a value that is
-//! too large names the connection, where memcached prints another number.
+//! The lines and categories are memcached's. The server accepts `rawcmds` and the categories of memcached's proxy, and
+//! writes no lines for them, like a memcached without a proxy. Lines of `sysevents` are about pages that the store
+//! moves because it needs their memory elsewhere. They are never about a crawler, since the server finds expired items
+//! without a walk through all items.
+//!
+//! Wanted differences from memcached: the fraction of `ts` always has six digits, so that clients can read it as a
+//! fraction. All lines of a worker's turn have the same `ts`; `gid` gives their order. The line `type=item_store` about
+//! a value that is too large names the connection, where memcached prints another number.
 
 use parking_lot::Mutex;
 use std::io::Write as _;
@@ -30,23 +34,23 @@ use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 pub struct Categories(u16);
 
 impl Categories {
-    /// Items that are looked up.
+    /// Lookups of items.
     pub const FETCHERS: Categories = Categories(1);
     /// Storage commands.
     pub const MUTATIONS: Categories = Categories(1 << 1);
-    /// Live items that make room for others.
+    /// Evictions of live items, which make room for others.
     pub const EVICTIONS: Categories = Categories(1 << 2);
-    /// Connections that come and go.
+    /// Connections that open and close.
     pub const CONNEVENTS: Categories = Categories(1 << 3);
-    /// Items that are deleted by a command.
+    /// Items that a command deletes.
     pub const DELETIONS: Categories = Categories(1 << 4);
-    /// What happens in the background.
+    /// Events in the background.
     pub const SYSEVENTS: Categories = Categories(1 << 5);
-    /// Categories of which there is nothing to tell.
+    /// Categories that the server accepts and never writes a line for.
     const SILENT: Categories = Categories(1 << 6);
 
-    /// Those that the arguments of `watch` name; `fetchers` if there are none. `None`: a word is no category. As in
-    /// memcached, a word may be cut short.
+    /// The categories that the arguments of `watch` name; `fetchers` if it has no arguments. `None` if a word names no
+    /// category. As in memcached, the beginning of a name is enough.
     pub fn named(words: &[&[u8]]) -> Option<Categories> {
         // In the order in which memcached tries them.
         const NAMES: [(&str, Categories); 10] = [
@@ -70,7 +74,7 @@ impl Categories {
         })
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -84,17 +88,17 @@ impl Categories {
 /// All watchers of a server.
 #[derive(Debug)]
 pub struct Watchers {
-    /// What is watched by anyone: what workers look at once in a turn.
+    /// The categories that clients watch. Each worker looks at them once per turn.
     watched: AtomicU16,
     list: Mutex<Vec<Arc<Watcher>>>,
     count_max: usize,
-    /// Lines so far: their number is the `gid` of the last.
+    /// The number of lines so far, which is the `gid` of the last one.
     lines: AtomicU64,
     /// Lines that workers wrote.
     pub worker_written: AtomicU64,
     /// Lines that workers had no room for.
     pub worker_dropped: AtomicU64,
-    /// Lines that were put into queues.
+    /// Lines that workers put into queues.
     pub watcher_sent: AtomicU64,
     /// Lines that queues had no room for.
     pub watcher_skipped: AtomicU64,
@@ -103,14 +107,14 @@ pub struct Watchers {
 /// A connection that watches.
 #[derive(Debug)]
 pub struct Watcher {
-    /// Its worker.
+    /// The worker of the connection.
     pub worker: usize,
-    /// Its token there.
+    /// The token of the connection in its worker.
     pub token: usize,
-    /// And its generation.
+    /// The generation of the connection.
     pub generation: u64,
     categories: Categories,
-    /// It is told of lines after this one.
+    /// The watcher gets only lines with a greater `gid` than this.
     since: u64,
     queue: Mutex<Queue>,
     bytes_max: usize,
@@ -118,14 +122,14 @@ pub struct Watcher {
 
 #[derive(Debug, Default)]
 struct Queue {
-    /// Invariant: at most `bytes_max`, and the line that tells of skipped ones.
+    /// Invariant: at most `bytes_max` bytes, plus one line about skipped ones.
     lines: Vec<u8>,
-    /// Lines lost since the last one that was not.
+    /// The number of lines lost since the last line that was not lost.
     skipped: u64,
 }
 
 impl Watchers {
-    /// Nobody watches yet; at most so many can.
+    /// Begins without watchers. At most `count_max` connections can watch.
     pub fn new(count_max: usize) -> Watchers {
         Watchers {
             watched: AtomicU16::new(0),
@@ -139,18 +143,19 @@ impl Watchers {
         }
     }
 
-    /// What is watched by anyone.
+    /// The categories that clients watch.
     #[inline]
     pub fn watched(&self) -> Categories {
         Categories(self.watched.load(Ordering::Relaxed))
     }
 
-    /// How many watch.
+    /// The number of watchers.
     pub fn count(&self) -> usize {
         self.list.lock().len()
     }
 
-    /// A connection watches from now on, with a queue of so many bytes. `None`: there are too many already.
+    /// Makes a connection a watcher, with a queue of at most `bytes_max` bytes. `None` if the server has too many
+    /// watchers already.
     pub fn add(
         &self,
         (worker, token, generation): (usize, usize, u64),
@@ -169,7 +174,7 @@ impl Watchers {
         Some(watcher)
     }
 
-    /// A connection does not watch any more.
+    /// Ends the watch of a connection.
     pub fn remove(&self, watcher: &Arc<Watcher>) {
         let mut list = self.list.lock();
         list.retain(|other| !Arc::ptr_eq(other, watcher));
@@ -177,8 +182,8 @@ impl Watchers {
         self.watched.store(watched, Ordering::Relaxed);
     }
 
-    /// Puts the lines of a turn into the queues of those who watch their categories, and empties the log. `tell` is called
-    /// for each watcher whose queue was empty before.
+    /// Puts the lines of a turn into the queues of the watchers of their categories, and empties the log. Calls `tell`
+    /// for each watcher that gets lines and whose queue was empty before.
     pub fn publish(&self, log: &mut Log<'_>, mut tell: impl FnMut(&Watcher)) {
         self.worker_dropped.fetch_add(std::mem::take(&mut log.dropped), Ordering::Relaxed);
         if log.lines.is_empty() {
@@ -212,7 +217,7 @@ impl Watchers {
         log.lines.clear();
     }
 
-    /// Forgets what was counted.
+    /// Sets the counters to 0.
     pub fn reset_counters(&self) {
         for counter in [&self.worker_written, &self.worker_dropped, &self.watcher_sent, &self.watcher_skipped] {
             counter.store(0, Ordering::Relaxed);
@@ -221,14 +226,14 @@ impl Watchers {
 }
 
 impl Watcher {
-    /// Takes all lines out of its queue.
+    /// Takes all lines out of the queue.
     pub fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.queue.lock().lines)
     }
 }
 
 impl Queue {
-    /// Appends a line, unless it makes the queue longer than it may be.
+    /// Appends a line, unless the queue would become longer than `bytes_max`. Returns whether it has appended the line.
     fn put(&mut self, line: &[u8], bytes_max: usize) -> bool {
         if self.lines.len() + line.len() > bytes_max {
             self.skipped += 1;
@@ -243,37 +248,37 @@ impl Queue {
     }
 }
 
-/// What a worker has to tell at the end of its turn. There is one only while somebody watches.
+/// The lines that a worker writes in a turn, and publishes at its end. A worker has a log only while a client watches.
 #[derive(Debug)]
 pub struct Log<'a> {
     watchers: &'a Watchers,
     watched: Categories,
-    /// Wall-clock time of this turn, as lines tell it.
+    /// The wall-clock time of this turn, as the lines print it.
     time: String,
     out: Vec<u8>,
-    /// Category and number of each line, and where it ends in `out`.
+    /// The category and the number of each line, and its end in `out`.
     lines: Vec<(Categories, u64, usize)>,
     bytes_max: usize,
-    /// Lines there was no room for.
+    /// The number of lines that the log had no room for.
     dropped: u64,
 }
 
-/// Why a connection closes.
+/// The reason for which a connection closes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CloseReason {
-    /// It is broken, or was a watcher's.
+    /// The connection is broken, or it was a watcher's.
     #[default]
     Error,
-    /// `quit`, or the other side closed it.
+    /// The client sent `quit`, or closed the connection.
     Normal,
-    /// `idle_timeout`
+    /// The client was silent for too long (`idle_timeout`).
     IdleTimeout,
     /// The server stops.
     Shutdown,
 }
 
 impl<'a> Log<'a> {
-    /// An empty log of so many bytes.
+    /// An empty log, for at most `bytes_max` bytes.
     pub fn new(watchers: &'a Watchers, bytes_max: usize) -> Log<'a> {
         Log {
             watchers,
@@ -286,18 +291,18 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// A turn begins, at a time in microseconds since 1970: what is watched, and when.
+    /// Begins a turn. `watched` has the categories that clients watch. `micros` is the time in microseconds since 1970.
     pub fn begin(&mut self, watched: Categories, micros: u128) {
         self.watched = watched;
         self.time = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     }
 
-    /// Whether lines of a category are wanted.
+    /// Whether a client watches a category.
     pub fn wants(&self, category: Categories) -> bool {
         self.watched.meets(category)
     }
 
-    /// Writes a line, if its category is watched and there is room.
+    /// Writes a line, if a client watches its category and the log has room.
     pub fn line(&mut self, category: Categories, write: impl FnOnce(&mut Vec<u8>)) {
         if !self.wants(category) {
             return;
@@ -315,12 +320,12 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// Lines that somebody else had no room for.
+    /// Counts lines that were lost before they came to this log.
     pub fn count_dropped(&mut self, lines: u64) {
         self.dropped += lines;
     }
 
-    /// A connection has come. `peer`: of a TCP connection.
+    /// Writes that a connection has opened. `peer` is the client's address on a TCP connection.
     pub fn connection_new(&mut self, peer: Option<SocketAddr>, is_local: bool, fd: i32) {
         self.line(Categories::CONNEVENTS, |out| {
             out.extend_from_slice(b"type=conn_new ");
@@ -329,15 +334,16 @@ impl<'a> Log<'a> {
         });
     }
 
-    /// TLS failed on a connection, which is closed for it. memcached has OpenSSL's words for the reason.
+    /// Writes that TLS failed on a connection, and that the server closes it for this reason. memcached gives the
+    /// reason in OpenSSL's words.
     pub fn connection_tls_error(&mut self, fd: i32, error: &std::io::Error) {
         self.line(Categories::CONNEVENTS, |out| {
-            // One line, whatever the other side has sent.
+            // The escapes keep the message on one line, whatever the client has sent.
             put(out, format_args!("type=conntlserr fd={fd} msg={}", error.to_string().escape_debug()));
         });
     }
 
-    /// A connection closes.
+    /// Writes that a connection closes.
     pub fn connection_close(&mut self, peer: Option<SocketAddr>, is_local: bool, reason: CloseReason, fd: i32) {
         let reason = match reason {
             CloseReason::Error => "error",
@@ -358,7 +364,8 @@ pub fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to memory cannot fail");
 }
 
-/// `rip=<address> rport=<port> transport=tcp|local`; an address that the system does not know any more is `unknown`.
+/// Appends `rip=<address> rport=<port> transport=tcp|local`. The address is `unknown` if the system does not know it
+/// any more.
 fn put_peer(out: &mut Vec<u8>, peer: Option<SocketAddr>, is_local: bool) {
     match peer {
         Some(peer) => put(out, format_args!("rip={} rport={} transport=tcp", peer.ip(), peer.port())),
@@ -390,7 +397,7 @@ mod tests {
         }
     }
 
-    /// Lines of a log, of one letter and a number each.
+    /// A log with `lines` lines in each of two categories. A line is a letter and a number.
     fn log<'a>(watchers: &'a Watchers, bytes_max: usize, lines: usize) -> Log<'a> {
         let mut log = Log::new(watchers, bytes_max);
         log.begin(Categories(u16::MAX), 12_000_345);
