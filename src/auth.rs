@@ -1,47 +1,48 @@
-//! Who may use the server: the users of a password file, and the check of a name and a password against them.
+//! The users of a password file, and the check of a name and a password against them. Only these users may use the
+//! server.
 //!
-//! Two formats, memcached's: that of `-Y` and that of `MEMCACHED_SASL_PWDB` (`-S`). Files are read by `server/`, at the
-//! start and when told to; a check looks at what was read last. It takes the same time for whatever is wrong, but for
-//! lengths, and only a client that logs in waits for its lock.
+//! This module knows memcached's two formats: that of `-Y` and that of `MEMCACHED_SASL_PWDB` (`-S`). `server/` reads
+//! the file at the start and at each reload. A check uses the users of the last file that was read. It takes the same
+//! time whatever is wrong, except that the time depends on lengths. Only a client that logs in waits for the lock.
 //!
-//! Wanted differences from memcached: a line that is too long or has a zero byte makes the file unusable, where it would be
-//! cut and so let shorter passwords in; so does a directory, which memcached takes for a file that lets nobody in; a
-//! changed file of `-S` is looked at when told to, not each time.
+//! Wanted differences from memcached: a line that is too long or has a zero byte makes the file unusable. memcached
+//! cuts such a line, and so accepts shorter passwords. A directory is unusable, too. memcached takes it for a file that
+//! lets no client in. The server reads a changed file of `-S` at a reload. memcached looks at the file each time.
 
 use parking_lot::RwLock;
 use std::fmt;
 use std::sync::Arc;
 use subtle::{Choice, ConstantTimeEq};
 
-/// Users that a file of `-Y` can have; further lines are not read.
+/// The most users that a file of `-Y` can have. The server does not read further lines.
 pub const TEXT_USERS_MAX: usize = 8;
 
-/// Longest line, without its end.
+/// The length of the longest line, without its end.
 const LINE_LENGTH_MAX: usize = 255;
 
-/// Names and passwords.
+/// The names and passwords of a file.
 #[derive(Clone, Default)]
 pub struct Users {
     entries: Vec<Entry>,
-    /// Lines that were not read, because there were too many.
+    /// The number of lines that the server has not read, because the file has too many.
     pub ignored: usize,
 }
 
-/// A name, and all that its password may be.
+/// A name, and all passwords that it accepts.
 #[derive(Clone)]
 struct Entry {
     name: Vec<u8>,
     passwords: Vec<Vec<u8>>,
 }
 
-/// What is wrong with a file: the number of a line, from 1.
+/// The mistake in a file, with the number of its line. The first line has the number 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// There is no colon in it.
+    /// The line has no colon.
     NoColon(usize),
-    /// It is longer than 255 bytes.
+    /// The line is longer than 255 bytes.
     TooLong(usize),
-    /// There is a zero byte in it.
+    /// The line has a zero byte.
     ZeroByte(usize),
 }
 
@@ -55,7 +56,7 @@ impl fmt::Display for Malformed {
     }
 }
 
-/// Passwords are not printed.
+/// Prints no passwords.
 impl fmt::Debug for Users {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} users", self.entries.len())
@@ -63,10 +64,10 @@ impl fmt::Debug for Users {
 }
 
 impl Users {
-    /// Those of a file of `-Y`: `user:password` in each line, of which the first [`TEXT_USERS_MAX`] count.
+    /// Reads the users of a file of `-Y`. Each line is `user:password`. Only the first [`TEXT_USERS_MAX`] lines count.
     ///
     /// # Errors
-    /// When it has a line of another form, be it an empty one: an empty file, which would let nobody in, has one.
+    /// If a line has another form, or is empty. An empty file, which would let no client in, counts as one empty line.
     pub fn from_text(file: &[u8]) -> Result<Users, Malformed> {
         let mut users = Users::default();
         for (number, line) in lines(file) {
@@ -80,12 +81,12 @@ impl Users {
         Ok(users)
     }
 
-    /// Those of a file of `-S`: `user:password`, and perhaps more behind further colons, in each line; lines without a
-    /// colon say nothing, and of a user's lines the first counts. As in memcached, where the SASL library adds the name
-    /// of the host, `user@host` is the entry of a client that logs in as `user`.
+    /// Reads the users of a file of `-S`. Each line is `user:password`, perhaps with more fields behind further colons.
+    /// Lines without a colon do not count. If a user has several lines, only the first counts. A client that logs in as
+    /// `user` can also use the entry `user@host`, as in memcached, where the SASL library adds the name of the host.
     ///
     /// # Errors
-    /// When a line is too long, or has a zero byte.
+    /// If a line is too long or has a zero byte.
     pub fn from_sasl(file: &[u8], host: &[u8]) -> Result<Users, Malformed> {
         let mut users = Users::default();
         for (_, line) in lines(file) {
@@ -103,17 +104,17 @@ impl Users {
         Ok(users)
     }
 
-    /// How many there are.
+    /// The number of users.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none, and nobody can log in.
+    /// Whether the file has no users, so that no client can log in.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether one of them has this name and this password. All are compared.
+    /// Whether a user has this name and this password. Compares all users.
     pub fn know(&self, name: &[u8], password: &[u8]) -> bool {
         let matches = |entry: &Entry| {
             let right = entry.passwords.iter().fold(Choice::from(0), |right, other| right | other.ct_eq(password));
@@ -123,7 +124,7 @@ impl Users {
     }
 }
 
-/// The lines of a file with their numbers; an empty file has one. What memcached would cut is an error.
+/// The lines of a file with their numbers. An empty file has one line. A line that memcached would cut is an error.
 fn lines(file: &[u8]) -> impl Iterator<Item = (usize, Result<&[u8], Malformed>)> {
     let lines = file.strip_suffix(b"\n").unwrap_or(file).split(|&byte| byte == b'\n');
     (1..).zip(lines).map(|(number, line)| {
@@ -139,28 +140,28 @@ fn lines(file: &[u8]) -> impl Iterator<Item = (usize, Result<&[u8], Malformed>)>
     })
 }
 
-/// Name and the rest, at the first colon.
+/// Splits a line at its first colon, into the name and the rest.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     Some((&line[..colon], &line[colon + 1..]))
 }
 
-/// The users of now.
+/// The users that may log in now.
 #[derive(Debug, Default)]
 pub struct Auth(RwLock<Arc<Users>>);
 
 impl Auth {
-    /// With these, for the time being.
+    /// Begins with these users.
     pub fn new(users: Users) -> Auth {
         Auth(RwLock::new(Arc::new(users)))
     }
 
-    /// From now on with others.
+    /// Replaces the users.
     pub fn replace(&self, users: Users) {
         *self.0.write() = Arc::new(users);
     }
 
-    /// Whether somebody has this name and this password.
+    /// Whether a user has this name and this password.
     pub fn knows(&self, name: &[u8], password: &[u8]) -> bool {
         let users = Arc::clone(&self.0.read());
         users.know(name, password)
