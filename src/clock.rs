@@ -1,18 +1,18 @@
 //! Time as the cache counts it: whole seconds since shortly before the process started.
 //!
-//! A worker reads the clock once per turn ([`Clock::now`]) and hands the result down; nothing below
-//! `worker/` reads a clock. Like memcached, the count starts at 62, so that 0 can mean "never" and 1
-//! "long ago", and times of up to a minute before the start are known.
+//! A worker reads the clock once per turn ([`Clock::now`]) and hands the result down; nothing below `worker/` reads a
+//! clock. As in memcached, the count starts at 62. So 0 can mean "never", 1 can mean "long ago", and the count can
+//! express times of up to a minute before the start.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Seconds on the cache's clock. Stored in items as they are.
+/// Seconds on the cache's clock. Items store this number unchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now(pub u32);
 
 impl Now {
-    /// Seconds that a server has been up then, as memcached counts them: 2 at the start.
+    /// The seconds that the server has been up at this count, as memcached counts them: 2 at the start.
     pub fn uptime(self) -> u32 {
         self.0.saturating_sub(UPTIME_OFFSET).max(1)
     }
@@ -22,27 +22,28 @@ impl Now {
 /// (protocol.txt, "Expiration times").
 pub const RELATIVE_SECONDS_MAX: i64 = 60 * 60 * 24 * 30;
 
-/// What an item that never expires stores.
+/// The deadline of an item that never expires.
 pub const NEVER: u32 = 0;
 
 /// The count at the start.
 const START: i64 = UPTIME_OFFSET as i64 + 2;
-/// What the count is ahead of the uptime: memcached's `ITEM_UPDATE_INTERVAL`.
+/// The count minus the uptime: memcached's `ITEM_UPDATE_INTERVAL`.
 const UPTIME_OFFSET: u32 = 60;
-/// The least count there is.
+/// The smallest count.
 const FIRST: i64 = 2;
-/// The largest count there is, after 68 years: then time stands still, and what is added to a count remains one.
+/// The largest count. The clock reaches it after 68 years, and then stands still. So a count plus a relative exptime
+/// still fits in a count.
 const LAST: i64 = i32::MAX as i64;
 
 /// The one clock of a process, shared by its workers.
 #[derive(Debug)]
 pub struct Clock {
     started: Instant,
-    /// The count then.
+    /// The count at `started`.
     start: i64,
     /// Unix time at which the count was 0.
     origin_unix: i64,
-    /// Seconds added by `debugtime`.
+    /// Seconds that `debugtime` has added.
     offset: AtomicI64,
     /// Count at which `debugtime p` stopped the clock; negative while it runs.
     paused_at: AtomicI64,
@@ -54,8 +55,8 @@ impl Clock {
         Clock::from_count(Now(START as u32))
     }
 
-    /// A clock that goes on from a count: that of the server whose items this one has taken over. Counts that are stored in
-    /// them stay true.
+    /// A clock that goes on from the count of the server whose items this one has taken over. So the counts stored in
+    /// the items stay true.
     pub fn from_count(count: Now) -> Clock {
         let start = i64::from(count.0).clamp(FIRST, LAST);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
@@ -79,7 +80,7 @@ impl Clock {
         self.start + self.started.elapsed().as_secs() as i64
     }
 
-    /// Seconds that the process has had this clock for.
+    /// The seconds from the start of this clock to `now`.
     pub fn age(&self, now: Now) -> u32 {
         (i64::from(now.0) - self.start).max(0) as u32
     }
@@ -89,30 +90,31 @@ impl Clock {
         self.origin_unix + i64::from(now.0)
     }
 
-    /// What an item stores for an exptime from a client (seconds, any sign): [`NEVER`], or the count from
-    /// which on it is dead.
+    /// The deadline that an item stores for an exptime from a client (seconds, any sign): [`NEVER`], or the count from
+    /// which on the item is dead.
     #[inline]
     pub fn deadline(&self, exptime: i32, now: Now) -> u32 {
         deadline(i64::from(exptime), now, self.origin_unix)
     }
 
-    /// `debugtime p`
+    /// Stops the clock (`debugtime p`).
     pub fn pause(&self) {
         self.paused_at.store(self.elapsed(), Ordering::Relaxed);
     }
 
-    /// `debugtime r`
+    /// Lets the clock run again (`debugtime r`).
     pub fn resume(&self) {
         self.paused_at.store(-1, Ordering::Relaxed);
     }
 
-    /// `debugtime ±n`
+    /// Adds seconds to the clock (`debugtime ±n`).
     pub fn advance(&self, seconds: i64) {
         self.offset.fetch_add(seconds, Ordering::Relaxed);
     }
 }
 
-/// memcached's `realtime()`: negative is long ago, up to 30 days is relative, the rest is Unix time.
+/// memcached's `realtime()`: a negative exptime is long ago, one of up to 30 days is relative, and any other is Unix
+/// time.
 fn deadline(exptime: i64, now: Now, origin_unix: i64) -> u32 {
     match exptime {
         0 => NEVER,

@@ -1,23 +1,24 @@
-//! The hash of a key, and which of its 64 bits mean what.
+//! The hash of a key, and the uses of its 64 bits.
 //!
 //! ```text
 //!  63          48 47      40 39                                0
 //! ├── shard ─────┼── tag ───┼── bucket ───────────────────────────┤
 //! ```
-//! The three uses are disjoint, so that within a shard the buckets are evenly filled, and within a bucket the
-//! tags are independent of the bucket's number.
+//! The three uses share no bits. So keys fill the buckets of a shard evenly, and the tags in a bucket are independent
+//! of the bucket's number.
 //!
-//! The hash is keyed with 256 random bits of the system at start: nobody outside can aim keys at one bucket or one shard.
-//! (`ahash` as it is built here has no random bits of its own: its keys would be constants and an address.) Should the
-//! keys become known nevertheless, the index bounds what it costs: see `store/index.rs`. They are kept nowhere: the image
-//! of a warm restart has the items' own keys, which are hashed anew when it is read.
+//! The server seeds the hash at its start with 256 random bits from the system. So no client can choose keys that all
+//! belong to one bucket or one shard. (`ahash` as it is built here has no random bits of its own: its seeds would be
+//! constants and an address.) If an attacker learns the seeds nevertheless, the index limits the cost: see
+//! `store/index.rs`. The server saves the seeds nowhere. The image of a warm restart has the keys of the items, and the
+//! next server hashes them anew when it reads the image.
 
 use ahash::RandomState;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 
-/// Bits of the hash that number a bucket.
+/// The number of hash bits that select a bucket.
 pub const BUCKET_BITS: u32 = 40;
 
 /// The hash function of one process.
@@ -25,10 +26,10 @@ pub const BUCKET_BITS: u32 = 40;
 pub struct KeyHasher(RandomState);
 
 impl KeyHasher {
-    /// Keyed at random.
+    /// A hash function with random seeds.
     ///
     /// # Errors
-    /// When the system has no random bits.
+    /// If the system has no random bits.
     pub fn random() -> io::Result<KeyHasher> {
         let mut bytes = [0; 32];
         let mut filled = 0;
@@ -43,7 +44,7 @@ impl KeyHasher {
         Ok(KeyHasher(RandomState::with_seeds(seed(0), seed(8), seed(16), seed(24))))
     }
 
-    /// Keyed with a seed: for tests and benches, which repeat themselves.
+    /// A hash function with a given seed, for tests and benches that must repeat themselves.
     pub fn seeded(seed: u64) -> KeyHasher {
         KeyHasher(RandomState::with_seeds(seed, seed ^ 0x9e37, !seed, seed.rotate_left(32)))
     }
@@ -57,19 +58,19 @@ impl KeyHasher {
     }
 }
 
-/// The shard, of `shards` (1–65536), that owns a key.
+/// The number of the shard that owns a key. `shards` is the number of shards, 1–65536.
 #[inline]
 pub fn shard(hash: u64, shards: usize) -> usize {
     ((hash >> 48) as usize * shards) >> 16
 }
 
-/// The tag that stands beside an item's id in its bucket: 1–255.
+/// The tag of a key, 1–255. The bucket has it beside the id of the item.
 #[inline]
 pub fn tag(hash: u64) -> u8 {
     ((hash >> BUCKET_BITS) as u8).max(1)
 }
 
-/// The bits that number a bucket.
+/// The hash bits that select a bucket.
 #[inline]
 pub fn bucket_bits(hash: u64) -> u64 {
     hash & ((1 << BUCKET_BITS) - 1)
