@@ -1,4 +1,5 @@
-//! Counters of workers and of the listening side: each written by one thread with plain stores, read by any.
+//! Counters of the workers and of the listening side. One thread writes a counter, with plain stores, and any thread
+//! reads it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,19 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Its value.
+    /// The value of the counter.
     #[inline]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Adds to it. Only its one writer may.
+    /// Adds to the counter. Only its one writer may call this.
     #[inline]
     pub fn add(&self, count: u64) {
         self.0.store(self.get() + count, Ordering::Relaxed);
     }
 
-    /// Sets it. Only its one writer may, but for `stats reset`, which may lose a count that is made meanwhile.
+    /// Sets the counter. Only its one writer may call this, and `stats reset`, which may lose a count that the writer
+    /// makes meanwhile.
     #[inline]
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
@@ -29,25 +31,26 @@ impl Counter {
 /// Counters of a worker. The worker writes them.
 #[derive(Debug, Default)]
 pub struct WorkerCounters {
-    /// Connections it was given. The main thread is the writer.
+    /// Connections that the main thread has given to the worker. The main thread is the writer.
     pub given_connections: Counter,
-    /// Connections of those that are closed.
+    /// Connections of the worker that are closed.
     pub closed_connections: Counter,
     /// Bytes read from sockets.
     pub bytes_read: Counter,
     /// Bytes written to sockets.
     pub bytes_written: Counter,
-    /// Times a connection had to let others go first (`-R`).
+    /// Times that a connection had to wait for others before its next commands (`-R`).
     pub conn_yields: Counter,
-    /// Connections closed for idling.
+    /// Connections that the worker closed because they were idle.
     pub idle_kicks: Counter,
-    /// Connections closed because the rest of a long value did not come, or too slowly while others waited.
+    /// Connections that the worker closed because the rest of a long value did not come, or came too slowly while other
+    /// values waited.
     pub uploads_timed_out: Counter,
     /// `flush_all` commands.
     pub cmd_flush: Counter,
     /// Completed attempts to authenticate.
     pub auth_cmds: Counter,
-    /// Those of them that failed.
+    /// Attempts to authenticate that failed.
     pub auth_errors: Counter,
     /// Full TLS handshakes, not those that resume a session.
     pub ssl_new_sessions: Counter,
@@ -59,14 +62,14 @@ pub struct WorkerCounters {
     pub udp_requests: Counter,
     /// Datagrams that were no whole request, or that no client can have sent.
     pub udp_malformed: Counter,
-    /// Replies over UDP that were withheld: larger than the request, and their receiver is not allowed more; or larger
-    /// than any may be.
+    /// Replies over UDP that the worker withheld. Either they were larger than the request, and the client may not get
+    /// more than that, or they were larger than any reply may be.
     pub udp_replies_withheld: Counter,
-    /// Datagrams of replies that could not be sent: the network was busy for too long.
+    /// Datagrams of replies that the worker could not send, because the network was busy for too long.
     pub udp_datagrams_dropped: Counter,
     /// Number of the last ping of the watchdog that the worker has read.
     pub watchdog_ping: Counter,
-    /// Bytes held by the read buffer, by unparsed input and by unsent replies of its connections.
+    /// Bytes of the read buffer, and of the unparsed input and the unsent replies of the connections.
     pub buffer_bytes: Counter,
 }
 
@@ -82,7 +85,7 @@ impl WorkerCounters {
         ("udp_datagrams_dropped", |worker| &worker.udp_datagrams_dropped),
     ];
 
-    /// `stats reset`. A count that the worker makes at the same moment may be lost.
+    /// Resets the counters for `stats reset`. It may lose a count that the worker makes at the same moment.
     pub fn reset(&self) {
         // The author of a new counter decides here whether a reset clears it.
         let WorkerCounters {
@@ -127,49 +130,50 @@ impl WorkerCounters {
         }
     }
 
-    /// Open connections.
+    /// The number of open connections.
     pub fn connections(&self) -> u64 {
         self.given_connections.get().saturating_sub(self.closed_connections.get())
     }
 }
 
-/// What long values under way take at a moment: see `worker/uploads.rs`.
+/// The memory that long values under way take at a moment: see `worker/uploads.rs`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UploadUse {
-    /// Bytes that count.
+    /// The bytes that these values count with.
     pub bytes: usize,
-    /// Bytes that may.
+    /// The most bytes that they may count with.
     pub limit: usize,
-    /// Values that wait.
+    /// The number of values that wait.
     pub waiting: usize,
 }
 
-/// What the listening side counts. The main thread is the writer, but for `curr_connections`, which follows from the
-/// workers'.
+/// The counters of the listening side. The main thread is the writer. `curr_connections` is not here: it follows from
+/// the counters of the workers.
 #[derive(Debug, Default)]
 pub struct ServerCounters {
     /// Connections accepted.
     pub total_connections: Counter,
     /// Connections refused because there were too many.
     pub rejected_connections: Counter,
-    /// Times accepting stopped: for want of descriptors, or with `no_maxconns_fast` at `-c` connections.
+    /// Times that the server stopped accepting: because it had no free descriptors, or with `no_maxconns_fast` because
+    /// it had `-c` connections.
     pub listen_disabled_num: Counter,
-    /// 1 while it is stopped.
+    /// 1 while the server does not accept connections.
     pub listen_disabled: Counter,
-    /// Microseconds for which accepting was stopped.
+    /// Microseconds during which the server did not accept connections.
     pub listen_disabled_micros: Counter,
-    /// With `-N`: connections that came by one queue more than there should be.
+    /// With `-N`: connections that came by a new queue after the server had seen the expected number of queues.
     pub unexpected_napi_ids: Counter,
-    /// With `-N`: connections that came by no queue.
+    /// With `-N`: connections that came by no known queue.
     pub round_robin_fallback: Counter,
-    /// Second in which certificates were read last.
+    /// The second in which the server last read the certificates.
     pub certificates_read: Counter,
-    /// Listening sockets.
+    /// The number of listening sockets.
     pub listeners: Counter,
 }
 
 impl ServerCounters {
-    /// `stats reset`. A count that the main thread makes at the same moment may be lost.
+    /// Resets the counters for `stats reset`. It may lose a count that the main thread makes at the same moment.
     pub fn reset(&self) {
         let ServerCounters {
             total_connections,
