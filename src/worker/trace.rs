@@ -1,17 +1,18 @@
-//! `-vv`: each request is a line on standard error, as memcached prints it; but no line has bytes that may be a value or a
-//! credential.
+//! `-vv`: the worker prints a line about each request on standard error, as memcached does. But no line has bytes that
+//! may be a value or a credential.
 //!
-//! The worker composes a line from what the parser has understood: words of the protocol, numbers, and keys. The line about
-//! a refused request has its command, its length, and the reply; if the request has no known command, the line has none of
-//! its words. A value may look like a command; so where the input may be the rest of a value (see [`Session::shows_keys`]),
-//! the line has the lengths of keys instead of the keys. Requests of a client that has still to log in are not printed.
+//! The worker composes a line from the parts that the parser has understood: words of the protocol, numbers, and keys.
+//! The line about a refused request has the command, the length, and the reply. If the request has no known command,
+//! the line has none of its words. A value may look like a command. So if the input may be the rest of a value (see
+//! [`Session::shows_keys`]), the line has the lengths of keys instead of the keys. The worker prints no requests of a
+//! client that has still to log in.
 
 use super::session::Session;
 use crate::protocol::parser::Parser;
 use crate::protocol::{Operation, Verb};
 use std::fmt::{self, Write};
 
-/// The most bytes of a line that are printed.
+/// The most bytes that the worker prints of a line.
 const SHOWN_MAX: usize = 1024;
 
 /// The words that can be arguments of commands of the whole cache.
@@ -57,7 +58,7 @@ const ARGUMENTS: [&str; 39] = [
     "udp",
 ];
 
-/// Whether requests are printed. The worker asks once in a turn.
+/// Whether the worker prints requests. It asks once per turn.
 pub(super) fn is_on() -> bool {
     log::log_enabled!(log::Level::Debug)
 }
@@ -84,7 +85,7 @@ impl fmt::Display for Key<'_> {
 #[inline(never)]
 pub(super) fn group(session: &Session, operations: &[Operation], input: &[u8]) {
     let shown = session.shows_keys();
-    // The keys of a list are on one line, as far as they were parsed.
+    // One line has all keys of a list that the parser has read so far.
     let mut list = String::new();
     for operation in operations {
         if operation.verb.is_retrieval() && !list.is_empty() {
@@ -125,7 +126,7 @@ pub(super) fn admin(session: &Session, command: &[u8]) {
     print(session, &line);
 }
 
-/// The line about one operation. The keys of a list come later.
+/// The line about one operation. The caller adds the further keys of a list.
 fn line(operation: &Operation, input: &[u8], shown: bool) -> String {
     let mut line = String::new();
     let out = &mut line;
@@ -180,8 +181,8 @@ fn meta_flags(tokens: &[u8], out: &mut String) {
     }
 }
 
-/// Adds the line about a refused request: its command if it is a known one, its length, and the reply. The request `mn` has a
-/// fixed reply, too, but is no mistake.
+/// Adds the line about a refused request: the command if it is a known one, the length, and the reply. The request `mn`
+/// has a fixed reply, too, but it is no mistake.
 fn refused(text: &[u8], reply: &[u8], out: &mut String) {
     if reply == b"MN\r\n" {
         out.push_str("mn");
