@@ -1,15 +1,16 @@
-//! Certificates and keys: files become what TLS connections are made with.
+//! Reads certificates and keys from files, and makes the TLS configurations of connections from them.
 //!
-//! Read at the start and whenever `refresh_certs` or a hangup asks for it; if anything is wrong with the new files,
-//! nothing changes. Messages begin as memcached's do, and go on with our own reason.
+//! The server reads the files at the start, and again on `refresh_certs` or SIGHUP. If a new file has a fault, nothing
+//! changes. Error messages begin as memcached's do, and continue with our own reason.
 //!
-//! There is a configuration for each way to look at certificates of clients, since one server can have listeners of
-//! different ways (`btls:`, `mtls:`). They share certificate and key, but no sessions: a session that was begun without a
-//! certificate must not be resumed where one is required. For the same reason a refresh, which may bring other
-//! authorities, ends the sessions of clients with certificates; those without any go on.
+//! Each rule for the certificates of clients has a configuration of its own, because one server can have listeners with
+//! different rules (`btls:`, `mtls:`). The configurations share the certificate and the key, but no sessions: a client
+//! must not resume a session that began without a certificate where the listener requires one. For the same reason a
+//! refresh ends the sessions of clients with certificates, because it may bring other authorities. The sessions of
+//! clients without certificates go on.
 //!
-//! Sessions are resumed by tickets, which all workers can open: no state, and no lock but for the keys of the tickets,
-//! in handshakes alone.
+//! Clients resume sessions by tickets, which all workers can open. Tickets need no state in the server. Their keys have
+//! a lock, which only handshakes take.
 
 use super::verifier::Verifier;
 use super::{keys, pem};
@@ -30,54 +31,54 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::OID_KEY_TYPE_EC_PUBLIC_KEY;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-/// What a listener wants of its clients. memcached's `ssl_verify_mode`, and the prefixes of listeners.
+/// Whether a listener asks its clients for certificates: memcached's `ssl_verify_mode`, or a prefix of the listener.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verify {
-    /// No certificate is asked for.
+    /// The listener does not ask for a certificate.
     #[default]
     None,
-    /// One is asked for; if it is shown, it must be good.
+    /// The listener asks for a certificate. The client may show none, but a certificate that it shows must be good.
     Request,
-    /// One is required.
+    /// The client must show a good certificate.
     Require,
 }
 
-/// How a key is written.
+/// The encoding of a private key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeyFormat {
-    /// Text: PKCS#8, PKCS#1 or SEC1, under whatever label.
+    /// Text: PKCS#8, PKCS#1 or SEC1, under any label.
     #[default]
     Pem,
-    /// The same, binary.
+    /// The same forms, binary.
     Der,
 }
 
-/// TLS as the command line has it.
+/// The TLS settings of the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// The certificate and those that link it to an authority, PEM.
+    /// The file with the certificate and those that link it to an authority, PEM.
     pub chain: Option<PathBuf>,
-    /// The private key; in the file of the chain if there is none.
+    /// The file with the private key. None: the file of the chain has it.
     pub key: Option<PathBuf>,
-    /// How the key is written.
+    /// The encoding of the private key.
     pub key_format: KeyFormat,
-    /// What is wanted of clients where the listener does not say.
+    /// Whether to ask clients for certificates, where the listener does not say.
     pub verify: Verify,
-    /// Authorities of clients' certificates, PEM.
+    /// The file with the authorities of clients' certificates, PEM.
     pub authorities: Option<PathBuf>,
-    /// Cipher suites of TLS 1.2, in OpenSSL's words.
+    /// The cipher suites of TLS 1.2, in OpenSSL's words.
     pub ciphers: Option<String>,
-    /// TLS 1.2 is refused.
+    /// The server refuses TLS 1.2.
     pub only_1_3: bool,
-    /// TLS 1.2 sessions that are kept for clients without tickets. 0: none.
+    /// The number of TLS 1.2 sessions that the server keeps for clients without tickets. 0: none.
     pub sessions_max: usize,
 }
 
-/// What connections are made with.
+/// The TLS configurations of new connections, one for each [`Verify`].
 #[derive(Clone, Debug)]
 pub struct Certificates {
     none: Arc<ServerConfig>,
-    /// These two are there if there are authorities.
+    /// `request` and `require` are `None` if no authorities are configured.
     request: Option<Arc<ServerConfig>>,
     require: Option<Arc<ServerConfig>>,
 }
@@ -86,7 +87,7 @@ impl Certificates {
     /// Reads all files.
     ///
     /// # Errors
-    /// One line.
+    /// One line, which says what is wrong.
     pub fn load(options: &TlsOptions) -> Result<Certificates, String> {
         let provider = Arc::new(provider(options)?);
         let key = Arc::new(SingleCertAndKey::from(certified_key(options)?));
@@ -118,7 +119,7 @@ impl Certificates {
         Ok(Certificates { none, request: verifying(false)?, require: verifying(true)? })
     }
 
-    /// Reads all files anew. Sessions of clients without certificates can still be resumed.
+    /// Reads all files again. Clients without certificates can still resume their sessions.
     ///
     /// # Errors
     /// Those of `load`.
@@ -130,7 +131,8 @@ impl Certificates {
         Ok(new)
     }
 
-    /// What a new connection is to be made with; none if clients are to show certificates and there are no authorities.
+    /// The configuration for a new connection. None: the listener asks for certificates, but no authorities are
+    /// configured.
     pub fn config(&self, verify: Verify) -> Option<&Arc<ServerConfig>> {
         match verify {
             Verify::None => Some(&self.none),
@@ -179,12 +181,12 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     }
 }
 
-/// What OpenSSL does with a `TRUSTED CERTIFICATE`, behind which stands what it is trusted for.
+/// How OpenSSL treats a `TRUSTED CERTIFICATE`, which has its trust settings behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trusted {
-    /// One that comes first is taken as any other, others are passed over.
+    /// If it is the first certificate of the file, it counts as any other. Later ones are skipped.
     First,
-    /// What stands behind it would count. We do not know it, so nothing may stand there.
+    /// OpenSSL applies the trust settings. We cannot, so a certificate with trust settings is an error.
     Alone,
 }
 
@@ -249,7 +251,7 @@ fn public_key<'a>(certificate: &'a CertificateDer<'_>) -> Result<SubjectPublicKe
     Ok(key)
 }
 
-/// Whether two public keys are the same, in whatever way their algorithms are written.
+/// Whether two public keys are the same. Their algorithms may be encoded differently.
 fn is_same(own: &SubjectPublicKeyInfoDer<'_>, other: &SubjectPublicKeyInfo<'_>) -> bool {
     SubjectPublicKeyInfo::from_der(own).is_ok_and(|(_, own)| {
         own.algorithm.algorithm == other.algorithm.algorithm
@@ -257,11 +259,11 @@ fn is_same(own: &SubjectPublicKeyInfoDer<'_>, other: &SubjectPublicKeyInfo<'_>) 
     })
 }
 
-/// ring, with the cipher suites that were asked for, the one we like best first.
+/// ring, with the configured cipher suites in the server's order of preference.
 ///
-/// That is AES-128 with SHA-256, as strong as the key exchange and the certificates that come with it: SHA-384, which
-/// clients name first, has no instructions of its own in the CPU and takes an eighth of a handshake's time (`loadtest
-/// compare --set tls -w storm`: 162 µs against 144). Those of `ssl_ciphers` stay in the order in which they stand there.
+/// The first suite is AES-128 with SHA-256. It is as strong as the key exchange and the certificates that come with it.
+/// Clients prefer SHA-384, but the CPU has no instructions for it, and it takes an eighth of a handshake's time
+/// (`loadtest compare --set tls -w storm`: 162 µs against 144). The suites of `ssl_ciphers` keep their order.
 fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
     let mut provider = ring::default_provider();
     let is_128 = |suite: &SupportedCipherSuite| suite.suite().as_str().is_some_and(|name| name.contains("AES_128"));
@@ -279,7 +281,7 @@ fn provider(options: &TlsOptions) -> Result<CryptoProvider, String> {
     Ok(provider)
 }
 
-/// OpenSSL's names for the cipher suites of TLS 1.2 that there are here, and its words for groups of them.
+/// The cipher suites of TLS 1.2 that ring has: the name in rustls, OpenSSL's name, and OpenSSL's words for its groups.
 const CIPHERS: [(&str, &str, &str); 6] = [
     (
         "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
@@ -298,8 +300,9 @@ const CIPHERS: [(&str, &str, &str); 6] = [
 ];
 const CIPHERS_ALL: &str = "ALL DEFAULT HIGH ECDHE EECDH kECDHE kEECDH TLSv1.2";
 
-/// Reads an OpenSSL cipher list (openssl-ciphers(1)): words, joined by `+` where all must hold, that add suites; with
-/// `!` or `-` they take them away, `!` for good. What is not known here adds nothing, and strength does not order.
+/// Reads an OpenSSL cipher list (openssl-ciphers(1)). A word adds the suites that it names. Words joined by `+` name
+/// the suites that all of them name. `-` before a word removes its suites, and `!` removes them for good. An unknown
+/// word has no effect, and the list cannot be ordered by strength.
 fn choose(list: &str, all: &[SupportedCipherSuite]) -> Vec<SupportedCipherSuite> {
     let mut chosen: Vec<usize> = Vec::new();
     let mut barred: Vec<usize> = Vec::new();
@@ -335,7 +338,7 @@ fn choose(list: &str, all: &[SupportedCipherSuite]) -> Vec<SupportedCipherSuite>
 mod tests {
     use super::*;
 
-    /// A cipher list, and the suites that come of it, in order: E and R for ECDSA and RSA, 2, 1 and C for AES-256,
+    /// Checks which suites a cipher list gives, in order. E and R stand for ECDSA and RSA; 2, 1 and C for AES-256,
     /// AES-128 and ChaCha20.
     fn check(list: &str, expected: &str) {
         let all = ring::default_provider().cipher_suites;
