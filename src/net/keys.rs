@@ -1,7 +1,8 @@
-//! Private keys, in every form in which OpenSSL reads them, become what handshakes are signed with.
+//! Reads private keys in every form that OpenSSL reads, and makes the keys that sign handshakes.
 //!
-//! Content decides, not the label: PKCS#8 is found under `RSA PRIVATE KEY`, too. ring wants the public point of an elliptic
-//! curve beside the private key; where a file leaves it out, the certificate has it, and ring checks that the two fit.
+//! The content of a key decides its form, not its label: some files have PKCS#8 under `RSA PRIVATE KEY`. ring needs the
+//! public point of an elliptic curve beside the private key. If the file has no point, `elliptic` takes it from the
+//! certificate, and ring checks that the two fit.
 
 use rustls::crypto::ring;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
@@ -14,14 +15,14 @@ use x509_parser::oid_registry::{
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 const KINDS: &str = "RSA of 2048 to 4096 bits, the curves P-256 and P-384, and Ed25519";
-/// Why an encrypted key is refused.
+/// The reason for refusing an encrypted key.
 pub(super) const ENCRYPTED: &str =
     "it is encrypted: take the pass phrase away with `openssl pkey -in <file> -out <new file>`";
 
-/// A key from its DER, which belongs to a certificate with this public key. What follows the DER is ignored.
+/// Makes a key from its DER, for a certificate with this public key. Bytes behind the DER are ignored.
 ///
 /// # Errors
-/// Why it cannot be used.
+/// The reason why the key cannot be used.
 pub(super) fn signing_key(bytes: &[u8], public: &SubjectPublicKeyInfo<'_>) -> Result<Arc<dyn SigningKey>, String> {
     let unreadable = || "it is not a private key in PKCS#8, PKCS#1 or SEC1".to_owned();
     let (rest, whole) = Any::from_der(bytes).map_err(|_| unreadable())?;
@@ -39,7 +40,7 @@ pub(super) fn signing_key(bytes: &[u8], public: &SubjectPublicKeyInfo<'_>) -> Re
     }
 }
 
-/// PrivateKeyInfo (RFC 5208): version, algorithm, key. None: it is not.
+/// PrivateKeyInfo (RFC 5208): version, algorithm, key. None: the parts are not those of a PrivateKeyInfo.
 fn pkcs8(
     der: &[u8],
     parts: &[Any<'_>],
@@ -81,7 +82,7 @@ fn rsa(der: &[u8]) -> Result<Arc<dyn SigningKey>, String> {
     Ok(Arc::new(key))
 }
 
-/// ECPrivateKey (RFC 5915): version, private key, perhaps curve and public point. PKCS#8 names the curve outside.
+/// ECPrivateKey (RFC 5915): version, private key, optionally curve and public point. PKCS#8 names the curve outside.
 fn elliptic(
     parts: &[Any<'_>],
     curve: Option<&Any<'_>>,
@@ -92,7 +93,7 @@ fn elliptic(
         Any::from_der(part.data).ok().map(|(_, inner)| inner)
     };
     let (inner_curve, inner_point) = (inside(0), inside(1));
-    // Parameters that are written out have no name; then the certificate may know one.
+    // Explicit curve parameters have no name. In that case the certificate may name the curve.
     let candidates = [curve, inner_curve.as_ref(), public.algorithm.parameters.as_ref()];
     let name = candidates.into_iter().flatten().filter(|any| any.tag() == Tag::Oid).find_map(|any| any.as_oid().ok());
     let len = match &name {
@@ -103,7 +104,7 @@ fn elliptic(
     };
     let mismatch = || "it is not the key of the certificate".to_owned();
 
-    // As bytes of a bit string: the first one counts the bits that are not used.
+    // The key's point is in a bit string. Skip the first byte of that, which counts the unused bits.
     let of_certificate = &public.subject_public_key.data[..];
     let of_key = inner_point.as_ref().and_then(|bits| bits.data.split_first()).map(|(_, point)| point);
     let whole = |point: &&[u8]| point.first() == Some(&4);
@@ -124,7 +125,7 @@ fn elliptic(
     ring::sign::any_ecdsa_type(&PrivateKeyDer::Sec1(PrivateSec1KeyDer::from(sec1))).map_err(|_| mismatch())
 }
 
-/// What one element after the other holds; none if there is anything else.
+/// Splits bytes into DER elements, one after the other. None: the bytes contain something else.
 pub(super) fn elements(mut bytes: &[u8]) -> Option<Vec<Any<'_>>> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
@@ -135,7 +136,7 @@ pub(super) fn elements(mut bytes: &[u8]) -> Option<Vec<Any<'_>>> {
     Some(found)
 }
 
-/// An element in DER, of less than 256 bytes.
+/// Writes an element in DER, of less than 256 bytes.
 fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     let len = u8::try_from(content.len()).expect("keys of elliptic curves are short");
     let head = if len < 128 { vec![tag, len] } else { vec![tag, 0x81, len] };

@@ -1,23 +1,23 @@
-//! Blocks of PEM text, found in a file as OpenSSL finds them.
+//! Finds the blocks of PEM text in a file, as OpenSSL does.
 //!
-//! Anything may stand around a block: what `openssl x509 -text` prints, attributes of a PKCS#12 bag, blocks of other kinds.
+//! Any text may stand around a block: the output of `openssl x509 -text`, attributes of a PKCS#12 bag, other blocks.
 //! Lines end in LF or CRLF, a line of base64 has any length, and spaces around it do not matter.
 
 use data_encoding::BASE64;
 
-/// Bytes of a label, at most: as long as a line of base64.
+/// Longest label in bytes: as long as a line of base64.
 const LABEL_MAX: usize = 64;
 
-/// What stands between a line of `BEGIN` and its line of `END`.
+/// The content between a line of `BEGIN` and its line of `END`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Block {
     pub(super) label: String,
-    /// Its header says that it is encrypted (RFC 1421), as old private keys can be.
+    /// The header says that the block is encrypted (RFC 1421). Old private keys can be.
     pub(super) encrypted: bool,
     pub(super) der: Vec<u8>,
 }
 
-/// The blocks of a file in their order; an error ends them.
+/// The blocks of a file in their order. Callers stop at the first error.
 pub(super) fn blocks(file: &[u8]) -> impl Iterator<Item = Result<Block, String>> {
     let text = file.strip_prefix(b"\xef\xbb\xbf").unwrap_or(file);
     let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).zip(1..);
@@ -27,7 +27,7 @@ pub(super) fn blocks(file: &[u8]) -> impl Iterator<Item = Result<Block, String>>
     })
 }
 
-/// Reads on behind the line of `BEGIN`.
+/// Reads the rest of a block, behind its line of `BEGIN`.
 fn block<'a>(label: &[u8], begin: usize, lines: &mut impl Iterator<Item = (&'a [u8], usize)>) -> Result<Block, String> {
     let label_text = String::from_utf8_lossy(label).into_owned();
     let (mut base64, mut encrypted) = (Vec::new(), false);
@@ -40,7 +40,7 @@ fn block<'a>(label: &[u8], begin: usize, lines: &mut impl Iterator<Item = (&'a [
         if line.starts_with(b"-----") {
             return Err(format!("the {label_text} that begins in line {begin} does not end before line {at}"));
         }
-        // No base64 has a colon: it is a header.
+        // Base64 has no colon, so this line is a header.
         match line.contains(&b':') {
             true => encrypted |= line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED"),
             false => base64.extend_from_slice(line),
@@ -49,8 +49,8 @@ fn block<'a>(label: &[u8], begin: usize, lines: &mut impl Iterator<Item = (&'a [
     Err(format!("the {label_text} that begins in line {begin} does not end"))
 }
 
-/// The label in a line of `BEGIN` or `END`. It is shown to users, so it must be one: where lines end in CR alone, a whole
-/// private key would stand there.
+/// The label in a line of `BEGIN` or `END`. Users see it in error messages, so it must look like a label. Where lines
+/// end in CR alone, the text between the dashes would be a whole private key.
 fn marker<'a>(line: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
     let label = line.strip_prefix(word)?.strip_suffix(b"-----")?;
     let is_label = |byte: &u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b" ._".contains(byte);
@@ -61,7 +61,7 @@ fn marker<'a>(line: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
 
-    /// A file, and its blocks as `label=content`, with `!` before one that is encrypted; an error as it is.
+    /// Checks the blocks of a file: `label=content`, with `!` before an encrypted one, or the text of an error.
     fn check(file: &str, expected: &str) {
         let shown = |block: Result<Block, String>| match block {
             Ok(Block { label, encrypted, der }) => {
