@@ -1,13 +1,14 @@
-//! Certificates of clients: who is let in, by the rules of OpenSSL.
+//! Accepts or refuses the certificates of clients by the rules of OpenSSL.
 //!
-//! rustls has rules of its own: it refuses certificates of version 1 and those of an authority, which OpenSSL takes, and
-//! takes an intermediate certificate or an expired one as a root, which OpenSSL refuses. Here a chain leads from the
-//! client's certificate to one of the file that is signed by itself; every certificate of it is valid at this time, has
-//! nothing critical that is not understood, and may be used for clients; every one but the first may sign others
-//! (X509_verify_cert(3), RFC 5280). A certificate of the file that is signed by itself is such a chain alone.
+//! rustls has other rules. It refuses a client's certificate of version 1 and that of an authority, and OpenSSL accepts
+//! both. It accepts an intermediate certificate or an expired one as a root, and OpenSSL refuses both. In this module a
+//! chain leads from the client's certificate to a self-signed certificate in the file of authorities. Every certificate
+//! of the chain is valid at this time, has no critical extension that we do not understand, and may be used for
+//! clients. Every one but the first may sign others (X509_verify_cert(3), RFC 5280). A self-signed certificate of the
+//! file is such a chain alone.
 //!
-//! Where OpenSSL's rules are long, ours are stricter: names are compared byte by byte, and a chain under name
-//! constraints must also be good for rustls.
+//! Where OpenSSL's rules are long, ours are stricter: we compare names byte by byte, and rustls must also accept a
+//! chain under name constraints.
 
 use super::keys::elements;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -26,27 +27,28 @@ use x509_parser::extensions::{AuthorityKeyIdentifier, GeneralName, KeyUsage, NSC
 use x509_parser::oid_registry as oids;
 use x509_parser::x509::X509Version;
 
-/// Certificates in a chain, at most, and signatures that a client can have us look at. OpenSSL's limit is 100.
+/// The most certificates in a chain. It also limits the signatures that a client can make us check. OpenSSL has 100.
 const DEPTH_MAX: usize = 16;
 /// id-pe-proxyCertInfo (RFC 3820).
 const PROXY: Oid<'static> = oid!(1.3.6.1.5.5.7.1.14);
 
-/// Decides about the certificates of clients.
+/// Accepts or refuses the certificates of clients.
 #[derive(Debug)]
 pub(super) struct Verifier {
     authorities: Vec<Certificate>,
     subjects: Vec<DistinguishedName>,
     mandatory: bool,
     algorithms: WebPkiSupportedAlgorithms,
-    /// What rustls thinks, for chains under name constraints; none if it can read none of the roots.
+    /// The verifier of rustls, for chains under name constraints. None: rustls can read none of the roots.
     webpki: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Verifier {
-    /// Lets in clients of these authorities; clients without a certificate as well, unless it is `mandatory`.
+    /// Accepts clients of these authorities. Unless `mandatory`, it also accepts clients without a certificate.
     ///
     /// # Errors
-    /// The certificate that cannot be read, counted from 1; or that none is signed by itself, so that nobody could come in.
+    /// The number of the certificate that cannot be read, counted from 1; or that no certificate is self-signed, so
+    /// that no client could connect.
     pub(super) fn new(
         authorities: &[CertificateDer<'static>],
         mandatory: bool,
@@ -68,8 +70,9 @@ impl Verifier {
         Ok(Verifier { authorities: read, subjects, mandatory, algorithms, webpki })
     }
 
-    /// Leads a chain from the client's certificate to a root of the file. As with OpenSSL, one issuer is looked at for each
-    /// certificate: of those whose name is told the first that is valid at this time, and those of the file come first.
+    /// Leads a chain from the client's certificate to a root of the file. As OpenSSL does, it tries one issuer for each
+    /// certificate. It searches the file first, and then the certificates that the client has shown. Of those with the
+    /// issuer's name it takes the first that is valid at this time, or else the first.
     fn chain<'a>(
         &'a self,
         client: &'a Certificate,
@@ -77,7 +80,7 @@ impl Verifier {
         now: UnixTime,
     ) -> Result<Vec<&'a Certificate>, Error> {
         let mut chain = vec![client];
-        // Intermediate certificates that were passed, but for those that an authority has issued to itself.
+        // The number of intermediate certificates so far, without those that an authority has issued to itself.
         let mut between = 0;
         loop {
             let last = chain[chain.len() - 1];
@@ -102,7 +105,8 @@ impl Verifier {
         }
     }
 
-    /// Name constraints are for rustls to judge; but it does not look for names in the subject, which OpenSSL does.
+    /// Lets rustls check name constraints. OpenSSL also checks the names in the subject. rustls does not, so refuse
+    /// such names here.
     fn check_names(&self, chain: &[&Certificate], now: UnixTime) -> Result<(), Error> {
         if !chain[1..].iter().any(|certificate| certificate.constrains_names) {
             return Ok(());
@@ -151,7 +155,7 @@ impl ClientCertVerifier for Verifier {
         let key = public_key(certificate)?;
         let of_scheme = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
         let (_, algorithms) = of_scheme.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
-        // In TLS 1.2 a scheme says nothing of the curve.
+        // In TLS 1.2 a scheme does not name the curve.
         check_signature(&key, algorithms.iter().copied(), message, signed.signature())?;
         Ok(HandshakeSignatureValid::assertion())
     }
@@ -170,7 +174,7 @@ impl ClientCertVerifier for Verifier {
     }
 }
 
-/// What the rules ask of a certificate.
+/// The parts of a certificate that the rules need.
 #[derive(Debug)]
 struct Certificate {
     der: Vec<u8>,
@@ -183,18 +187,18 @@ struct Certificate {
     /// Seconds since 1970.
     not_before: i64,
     not_after: i64,
-    /// What is signed, by which algorithm (the content of an AlgorithmIdentifier), and the signature.
+    /// The signed bytes, the algorithm (the content of an AlgorithmIdentifier), and the signature.
     signed: Vec<u8>,
     algorithm: Vec<u8>,
     signature: Vec<u8>,
     is_self_issued: bool,
-    /// As far as names and key identifiers tell, it is signed by itself.
+    /// The names and the key identifiers say that the certificate is self-signed.
     is_root: bool,
-    /// Why it can be used for nothing, whatever the time.
+    /// The reason why the certificate cannot be used at any time.
     fault: Option<CertificateError>,
     may_be_client: bool,
     may_sign: bool,
-    /// Intermediate certificates that may be below it.
+    /// The most intermediate certificates that may be below this one.
     path_max: Option<u32>,
     constrains_names: bool,
     has_host_in_subject: bool,
@@ -205,7 +209,7 @@ impl Certificate {
     fn read(der: &[u8]) -> Result<Certificate, Error> {
         let unreadable = || Error::from(CertificateError::BadEncoding);
         let (rest, parsed) = X509Certificate::from_der(der).map_err(|_| unreadable())?;
-        // x509-parser looks at the kinds of these less closely, and does not keep the algorithm as it stands there.
+        // x509-parser checks the types of these elements less strictly, and does not keep the bytes of the algorithm.
         let (_, whole) = Any::from_der(der).map_err(|_| unreadable())?;
         let outer = elements(whole.data).ok_or_else(unreadable)?;
         let kinds = [&whole].into_iter().chain(&outer).map(|any| (any.class(), any.tag(), any.header.constructed()));
@@ -214,13 +218,14 @@ impl Certificate {
             return Err(unreadable());
         }
         let algorithm = outer[1].data.to_vec();
-        // Both places name the algorithm; nobody may have changed the one that is not signed.
+        // A certificate names its algorithm twice, and the signature covers one of the two. An attacker could have
+        // changed the other.
         let is_whole = rest.is_empty() && parsed.signature_value.unused_bits == 0;
         if !is_whole || parsed.signature_algorithm != parsed.tbs_certificate.signature {
             return Err(unreadable());
         }
         let (subject, issuer) = (parsed.subject(), parsed.issuer());
-        // A name in letters that we cannot read may be one as well.
+        // A name in an encoding that we cannot read may be a host as well.
         let is_host = |name: Result<&str, _>| name.map_or(true, |name| name.contains('.'));
         let mut certificate = Certificate {
             der: der.to_vec(),
@@ -253,7 +258,7 @@ impl Certificate {
         let (mut is_authority, mut usage, mut for_clients, mut netscape) = (None, None, true, None);
         let has_none = parsed.extensions().is_empty();
         if parsed.extensions_map().is_err() || parsed.version() != X509Version::V3 && !has_none {
-            // One stands there twice, or in a version that has none.
+            // The certificate has an extension twice, or its version allows no extensions.
             self.fault = Some(CertificateError::BadEncoding);
         }
         for extension in parsed.extensions() {
@@ -273,7 +278,7 @@ impl Certificate {
                     let is_host = |name: &GeneralName<'_>| matches!(name, GeneralName::DNSName(_));
                     self.has_host_in_subject &= !found.general_names.iter().any(is_host);
                 }
-                // Nobody asks for policies, and nobody has lists of what was revoked.
+                // The server requires no policies, and has no lists of revoked certificates.
                 CertificatePolicies(_)
                 | PolicyConstraints(_)
                 | PolicyMappings(_)
@@ -291,7 +296,8 @@ impl Certificate {
         self.is_root = self.is_self_issued && self.identifies(self);
         let is_old_root = self.is_root && parsed.version() == X509Version::V1;
         let may = |allowed: fn(&KeyUsage) -> bool| usage.is_none_or(allowed);
-        // What older certificates have in place of basic constraints is enough for OpenSSL; what is above them is not.
+        // Older roots have no basic constraints. As OpenSSL does, accept version 1 or a key usage in their place. Other
+        // certificates must have basic constraints to sign.
         self.may_sign = for_clients
             && may(KeyUsage::key_cert_sign)
             && is_authority.unwrap_or(is_old_root || usage.is_some() && self.is_root);
@@ -300,7 +306,7 @@ impl Certificate {
             && netscape.is_none_or(NSCertType::ssl_client);
     }
 
-    /// Whether it can be used at this time at all.
+    /// Checks that the certificate has no fault and is valid at this time.
     fn check(&self, now: UnixTime) -> Result<(), Error> {
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         if let Some(error) = &self.fault {
@@ -315,12 +321,12 @@ impl Certificate {
         Ok(())
     }
 
-    /// Whether it says that it is signed by this one.
+    /// Whether the certificate says that `issuer` has signed it.
     fn names(&self, issuer: &Certificate) -> bool {
         self.issuer == issuer.subject && self.identifies(issuer)
     }
 
-    /// Whether what it tells about its issuer, if anything, is true of this one.
+    /// Whether the facts that the certificate tells about its issuer, if any, are true of `issuer`.
     fn identifies(&self, issuer: &Certificate) -> bool {
         let IssuerId { key, name, serial } = &self.issuer_id;
         let fits = |told: &Option<Vec<u8>>, is: &[u8]| told.as_deref().is_none_or(|told| told == is);
@@ -339,7 +345,7 @@ impl Certificate {
     }
 }
 
-/// Extensions that must be readable, critical or not.
+/// Extensions that must be readable, even if they are not critical.
 const CONSULTED: [Oid<'static>; 8] = [
     oids::OID_X509_EXT_BASIC_CONSTRAINTS,
     oids::OID_X509_EXT_KEY_USAGE,
@@ -351,7 +357,8 @@ const CONSULTED: [Oid<'static>; 8] = [
     oids::OID_X509_EXT_SUBJECT_ALT_NAME,
 ];
 
-/// What a certificate tells about that of its issuer: its key, its serial number, and who has issued that one.
+/// The facts that a certificate tells about its issuer's certificate: the key identifier, the serial number, and the
+/// name of the issuer of that certificate.
 #[derive(Debug, Default)]
 struct IssuerId {
     key: Option<Vec<u8>>,
@@ -375,7 +382,7 @@ fn public_key(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDe
     Certificate::read(certificate).map(|certificate| certificate.key)
 }
 
-/// Whether one of these algorithms fits the key and finds the signature good.
+/// Checks the signature with the first of these algorithms that fits the key.
 fn check_signature(
     key: &SubjectPublicKeyInfoDer<'_>,
     algorithms: impl Iterator<Item = &'static dyn SignatureVerificationAlgorithm>,
@@ -400,7 +407,7 @@ mod tests {
     use rustls::crypto::ring;
     use std::time::Duration;
 
-    /// 2001-01-01 and 2002-01-01, between which all certificates here are valid.
+    /// 2001-01-01 and 2002-01-01. All certificates of these tests are valid between the two.
     const BEGIN: u64 = 978_307_200;
     const END: u64 = 1_009_843_200;
 
@@ -412,7 +419,7 @@ mod tests {
         params
     }
 
-    /// One who knows a root; and a client's certificate with the one between.
+    /// A verifier that knows a root, a client's certificate, and the intermediate certificate between the two.
     fn chain() -> (Verifier, CertificateDer<'static>, CertificateDer<'static>) {
         let [root_key, middle_key, client_key] = [(); 3].map(|()| KeyPair::generate().expect("a key"));
         let root = params("root", IsCa::Ca(BasicConstraints::Unconstrained));
