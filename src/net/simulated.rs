@@ -1,14 +1,15 @@
-//! A network on one thread, for the simulator: a connection whose bytes, room and faults are in its hands.
+//! A network on one thread, for the simulator. It controls the bytes, the room and the faults of each connection.
 //!
-//! It behaves as a TCP socket that is watched edge by edge: a read takes what has arrived, a write what there is room for,
-//! and an event is due when something has arrived, or there is room again after a write has found too little of it.
+//! A connection behaves as a TCP socket with edge-triggered events. A read takes the bytes that have arrived. A write
+//! takes as many bytes as have room. An event is due when something has arrived, or when a write has found too little
+//! room and the client has made some since.
 
 use mio::Token;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What lies between a client and the server.
+/// One connection between a client and the server.
 #[derive(Debug, Default)]
 pub struct Wire {
     /// Bytes that the server has not read.
@@ -21,18 +22,18 @@ pub struct Wire {
     pub finished: bool,
     /// The client has broken the connection.
     pub reset: bool,
-    /// The server has closed it.
+    /// The server has closed the connection.
     pub closed: bool,
-    /// So many calls of the server's are interrupted next.
+    /// The number of the server's next calls that fail with `Interrupted`.
     pub interruptions: u32,
     /// An event is due.
     pub edge: bool,
-    /// The server was told that there is no room.
+    /// A write of the server has found too little room.
     starved: bool,
     token: Option<Token>,
 }
 
-/// The state of a connection as an event tells it.
+/// The state of a connection, as an event reports it.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "the words of epoll")]
 pub struct State {
@@ -43,18 +44,18 @@ pub struct State {
 }
 
 impl Wire {
-    /// One that holds so many bytes on their way to the client.
+    /// A wire with room for this many bytes on their way to the client.
     pub fn with_room(room: usize) -> Wire {
         Wire { room, ..Wire::default() }
     }
 
-    /// Bytes come in from the client.
+    /// The client sends bytes.
     pub fn arrive(&mut self, bytes: &[u8]) {
         self.inbound.extend(bytes);
         self.edge = true;
     }
 
-    /// The client takes up to so many bytes.
+    /// The client takes up to `count` bytes.
     pub fn take(&mut self, count: usize) -> Vec<u8> {
         let count = count.min(self.outbound.len());
         self.edge |= std::mem::take(&mut self.starved);
@@ -96,12 +97,12 @@ impl Wire {
     }
 }
 
-/// The server's end.
+/// The server's end of a wire.
 #[derive(Debug)]
 pub struct Socket(Arc<Mutex<Wire>>);
 
 impl Socket {
-    /// The server's end of a wire.
+    /// Makes the server's end of a wire.
     pub fn new(wire: Arc<Mutex<Wire>>) -> Socket {
         Socket(wire)
     }

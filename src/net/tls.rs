@@ -4,15 +4,15 @@
 //!   read ◀── plain ◀── session ◀── incoming ◀── recv        plain: decrypted, not yet asked for
 //!  write ──▶           session ──▶ unsent   ──▶ send        incoming: a record, or a message, that is not whole yet
 //! ```
-//! The worker may rely on the rules of plain sockets. A read that does not fill its buffer has drained the socket, so that
-//! an event announces further bytes (but see [`TlsStream::has_ended`]). A write that takes only a part has filled the
-//! socket. The worker must also do two things: call [`TlsStream::flush`] first, and leave the connection alone until that
-//! has sent everything; and call [`TlsStream::handshake`] until the handshake is done.
+//! The worker may rely on the rules of plain sockets. A read that does not fill its buffer has drained the socket, so
+//! that an event announces further bytes (but see [`TlsStream::has_ended`]). A write that takes only a part has filled
+//! the socket. The worker must also do two things. It calls [`TlsStream::flush`] first, and leaves the connection alone
+//! until that has sent everything. It calls [`TlsStream::handshake`] until the handshake is done.
 //!
-//! Limits: `incoming` holds at most [`TlsLimits::incoming_max`] bytes, `unsent` what one step seals
-//! ([`TlsLimits::seal_max`]) or what a handshake answers, `plain` a record more than was asked for. Between requests all
-//! three are empty and hold no memory: records are opened and sealed in buffers of the thread, which is why the session
-//! is of rustls' unbuffered kind.
+//! Limits: `incoming` holds at most [`TlsLimits::incoming_max`] bytes. `unsent` holds the bytes that one step seals
+//! ([`TlsLimits::seal_max`]), or the answer of a handshake. `plain` holds at most one record more than the reader asked
+//! for. Between requests all three are empty and hold no memory. For this the session is of rustls' unbuffered kind,
+//! which opens and seals records in buffers of the thread.
 
 use super::socket::receive;
 use mio::net::TcpStream;
@@ -25,7 +25,7 @@ use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::sync::Arc;
 
-/// Ciphertext that is received at once: at most, and at least, so that small buffers need few calls.
+/// Bytes of ciphertext that one call receives, at most and at least. The minimum saves calls when buffers are small.
 const RECEIVE_MAX: usize = 64 << 10;
 const RECEIVE_MIN: usize = 4 << 10;
 /// Plaintext in one record, at most (RFC 8446, 5.1).
@@ -69,7 +69,7 @@ enum Received {
     Full,
     /// The room was not filled: the socket is drained, but may have ended.
     Short,
-    /// Nothing, or the end.
+    /// No bytes, or the end of the stream.
     Nothing,
 }
 
@@ -123,7 +123,7 @@ impl TlsStream {
         &self.socket
     }
 
-    /// The socket, to be watched.
+    /// The TCP socket, to register it for events.
     pub fn socket_mut(&mut self) -> &mut TcpStream {
         &mut self.socket
     }
@@ -174,8 +174,8 @@ impl TlsStream {
     /// Continues the handshake with the bytes that have arrived. True: it is done, and bytes behind it can be read.
     ///
     /// # Errors
-    /// `InvalidData` for a handshake that the configuration does not allow; `UnexpectedEof`, or the socket's error, if the
-    /// peer breaks it off; `ConnectionAborted` if the peer never began it.
+    /// `InvalidData` for a handshake that the configuration does not allow; `UnexpectedEof`, or the socket's error, if
+    /// the peer breaks it off; `ConnectionAborted` if the peer never began it.
     pub fn handshake(&mut self) -> io::Result<bool> {
         while self.is_handshaking() {
             match self.fill(&mut Target::new(&mut [])) {
@@ -192,8 +192,8 @@ impl TlsStream {
     /// Reads the bytes that have arrived, as `recv` does. 0: the peer has closed the connection.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing has arrived, or only a part of a record; those of the socket; `InvalidData` for bytes that
-    /// are not TLS as agreed.
+    /// `WouldBlock` when nothing has arrived, or only a part of a record; those of the socket; `InvalidData` for bytes
+    /// that are not TLS as agreed.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_vectored(&mut [IoSliceMut::new(buffer)])
     }
@@ -253,7 +253,7 @@ impl TlsStream {
             let filled = kept + count;
             let result = self.process(&mut buffer[..filled], target);
             self.failed = result.is_err();
-            // The answer of a handshake, or an alert.
+            // This sends the answer of a handshake, or an alert.
             self.flush()?;
             let rest = &buffer[result?..filled];
             if rest.len() > self.limits.incoming_max {
@@ -274,8 +274,8 @@ impl TlsStream {
     fn process(&mut self, input: &mut [u8], target: &mut Target<'_, '_>) -> io::Result<usize> {
         let mut used = 0;
         loop {
-            // The session remembers offsets of this input between calls, so it must always see all bytes that it has not
-            // discarded.
+            // The session remembers offsets of this input between calls, so it must always see all bytes that it has
+            // not discarded.
             let UnbufferedStatus { mut discard, state } = self.session.process_tls_records(&mut input[used..]);
             let mut waits = false;
             match state {
@@ -309,7 +309,7 @@ impl TlsStream {
         }
     }
 
-    /// Queues the alert that a session may have to send after an error. Nothing else may be asked of it then.
+    /// Queues the alert that a session may have to send after an error. The session allows nothing else then.
     fn queue_alert(&mut self, input: &mut [u8]) -> io::Result<()> {
         let mut used = 0;
         while self.session.wants_write() {
@@ -329,7 +329,7 @@ impl TlsStream {
         self.write_vectored(&[IoSlice::new(bytes)])
     }
 
-    /// As `write`, from several buffers: they share records.
+    /// As `write`, from several buffers. The buffers share records.
     ///
     /// # Errors
     /// Those of `write`.
@@ -382,7 +382,7 @@ impl TlsStream {
         }
     }
 
-    /// Tells the peer that the connection ends, if the socket has room for it.
+    /// Tells the peer that the connection ends, if the socket has room for the alert.
     pub fn send_close_notify(&mut self) {
         if self.failed || self.is_handshaking() || !self.flush().is_ok_and(|sent| sent) {
             return;
@@ -400,7 +400,7 @@ impl TlsStream {
                     if let Ok(count) = traffic.queue_close_notify(&mut alert) {
                         self.unsent.extend_from_slice(&alert[..count]);
                     }
-                    // The peer may be gone already: then nobody needs the alert.
+                    // The peer may have closed the connection already. Then it does not need the alert.
                     let _ = self.flush();
                     return;
                 }
@@ -515,8 +515,8 @@ impl<'a> Source<'a> {
         self.index == self.buffers.len()
     }
 
-    /// The next bytes, at most `limit`. They are a part of one buffer if that fills a record or is the last one, and
-    /// otherwise a record's worth of bytes from several buffers.
+    /// Returns the next bytes, at most `limit`. If the current buffer fills a record or is the last one, they are a
+    /// part of it. Otherwise they come from several buffers, at most a record.
     fn next<'c>(&mut self, limit: usize, gathered: &'c mut Vec<u8>) -> &'c [u8]
     where
         'a: 'c,
@@ -524,7 +524,7 @@ impl<'a> Source<'a> {
         let buffers: &'a [IoSlice<'a>] = self.buffers;
         let rest = &buffers[self.index][self.at..];
         if rest.len() >= RECORD_MAX || self.index + 1 == buffers.len() {
-            // Whole records, as long as there are any.
+            // Take whole records. If the rest is shorter than a record, take all of it.
             let whole = if rest.len() >= RECORD_MAX { rest.len() / RECORD_MAX * RECORD_MAX } else { rest.len() };
             let part = &rest[..whole.min(limit)];
             self.step(part.len());
