@@ -6,8 +6,8 @@
 //! └────────────┴──────────┴──────────────┴──────────┴─────────┘
 //! ```
 //!
-//! A request is one datagram, from its first command to its last. A datagram that claims to be one of several is dropped,
-//! as in memcached. A reply may take several datagrams, each with the request's id.
+//! A request is one datagram, from its first command to its last. The server drops a datagram that claims to be one of
+//! several, as memcached does. A reply may take several datagrams, each with the request's id.
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
@@ -25,14 +25,14 @@ pub const PAYLOAD_MAX: usize = DATAGRAM_MAX - HEADER_LEN;
 
 /// The id of the request in a datagram. None: the datagram is not a whole request.
 pub fn request_id(datagram: &[u8]) -> Option<u16> {
-    // As memcached: the sequence number and the reserved bytes may be anything.
+    // As in memcached, the sequence number and the reserved bytes may be anything.
     match datagram {
         [high, low, _, _, 0, 1, _, _, _, ..] => Some(u16::from_be_bytes([*high, *low])),
         _ => None,
     }
 }
 
-/// The datagrams of one message: header and payload of each. None: they are more than the header can count.
+/// The datagrams of one message: header and payload of each. None: the header cannot count so many datagrams.
 pub fn datagrams(id: u16, message: &[u8]) -> Option<impl Iterator<Item = ([u8; HEADER_LEN], &[u8])>> {
     let total = u16::try_from(message.len().div_ceil(PAYLOAD_MAX)).ok()?;
     let numbered = message.chunks(PAYLOAD_MAX).zip(0u16..);
@@ -55,8 +55,8 @@ pub fn wire_len(message_len: usize) -> usize {
 pub struct UdpSocket(mio::net::UdpSocket);
 
 impl UdpSocket {
-    /// Binds an address; port 0 stands for a free port. `shared`: other sockets bind the same address, and the system assigns
-    /// each client to one of them for good.
+    /// Binds an address; port 0 stands for a free port. `shared`: other sockets bind the same address, and the system
+    /// assigns each client to one of them for good.
     ///
     /// # Errors
     /// Those of the system.
@@ -94,7 +94,7 @@ impl UdpSocket {
     /// Receives the next datagram, and returns its length and its sender.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none; those of the system.
+    /// `WouldBlock` when no datagram waits; those of the system.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.0.recv_from(buffer)
     }
@@ -102,7 +102,7 @@ impl UdpSocket {
     /// Sends one datagram.
     ///
     /// # Errors
-    /// `WouldBlock` when there is no room; those of the system.
+    /// `WouldBlock` when the socket has no room; those of the system.
     pub fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
         self.0.send_to(datagram, to).map(|_| ())
     }
@@ -161,22 +161,22 @@ impl Source for UdpSocket {
 }
 
 /// One request that came in a datagram, and its replies. A worker treats it as a connection whose client has sent
-/// everything. The replies are collected, because the first datagram already contains the number of datagrams.
+/// everything. It collects the replies, because the first datagram already contains the number of datagrams.
 #[derive(Debug)]
 pub struct Exchange {
     /// The request's id.
     pub id: u16,
     /// The client.
     pub peer: SocketAddr,
-    /// The index of the worker's socket that received the request, and its descriptor.
+    /// The index of the worker's socket that received the request, and the descriptor of that socket.
     pub socket: (usize, RawFd),
-    /// Bytes of all datagrams of the reply at most.
+    /// The most bytes that all datagrams of the reply may have.
     pub reply_max: usize,
     /// The replies so far. Invariant: no more than `reply_max` bytes.
     pub replies: Vec<u8>,
-    /// The replies were longer than `reply_max`.
+    /// The replies exceeded `reply_max`.
     pub overflowed: bool,
-    /// All whole commands of the request were served.
+    /// The worker has served all whole commands of the request.
     pub drained: bool,
 }
 
