@@ -1,20 +1,20 @@
 //! The classic protocol before a client has authenticated (`-Y`): it has one command, and everything else is an error.
 //!
-//! `set <any> <any> <any> <length>` and a data block of `<user> <password>`. The operation is an `Admin` whose `tokens` are
-//! the data block; its outcome decides which parser the connection goes on with.
+//! The command is `set <any> <any> <any> <length>` with a data block of `<user> <password>`. The operation is an
+//! `Admin` whose `tokens` are the data block. The outcome decides which parser the connection uses next.
 
 use super::text::{LINE_LENGTH_MAX, TERMINATOR_LEN};
 use super::token::{self, Tokens};
 use super::{Limits, Operation, Parse, Span, Step, Verb};
 
-/// Longest data block that is read.
+/// Longest data block that the parser reads.
 const BLOCK_LENGTH_MAX: u32 = 16_384;
 
-/// Shortest line that is answered, with its `\r`; after a shorter one the connection is closed, as by memcached, which
-/// waits as long as there are no more than two bytes.
+/// Shortest line that gets an answer, with its `\r`. After a shorter one the parser closes the connection. As memcached
+/// does, it first waits for more than two bytes.
 const LINE_LENGTH_MIN: usize = 6;
 
-/// The parser, which remembers nothing between calls.
+/// The parser. It remembers nothing between calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Parser {}
 
@@ -66,7 +66,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 2048 };
 
-    /// What a client is told, or the data block that is to be looked at, in pieces of every length.
+    /// Checks the replies to the client and the data blocks of its logins, with the input in pieces of several lengths.
     #[track_caller]
     fn check(input: &str, expected: &[&str], last: Step) {
         for piece in [1, 3, 1000, 100_000] {

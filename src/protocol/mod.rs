@@ -1,10 +1,10 @@
-//! The words of the protocol: bytes of a request become one [`Operation`] after another.
+//! The words of the protocol: parsers turn the bytes of a request into one [`Operation`] after another.
 //!
-//! Sans-I/O: a parser is handed a buffer and a position and says what it found ([`Step`]).
-//! It never copies: an operation names its key, value and flags as [`Span`]s of that buffer,
-//! so it is plain data that can be grouped, routed and copied to another worker's batch.
+//! Parsers do no I/O. The caller gives a parser a buffer and a position, and the parser returns what it found
+//! ([`Step`]). It never copies: an operation names its key, value and flags as [`Span`]s of that buffer. So an
+//! operation is plain data, which a caller can group, route and copy to another worker's batch.
 //!
-//! What the operations mean is not known here; see `command/`.
+//! This module does not know what the operations mean. `command/` does.
 
 pub mod parser;
 
@@ -24,7 +24,8 @@ pub mod packet;
 #[doc(hidden)]
 pub mod fuzz;
 
-/// The version of memcached whose protocol and flags these are. Clients are told it, and parse it: three plain numbers.
+/// This server has the protocol and the flags of this version of memcached. Clients receive it and parse it, so it is
+/// three plain numbers.
 pub const MEMCACHED_VERSION: &str = "1.6.45";
 
 /// A part of the request buffer: `len` bytes from `start`.
@@ -43,28 +44,28 @@ impl Span {
         Span { start: start as u32, len: (end - start) as u32 }
     }
 
-    /// The bytes it names in `buffer`, which must be the buffer it was made from.
+    /// The bytes of the span in `buffer`. The span must have been made from that buffer.
     #[inline]
     pub fn of(self, buffer: &[u8]) -> &[u8] {
         &buffer[self.start as usize..self.start as usize + self.len as usize]
     }
 }
 
-/// What an operation does. One verb, one meaning; the variants of one command that differ only in
-/// their reply (`get` and `gets`) are verbs of their own, so that executing is one flat `match`.
+/// The action of an operation. Each verb has one meaning. Commands that differ only in their reply (`get` and `gets`)
+/// are different verbs, so that executing is one flat `match`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Verb {
     /// One key of a `get`.
     #[default]
     Get,
-    /// One key of a `gets`: as `Get`, the reply carries the CAS value.
+    /// One key of a `gets`: as `Get`, and the reply carries the CAS value.
     Gets,
-    /// One key of a `gat`: as `Get`, and sets `exptime`.
+    /// One key of a `gat`: as `Get`, and the command sets `exptime`.
     Gat,
     /// One key of a `gats`.
     Gats,
-    /// After the last key of a `get`, `gets`, `gat` or `gats`: the reply is `END`.
+    /// The end of a `get`, `gets`, `gat` or `gats`, after its last key: the reply is `END`.
     End,
     /// `set`
     Set,
@@ -96,26 +97,26 @@ pub enum Verb {
     MetaArithmetic,
     /// `me`
     MetaDebug,
-    /// Binary get, gat and touch, with their key or without, quiet or not: `mode` is the opcode.
+    /// Binary get, gat and touch, with or without the key in the reply, quiet or not. `mode` is the opcode.
     BinaryGet,
-    /// Binary set, add, replace, append and prepend: `mode` is the opcode.
+    /// Binary set, add, replace, append and prepend. `mode` is the opcode.
     BinarySet,
     /// Binary delete.
     BinaryDelete,
-    /// Binary incr and decr: `mode` is the opcode; with the flag `N` a missing number is created.
+    /// Binary incr and decr. `mode` is the opcode. With the flag `N` the command creates a missing number.
     BinaryArithmetic,
-    /// Nothing to execute: the reply is a packet with a status and its message.
+    /// Nothing to execute. The reply is a packet with a status and its message.
     BinarySay,
-    /// Nothing to execute: the reply is `text` (errors, `VERSION …`, `MN`). Nothing is said if `quiet`.
+    /// Nothing to execute. The reply is `text` (errors, `VERSION …`, `MN`). If `quiet`, the client gets no reply.
     Say,
-    /// A command of one connection or of the whole cache (`stats`, `flush_all`, `quit`, …): `tokens` is
-    /// the line without its terminator, or the packet with its header. `command/admin.rs` and
-    /// `command/binary.rs` read it. It ends a group.
+    /// A command of one connection or of the whole cache (`stats`, `flush_all`, `quit`, …). `tokens` is the line
+    /// without its terminator, or the packet with its header. `admin/` reads it. The command ends a group of
+    /// operations.
     Admin,
 }
 
 impl Verb {
-    /// The commands with keys of the text protocols.
+    /// The commands of the text protocols that have keys.
     pub const OF_TEXT: [Verb; 19] = [
         Verb::Get,
         Verb::Gets,
@@ -184,40 +185,40 @@ impl Verb {
         })
     }
 
-    /// Whether it reads values for a list of keys, each with a `VALUE` line of its own.
+    /// Whether the verb reads values for a list of keys. The reply has a `VALUE` line for each.
     #[inline]
     pub fn is_retrieval(self) -> bool {
         matches!(self, Verb::Get | Verb::Gets | Verb::Gat | Verb::Gats)
     }
 
-    /// Whether it is of the meta protocol: the operation has tokens.
+    /// Whether the verb is a command of the meta protocol, so that the operation has tokens.
     #[inline]
     pub fn is_meta(self) -> bool {
         matches!(self, Verb::MetaGet | Verb::MetaSet | Verb::MetaDelete | Verb::MetaArithmetic | Verb::MetaDebug)
     }
 
-    /// Whether it stores: the operation has a value.
+    /// Whether the verb stores, so that the operation has a value.
     #[inline]
     pub fn is_storage(self) -> bool {
         use Verb::{Add, Append, BinarySet, Cas, MetaSet, Prepend, Replace, Set};
         matches!(self, Set | Add | Replace | Append | Prepend | Cas | MetaSet | BinarySet)
     }
 
-    /// Whether its reply is a packet.
+    /// Whether the reply to the verb is a packet.
     #[inline]
     pub fn is_binary(self) -> bool {
         use Verb::{BinaryArithmetic, BinaryDelete, BinaryGet, BinarySay, BinarySet};
         matches!(self, BinaryGet | BinarySet | BinaryDelete | BinaryArithmetic | BinarySay)
     }
 
-    /// Whether it concerns a key, and so a shard.
+    /// Whether the verb concerns a key, and so a shard.
     #[inline]
     pub fn is_keyed(self) -> bool {
         !matches!(self, Verb::End | Verb::BinarySay | Verb::Say | Verb::Admin)
     }
 }
 
-/// One operation on one key (or a reply to be given in its place), parsed and checked.
+/// One operation on one key, or a reply to give in its place, parsed and checked.
 ///
 /// Plain data: all borrowed parts are [`Span`]s of the request buffer.
 #[derive(Clone, Copy, Debug, Default)]
@@ -226,49 +227,49 @@ pub struct Operation {
     pub verb: Verb,
     /// `noreply` of the classic protocol, `q` of the meta protocol, the quiet opcodes of the binary one.
     pub quiet: bool,
-    /// Mode of `ms` and `ma`: the first byte of the `M` token as sent, 0 when there is none. Binary: the opcode as sent.
+    /// Mode of `ms` and `ma`: the first byte of the `M` token as sent, 0 without one. Binary: the opcode as sent.
     pub mode: u8,
-    /// A storage command whose value is larger than an item may be: the value is being swallowed.
-    /// Executing it gives the error and does to the old value what memcached does.
+    /// A storage command whose value is larger than an item may be. The parser discards the value. Executing the
+    /// operation gives the error and does to the old value what memcached does.
     pub too_large: bool,
-    /// The key, 1–250 bytes; base64 keys (`b`) are already decoded, in place.
+    /// The key, 1–250 bytes. The parser has already decoded a base64 key (`b`), in place.
     pub key: Span,
-    /// Binary: what the reply repeats.
+    /// Binary: the number that the reply repeats.
     pub opaque: u32,
     /// The data block of a storage command, without its `\r\n`.
     pub value: Span,
-    /// Meta commands: everything after the key (and after the length, for `ms`), to the end of the line: the
-    /// return flags are written in this order. `Admin`: the whole line. `Say`: filled in by the caller of the parser,
-    /// all that was consumed for it.
+    /// Meta commands: everything after the key (for `ms`, after the length), to the end of the line. The reply writes
+    /// the return flags in this order. `Admin`: the whole line. `Say`: all bytes that the parser consumed for the
+    /// reply; the caller of the parser fills them in.
     pub tokens: Span,
-    /// Hash of the key; filled in by the caller of the parser.
+    /// Hash of the key. The caller of the parser fills it in.
     pub hash: u64,
-    /// Meta commands: which flags were given, [`flag`]`(letter)` each. Binary: `C` for a CAS value to compare with, `N`
-    /// for a number to create.
+    /// Meta commands: the given flags, [`flag`]`(letter)` each. Binary: `C` if the packet has a CAS value to compare
+    /// with, `N` if the command may create a number.
     pub flags: u64,
     /// Classic: client flags. Meta: value of the `F` token. `BinarySay`: the status.
     pub client_flags: u32,
-    /// Classic: exptime as sent. Meta: value of the `T` token. Seconds, memcached's rules; see `clock`.
+    /// Classic: exptime as sent. Meta: value of the `T` token. Seconds by memcached's rules; see `clock`.
     pub exptime: i32,
     /// Meta: value of the `N` token (vivify, autocreate).
     pub vivify: i32,
     /// Meta: value of the `R` token (recache).
     pub recache: i32,
-    /// Classic `cas`: its unique. Meta: value of the `C` token (compare).
+    /// Classic `cas`: its unique number. Meta: value of the `C` token (compare).
     pub cas: u64,
     /// Meta: value of the `E` token (explicit new CAS).
     pub new_cas: u64,
-    /// `incr`, `decr`: the number. Meta: value of the `D` token, 1 when there is none.
+    /// `incr`, `decr`: the number. Meta: value of the `D` token, 1 without one.
     pub delta: u64,
-    /// Meta: value of the `J` token, 0 when there is none.
+    /// Meta: value of the `J` token, 0 without one.
     pub initial: u64,
-    /// `Say`: the reply, with its terminator. It is never hidden unless `quiet`.
+    /// `Say`: the reply, with its terminator. The client gets it unless `quiet`.
     pub text: &'static [u8],
 }
 
 /// The bit of a meta flag in [`Operation::flags`].
 ///
-/// `letter` is an ASCII letter; anything else is a mistake of the caller.
+/// `letter` must be an ASCII letter. The caller makes sure of that.
 #[inline]
 pub const fn flag(letter: u8) -> u64 {
     1 << (letter - b'A')
@@ -282,41 +283,42 @@ impl Operation {
     }
 }
 
-/// What the parser found at the position it was given.
+/// What the parser found at the given position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The operation was filled in and its bytes, including a complete value, are behind the position. It ends a
-    /// command.
+    /// The parser filled in the operation, and moved the position past its bytes, including a complete value. The
+    /// operation ends a command.
     Operation,
-    /// As `Operation`, for one key of a `get`, `gets`, `gat` or `gats`: an operation without a key ends the command.
+    /// As `Operation`, for one key of a `get`, `gets`, `gat` or `gats`. A later operation without a key ends the
+    /// command.
     Key,
-    /// A storage command whose header is complete and behind the position, but whose value is not complete in
-    /// the buffer and is longer than [`Limits::inline_max`]: `operation.value` starts at the position and has the
-    /// announced length, which goes beyond the buffer. The caller takes the value and its `\r\n` from here on.
+    /// A storage command with a complete header. Its value is not complete in the buffer and is longer than
+    /// [`Limits::inline_max`]. The parser moved the position past the header. `operation.value` starts at the position
+    /// and has the announced length, which reaches beyond the buffer. The caller takes the value and its `\r\n` from
+    /// here on.
     Data,
-    /// Nothing can be made of the rest until more bytes come. The position is where parsing must start
-    /// again (bytes before it are done with).
+    /// The parser needs more bytes. It must start again at the position, and no longer needs the bytes before it.
     Incomplete,
-    /// Close the connection without a reply (after what was said before).
+    /// The caller closes the connection without a reply, after it has sent the earlier replies.
     Close,
 }
 
-/// Makes operations of bytes; [`text::Parser::next`] has the rules, which hold for all parsers.
+/// Makes operations from bytes. [`text::Parser::next`] has the rules, which hold for all parsers.
 pub trait Parse {
-    /// Makes the next operation of `input[*at..]`, and moves `*at` past what was consumed.
+    /// Makes the next operation from `input[*at..]`, and moves `*at` past the consumed bytes.
     fn next(&mut self, input: &mut [u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step;
 }
 
-/// Limits that parsing needs.
+/// The limits that parsers need.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// `-I`: largest item in bytes, in memcached's accounting (48 bytes of header, 8 of CAS, key + 1, 4 of client
     /// flags when they are not zero, value + 2).
     pub item_size_max: u32,
-    /// CAS is kept (no `-C`): 8 bytes of each item in the accounting.
+    /// The server keeps CAS values (no `-C`): 8 bytes of each item in the accounting.
     pub cas: bool,
-    /// A value that is not complete in the buffer and is no longer than this waits in the buffer (`Incomplete`);
-    /// a longer one is handed out as `Step::Data`.
+    /// A value that is not complete in the buffer waits there (`Incomplete`) if it is no longer than this. The parser
+    /// reports a longer one as `Step::Data`.
     pub inline_max: u32,
 }
 
