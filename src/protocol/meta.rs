@@ -4,11 +4,12 @@
 //! mg <key> <flag>*        ms <key> <length> <flag>*        a flag is a letter and, for some, its argument: T30
 //! ```
 //!
-//! memcached looks at a line in this order, and the first complaint is the one that is made:
-//! 1. a flag that starts with neither letter nor digit, a missing key, a bad length: nothing is known of a value, so
-//!    none is thrown away;
+//! memcached checks a line in this order, and reports the first fault:
+//! 1. a flag that starts with neither letter nor digit, a missing key, a bad length. Such a line has no known value, so
+//!    the parser discards none;
 //! 2. a key that is too long, too many tokens;
-//! 3. the flags in their order: an unknown or repeated one ends it, of bad arguments the last one is reported;
+//! 3. the flags in their order. An unknown or repeated flag ends the check. Of several bad arguments, memcached reports
+//!    the last;
 //! 4. the mode of `ms` and `ma`, the length of the opaque.
 
 use std::ops::Range;
@@ -35,31 +36,31 @@ const INVALID_OR_DUPLICATE: &[u8] = b"CLIENT_ERROR invalid or duplicate flag\r\n
 const OPAQUE_TOO_LONG: &[u8] = b"CLIENT_ERROR opaque token too long\r\n";
 const OPTIONS_TOO_LONG: &[u8] = b"CLIENT_ERROR options flags are too long\r\n";
 
-/// What a line says besides what [`read`] wrote into the operation.
+/// The facts that a line gives besides those that [`read`] wrote into the operation.
 pub(super) struct Header {
     /// `ms`: length of the value that follows, without its `\r\n`.
     pub(super) value_len: u32,
-    /// Length of the key once it is decoded ([`decode_key`]).
+    /// Length of the key after decoding ([`decode_key`]).
     pub(super) key_len: usize,
 }
 
-/// Why a line is refused.
+/// The refusal of a line.
 pub(super) struct Refusal {
     /// The reply.
     pub(super) text: &'static [u8],
-    /// How many bytes after the line are a value to be thrown away, with its `\r\n`.
+    /// The number of bytes after the line that belong to a value, with its `\r\n`. The parser discards them.
     pub(super) swallow: u64,
 }
 
-/// Reads a line of the meta command `verb`: `range` of `input`, up to its newline. Fills in the operation, but for its
-/// value. A base64 key is checked and stays as it is.
+/// Reads a line of the meta command `verb`: `range` of `input`, up to its newline. Fills in all of the operation except
+/// its value. Checks a base64 key, but does not decode it.
 pub(super) fn read(
     verb: Verb,
     input: &[u8],
     range: Range<usize>,
     operation: &mut Operation,
 ) -> Result<Header, Refusal> {
-    // The bytes behind the line are left in, so that tokens are found eight bytes at a time.
+    // Keep the bytes behind the line, so that the search for tokens can read eight bytes at a time.
     let end = range.start + token::trim_return(&input[range.clone()]).len();
     let line = Line { bytes: input, end };
     *operation = Operation { verb, delta: 1, ..Operation::default() };
@@ -107,7 +108,7 @@ pub(super) fn read(
         return refuse(if verb == Verb::MetaArithmetic { INVALID_OR_DUPLICATE } else { BAD_FORMAT });
     }
     if verb == Verb::MetaDebug {
-        // `b` counts only when something follows it; see the reference, "me details".
+        // `b` counts only when a token follows it; see the reference, "me details".
         if count >= 4 && line.next(&mut { flags_start }) == Some(b"b") {
             header.key_len = decoded_length(key).ok_or(Refusal { text: BAD_FORMAT, swallow })?;
             operation.flags = flag(b'b');
@@ -123,7 +124,7 @@ pub(super) fn read(
     }
 }
 
-/// Finds the complaint about a line that has been read to its end.
+/// Finds the fault to report of a line that has been read to its end.
 #[inline]
 fn check(verb: Verb, count: usize, fault: Option<Fault>, opaque_len: usize, mode: u8) -> Result<(), &'static [u8]> {
     let text = match fault {
@@ -138,7 +139,7 @@ fn check(verb: Verb, count: usize, fault: Option<Fault>, opaque_len: usize, mode
     Err(if verb == Verb::MetaArithmetic { INVALID_OR_DUPLICATE } else { text })
 }
 
-/// The complaint about a mode that `ms` or `ma` does not have.
+/// The error for a mode that `ms` or `ma` does not have.
 fn mode_fault(verb: Verb, mode: u8) -> Option<&'static [u8]> {
     match (verb, mode) {
         (_, 0) => None,
@@ -150,26 +151,26 @@ fn mode_fault(verb: Verb, mode: u8) -> Option<&'static [u8]> {
     }
 }
 
-/// What is wrong with a flag, and what to say.
+/// A fault of a flag, with its reply.
 enum Fault {
-    /// It cannot be given, or not again: those after it are not looked at.
+    /// The flag does not exist, or the line has it twice. `read` skips the flags after it.
     Flag(&'static [u8]),
-    /// Its argument cannot be read.
+    /// The argument of the flag cannot be read.
     Argument(&'static [u8]),
 }
 
 impl Fault {
-    /// The fault to report when this one was found after an `earlier` one.
+    /// The fault to report when this one comes after an `earlier` one.
     fn after(self, earlier: Option<Fault>) -> Fault {
         match self {
-            // A bad `F` does not replace what was wrong before it.
+            // A bad `F` does not replace an earlier fault.
             Fault::Argument(BAD_FORMAT) => earlier.unwrap_or(self),
             _ => self,
         }
     }
 }
 
-/// Notes one flag, of at least one byte, in the operation; `key` is as sent.
+/// Writes one flag, of at least one byte, into the operation. `key` is as sent.
 fn take(token: &[u8], key: &[u8], key_len: &mut usize, operation: &mut Operation) -> Result<(), Fault> {
     let (letter, argument) = (token[0], &token[1..]);
     let bit = match letter {
@@ -185,7 +186,7 @@ fn take(token: &[u8], key: &[u8], key_len: &mut usize, operation: &mut Operation
         b'v' | b'f' | b'c' | b'k' | b'q' | b's' | b't' | b'u' | b'h' | b'l' | b'x' | b'I' | b'O' | b'P' | b'L' => {}
         b'T' => operation.exptime = token::digits_i32(argument).ok_or(bad_token)?,
         b'F' => operation.client_flags = token::digits_u32(argument).ok_or(Fault::Argument(BAD_FORMAT))?,
-        // A lone `M` is no mode that anyone knows.
+        // A lone `M` is an unknown mode.
         b'M' => operation.mode = argument.first().copied().unwrap_or(b' '),
         b'C' => operation.cas = token::digits_u64(argument).ok_or(bad_token)?,
         b'E' => operation.new_cas = token::digits_u64(argument).ok_or(bad_token)?,
@@ -206,7 +207,7 @@ struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// The token at or after `*at`, which stands behind it afterwards.
+    /// Returns the token at or after `*at`, and moves `*at` past it.
     #[inline(always)]
     fn next(&self, at: &mut usize) -> Option<&'a [u8]> {
         let start = token::skip_spaces(self.bytes, *at);
@@ -218,7 +219,8 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Decodes the key of a checked operation in place, if it is base64 (`b`). Once: the buffer is changed.
+/// Decodes the key of a checked operation in place, if it is base64 (`b`). Call it only once, because it changes the
+/// buffer.
 pub(super) fn decode_key(input: &mut [u8], operation: &mut Operation) {
     if operation.has(b'b') {
         let start = operation.key.start as usize;
@@ -227,7 +229,7 @@ pub(super) fn decode_key(input: &mut [u8], operation: &mut Operation) {
     }
 }
 
-/// How long `key` will be, once decoded; `None` if it is no base64. Keys that are too long are refused elsewhere.
+/// The length of `key` after decoding. `None`: it is not base64, or it is too long, and then another check refuses it.
 fn decoded_length(key: &[u8]) -> Option<usize> {
     let mut copy = [0; KEY_LENGTH_MAX];
     let copy = copy.get_mut(..key.len())?;
@@ -240,8 +242,8 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 /// Bytes that the longest key needs in base64.
 pub const BASE64_KEY_LENGTH_MAX: usize = KEY_LENGTH_MAX.div_ceil(3) * 4;
 
-/// Writes `source` in base64 to the start of `out`, which has room for it (4 bytes for each 3 begun), and returns the
-/// number of bytes written.
+/// Writes `source` in base64 to the start of `out`, and returns the number of bytes written. `out` must have room: 4
+/// bytes for every 3 bytes of `source`, rounded up.
 pub fn base64_encode(source: &[u8], out: &mut [u8]) -> usize {
     let mut groups = 0;
     for (group, four) in source.chunks(3).zip(out.chunks_exact_mut(4)) {
@@ -255,8 +257,9 @@ pub fn base64_encode(source: &[u8], out: &mut [u8]) -> usize {
     groups * 4
 }
 
-/// Decodes base64 in place and returns the number of bytes it gave, 0 if it is none. As memcached does it: bytes that
-/// are not of the alphabet are skipped, what follows the padding is ignored, but it all has to count up to fours.
+/// Decodes base64 in place, and returns the number of decoded bytes, or 0 if the bytes are not base64. As memcached
+/// does, it skips bytes outside of the alphabet and ignores everything after the padding. But the number of bytes in
+/// the alphabet must be a multiple of four.
 pub fn base64_decode(bytes: &mut [u8]) -> usize {
     let counted = bytes.iter().filter(|byte| base64_value(**byte).is_some()).count();
     if counted == 0 || counted % 4 != 0 {
@@ -270,7 +273,7 @@ pub fn base64_decode(bytes: &mut [u8]) -> usize {
         bits = bits << 6 | value;
         gathered += 1;
         if gathered % 4 == 0 {
-            // Three bytes of result for four read: never ahead of `at`.
+            // Four bytes read give three bytes of result, so the result never passes `at`.
             let [_, three @ ..] = bits.to_be_bytes();
             bytes[len..len + 3].copy_from_slice(&three);
             len += 3;
@@ -284,7 +287,7 @@ pub fn base64_decode(bytes: &mut [u8]) -> usize {
     len
 }
 
-/// The six bits that a byte of base64 stands for; those of the padding are zero.
+/// The six bits that a byte of base64 stands for. Padding stands for zeros.
 fn base64_value(byte: u8) -> Option<u32> {
     let value = match byte {
         b'A'..=b'Z' => byte - b'A',
@@ -302,7 +305,7 @@ fn base64_value(byte: u8) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// What becomes of `line`: the fields that were given, or the complaint and what is swallowed.
+    /// The result of `line`: the given fields, or the error and the number of bytes to discard.
     fn outcome(line: &str) -> String {
         let verb = match &line.as_bytes()[..2] {
             b"mg" => Verb::MetaGet,
@@ -355,7 +358,7 @@ mod tests {
         }
     }
 
-    /// Complaints of memcached 1.6.18 itself, but for those that 1.6.45 is known to make otherwise.
+    /// The errors are those of memcached 1.6.18, except where 1.6.45 is known to differ.
     #[test]
     fn lines() {
         check(
@@ -493,7 +496,7 @@ mod tests {
         assert_eq!(outcome(&format!("md aaaa {flags} C E J !")), "options flags are too long");
     }
 
-    /// `b` counts if another token follows.
+    /// `b` counts only if another token follows.
     #[test]
     fn debug() {
         check(
