@@ -1,16 +1,16 @@
 //! The binary protocol: one packet, one operation.
 //!
-//! The rules are those of memcached 1.6. A bad packet is mostly answered with an error, and the connection is closed. A
-//! packet with an unknown opcode is answered with an error, and the connection goes on behind it. The header alone shows
+//! The rules are those of memcached 1.6. The server answers most bad packets with an error and closes the connection.
+//! It answers a packet with an unknown opcode with an error, and continues with the next packet. The header alone shows
 //! that a packet is bad, so the server never waits for the rest of a packet that it refuses.
 //!
-//! What is written into the operation: `BinaryGet`: `key`, `exptime`. `BinarySet`: `key`, `value`, `client_flags`,
-//! `exptime`, `cas`, `too_large`. `BinaryDelete`: `key`, `cas`. `BinaryArithmetic`: `key`, `cas`, `delta`, `initial`,
-//! `vivify`. `BinarySay`: `client_flags`. `Admin`: `tokens`. All: `verb`, `quiet`, `mode`, `opaque`, `flags` and
-//! `too_large`.
+//! The parser writes these fields of the operation: `BinaryGet`: `key`, `exptime`. `BinarySet`: `key`, `value`,
+//! `client_flags`, `exptime`, `cas`, `too_large`. `BinaryDelete`: `key`, `cas`. `BinaryArithmetic`: `key`, `cas`,
+//! `delta`, `initial`, `vivify`. `BinarySay`: `client_flags`. `Admin`: `tokens`. All: `verb`, `quiet`, `mode`,
+//! `opaque`, `flags` and `too_large`.
 //!
-//! Intended difference from memcached: when an unknown command has a key or extras, memcached also swallows that many bytes
-//! of the next packet. This server does not.
+//! Intended difference from memcached: when an unknown command has a key or extras, memcached also discards that many
+//! bytes of the next packet. This server does not.
 
 use super::packet::{HEADER_LEN, Header, Status, opcode};
 use super::token::KEY_LENGTH_MAX;
@@ -18,7 +18,7 @@ use super::{Limits, Operation, Parse, Span, Step, Verb, flag};
 
 pub use super::packet::REQUEST;
 
-/// Largest body of a packet that is not refused.
+/// Largest body of a packet. The parser refuses a packet with a larger one.
 const BODY_LENGTH_MAX: u32 = 1 << 30;
 
 /// The expiry of incr and decr that means "do not create".
@@ -27,26 +27,26 @@ const NO_INITIAL: u32 = 0xffff_ffff;
 /// Longest name of a SASL mechanism.
 const MECHANISM_LENGTH_MAX: usize = 32;
 
-/// What a connection's parser remembers between calls.
+/// The state of a connection's parser between calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Parser {
     state: State,
     access: Access,
-    /// A packet had a value where none is read: bytes that are parsed as packets may be values.
+    /// A packet had a value that its command does not read. Bytes that are parsed as packets may now be values.
     unframed: bool,
 }
 
 /// What a client may do (`-S`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Everything: clients need not authenticate, and SASL is off.
+    /// The client may do everything. Clients need not authenticate, and SASL is off.
     #[default]
     Open,
-    /// Authenticate, and no more.
+    /// The client may only authenticate.
     Locked,
-    /// Authenticate, and no more; the client has begun to.
+    /// The client may only authenticate, and has begun to.
     Begun,
-    /// Everything.
+    /// The client may do everything.
     Granted,
 }
 
@@ -55,11 +55,11 @@ enum State {
     /// A packet begins.
     #[default]
     Packet,
-    /// The next bytes are a body that is thrown away.
+    /// The next bytes are a body to discard.
     Swallow { bytes: u64 },
-    /// The last reply was the last one.
+    /// The connection closes after the last reply.
     Closing,
-    /// The same, because the client has asked for it.
+    /// The same, because the client has sent `quit`.
     Quitting,
 }
 
@@ -85,12 +85,12 @@ impl Parse for Parser {
 }
 
 impl Parser {
-    /// The parser of a connection with this access.
+    /// Makes the parser of a connection with this access.
     pub fn new(access: Access) -> Parser {
         Parser { state: State::Packet, access, unframed: false }
     }
 
-    /// Whether bytes that are parsed as packets may be values.
+    /// Whether the bytes that are parsed as packets may be values.
     pub fn is_unframed(&self) -> bool {
         self.unframed
     }
@@ -110,7 +110,7 @@ impl Parser {
         self.access = access;
     }
 
-    /// Throws the next `bytes` bytes away. Only between packets.
+    /// Discards the next `bytes` bytes. Callers may use it only between packets.
     pub fn swallow(&mut self, bytes: u64) {
         debug_assert!(self.is_idle(), "the bytes to swallow are those after a packet");
         if bytes > 0 {
@@ -118,7 +118,7 @@ impl Parser {
         }
     }
 
-    /// Whether the next bytes are a body that nobody wants.
+    /// Whether the next bytes are a body to discard.
     pub fn swallows(&self) -> bool {
         matches!(self.state, State::Swallow { .. })
     }
@@ -198,8 +198,8 @@ impl Parser {
         }
     }
 
-    /// Says what the command looks like and how long its value is, if the client may give it and its parts have the right
-    /// lengths.
+    /// Returns the form of the command and the length of its value. A fault: the client may not give the command, or
+    /// its parts have wrong lengths.
     #[inline]
     fn check(&self, header: &Header) -> Result<(Form, usize), Fault> {
         let (extras_len, key_len) = (usize::from(header.extras_len), usize::from(header.key_len));
@@ -213,7 +213,7 @@ impl Parser {
             return Err(Fault::Refused(Status::INVALID));
         }
         let form = Form::from_opcode(header.opcode).ok_or(Fault::Unknown)?;
-        // As memcached: the bytes that a touch, a gat or a stat has behind its key are the next packet.
+        // As in memcached, the bytes behind the key of a touch, a gat or a stat are the next packet.
         if form.fits(extras_len, key_len, value_len) {
             Ok((form, value_len))
         } else {
@@ -221,7 +221,7 @@ impl Parser {
         }
     }
 
-    /// The value of a storage command, all else of which is in `operation`; it begins at `*at`.
+    /// Takes the value of a storage command, which begins at `*at`. `operation` already has all other fields.
     #[inline]
     fn value(
         &mut self,
@@ -249,7 +249,7 @@ impl Parser {
         }
     }
 
-    /// A request of SASL, whose message begins at `*at`.
+    /// Reads a request of SASL. Its message begins at `*at`.
     #[cold]
     fn sasl(
         &mut self,
@@ -278,7 +278,7 @@ impl Parser {
         say(status, operation)
     }
 
-    /// Answers a packet with an unknown opcode, and throws its body away.
+    /// Answers a packet with an unknown opcode, and discards its body.
     #[cold]
     fn skip(&mut self, header: &Header, at: &mut usize, operation: &mut Operation) -> Step {
         *at += HEADER_LEN;
@@ -294,22 +294,22 @@ impl Parser {
     }
 }
 
-/// Where a packet begins, and how long its value is.
+/// The start of a packet in the buffer, and the length of its value.
 #[derive(Clone, Copy, Debug)]
 struct Packet {
     start: usize,
     value_len: usize,
 }
 
-/// Why a packet is not executed.
+/// The reason why a packet is not executed.
 enum Fault {
-    /// It is answered with this status, and the connection is closed.
+    /// The server replies with this status and closes the connection.
     Refused(Status),
-    /// No command has its opcode: the packet is answered and thrown away.
+    /// No command has the opcode. The server replies with an error and discards the packet.
     Unknown,
 }
 
-/// What the commands of an opcode look like.
+/// The form of the commands with one opcode.
 #[derive(Clone, Copy, Debug)]
 struct Form {
     kind: Kind,
@@ -390,7 +390,7 @@ pub fn exptime(seconds: u32) -> i32 {
     i32::try_from(seconds).unwrap_or(i32::MAX)
 }
 
-/// The numbers of an incr or a decr.
+/// Reads the numbers of an incr or a decr.
 #[inline]
 fn read_arithmetic(extras: &[u8], operation: &mut Operation) {
     operation.delta = u64_at(extras, 0);
@@ -402,7 +402,7 @@ fn read_arithmetic(extras: &[u8], operation: &mut Operation) {
     }
 }
 
-/// The number at an offset of extras, whose length was checked.
+/// The number at an offset of the extras. The caller has checked their length.
 #[inline]
 fn u32_at(extras: &[u8], at: usize) -> u32 {
     extras[at..].first_chunk().map_or(0, |&bytes| u32::from_be_bytes(bytes))
@@ -434,7 +434,7 @@ mod tests {
         [&bytes, extras, key, value].concat()
     }
 
-    /// One operation after another, as long as there are any, in words.
+    /// Parses operations until the input has no more, and describes each in words.
     fn parse(parser: &mut Parser, input: &mut [u8], at: &mut usize, words: &mut Vec<String>) -> Step {
         let mut operation =
             Operation { client_flags: 77, exptime: 77, flags: !0, too_large: true, ..Default::default() };
@@ -531,7 +531,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_before_the_rest_comes() {
-        // Key and body lengths of a get, and the status that the header alone earns.
+        // The lengths of key and body of a get, and the status that the header alone causes.
         for (key_len, body_len, status) in
             [(5_u16, 3_u32, 0x81), (300, 300, 0x4), (65535, 65535, 0x4), (5, 1 << 31, 0x4), (0, 0, 0x4)]
         {

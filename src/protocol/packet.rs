@@ -1,11 +1,11 @@
-//! Packets of the binary protocol: the header that requests and replies have in common, and what replies look like.
+//! Packets of the binary protocol: the header that requests and replies share, and the forms of replies.
 //!
 //! ```text
 //!  0       1        2         4        5         6        8        12      16    24
 //! │ magic │ opcode │ key len │ extras │ datatype│ status │ body len│ opaque │ cas │ extras │ key │ value │
 //! ```
-//! All numbers are big-endian; the body is everything behind the header. memcached ignores the data type, and the field of a
-//! request that is the status in a reply.
+//! All numbers are big-endian. The body is everything behind the header. memcached ignores the data type. In a request
+//! it also ignores the field that is the status of a reply.
 
 use super::Operation;
 use super::encode::{Output, copy_short};
@@ -17,7 +17,7 @@ pub const RESPONSE: u8 = 0x81;
 /// Bytes of a header.
 pub const HEADER_LEN: usize = 24;
 
-/// What a request asks for (protocol_binary.txt, command opcodes).
+/// The commands of requests (protocol_binary.txt, command opcodes).
 #[allow(missing_docs, reason = "the protocol's names")]
 pub mod opcode {
     pub const GET: u8 = 0x00;
@@ -57,7 +57,7 @@ pub mod opcode {
     pub const GATKQ: u8 = 0x24;
 }
 
-/// How a request ended.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(pub u16);
 
@@ -75,7 +75,7 @@ impl Status {
     pub const UNKNOWN_COMMAND: Status = Status(0x81);
     pub const OUT_OF_MEMORY: Status = Status(0x82);
 
-    /// memcached's words for it, the body of the reply.
+    /// memcached's words for the status. They are the body of the reply.
     pub fn message(self) -> &'static [u8] {
         match self {
             Status::NOT_FOUND => b"Not found",
@@ -105,7 +105,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header that these bytes are, if they begin as a request does.
+    /// Reads a header. None: the bytes do not begin as a request does.
     #[inline]
     pub fn read(bytes: &[u8; HEADER_LEN]) -> Option<Header> {
         let [REQUEST, opcode, k0, k1, extras_len, _, _, _, b0, b1, b2, b3, o0, o1, o2, o3, cas @ ..] = *bytes else {
@@ -122,7 +122,7 @@ impl Header {
     }
 }
 
-/// The fields that a reply repeats of its request.
+/// The fields that a reply copies from its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The opcode as sent, quiet or not.
@@ -165,20 +165,20 @@ pub fn failure(out: &mut Output, head: Head, status: Status) {
     message(out, head, status, status.message());
 }
 
-/// A failure, in other words than memcached's usual ones.
+/// A failure, with a text that is not memcached's usual one for the status.
 pub fn message(out: &mut Output, head: Head, status: Status, text: &[u8]) {
     out.put(&head.header(status, 0, 0, text.len(), 0));
     out.put(text);
 }
 
-/// A packet with a key and a value: a statistic, or, with a status and no value, a miss that names its key.
+/// A packet with a key and a value, such as a statistic. With a status and no value it is a miss that names its key.
 pub fn named(out: &mut Output, head: Head, status: Status, key: &[u8], value: &[u8]) {
     out.put(&head.header(status, 0, key.len(), key.len() + value.len(), 0));
     out.put(key);
     out.put(value);
 }
 
-/// What a reply shows of an item.
+/// The parts of an item that a reply shows.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
     /// The client flags.
