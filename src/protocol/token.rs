@@ -1,20 +1,21 @@
 //! Tokens of a request line, and the numbers in them.
 //!
-//! A token is a run of bytes other than a space; a line is what precedes `\n`, without one `\r` before it. Nothing
-//! else separates: tabs, control bytes and NUL are part of a token, as they are for memcached's tokeniser.
+//! A token is a run of bytes other than spaces. A line is the bytes before `\n`, without one `\r` at their end. Only
+//! spaces separate tokens: tabs, control bytes and NUL are part of a token, as in memcached's tokeniser.
 //!
-//! memcached reads numbers in two ways, and what a client may send depends on where it is: `strto_*` is what C's `strtoul`
-//! makes of a token (leading blanks, `+`, a tail after a tab), for client flags and exptime of the classic storage
-//! commands and for values that are computed with; `digits_*` takes digits only, for all else.
+//! memcached reads a number in one of two ways, so what a client may send depends on the place of the number. `strto_*`
+//! reads a token as C's `strtoul` does (leading blanks, `+`, a tail after a tab). It serves client flags and exptime of
+//! the classic storage commands, and values that commands compute with. `digits_*` accepts digits only, and serves all
+//! other numbers.
 
 /// Longest key in bytes, before base64 is decoded.
 pub const KEY_LENGTH_MAX: usize = 250;
 
-/// Tokens of a line that are read; the rest of the line is ignored. The keys of a `get` have no such limit.
+/// The parser reads this many tokens of a line and ignores the rest. The keys of a `get` have no such limit.
 pub const TOKENS_MAX: usize = 23;
 
-/// Where the first byte that is a space or a control byte stands in `bytes`, from `from` on; `bytes.len()` if there is
-/// none. This is what ends a key, seen eight bytes at a time: three loads for a usual key.
+/// The position of the first space or control byte in `bytes`, from `from` on, or `bytes.len()`. Such a byte ends a
+/// key. The search reads eight bytes at a time: three loads for a usual key.
 #[inline(always)]
 pub fn find_low(bytes: &[u8], from: usize) -> usize {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
@@ -34,7 +35,7 @@ pub fn find_low(bytes: &[u8], from: usize) -> usize {
     at
 }
 
-/// Where the token that starts at `from` ends: at the next space or newline, or at `bytes.len()`.
+/// The end of the token that starts at `from`: the next space or newline, or `bytes.len()`.
 #[inline]
 pub fn find_end(bytes: &[u8], from: usize) -> usize {
     let mut at = find_low(bytes, from);
@@ -44,13 +45,13 @@ pub fn find_end(bytes: &[u8], from: usize) -> usize {
     at
 }
 
-/// Where the token of a line that starts at `from` ends: at the next space, or at `line.len()`.
+/// The end of the token of a line that starts at `from`: the next space, or `line.len()`.
 #[inline]
 pub fn find_space(line: &[u8], from: usize) -> usize {
     line.get(from..).and_then(|rest| memchr::memchr(b' ', rest)).map_or(line.len(), |length| from + length)
 }
 
-/// Where the first byte other than a space stands, from `from` on.
+/// The position of the first byte other than a space, from `from` on.
 #[inline]
 pub fn skip_spaces(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
@@ -60,13 +61,13 @@ pub fn skip_spaces(bytes: &[u8], from: usize) -> usize {
     at
 }
 
-/// A line without its terminator, given what precedes its `\n`.
+/// A line without its terminator. The caller gives the bytes before its `\n`.
 #[inline]
 pub fn trim_return(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Where the next line begins, if a terminator (`\n` or `\r\n`) stands at `at`.
+/// The start of the next line, if a terminator (`\n` or `\r\n`) stands at `at`.
 #[inline(always)]
 pub fn after_terminator(bytes: &[u8], at: usize) -> Option<usize> {
     match bytes.get(at..)? {
@@ -111,28 +112,30 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// As memcached's `safe_strtoull`: blanks and a sign may come first, a blank (tab, `\r` …) or a NUL and anything may come
-/// last; a negative number is taken when it wraps round to less than 2⁶³, as C does.
+/// Reads a number as memcached's `safe_strtoull` does. Blanks and a sign may precede it. A blank (tab, `\r` …) or a NUL
+/// may follow it, and then anything. As in C, a negative number wraps round. It counts if the result is less than 2⁶³.
 pub fn strto_u64(token: &[u8]) -> Option<u64> {
     let (negative, magnitude) = strto(token)?;
     let value = if negative { magnitude.wrapping_neg() } else { magnitude };
     if value > i64::MAX as u64 && token.contains(&b'-') { None } else { Some(value) }
 }
 
-/// As memcached's `safe_strtoul`, where `long` has 64 bits: what is too large for 32 loses its upper half.
+/// Reads a number as memcached's `safe_strtoul` does where `long` has 64 bits. A number that is too large for 32 bits
+/// loses its upper half.
 pub fn strto_u32(token: &[u8]) -> Option<u32> {
     strto_u64(token).map(|value| value as u32)
 }
 
-/// As memcached's `safe_strtol`, where `long` has 64 bits: what is too large for 32 loses its upper half.
+/// Reads a number as memcached's `safe_strtol` does where `long` has 64 bits. A number that is too large for 32 bits
+/// loses its upper half.
 pub fn strto_i32(token: &[u8]) -> Option<i32> {
     let (negative, magnitude) = strto(token)?;
     let value = if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() };
     value.map(|value| value as i32)
 }
 
-/// Sign and magnitude of the number at the start of a token. `None` if there is none, if it has a tail, or if it does
-/// not fit in 64 bits.
+/// Sign and magnitude of the number at the start of a token. `None`: the token has no number there, or has a tail, or
+/// the number does not fit in 64 bits.
 fn strto(token: &[u8]) -> Option<(bool, u64)> {
     // The usual form: digits, too few to overflow.
     if token.len() <= DIGITS_MAX
@@ -147,7 +150,7 @@ fn strto(token: &[u8]) -> Option<(bool, u64)> {
         rest => (false, rest),
     };
     let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    // For C, a text ends with a NUL.
+    // A NUL ends a text in C.
     let ended = digits.get(count).is_none_or(|byte| *byte == 0 || is_c_space(*byte));
     sum(&digits[..count]).filter(|_| ended).map(|magnitude| (negative, magnitude))
 }
@@ -157,7 +160,7 @@ fn is_c_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// The number that `digits` stand for, if there are any, they are nothing else and it fits.
+/// The number that `digits` stand for. `None`: they are empty, contain another byte, or stand for too large a number.
 fn sum(digits: &[u8]) -> Option<u64> {
     let mut sum = 0u64;
     for byte in digits {
@@ -170,12 +173,12 @@ fn sum(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() { None } else { Some(sum) }
 }
 
-/// Longest token that the `digits_*` functions of 32 bits look at, sign included.
+/// Longest token that the `digits_*` functions of 32 bits accept, sign included.
 const DIGITS_MAX: usize = 11;
-/// The same of 64 bits.
+/// The same for 64 bits.
 const DIGITS_MAX_U64: usize = 22;
 
-/// Digits only, at most 22, no more than 2⁶⁴ − 1 (memcached's `mcmc_token_get_u64`).
+/// Reads digits only, at most 22, no more than 2⁶⁴ − 1 (memcached's `mcmc_token_get_u64`).
 pub fn digits_u64(token: &[u8]) -> Option<u64> {
     if token.len() > DIGITS_MAX_U64 {
         return None;
@@ -183,7 +186,7 @@ pub fn digits_u64(token: &[u8]) -> Option<u64> {
     sum(token)
 }
 
-/// Digits only, at most 11, no more than 2³² − 1 (memcached's `mcmc_token_get_u32`).
+/// Reads digits only, at most 11, no more than 2³² − 1 (memcached's `mcmc_token_get_u32`).
 pub fn digits_u32(token: &[u8]) -> Option<u32> {
     if token.len() > DIGITS_MAX {
         return None;
@@ -191,7 +194,7 @@ pub fn digits_u32(token: &[u8]) -> Option<u32> {
     sum(token).and_then(|value| u32::try_from(value).ok())
 }
 
-/// An optional `-` and digits only, at most 11 bytes, within 32 bits; a lone `-` is a zero (memcached's
+/// Reads an optional `-` and digits only, at most 11 bytes, within 32 bits. A lone `-` is a zero (memcached's
 /// `mcmc_token_get_32`).
 pub fn digits_i32(token: &[u8]) -> Option<i32> {
     if token.len() > DIGITS_MAX {
@@ -206,22 +209,22 @@ pub fn digits_i32(token: &[u8]) -> Option<i32> {
     i32::try_from(if negative { -magnitude } else { magnitude }).ok()
 }
 
-/// Length of a value: [`digits_i32`], not negative, and with room for its `\r\n` in an `i32`.
+/// Reads the length of a value: [`digits_i32`], not negative, and small enough that value and `\r\n` fit in an `i32`.
 pub fn value_length(token: &[u8]) -> Option<u32> {
     digits_i32(token).and_then(|value| u32::try_from(value).ok()).filter(|value| *value <= VALUE_LENGTH_MAX)
 }
 
-/// Longest length of a value that may be announced. What an item may hold is another limit.
+/// Longest length of a value that a client may announce. The limit of an item is another one.
 pub const VALUE_LENGTH_MAX: u32 = i32::MAX as u32 - 2;
 
-/// The digits at `*at`, which stands behind them afterwards. For headers that look as usual: `None` (no digit, or more
-/// than a length may have) tells the caller to look again with more care.
+/// Reads the digits at `*at`, and moves `*at` past them. It serves headers in their usual form. `None` (no digit, or
+/// more than a length may have) tells the caller to parse again by the slower path, which knows all rules.
 #[inline(always)]
 pub fn plain_digits(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let start = *at;
     let mut value = 0u64;
     while let Some(digit) = bytes.get(*at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
-        // Overflow is harmless: so many digits are refused below.
+        // Overflow is harmless: the check below refuses so many digits.
         value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
         *at += 1;
     }
