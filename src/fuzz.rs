@@ -23,12 +23,12 @@ impl<'a> Bytes<'a> {
         u16::from_le_bytes([self.byte(), self.byte()])
     }
 
-    /// A number below `limit`, which must not be 0, made of the next byte, or of two bytes if one is not enough.
+    /// Makes a number below `limit` from the next byte, or from two bytes if one is not enough. `limit` must not be 0.
     pub fn below(&mut self, limit: usize) -> usize {
         if limit <= 256 { usize::from(self.byte()) % limit } else { usize::from(self.short()) % limit }
     }
 
-    /// One of several.
+    /// One of several values.
     pub fn one_of<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }

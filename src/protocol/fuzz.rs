@@ -1,7 +1,7 @@
-//! The parsers by bytes of any kind: whatever the pieces they come in, the operations are the same.
+//! Fuzzes the parsers with bytes of any kind. In whatever pieces the bytes arrive, the operations must be the same.
 //!
-//! The first three bytes of an input choose the protocol, the limits and the pieces; the others are what a client sends.
-//! Password files are parsed here, too: what they say of users is what a login asks for.
+//! The first three bytes of an input choose the protocol, the limits and the pieces. A client sends the others. This
+//! target also parses password files, because logins are checked against the users in them.
 
 use super::parser::Parser;
 use super::token::KEY_LENGTH_MAX;
@@ -9,7 +9,7 @@ use super::{Limits, Operation, Parse, Step, Verb, binary, login, packet, text};
 use crate::auth::Users;
 use std::collections::HashSet;
 
-/// Sizes and limits that inputs choose from.
+/// The limits that an input can choose.
 const INLINE: [u32; 6] = [0, 1, 8, 64, 300, 2048];
 const ITEMS: [u32; 6] = [60, 90, 200, 1 << 10, 1 << 20, 1 << 30];
 
@@ -46,14 +46,14 @@ pub fn run(input: &[u8]) {
         parts.receive(piece);
         rest = later;
     }
-    // What a line without end is depends on how much of it is there.
+    // The result of a line that is too long depends on how much of it has arrived.
     let endless = |bytes: &[u8]| bytes.split(|&byte| byte == b'\n').any(|line| line.len() > text::LINE_LENGTH_MAX);
     if matches!(parser, Parser::Binary(_)) || !endless(bytes) {
         assert_eq!(whole.finish(), parts.finish(), "in pieces by {pieces}");
     }
 }
 
-/// The keys that a client speaks of.
+/// The keys that a client names.
 pub(crate) fn keys(parser: Parser, limits: Limits, bytes: &[u8]) -> HashSet<Vec<u8>> {
     let Some(&first) = bytes.first() else { return HashSet::new() };
     let parser = if matches!(parser, Parser::Undecided) { Parser::decided_by(first) } else { parser };
@@ -62,7 +62,7 @@ pub(crate) fn keys(parser: Parser, limits: Limits, bytes: &[u8]) -> HashSet<Vec<
     client.said.into_iter().chain([client.parts]).map(|said| said.key).filter(|key| !key.is_empty()).collect()
 }
 
-/// How long the next piece is: byte by byte by some seeds, of any length by others.
+/// The length of the next piece. With the seed 0 all pieces have one byte. With other seeds they have any length.
 fn piece_len(seed: &mut u32) -> usize {
     if *seed == 0 {
         return 1;
@@ -72,7 +72,7 @@ fn piece_len(seed: &mut u32) -> usize {
     1 + (*seed >> 8) as usize % long
 }
 
-/// A connection as the parser sees it: bytes come, operations are noted down.
+/// A connection as the parser sees it. It receives bytes, and records the operations.
 struct Client {
     parser: Parser,
     limits: Limits,
@@ -80,12 +80,12 @@ struct Client {
     said: Vec<Said>,
     /// A storage command that waits for the rest of its value.
     waits: Option<Operation>,
-    /// What it has of it, and its key and its tokens.
+    /// The part of the value that has arrived, with the command's key and tokens.
     parts: Said,
     closed: bool,
 }
 
-/// What an operation says, as far as it may be looked at.
+/// The parts of an operation that its verb defines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Said {
     verb: Verb,
@@ -98,12 +98,12 @@ struct Said {
     numbers: Vec<u64>,
 }
 
-/// How a conversation ended.
+/// The state at the end of a conversation.
 #[derive(Debug, PartialEq, Eq)]
 struct Finished {
     said: Vec<Said>,
     waits: Option<Said>,
-    /// What is left in the buffer.
+    /// The bytes that are left in the buffer. None: the connection is closed.
     left: Option<Vec<u8>>,
     idle: bool,
     closed: bool,
@@ -122,7 +122,7 @@ impl Client {
         self.buffer.drain(..at);
     }
 
-    /// Parses one operation. Says whether to go on.
+    /// Parses one operation. True: the caller goes on.
     fn step(&mut self, at: &mut usize) -> bool {
         if let Some(operation) = self.waits {
             let (len, end) = (operation.value.len as usize, self.parser.terminator_len());
@@ -149,7 +149,7 @@ impl Client {
             return true;
         }
         let (before, kept) = (*at, self.buffer[*at..].to_vec());
-        // What an operation that was used before may hold.
+        // A reused operation may still hold such values.
         let mut operation = Operation { flags: !0, mode: 77, too_large: true, quiet: true, ..Operation::default() };
         let step = match &mut self.parser {
             Parser::Undecided => unreachable!("it was decided"),
@@ -186,7 +186,7 @@ impl Client {
         }
     }
 
-    /// What an operation says, whose bytes lie between two places of the buffer.
+    /// Copies the parts of an operation. Its bytes must lie between two places of the buffer.
     fn listen(&self, operation: &Operation, from: usize, to: usize, whole: bool) -> Said {
         let Operation { verb, quiet, mode, flags, opaque, client_flags, exptime, vivify, .. } = *operation;
         let Operation { recache, cas, new_cas, delta, initial, .. } = *operation;
@@ -259,7 +259,7 @@ impl Client {
         said
     }
 
-    /// A client that shows who it is, is told by the last byte of what it says whether it may come in.
+    /// Decides about a login by the last byte of the message.
     fn log_in(&mut self, operation: &Operation) {
         let Some(said) = self.said.last().filter(|_| operation.verb == Verb::Admin) else { return };
         let last = said.tokens.last().copied().unwrap_or_default();
@@ -284,7 +284,7 @@ impl Client {
     }
 }
 
-/// A password file: whoever stands in it is let in with that password, and with no other.
+/// Reads a password file. Its first user must be able to log in with the password in the file, and with no other.
 fn password_file(file: &[u8]) {
     for users in [Users::from_text(file), Users::from_sasl(file, b"host")].into_iter().flatten() {
         let first = file.split(|&byte| byte == b'\n').next().unwrap_or_default();
