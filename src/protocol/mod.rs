@@ -188,7 +188,13 @@ impl Verb {
     /// Whether the verb reads values for a list of keys. The reply has a `VALUE` line for each.
     #[inline]
     pub fn is_retrieval(self) -> bool {
-        matches!(self, Verb::Get | Verb::Gets | Verb::Gat | Verb::Gats)
+        matches!(self, Verb::Get | Verb::Gets) || self.is_touching_retrieval()
+    }
+
+    /// Whether it fetches values and sets their expiration time.
+    #[inline]
+    pub fn is_touching_retrieval(self) -> bool {
+        matches!(self, Verb::Gat | Verb::Gats)
     }
 
     /// Whether the verb is a command of the meta protocol, so that the operation has tokens.

@@ -141,7 +141,7 @@ fn line(operation: &Operation, input: &[u8], shown: bool) -> String {
         return line;
     }
     put(out, format_args!("{word} "));
-    if matches!(operation.verb, Verb::Gat | Verb::Gats) && shown {
+    if operation.verb.is_touching_retrieval() && shown {
         put(out, format_args!("{} ", operation.exptime));
     }
     put(out, format_args!("{key}"));
