@@ -5,12 +5,15 @@ use crate::exit::Exit;
 use std::path::{PathBuf, absolute};
 
 impl Config {
-    /// Makes the paths absolute that the server opens or removes after it has started. `-d` changes the current directory
-    /// to `/`.
+    /// For a daemon (`-d`), makes the paths absolute that the server opens or removes after it has started: a daemon changes
+    /// its current directory to `/`. Without `-d` all paths stay as they were given.
     ///
     /// # Errors
     /// When the process has no current directory.
-    pub fn make_paths_absolute(&mut self) -> Result<(), Exit> {
+    pub fn keep_paths_of_daemon(&mut self) -> Result<(), Exit> {
+        if !self.process.daemonize {
+            return Ok(());
+        }
         let make_absolute = |path: &mut PathBuf| {
             *path = absolute(&*path).map_err(|error| Exit::system(&path.display().to_string(), error))?;
             Ok(())
@@ -37,13 +40,18 @@ mod tests {
     #[test]
     fn relative_files_are_named_from_the_root_before_a_daemon_goes_there() {
         let mut config = Config::default();
+        config.process.daemonize = true;
         config.process.pid_file = Some("pid".into());
         config.process.memory_file = Some("image".into());
         config.listen.sockets = vec![Listen::Unix { path: "sub/socket".into(), mask: 0o700 }];
         let here = env::current_dir().expect("there is one");
-        config.make_paths_absolute().expect("there is a current directory");
+        let mut stays = config.clone();
+        stays.process.daemonize = false;
+        config.keep_paths_of_daemon().expect("there is a current directory");
         assert_eq!(config.process.pid_file, Some(here.join("pid")));
         assert_eq!(config.process.memory_file, Some(here.join("image")));
         assert_eq!(config.listen.sockets, [Listen::Unix { path: here.join("sub/socket"), mask: 0o700 }]);
+        stays.keep_paths_of_daemon().expect("nothing is to be done");
+        assert_eq!(stays.process.pid_file, Some("pid".into()));
     }
 }

@@ -61,9 +61,7 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     // Take signals before the server makes anything that it must remove at exit.
     let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])
         .map_err(|error| Exit::system("failed to take signals", error))?;
-    if config.process.daemonize {
-        config.make_paths_absolute()?;
-    }
+    config.keep_paths_of_daemon()?;
     // Read certificates while the process may still read files of root.
     let certificates = config.tls.enabled.then(|| Certificates::load(&config.tls.options)).transpose();
     let certificates = certificates.map_err(|line| Exit::failure(EXIT_USAGE, line))?;
