@@ -17,7 +17,7 @@ mod common;
 
 use common::{SEED, Samples, Verdict, write_key, write_value};
 use corecached::clock::{Clock, NEVER};
-use corecached::command::{self, Shard};
+use corecached::command::{self, Request, Shard};
 use corecached::hash::KeyHasher;
 use corecached::protocol::{Operation, Span, Verb};
 use corecached::worker::batch::{Batch, Task};
@@ -271,7 +271,7 @@ fn run(shard: &mut Shard, batch: &mut Batch, clock: &Clock) {
             shard.store.prefetch_item(operation.hash);
         });
         for operation in operations() {
-            command::execute(shard, operation, None, bytes, clock, reply);
+            command::execute(shard, &Request::new(operation, bytes, clock), reply);
             ends.push(reply.out.len());
         }
     }

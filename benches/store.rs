@@ -18,7 +18,7 @@ mod common;
 
 use common::{KEY_LEN, Random, SEED, Samples, Verdict, write_key, write_value};
 use corecached::clock::Clock;
-use corecached::command::{self, Reply, Shard};
+use corecached::command::{self, Reply, Request, Shard};
 use corecached::hash::KeyHasher;
 use corecached::protocol::{Operation, Span, Verb};
 use corecached::store::arena::ItemId;
@@ -234,7 +234,8 @@ impl<'a> Bench<'a> {
                 self.hints[ahead] = self.shard.store.prefetch_item(self.group[ahead].hash);
             }
             let (operation, hint) = (&self.group[at], self.hints[at]);
-            command::execute(&mut self.shard, operation, hint, input, &self.clock, &mut self.reply);
+            let request = Request { hint, ..Request::new(operation, input, &self.clock) };
+            command::execute(&mut self.shard, &request, &mut self.reply);
         }
     }
 

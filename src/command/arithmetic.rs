@@ -1,10 +1,12 @@
 //! Arithmetic on values that are decimal numbers: incr, decr, ma.
 
-use super::reply::{Reply, echo, say, tokens};
+use super::meta::{KeyForm, Target, flag_of_item, put_status, tokens};
+use super::reply::{Reply, say};
+use super::request::Request;
 use super::shard::Shard;
-use crate::clock::{Clock, NEVER};
+use crate::clock::NEVER;
+use crate::protocol::Limits;
 use crate::protocol::token::strto_u64;
-use crate::protocol::{Limits, Operation};
 use crate::store::arena::ItemId;
 use crate::store::item::{FETCHED, Items, KEY_BINARY, STALE, WON};
 use crate::store::{Entry, OutOfMemory};
@@ -21,17 +23,25 @@ pub(super) enum Outcome {
     OutOfMemory,
 }
 
-pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8], up: bool, reply: &mut Reply) {
-    let Ok(entry) = shard.store.find(operation.hash, operation.key.of(input)) else {
-        count_miss(shard, up);
+/// The direction in which a command changes a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Up,
+    Down,
+}
+
+pub(super) fn arithmetic(shard: &mut Shard, request: &Request<'_>, direction: Direction, reply: &mut Reply) {
+    let operation = request.operation;
+    let Ok(entry) = shard.store.find(operation.hash, request.key) else {
+        count_miss(shard, direction);
         say(operation, reply, b"NOT_FOUND\r\n");
         return;
     };
-    if is_no_number(shard, operation, entry.id) {
+    if is_no_number(shard, entry.id) {
         say(operation, reply, NON_NUMERIC);
         return;
     }
-    match change(shard, operation, entry, up) {
+    match change(shard, request, entry, direction) {
         Outcome::Changed(_, number) if !operation.quiet => {
             reply.out.put_u64(number);
             reply.out.put(b"\r\n");
@@ -42,29 +52,33 @@ pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8],
     }
 }
 
-pub(super) fn count_miss(shard: &mut Shard, up: bool) {
-    if up {
-        shard.store.counters.incr_misses += 1;
-    } else {
-        shard.store.counters.decr_misses += 1;
-    }
+pub(super) fn count_miss(shard: &mut Shard, direction: Direction) {
+    let counters = &mut shard.store.counters;
+    let misses = match direction {
+        Direction::Up => &mut counters.incr_misses,
+        Direction::Down => &mut counters.decr_misses,
+    };
+    *misses += 1;
 }
 
 /// Adds or subtracts `operation.delta`. A result that is no longer than the old value replaces it in place, and spaces
 /// fill the rest (protocol.txt, decr). A longer result takes a new item. So does any result if the value is pinned or
 /// large.
-pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up: bool) -> Outcome {
-    let store = &mut shard.store;
+pub(super) fn change(shard: &mut Shard, request: &Request<'_>, entry: Entry, direction: Direction) -> Outcome {
+    let (operation, key, store) = (request.operation, request.key, &mut shard.store);
     let item = store.item(entry.id);
     let (old_len, large) = (item.value_len(), item.is_large());
     let text = item.value().map_or_else(|| Cow::Owned(whole(store.items(), entry.id)), Cow::Borrowed);
     let Some(number) = number(&text) else { return Outcome::NonNumeric };
-    let number = if up {
-        store.counters_of(entry.id).incr_hits += 1;
-        number.wrapping_add(operation.delta)
-    } else {
-        store.counters_of(entry.id).decr_hits += 1;
-        number.saturating_sub(operation.delta)
+    let number = match direction {
+        Direction::Up => {
+            store.counters_of(entry.id).incr_hits += 1;
+            number.wrapping_add(operation.delta)
+        }
+        Direction::Down => {
+            store.counters_of(entry.id).decr_hits += 1;
+            number.saturating_sub(operation.delta)
+        }
     };
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(number).as_bytes();
@@ -81,9 +95,6 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
         store.refresh(entry.id);
         entry.id
     } else {
-        let mut key = [0; 250];
-        let key = &mut key[..item.key().len()];
-        key.copy_from_slice(item.key());
         let (flags, deadline, state) = (item.client_flags(), item.exptime(), item.state());
         let longer = digits.len() > old_len;
         let value = if longer { Cow::Borrowed(digits) } else { Cow::Owned(padded(digits, old_len)) };
@@ -105,11 +116,10 @@ pub(super) fn change(shard: &mut Shard, operation: &Operation, entry: Entry, up:
 
 /// Whether memcached would not look for a number in an item: the value is empty, or memcached would need several chunks
 /// for the item, because it is larger than `-o slab_chunk_max`.
-pub(super) fn is_no_number(shard: &Shard, operation: &Operation, id: ItemId) -> bool {
+pub(super) fn is_no_number(shard: &Shard, id: ItemId) -> bool {
     let item = shard.store.item(id);
-    let key_len = operation.key.len as usize;
     let chunked = Limits { item_size_max: shard.store.options().slabs.chunk_max as u32, ..shard.limits };
-    item.value_len() == 0 || chunked.too_large(key_len, item.client_flags(), item.value_len())
+    item.value_len() == 0 || chunked.too_large(item.key().len(), item.client_flags(), item.value_len())
 }
 
 /// Copies a value that is in several chunks. The first chunk alone does not show whether the value is a number: later
@@ -140,41 +150,34 @@ fn number(value: &[u8]) -> Option<u64> {
     strto_u64(value.split(|&byte| byte == 0).next().unwrap_or_default())
 }
 
-pub(super) fn meta_arithmetic(
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    let up = !matches!(operation.mode, b'D' | b'd' | b'-');
-    let key = operation.key.of(input);
-    let outcome = match shard.store.find(operation.hash, key) {
-        Ok(entry) if is_no_number(shard, operation, entry.id) => Outcome::NonNumeric,
+pub(super) fn meta_arithmetic(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    let operation = request.operation;
+    let direction = if matches!(operation.mode, b'D' | b'd' | b'-') { Direction::Down } else { Direction::Up };
+    let key_form = KeyForm::sent(operation);
+    let outcome = match shard.store.find(operation.hash, request.key) {
+        Ok(entry) if is_no_number(shard, entry.id) => Outcome::NonNumeric,
         // `C0` compares nothing here, as in an append or a prepend by `ms`.
         Ok(entry) if operation.cas != 0 && shard.store.item(entry.id).cas() != operation.cas => {
-            put_status(operation, input, b"EX", reply);
+            put_status(request, b"EX", reply);
             return;
         }
-        Ok(entry) => change(shard, operation, entry, up),
+        Ok(entry) => change(shard, request, entry, direction),
         Err(_) if operation.has(b'N') => {
-            match create(shard, operation, key, NEVER) {
-                Ok(id) => {
-                    put_result(shard, operation, input, clock, (id, true), operation.initial, reply);
-                }
+            match create(shard, request, NEVER) {
+                Ok(id) => put_result(shard, request, Target { id, created: true, key_form }, operation.initial, reply),
                 Err(OutOfMemory) => reply.out.put(b"SERVER_ERROR Out of memory allocating new item\r\n"),
             }
             return;
         }
         Err(_) => {
-            count_miss(shard, up);
-            put_status(operation, input, b"NF", reply);
+            count_miss(shard, direction);
+            put_status(request, b"NF", reply);
             return;
         }
     };
     match outcome {
         Outcome::Changed(id, number) => {
-            put_result(shard, operation, input, clock, (id, false), number, reply);
+            put_result(shard, request, Target { id, created: false, key_form }, number, reply);
         }
         Outcome::NonNumeric => reply.out.put(NON_NUMERIC),
         Outcome::OutOfMemory => reply.out.put(b"SERVER_ERROR out of memory\r\n"),
@@ -182,32 +185,20 @@ pub(super) fn meta_arithmetic(
 }
 
 /// Creates the missing item, with the initial number.
-pub(super) fn create(
-    shard: &mut Shard,
-    operation: &Operation,
-    key: &[u8],
-    deadline: u32,
-) -> Result<ItemId, OutOfMemory> {
+pub(super) fn create(shard: &mut Shard, request: &Request<'_>, deadline: u32) -> Result<ItemId, OutOfMemory> {
+    let operation = request.operation;
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(operation.initial).as_bytes();
-    shard.store.pull_tail(key.len(), 0, digits.len(), None);
-    let id = shard.store.put(operation.hash, key, 0, deadline, digits, None)?;
+    shard.store.pull_tail(request.key.len(), 0, digits.len(), None);
+    let id = shard.store.put(operation.hash, request.key, 0, deadline, digits, None)?;
     let cas = if operation.has(b'E') { operation.new_cas } else { shard.store.next_cas() };
     shard.store.item(id).set_cas(cas);
     Ok(id)
 }
 
-/// Appends the reply to a change: the number with `v`, and the flags in the order of the request. The flag `T` sets the
-/// deadline at its place in this order, and so does `N` if the item was `created`.
-fn put_result(
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    clock: &Clock,
-    (id, created): (ItemId, bool),
-    number: u64,
-    reply: &mut Reply,
-) {
+/// Executes and answers the flags in the order of the request, and appends the number with `v`.
+fn put_result(shard: &mut Shard, request: &Request<'_>, target: Target, number: u64, reply: &mut Reply) {
+    let operation = request.operation;
     let start = reply.out.len();
     let mut digits = itoa::Buffer::new();
     let digits = digits.format(number).as_bytes();
@@ -217,29 +208,8 @@ fn put_result(
     } else {
         reply.out.put(b"HD");
     }
-    for token in tokens(operation, input) {
-        match token[0] {
-            b'T' => {
-                let deadline = clock.deadline(operation.exptime, shard.store.now());
-                shard.store.set_deadline(id, deadline);
-            }
-            b'N' if created => {
-                let deadline = clock.deadline(operation.vivify, shard.store.now());
-                shard.store.set_deadline(id, deadline);
-            }
-            b'c' => {
-                reply.out.put(b" c");
-                reply.out.put_u64(shard.store.item(id).cas());
-            }
-            b't' => match shard.store.item(id).exptime() {
-                NEVER => reply.out.put(b" t-1"),
-                deadline => {
-                    reply.out.put(b" t");
-                    reply.out.put_u64(u64::from(deadline.wrapping_sub(shard.store.now().0)));
-                }
-            },
-            _ => echo(token, operation.key.of(input), operation.has(b'b'), reply),
-        }
+    for token in tokens(request) {
+        flag_of_item(shard, request, target, token, reply);
     }
     reply.out.put(b"\r\n");
     if operation.has(b'v') {
@@ -249,14 +219,6 @@ fn put_result(
     if operation.quiet {
         reply.out.truncate(start);
     }
-}
-
-fn put_status(operation: &Operation, input: &[u8], status: &[u8], reply: &mut Reply) {
-    reply.out.put(status);
-    for token in tokens(operation, input) {
-        echo(token, operation.key.of(input), operation.has(b'b'), reply);
-    }
-    reply.out.put(b"\r\n");
 }
 
 #[cfg(test)]

@@ -1,31 +1,21 @@
 //! Executes the operations of the binary protocol, with memcached's replies. Operations of all protocols use the same
 //! functions for the work that they share.
 
-use super::arithmetic::{self, Outcome as Arithmetic};
+use super::arithmetic::{self, Direction, Outcome as Arithmetic};
 use super::get;
 use super::reply::Reply;
+use super::request::Request;
 use super::set::{self, Change, Mode, Outcome, Value};
 use super::shard::Shard;
-use crate::clock::Clock;
 use crate::protocol::Operation;
 use crate::protocol::packet::{self, Head, Status, opcode};
 use crate::store::OutOfMemory;
-use crate::store::arena::ItemId;
 
 #[inline]
-pub(super) fn get(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    input: &[u8],
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    let key = operation.key.of(input);
-    let found = shard.store.seek(hint, operation.hash, key);
-    if let Some(prefixes) = &mut shard.prefixes {
-        prefixes.count_get(key, found.is_ok());
-    }
+pub(super) fn get(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    let Request { operation, key, .. } = *request;
+    let found = shard.store.seek(request.hint, operation.hash, key);
+    shard.count_get(key, found.is_ok());
     let touches = !matches!(operation.mode, opcode::GET | opcode::GETQ | opcode::GETK | opcode::GETKQ);
     shard.store.counters.cmd_touch += u64::from(touches);
     let with_key = matches!(operation.mode, opcode::GETK | opcode::GETKQ | opcode::GATK | opcode::GATKQ);
@@ -44,10 +34,7 @@ pub(super) fn get(
         return;
     };
     if touches {
-        let deadline = clock.deadline(operation.exptime, shard.store.now());
-        shard.store.set_deadline(id, deadline);
-        shard.store.bump(id);
-        shard.store.counters_of(id).touch_hits += 1;
+        shard.touch(id, request.deadline(operation.exptime, shard));
     } else {
         shard.store.hit(id);
     }
@@ -66,42 +53,20 @@ pub(super) fn get(
     }
 }
 
-/// Whether an operation stores its value regardless of the old one. If the server cannot store the value of such an
-/// operation, it must not keep the old one.
-pub(super) fn is_set(operation: &Operation) -> bool {
-    matches!(operation.mode, opcode::SET | opcode::SETQ)
-}
-
 #[inline]
-pub(super) fn set(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    input: &[u8],
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    let key = operation.key.of(input);
-    if operation.too_large {
-        set::count_by_prefix(shard, key);
-        set::too_large(shard, operation, key, is_set(operation));
-        packet::failure(&mut reply.out, Head::new(operation), Status::TOO_LARGE);
+pub(super) fn set(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    if request.operation.too_large {
+        shard.count_set(request.key);
+        set::too_large(shard, request);
+        packet::failure(&mut reply.out, Head::new(request.operation), Status::TOO_LARGE);
         return;
     }
-    let value = Value::Bytes(operation.value.of(input));
-    set_value(shard, operation, hint, key, value, clock, reply);
+    set_value(shard, request, Value::Bytes(request.value()), reply);
 }
 
-pub(super) fn set_value(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    key: &[u8],
-    value: Value<'_>,
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    set::count_by_prefix(shard, key);
+pub(super) fn set_value(shard: &mut Shard, request: &Request<'_>, value: Value<'_>, reply: &mut Reply) {
+    let operation = request.operation;
+    shard.count_set(request.key);
     let compare = (operation.has(b'C') && shard.store.options().cas).then_some(operation.cas);
     let mode = match operation.mode {
         opcode::APPEND | opcode::APPENDQ => Mode::Append,
@@ -115,12 +80,12 @@ pub(super) fn set_value(
         mode,
         compare,
         invalidate: false,
-        deadline: clock.deadline(operation.exptime, shard.store.now()),
+        deadline: request.deadline(operation.exptime, shard),
         vivify: None,
         new_cas: None,
         state: 0,
     };
-    let status = match (set::apply(shard, operation, hint, key, value, &change), mode) {
+    let status = match (set::apply(shard, request, value, &change), mode) {
         (Outcome::Stored(_), _) if operation.quiet => return,
         (Outcome::Stored(id), _) => {
             let cas = shard.store.item(id).cas();
@@ -131,7 +96,7 @@ pub(super) fn set_value(
         (Outcome::NotFound, _) | (Outcome::NotStored, Mode::Replace) => Status::NOT_FOUND,
         (Outcome::NotStored, _) | (Outcome::OutOfMemory, Mode::Append | Mode::Prepend) => Status::NOT_STORED,
         (Outcome::OutOfMemory, _) => {
-            set::out_of_memory(shard, operation, key, is_set(operation));
+            set::out_of_memory(shard, request);
             refuse(operation, reply);
             return;
         }
@@ -144,12 +109,10 @@ pub(super) fn refuse(operation: &Operation, reply: &mut Reply) {
     packet::message(&mut reply.out, Head::new(operation), Status::OUT_OF_MEMORY, b"Out of memory allocating item");
 }
 
-pub(super) fn delete(shard: &mut Shard, operation: &Operation, input: &[u8], reply: &mut Reply) {
-    let key = operation.key.of(input);
-    if let Some(prefixes) = &mut shard.prefixes {
-        prefixes.count_delete(key);
-    }
-    let status = match shard.store.find(operation.hash, key) {
+pub(super) fn delete(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    let operation = request.operation;
+    shard.count_delete(request.key);
+    let status = match shard.store.find(operation.hash, request.key) {
         Ok(entry) if operation.has(b'C') && shard.store.item(entry.id).cas() != operation.cas => Status::EXISTS,
         Ok(entry) => {
             shard.store.counters_of(entry.id).delete_hits += 1;
@@ -167,12 +130,15 @@ pub(super) fn delete(shard: &mut Shard, operation: &Operation, input: &[u8], rep
     packet::failure(&mut reply.out, Head::new(operation), status);
 }
 
-pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
+pub(super) fn arithmetic(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    let operation = request.operation;
     let head = Head::new(operation);
-    let up = matches!(operation.mode, opcode::INCREMENT | opcode::INCREMENTQ);
-    let key = operation.key.of(input);
-    let (id, number) = match shard.store.find(operation.hash, key) {
-        Ok(entry) if arithmetic::is_no_number(shard, operation, entry.id) => {
+    let direction = match operation.mode {
+        opcode::INCREMENT | opcode::INCREMENTQ => Direction::Up,
+        _ => Direction::Down,
+    };
+    let (id, number) = match shard.store.find(operation.hash, request.key) {
+        Ok(entry) if arithmetic::is_no_number(shard, entry.id) => {
             packet::failure(&mut reply.out, head, Status::NON_NUMERIC);
             return;
         }
@@ -180,7 +146,7 @@ pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8],
             packet::failure(&mut reply.out, head, Status::EXISTS);
             return;
         }
-        Ok(entry) => match arithmetic::change(shard, operation, entry, up) {
+        Ok(entry) => match arithmetic::change(shard, request, entry, direction) {
             Arithmetic::Changed(id, number) => (id, number),
             Arithmetic::NonNumeric => {
                 packet::failure(&mut reply.out, head, Status::NON_NUMERIC);
@@ -193,8 +159,8 @@ pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8],
             }
         },
         Err(_) if operation.has(b'N') => {
-            let deadline = clock.deadline(operation.vivify, shard.store.now());
-            match arithmetic::create(shard, operation, key, deadline) {
+            let deadline = request.deadline(operation.vivify, shard);
+            match arithmetic::create(shard, request, deadline) {
                 Ok(id) => (id, operation.initial),
                 Err(OutOfMemory) => {
                     let text = b"Out of memory allocating new item";
@@ -204,7 +170,7 @@ pub(super) fn arithmetic(shard: &mut Shard, operation: &Operation, input: &[u8],
             }
         }
         Err(_) => {
-            arithmetic::count_miss(shard, up);
+            arithmetic::count_miss(shard, direction);
             packet::failure(&mut reply.out, head, Status::NOT_FOUND);
             return;
         }

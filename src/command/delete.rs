@@ -1,88 +1,82 @@
 //! Deleting: delete, md.
 
-use super::reply::{Reply, echo, say, tokens};
+use super::meta::put_status;
+use super::reply::{Reply, say};
+use super::request::Request;
 use super::shard::Shard;
-use crate::clock::{Clock, NEVER};
-use crate::protocol::Operation;
+use crate::clock::NEVER;
+use crate::store::OutOfMemory;
+use crate::store::arena::ItemId;
 use crate::store::item::{STALE, WON};
 
-pub(super) fn delete(shard: &mut Shard, operation: &Operation, input: &[u8], reply: &mut Reply) {
-    let key = operation.key.of(input);
-    if let Some(prefixes) = &mut shard.prefixes {
-        prefixes.count_delete(key);
-    }
-    match shard.store.find(operation.hash, key) {
+pub(super) fn delete(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    shard.count_delete(request.key);
+    match shard.store.find(request.operation.hash, request.key) {
         Ok(entry) => {
             shard.store.counters_of(entry.id).delete_hits += 1;
             shard.store.remove(entry);
-            say(operation, reply, b"DELETED\r\n");
+            say(request.operation, reply, b"DELETED\r\n");
         }
         Err(_) => {
             shard.store.counters.delete_misses += 1;
-            say(operation, reply, b"NOT_FOUND\r\n");
+            say(request.operation, reply, b"NOT_FOUND\r\n");
         }
     }
 }
 
-pub(super) fn meta_delete(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
-    let key = operation.key.of(input);
-    let Ok(entry) = shard.store.find(operation.hash, key) else {
+pub(super) fn meta_delete(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    let operation = request.operation;
+    let Ok(entry) = shard.store.find(operation.hash, request.key) else {
         shard.store.counters.delete_misses += 1;
-        put_status(operation, input, key, b"NF", reply);
+        put_status(request, b"NF", reply);
         return;
     };
-    let item = shard.store.item(entry.id);
-    if operation.has(b'C') && item.cas() != operation.cas {
+    if operation.has(b'C') && shard.store.item(entry.id).cas() != operation.cas {
         shard.store.counters.delete_misses += 1;
-        put_status(operation, input, key, b"EX", reply);
+        put_status(request, b"EX", reply);
         return;
     }
     if operation.has(b'I') || operation.has(b'x') {
-        let kept_cas = item.cas();
-        let mut id = entry.id;
-        if operation.has(b'x') {
-            if !operation.has(b'I') {
-                shard.store.counters_of(id).delete_hits += 1;
-            }
-            // An empty item replaces the old one. It keeps only the CAS value of the old one, and not the stale mark.
-            let deadline =
-                if operation.has(b'T') { clock.deadline(operation.exptime, shard.store.now()) } else { NEVER };
-            shard.store.pull_tail(key.len(), operation.client_flags, 0, Some(entry.id));
-            match shard.store.put(operation.hash, key, operation.client_flags, deadline, b"", Some(entry.id)) {
-                Ok(new) => id = new,
-                Err(_) => {
-                    reply.out.put(b"SERVER_ERROR out of memory\r\n");
-                    return;
-                }
-            }
-        } else if operation.has(b'T') {
-            let deadline = clock.deadline(operation.exptime, shard.store.now());
-            shard.store.set_deadline(id, deadline);
-        }
-        if operation.has(b'I') {
-            shard.store.item(id).change_state(STALE, WON);
-        }
-        let cas = if operation.has(b'E') {
-            operation.new_cas
-        } else if operation.has(b'I') {
-            shard.store.next_cas()
-        } else {
-            kept_cas
+        let Ok(()) = invalidate(shard, request, entry.id) else {
+            reply.out.put(b"SERVER_ERROR out of memory\r\n");
+            return;
         };
-        shard.store.item(id).set_cas(cas);
     } else {
         shard.store.counters_of(entry.id).delete_hits += 1;
         shard.store.remove(entry);
     }
     if !operation.quiet {
-        put_status(operation, input, key, b"HD", reply);
+        put_status(request, b"HD", reply);
     }
 }
 
-fn put_status(operation: &Operation, input: &[u8], key: &[u8], status: &[u8], reply: &mut Reply) {
-    reply.out.put(status);
-    for token in tokens(operation, input) {
-        echo(token, key, operation.has(b'b'), reply);
+/// `I` marks an item as stale, and `x` takes its value away.
+fn invalidate(shard: &mut Shard, request: &Request<'_>, old: ItemId) -> Result<(), OutOfMemory> {
+    let operation = request.operation;
+    let kept_cas = shard.store.item(old).cas();
+    let mut id = old;
+    if operation.has(b'x') {
+        if !operation.has(b'I') {
+            shard.store.counters_of(old).delete_hits += 1;
+        }
+        // An empty item replaces the old one. It keeps only the CAS value of the old one, and not the stale mark.
+        let deadline = if operation.has(b'T') { request.deadline(operation.exptime, shard) } else { NEVER };
+        let (key, flags) = (request.key, operation.client_flags);
+        shard.store.pull_tail(key.len(), flags, 0, Some(old));
+        id = shard.store.put(operation.hash, key, flags, deadline, b"", Some(old))?;
+    } else if operation.has(b'T') {
+        shard.store.set_deadline(old, request.deadline(operation.exptime, shard));
     }
-    reply.out.put(b"\r\n");
+    if operation.has(b'I') {
+        shard.store.item(id).change_state(STALE, WON);
+    }
+    let cas = if operation.has(b'E') {
+        operation.new_cas
+    } else if operation.has(b'I') {
+        shard.store.next_cas()
+    } else {
+        kept_cas
+    };
+    shard.store.item(id).set_cas(cas);
+    Ok(())
 }

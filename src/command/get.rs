@@ -1,33 +1,31 @@
 //! Fetching: get, gets, gat, gats, touch, mg, me.
 
-use super::reply::{Pinned, Reply, echo, put_key, say, tokens};
+use super::meta::{KeyForm, Target, flag_of_item, put_key, put_number, put_status, tokens};
+use super::reply::{Pinned, Reply, say};
+use super::request::Request;
 use super::shard::Shard;
-use crate::clock::{Clock, NEVER};
-use crate::protocol::Operation;
+use crate::clock::NEVER;
 use crate::protocol::encode::{copy_short, value, value_header};
-use crate::store::PIN_LEN_MIN;
 use crate::store::arena::ItemId;
-use crate::store::item::{FETCHED, Item, KEY_BINARY, STALE, WON};
+use crate::store::item::{FETCHED, Item, STALE, WON};
+use crate::store::{OutOfMemory, PIN_LEN_MIN};
 use std::fmt::Write;
 
+/// Whether a `VALUE` line shows the CAS value of the item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cas {
+    Hidden,
+    Shown,
+}
+
 #[inline]
-pub(super) fn get(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    input: &[u8],
-    with_cas: bool,
-    reply: &mut Reply,
-) {
-    let key = operation.key.of(input);
-    let found = shard.store.seek(hint, operation.hash, key);
-    if let Some(prefixes) = &mut shard.prefixes {
-        prefixes.count_get(key, found.is_ok());
-    }
+pub(super) fn get(shard: &mut Shard, request: &Request<'_>, cas: Cas, reply: &mut Reply) {
+    let found = shard.store.seek(request.hint, request.operation.hash, request.key);
+    shard.count_get(request.key, found.is_ok());
     match found {
         Ok(id) => {
             shard.store.hit(id);
-            put_value(shard, id, key, with_cas, reply);
+            put_value(shard, id, request.key, cas, reply);
         }
         Err(_) => shard.store.counters.get_misses += 1,
     }
@@ -35,9 +33,9 @@ pub(super) fn get(
 
 /// Appends `VALUE …` and the value.
 #[inline]
-fn put_value(shard: &mut Shard, id: ItemId, key: &[u8], with_cas: bool, reply: &mut Reply) {
+fn put_value(shard: &mut Shard, id: ItemId, key: &[u8], cas: Cas, reply: &mut Reply) {
     let item = shard.store.item(id);
-    let cas = with_cas.then(|| item.cas());
+    let cas = (cas == Cas::Shown).then(|| item.cas());
     match short_value(&item) {
         Some(short) => value(&mut reply.out, key, item.client_flags(), cas, short),
         None => {
@@ -79,111 +77,75 @@ pub(super) fn pin(shard: &mut Shard, id: ItemId, reply: &mut Reply) {
     reply.pinned.push(Pinned { at: reply.out.len(), shard: shard.number, id, value });
 }
 
-pub(super) fn get_and_touch(
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    clock: &Clock,
-    with_cas: bool,
-    reply: &mut Reply,
-) {
-    let key = operation.key.of(input);
-    let found = shard.store.find(operation.hash, key);
-    if let Some(prefixes) = &mut shard.prefixes {
-        prefixes.count_get(key, found.is_ok());
-    }
+pub(super) fn get_and_touch(shard: &mut Shard, request: &Request<'_>, cas: Cas, reply: &mut Reply) {
+    let found = shard.store.find(request.operation.hash, request.key);
+    shard.count_get(request.key, found.is_ok());
     shard.store.counters.cmd_touch += 1;
     match found {
         Ok(entry) => {
-            let deadline = clock.deadline(operation.exptime, shard.store.now());
-            shard.store.set_deadline(entry.id, deadline);
-            shard.store.bump(entry.id);
-            shard.store.counters_of(entry.id).touch_hits += 1;
-            put_value(shard, entry.id, key, with_cas, reply);
+            shard.touch(entry.id, request.deadline(request.operation.exptime, shard));
+            put_value(shard, entry.id, request.key, cas, reply);
         }
         Err(_) => shard.store.counters.touch_misses += 1,
     }
 }
 
-pub(super) fn touch(shard: &mut Shard, operation: &Operation, input: &[u8], clock: &Clock, reply: &mut Reply) {
+pub(super) fn touch(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
     shard.store.counters.cmd_touch += 1;
-    match shard.store.find(operation.hash, operation.key.of(input)) {
+    match shard.store.find(request.operation.hash, request.key) {
         Ok(entry) => {
-            let deadline = clock.deadline(operation.exptime, shard.store.now());
-            shard.store.set_deadline(entry.id, deadline);
-            shard.store.bump(entry.id);
-            shard.store.counters_of(entry.id).touch_hits += 1;
-            say(operation, reply, b"TOUCHED\r\n");
+            shard.touch(entry.id, request.deadline(request.operation.exptime, shard));
+            say(request.operation, reply, b"TOUCHED\r\n");
         }
         Err(_) => {
             shard.store.counters.touch_misses += 1;
-            say(operation, reply, b"NOT_FOUND\r\n");
+            say(request.operation, reply, b"NOT_FOUND\r\n");
         }
     }
 }
 
-pub(super) fn meta_get(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    input: &[u8],
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    let key = operation.key.of(input);
-    let found = shard.store.seek(hint, operation.hash, key);
-    match found {
-        Ok(id) => meta_hit(shard, operation, input, clock, id, false, reply),
-        Err(_) => match vivify(shard, operation, key) {
+pub(super) fn meta_get(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    let found = match shard.store.seek(request.hint, request.operation.hash, request.key) {
+        Ok(id) => Some((id, false)),
+        Err(_) if request.operation.has(b'N') => match vivify(shard, request) {
             // As in memcached, an item that was created counts as a hit.
-            Some(Ok(id)) => meta_hit(shard, operation, input, clock, id, true, reply),
-            Some(Err(())) => reply.out.put(b"SERVER_ERROR out of memory\r\n"),
-            None => {
-                shard.store.counters.get_misses += 1;
-                meta_miss(operation, input, key, reply);
+            Ok(id) => Some((id, true)),
+            Err(OutOfMemory) => {
+                reply.out.put(b"SERVER_ERROR out of memory\r\n");
+                return;
             }
         },
+        Err(_) => None,
+    };
+    match found {
+        Some((id, created)) => {
+            let key_form = KeyForm::stored(&shard.store.item(id));
+            meta_hit(shard, request, Target { id, created, key_form }, reply);
+        }
+        None => {
+            shard.store.counters.get_misses += 1;
+            if !request.operation.quiet {
+                put_status(request, b"EN", reply);
+            }
+        }
     }
 }
 
 /// `N`: creates an empty item in place of the missing one. The item has no deadline until [`meta_hit`] comes to the
 /// flag `N`.
-fn vivify(shard: &mut Shard, operation: &Operation, key: &[u8]) -> Option<Result<ItemId, ()>> {
-    if !operation.has(b'N') {
-        return None;
-    }
-    shard.store.pull_tail(key.len(), 0, 0, None);
-    let Ok(id) = shard.store.put(operation.hash, key, 0, NEVER, b"", None) else {
-        return Some(Err(()));
-    };
+fn vivify(shard: &mut Shard, request: &Request<'_>) -> Result<ItemId, OutOfMemory> {
+    let operation = request.operation;
+    shard.store.pull_tail(request.key.len(), 0, 0, None);
+    let id = shard.store.put(operation.hash, request.key, 0, NEVER, b"", None)?;
     let cas = if operation.has(b'E') { operation.new_cas } else { shard.store.next_cas() };
     shard.store.item(id).set_cas(cas);
-    Some(Ok(id))
-}
-
-fn meta_miss(operation: &Operation, input: &[u8], key: &[u8], reply: &mut Reply) {
-    if operation.quiet {
-        return;
-    }
-    reply.out.put(b"EN");
-    for token in tokens(operation, input) {
-        echo(token, key, operation.has(b'b'), reply);
-    }
-    reply.out.put(b"\r\n");
+    Ok(id)
 }
 
 #[inline]
-fn meta_hit(
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    clock: &Clock,
-    id: ItemId,
-    created: bool,
-    reply: &mut Reply,
-) {
+fn meta_hit(shard: &mut Shard, request: &Request<'_>, target: Target, reply: &mut Reply) {
+    let (operation, id) = (request.operation, target.id);
     let item = shard.store.item(id);
-    let state = item.state();
     let withheld = operation.has(b'C') && item.cas() == operation.cas && shard.store.options().cas;
     let with_value = operation.has(b'v') && !withheld;
     if with_value {
@@ -192,33 +154,35 @@ fn meta_hit(
     } else {
         reply.out.put(b"HD");
     }
+    put_flags(shard, request, target, reply);
+    if operation.has(b'T') {
+        shard.store.counters.cmd_touch += 1;
+        shard.store.counters_of(id).touch_hits += 1;
+    } else {
+        shard.store.count_hit(id);
+    }
+    if !operation.has(b'u') {
+        shard.store.bump(id);
+    }
+    if with_value {
+        put_data(shard, id, reply);
+    }
+}
+
+/// Executes and answers the flags of a hit, and appends the marks `W`, `X` and `Z`.
+#[inline]
+fn put_flags(shard: &mut Shard, request: &Request<'_>, target: Target, reply: &mut Reply) {
+    let Target { id, created, .. } = target;
+    let state = shard.store.item(id).state();
     let mut won = created;
-    for token in tokens(operation, input) {
-        let item = shard.store.item(id);
+    for token in tokens(request) {
         match token[0] {
-            b'T' => {
-                let deadline = clock.deadline(operation.exptime, shard.store.now());
-                shard.store.set_deadline(id, deadline);
-            }
-            b'N' if created => {
-                let deadline = clock.deadline(operation.vivify, shard.store.now());
-                shard.store.set_deadline(id, deadline);
-            }
-            b'R' => won |= state & WON == 0 && !created && expires_before(shard, id, operation.recache, clock),
-            b's' => put_flag(reply, b" s", item.value_len() as i64),
-            b't' => match item.exptime() {
-                NEVER => reply.out.put(b" t-1"),
-                // If `T` made the item expire, memcached prints the wrapped difference; so do we.
-                deadline => put_flag(reply, b" t", i64::from(deadline.wrapping_sub(shard.store.now().0))),
-            },
-            b'c' => {
-                reply.out.put(b" c");
-                reply.out.put_u64(item.cas());
-            }
-            b'f' => put_flag(reply, b" f", i64::from(item.client_flags())),
-            b'l' => put_flag(reply, b" l", i64::from(shard.store.idle_seconds(id))),
-            b'h' => put_flag(reply, b" h", i64::from(state & FETCHED != 0)),
-            _ => echo(token, item.key(), state & KEY_BINARY != 0, reply),
+            b'R' => won |= state & WON == 0 && !created && expires_before(shard, request, id),
+            b's' => put_number(reply, b" s", shard.store.item(id).value_len() as u64),
+            b'f' => put_number(reply, b" f", u64::from(shard.store.item(id).client_flags())),
+            b'l' => put_number(reply, b" l", u64::from(shard.store.idle_seconds(id))),
+            b'h' => put_number(reply, b" h", u64::from(state & FETCHED != 0)),
+            _ => flag_of_item(shard, request, target, token, reply),
         }
     }
     // If the server has told no client yet to recache the stale item, it tells this one.
@@ -234,41 +198,23 @@ fn meta_hit(
         reply.out.put(b" W");
     }
     reply.out.put(b"\r\n");
-    if operation.has(b'T') {
-        shard.store.counters.cmd_touch += 1;
-        shard.store.counters_of(id).touch_hits += 1;
-    } else {
-        shard.store.count_hit(id);
-    }
-    if !operation.has(b'u') {
-        shard.store.bump(id);
-    }
-    if with_value {
-        put_data(shard, id, reply);
-    }
 }
 
-fn put_flag(reply: &mut Reply, name: &[u8], number: i64) {
-    reply.out.put(name);
-    reply.out.put_i64(number);
+/// Whether an item expires before the exptime of the flag `R`, which is relative or Unix time, like any exptime.
+fn expires_before(shard: &Shard, request: &Request<'_>, id: ItemId) -> bool {
+    let (deadline, recache) = (shard.store.item(id).exptime(), request.operation.recache);
+    deadline != NEVER && recache != 0 && deadline < request.deadline(recache, shard)
 }
 
-/// Whether an item expires before `exptime`, which is relative or Unix time, like any exptime.
-fn expires_before(shard: &Shard, id: ItemId, exptime: i32, clock: &Clock) -> bool {
-    let deadline = shard.store.item(id).exptime();
-    deadline != NEVER && exptime != 0 && deadline < clock.deadline(exptime, shard.store.now())
-}
-
-pub(super) fn meta_debug(shard: &mut Shard, operation: &Operation, input: &[u8], reply: &mut Reply) {
+pub(super) fn meta_debug(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
     shard.store.counters.cmd_meta += 1;
-    let key = operation.key.of(input);
-    let Ok(entry) = shard.store.find(operation.hash, key) else {
+    let Ok(entry) = shard.store.find(request.operation.hash, request.key) else {
         reply.out.put(b"EN\r\n");
         return;
     };
     let item = shard.store.item(entry.id);
     reply.out.put(b"ME ");
-    put_key(key, item.state() & KEY_BINARY != 0, reply);
+    put_key(request.key, KeyForm::stored(&item), reply);
     let exptime = match item.exptime() {
         NEVER => -1,
         deadline => i64::from(deadline) - i64::from(shard.store.now().0),

@@ -7,58 +7,53 @@ mod arithmetic;
 pub mod binary;
 mod delete;
 mod get;
+mod meta;
 pub mod observed;
 pub mod prefixes;
 pub mod reply;
+pub mod request;
 mod set;
 pub mod shard;
 
-use crate::clock::Clock;
 use crate::protocol::{Operation, Verb};
 use crate::store::OutOfMemory;
 use crate::store::arena::ItemId;
 use crate::store::gather::{Announced, Gathered, Gathering};
+use arithmetic::Direction;
+use get::Cas;
 use set::Value;
 
 pub use reply::{Pinned, Reply};
+pub use request::Request;
 pub use shard::Shard;
 
-/// Executes one operation and appends its reply. The spans of the operation refer to `input`. `hint` is the item that
-/// the operation probably finds, if [`Store::prefetch_item`](crate::store::Store::prefetch_item) gave one for this
-/// group.
+/// Executes one operation and appends its reply.
 ///
 /// It does not execute [`Verb::Admin`], which concerns more than one shard.
 #[inline]
-pub fn execute(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    input: &[u8],
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    match operation.verb {
-        Verb::Get => get::get(shard, operation, hint, input, false, reply),
-        Verb::Gets => get::get(shard, operation, hint, input, true, reply),
-        Verb::Gat => get::get_and_touch(shard, operation, input, clock, false, reply),
-        Verb::Gats => get::get_and_touch(shard, operation, input, clock, true, reply),
-        Verb::Touch => get::touch(shard, operation, input, clock, reply),
+pub fn execute(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    match request.operation.verb {
+        Verb::Get => get::get(shard, request, Cas::Hidden, reply),
+        Verb::Gets => get::get(shard, request, Cas::Shown, reply),
+        Verb::Gat => get::get_and_touch(shard, request, Cas::Hidden, reply),
+        Verb::Gats => get::get_and_touch(shard, request, Cas::Shown, reply),
+        Verb::Touch => get::touch(shard, request, reply),
         Verb::Set | Verb::Add | Verb::Replace | Verb::Append | Verb::Prepend | Verb::Cas => {
-            set::store(shard, operation, hint, input, clock, reply);
+            set::store(shard, request, reply);
         }
-        Verb::Delete => delete::delete(shard, operation, input, reply),
-        Verb::Incr => arithmetic::arithmetic(shard, operation, input, true, reply),
-        Verb::Decr => arithmetic::arithmetic(shard, operation, input, false, reply),
-        Verb::MetaGet => get::meta_get(shard, operation, hint, input, clock, reply),
-        Verb::MetaSet => set::meta_set(shard, operation, hint, input, clock, reply),
-        Verb::MetaDelete => delete::meta_delete(shard, operation, input, clock, reply),
-        Verb::MetaArithmetic => arithmetic::meta_arithmetic(shard, operation, input, clock, reply),
-        Verb::MetaDebug => get::meta_debug(shard, operation, input, reply),
-        Verb::BinaryGet => binary::get(shard, operation, hint, input, clock, reply),
-        Verb::BinarySet => binary::set(shard, operation, hint, input, clock, reply),
-        Verb::BinaryDelete => binary::delete(shard, operation, input, reply),
-        Verb::BinaryArithmetic => binary::arithmetic(shard, operation, input, clock, reply),
-        Verb::End | Verb::BinarySay | Verb::Say | Verb::Admin => speak(operation, reply),
+        Verb::Delete => delete::delete(shard, request, reply),
+        Verb::Incr => arithmetic::arithmetic(shard, request, Direction::Up, reply),
+        Verb::Decr => arithmetic::arithmetic(shard, request, Direction::Down, reply),
+        Verb::MetaGet => get::meta_get(shard, request, reply),
+        Verb::MetaSet => set::meta_set(shard, request, reply),
+        Verb::MetaDelete => delete::meta_delete(shard, request, reply),
+        Verb::MetaArithmetic => arithmetic::meta_arithmetic(shard, request, reply),
+        Verb::MetaDebug => get::meta_debug(shard, request, reply),
+        Verb::BinaryGet => binary::get(shard, request, reply),
+        Verb::BinarySet => binary::set(shard, request, reply),
+        Verb::BinaryDelete => binary::delete(shard, request, reply),
+        Verb::BinaryArithmetic => binary::arithmetic(shard, request, reply),
+        Verb::End | Verb::BinarySay | Verb::Say | Verb::Admin => speak(request.operation, reply),
     }
 }
 
@@ -81,25 +76,17 @@ pub fn speak(operation: &Operation, reply: &mut Reply) {
 /// If the store has no room for the value. The caller then calls [`refuse`], and must read the value and drop it.
 pub fn reserve(
     shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
+    request: &Request<'_>,
     wanted: usize,
     so_far: Option<Gathering>,
 ) -> Result<Gathered, OutOfMemory> {
-    let key = operation.key.of(input);
-    let value_len = operation.value.len as usize;
-    let item = Announced { key, client_flags: operation.client_flags, value_len };
-    match shard.store.gather(item, wanted, so_far) {
-        Ok(gathered) => Ok(gathered),
-        Err(OutOfMemory) => {
-            let forget = match operation.verb {
-                Verb::BinarySet => binary::is_set(operation),
-                verb => matches!(verb, Verb::Set | Verb::MetaSet),
-            };
-            set::out_of_memory(shard, operation, key, forget);
-            Err(OutOfMemory)
-        }
+    let Operation { client_flags, value, .. } = *request.operation;
+    let item = Announced { key: request.key, client_flags, value_len: value.len as usize };
+    let gathered = shard.store.gather(item, wanted, so_far);
+    if gathered.is_err() {
+        set::out_of_memory(shard, request);
     }
+    gathered
 }
 
 /// Appends the reply to a command if the store has no room for its value.
@@ -107,16 +94,16 @@ pub fn refuse(operation: &Operation, reply: &mut Reply) {
     if operation.verb == Verb::BinarySet {
         binary::refuse(operation, reply);
     } else if !operation.quiet || operation.verb == Verb::MetaSet {
-        reply.out.put(b"SERVER_ERROR out of memory storing object\r\n");
+        reply.out.put(set::OUT_OF_MEMORY);
     }
 }
 
 /// Executes a storage command. The worker has received its value into the item `id`.
-pub fn commit(shard: &mut Shard, operation: &Operation, input: &[u8], id: ItemId, clock: &Clock, reply: &mut Reply) {
-    let (key, value) = (operation.key.of(input), Value::Item(id));
-    match operation.verb {
-        Verb::MetaSet => set::meta_set_value(shard, operation, None, input, value, clock, reply),
-        Verb::BinarySet => binary::set_value(shard, operation, None, key, value, clock, reply),
-        _ => set::store_value(shard, operation, None, key, value, clock, reply),
+pub fn commit(shard: &mut Shard, request: &Request<'_>, id: ItemId, reply: &mut Reply) {
+    let value = Value::Item(id);
+    match request.operation.verb {
+        Verb::MetaSet => set::meta_set_value(shard, request, value, reply),
+        Verb::BinarySet => binary::set_value(shard, request, value, reply),
+        _ => set::store_value(shard, request, value, reply),
     }
 }

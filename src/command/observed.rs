@@ -2,8 +2,9 @@
 //! writes the lines that memcached would write.
 
 use super::reply::{Reply, escape};
+use super::request::Request;
 use super::shard::Shard;
-use crate::clock::{Clock, NEVER};
+use crate::clock::NEVER;
 use crate::protocol::packet::opcode;
 use crate::protocol::token::KEY_LENGTH_MAX;
 use crate::protocol::{Operation, Verb};
@@ -12,36 +13,131 @@ use crate::store::gather::{Gathered, Gathering};
 use crate::store::{Absent, Evicted, OutOfMemory, Store};
 use crate::watch::{Categories, Log, put};
 
+/// Executes the operations of one connection, and writes the lines about them.
+#[derive(Debug)]
+pub struct Observer<'a, 'b> {
+    /// The lines of this turn.
+    pub log: &'a mut Log<'b>,
+    /// The descriptor of the connection.
+    pub fd: i32,
+}
+
+impl Observer<'_, '_> {
+    /// Calls [`execute`](super::execute), and writes lines about the operation.
+    #[inline(never)]
+    pub fn execute(&mut self, shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+        self.tell(shard, request, |shard| super::execute(shard, request, reply));
+    }
+
+    /// Calls [`commit`](super::commit), and writes lines about the operation.
+    pub fn commit(&mut self, shard: &mut Shard, request: &Request<'_>, id: ItemId, reply: &mut Reply) {
+        self.tell(shard, request, |shard| super::commit(shard, request, id, reply));
+    }
+
+    /// Calls [`reserve`](super::reserve). If the store has no room, this function writes lines about the operation.
+    /// Otherwise [`commit`](Observer::commit) will write them.
+    ///
+    /// # Errors
+    /// Those of [`reserve`](super::reserve).
+    pub fn reserve(
+        &mut self,
+        shard: &mut Shard,
+        request: &Request<'_>,
+        wanted: usize,
+        so_far: Option<Gathering>,
+    ) -> Result<Gathered, OutOfMemory> {
+        let seen = Seen::new(&shard.store, request);
+        let reserved = observe(self.log, shard, |shard| super::reserve(shard, request, wanted, so_far));
+        if reserved.is_err() {
+            self.tell_refusal(request, &seen);
+        }
+        reserved
+    }
+
+    fn tell(&mut self, shard: &mut Shard, request: &Request<'_>, act: impl FnOnce(&mut Shard)) {
+        let Request { operation, key, .. } = *request;
+        let seen = Seen::new(&shard.store, request);
+        observe(self.log, shard, act);
+        let stored = shard.store.counters.total_items != seen.stored_before;
+        if refusals(&shard.store) != seen.refused_before {
+            self.tell_refusal(request, &seen);
+            return;
+        }
+        self.item_get(key, &seen);
+        match operation.verb {
+            verb if verb.is_storage() => {
+                let compares = verb == Verb::Cas || operation.has(b'C');
+                let status = match (stored, compares, seen.found()) {
+                    (true, ..) => "stored",
+                    (false, true, true) => "exists",
+                    (false, true, false) => "not_found",
+                    (false, false, _) => "not_stored",
+                };
+                let value = if stored { Stored::joined(shard, request, &seen) } else { Stored::sent(shard, request) };
+                self.item_store(key, status, command_name(operation), &value);
+            }
+            // If the command has created a missing number, the line calls it an `add`.
+            Verb::MetaArithmetic | Verb::BinaryArithmetic if stored && !seen.found() => {
+                self.item_get(key, &seen);
+                if let Ok(id) = shard.store.peek(operation.hash, key) {
+                    let item = shard.store.item(id);
+                    let ttl = ttl(shard, item.exptime());
+                    let value = Stored { ttl, class: shard.store.class_of(id).0, size: item.value_len() };
+                    self.item_store(key, "stored", "add", &value);
+                }
+            }
+            Verb::Delete | Verb::MetaDelete | Verb::BinaryDelete
+                if seen.found() && shard.store.peek(operation.hash, key) == Err(Absent::Unknown) =>
+            {
+                self.deleted(key, if operation.verb == Verb::MetaDelete { "md" } else { "delete" }, &seen);
+            }
+            _ => {}
+        }
+    }
+
+    /// Writes that a value is too large, or that the store has no memory for it. As in memcached, the line about the
+    /// lookup comes second: a failed `set` looks up the old value to remove it.
+    fn tell_refusal(&mut self, request: &Request<'_>, seen: &Seen) {
+        let Request { operation, key, .. } = *request;
+        let status = if operation.too_large { "too_large" } else { "no_memory" };
+        let command = command_name(operation);
+        self.item_store(key, status, command, &Stored { ttl: 0, class: 0, size: 0 });
+        if operation.verb == Verb::MetaSet || command == "set" {
+            self.item_get(key, seen);
+        }
+    }
+
+    fn item_get(&mut self, key: &[u8], seen: &Seen) {
+        let (Seen { status, class, size, .. }, fd) = (seen, self.fd);
+        self.log.line(Categories::FETCHERS, |out| {
+            out.extend_from_slice(b"type=item_get key=");
+            put_key(key, out);
+            put(out, format_args!(" status={status} clsid={class} cfd={fd} size={size}"));
+        });
+    }
+
+    fn item_store(&mut self, key: &[u8], status: &str, command: &str, value: &Stored) {
+        let (Stored { ttl, class, size }, fd) = (value, self.fd);
+        self.log.line(Categories::MUTATIONS, |out| {
+            out.extend_from_slice(b"type=item_store key=");
+            put_key(key, out);
+            put(out, format_args!(" status={status} cmd={command} ttl={ttl} clsid={class} cfd={fd} size={size}"));
+        });
+    }
+
+    fn deleted(&mut self, key: &[u8], command: &str, seen: &Seen) {
+        self.log.line(Categories::DELETIONS, |out| {
+            out.extend_from_slice(b"type=deleted key=");
+            put_key(key, out);
+            put(out, format_args!(" cmd={command} clsid={} size={}", seen.class, seen.size));
+        });
+    }
+}
+
 fn put_key(key: &[u8], out: &mut Vec<u8>) {
     let mut room = [0; 3 * KEY_LENGTH_MAX];
     let len = escape(key, &mut room);
     out.extend_from_slice(&room[..len]);
-}
-
-fn item_get(log: &mut Log<'_>, key: &[u8], seen: &Seen, fd: i32) {
-    let Seen { status, class, size, .. } = seen;
-    log.line(Categories::FETCHERS, |out| {
-        out.extend_from_slice(b"type=item_get key=");
-        put_key(key, out);
-        put(out, format_args!(" status={status} clsid={class} cfd={fd} size={size}"));
-    });
-}
-
-fn item_store(log: &mut Log<'_>, key: &[u8], status: &str, command: &str, stored: &Stored, fd: i32) {
-    let Stored { ttl, class, size } = stored;
-    log.line(Categories::MUTATIONS, |out| {
-        out.extend_from_slice(b"type=item_store key=");
-        put_key(key, out);
-        put(out, format_args!(" status={status} cmd={command} ttl={ttl} clsid={class} cfd={fd} size={size}"));
-    });
-}
-
-fn deleted(log: &mut Log<'_>, key: &[u8], command: &str, seen: &Seen) {
-    log.line(Categories::DELETIONS, |out| {
-        out.extend_from_slice(b"type=deleted key=");
-        put_key(key, out);
-        put(out, format_args!(" cmd={command} clsid={} size={}", seen.class, seen.size));
-    });
 }
 
 fn eviction(log: &mut Log<'_>, evicted: &Evicted) {
@@ -89,10 +185,10 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(store: &Store, hash: u64, key: &[u8]) -> Seen {
+    fn new(store: &Store, request: &Request<'_>) -> Seen {
         let (stored_before, refused_before) = (store.counters.total_items, refusals(store));
         let nothing = Seen { status: "not_found", class: 0, size: 0, exptime: NEVER, stored_before, refused_before };
-        match store.peek(hash, key) {
+        match store.peek(request.operation.hash, request.key) {
             Ok(id) => {
                 let (item, class) = (store.item(id), store.class_of(id).0);
                 Seen { status: "found", class, size: item.value_len(), exptime: item.exptime(), ..nothing }
@@ -112,12 +208,39 @@ fn refusals(store: &Store) -> u64 {
     store.counters.store_too_large + store.counters.store_no_memory
 }
 
-/// The value of a storage command.
+/// A value that a command has stored, or would have stored.
 #[derive(Debug)]
 struct Stored {
     ttl: u32,
     class: u8,
     size: usize,
+}
+
+impl Stored {
+    /// The value as the client sent it.
+    fn sent(shard: &Shard, request: &Request<'_>) -> Stored {
+        let operation = request.operation;
+        let exptime = match operation.verb {
+            Verb::MetaSet if !operation.has(b'T') => NEVER,
+            _ => request.deadline(operation.exptime, shard),
+        };
+        Stored::new(shard, request, exptime, operation.value.len as usize)
+    }
+
+    /// The value as the store has it now: an append or a prepend has joined it to the old one.
+    fn joined(shard: &Shard, request: &Request<'_>, seen: &Seen) -> Stored {
+        let operation = request.operation;
+        if !matches!(command_name(operation), "append" | "prepend") {
+            return Stored::sent(shard, request);
+        }
+        let exptime = if seen.found() { seen.exptime } else { request.deadline(operation.vivify, shard) };
+        Stored::new(shard, request, exptime, operation.value.len as usize + seen.size)
+    }
+
+    fn new(shard: &Shard, request: &Request<'_>, exptime: u32, size: usize) -> Stored {
+        let class = shard.store.class_for(request.key.len(), request.operation.client_flags, size).0;
+        Stored { ttl: ttl(shard, exptime), class, size }
+    }
 }
 
 /// Calls [`Store::housekeep`], and writes lines about its evictions and the page move that it begins.
@@ -127,139 +250,6 @@ pub fn housekeep(log: &mut Log<'_>, shard: &mut Shard, steps: u32, crawler_on: b
         page_move(log, from.0, to.map_or(0, |to| to.0));
     }
     busy
-}
-
-/// Calls [`execute`](super::execute), and writes lines about the operation. `fd` is the descriptor of the connection
-/// that sent it.
-#[inline(never)]
-pub fn execute(
-    log: &mut Log<'_>,
-    fd: i32,
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    tell(log, fd, shard, operation, input, clock, |shard| super::execute(shard, operation, None, input, clock, reply));
-}
-
-/// Calls [`commit`](super::commit), and writes lines about the operation.
-#[allow(clippy::too_many_arguments, reason = "those of the function that it wraps, and two")]
-pub fn commit(
-    log: &mut Log<'_>,
-    fd: i32,
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    id: ItemId,
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    let commit = |shard: &mut Shard| super::commit(shard, operation, input, id, clock, reply);
-    tell(log, fd, shard, operation, input, clock, commit);
-}
-
-/// Calls [`reserve`](super::reserve). If the store has no room, this function writes lines about the operation.
-/// Otherwise [`commit`] will write them.
-///
-/// # Errors
-/// Those of [`reserve`](super::reserve).
-pub fn reserve(
-    log: &mut Log<'_>,
-    fd: i32,
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    wanted: usize,
-    so_far: Option<Gathering>,
-) -> Result<Gathered, OutOfMemory> {
-    let key = operation.key.of(input);
-    let seen = Seen::of(&shard.store, operation.hash, key);
-    let reserved = observe(log, shard, |shard| super::reserve(shard, operation, input, wanted, so_far));
-    if reserved.is_err() {
-        tell_refusal(log, fd, shard, operation, key, &seen);
-    }
-    reserved
-}
-
-fn tell(
-    log: &mut Log<'_>,
-    fd: i32,
-    shard: &mut Shard,
-    operation: &Operation,
-    input: &[u8],
-    clock: &Clock,
-    act: impl FnOnce(&mut Shard),
-) {
-    let key = operation.key.of(input);
-    let seen = Seen::of(&shard.store, operation.hash, key);
-    observe(log, shard, act);
-    let stored = shard.store.counters.total_items != seen.stored_before;
-    if refusals(&shard.store) != seen.refused_before {
-        tell_refusal(log, fd, shard, operation, key, &seen);
-        return;
-    }
-    item_get(log, key, &seen, fd);
-    match operation.verb {
-        verb if verb.is_storage() => {
-            let stored_value = stored_value(shard, operation, key, clock, &seen, stored);
-            let compares = verb == Verb::Cas || operation.has(b'C');
-            let status = match (stored, compares, seen.found()) {
-                (true, ..) => "stored",
-                (false, true, true) => "exists",
-                (false, true, false) => "not_found",
-                (false, false, _) => "not_stored",
-            };
-            item_store(log, key, status, command_name(operation), &stored_value, fd);
-        }
-        // If the command has created a missing number, the line calls it an `add`.
-        Verb::MetaArithmetic | Verb::BinaryArithmetic if stored && !seen.found() => {
-            item_get(log, key, &seen, fd);
-            if let Ok(id) = shard.store.peek(operation.hash, key) {
-                let item = shard.store.item(id);
-                let ttl = ttl(shard, item.exptime());
-                let stored = Stored { ttl, class: shard.store.class_of(id).0, size: item.value_len() };
-                item_store(log, key, "stored", "add", &stored, fd);
-            }
-        }
-        Verb::Delete | Verb::MetaDelete | Verb::BinaryDelete
-            if seen.found() && shard.store.peek(operation.hash, key) == Err(Absent::Unknown) =>
-        {
-            deleted(log, key, if operation.verb == Verb::MetaDelete { "md" } else { "delete" }, &seen);
-        }
-        _ => {}
-    }
-}
-
-/// Writes that a value is too large, or that the store has no memory for it. As in memcached, the line about the lookup
-/// comes second: a failed `set` looks up the old value to remove it.
-fn tell_refusal(log: &mut Log<'_>, fd: i32, shard: &Shard, operation: &Operation, key: &[u8], seen: &Seen) {
-    let status = if operation.too_large { "too_large" } else { "no_memory" };
-    debug_assert!(shard.store.counters.total_items >= seen.stored_before);
-    let nothing = Stored { ttl: 0, class: 0, size: 0 };
-    item_store(log, key, status, command_name(operation), &nothing, fd);
-    if operation.verb == Verb::MetaSet || command_name(operation) == "set" {
-        item_get(log, key, seen, fd);
-    }
-}
-
-/// The value that a storage command has stored, or would have stored.
-fn stored_value(shard: &Shard, operation: &Operation, key: &[u8], clock: &Clock, seen: &Seen, stored: bool) -> Stored {
-    let store = &shard.store;
-    let extends = matches!(command_name(operation), "append" | "prepend");
-    let sent = match operation.verb {
-        Verb::MetaSet if !operation.has(b'T') => NEVER,
-        _ => clock.deadline(operation.exptime, store.now()),
-    };
-    let size = operation.value.len as usize + if extends && stored { seen.size } else { 0 };
-    let exptime = match (extends && stored, seen.found()) {
-        (true, true) => seen.exptime,
-        (true, false) => clock.deadline(operation.vivify, store.now()),
-        (false, _) => sent,
-    };
-    let class = store.class_for(key.len(), operation.client_flags, size).0;
-    Stored { ttl: ttl(shard, exptime), class, size }
 }
 
 /// The seconds to live, as memcached prints them. The number 0 means that the item never expires. The number has no

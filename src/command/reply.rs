@@ -1,9 +1,9 @@
-//! The reply to operations, and the parts of it that several commands have in common.
+//! The reply to operations, and the parts of it that commands of several protocols have in common.
 
 use crate::protocol::Operation;
 use crate::protocol::encode::Output;
 use crate::store::arena::ItemId;
-use crate::store::item::{Cursor, KEY_BINARY};
+use crate::store::item::Cursor;
 
 /// The replies to a run of operations: bytes, and values that stay in their items.
 #[derive(Debug, Default)]
@@ -58,47 +58,6 @@ pub(super) fn say(operation: &Operation, reply: &mut Reply, text: &[u8]) {
     if !operation.quiet {
         reply.out.put(text);
     }
-}
-
-/// The flag tokens of a meta command, as the client sent them.
-pub(super) fn tokens<'a>(operation: &Operation, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    operation.tokens.of(input).split(|&byte| byte == b' ').filter(|token| !token.is_empty())
-}
-
-/// Appends ` O<opaque>` or ` k<key>`, with ` b` behind a binary key. Every meta reply echoes these flags, after a hit
-/// and after a miss.
-pub(super) fn echo(token: &[u8], key: &[u8], binary: bool, reply: &mut Reply) {
-    match token[0] {
-        b'O' => {
-            reply.out.put(b" ");
-            reply.out.put(token);
-        }
-        b'k' => {
-            reply.out.put(b" k");
-            put_key(key, binary, reply);
-            if binary {
-                reply.out.put(b" b");
-            }
-        }
-        _ => {}
-    }
-}
-
-/// Appends a key as meta commands show it: a binary key in base64.
-pub(super) fn put_key(key: &[u8], binary: bool, reply: &mut Reply) {
-    if binary {
-        let len = key.len().div_ceil(3) * 4;
-        crate::protocol::meta::base64_encode(key, reply.out.room(len));
-        reply.out.advance(len);
-    } else {
-        reply.out.put(key);
-    }
-}
-
-/// The state bit for a key that the client sent in base64.
-#[inline]
-pub(super) fn key_state(operation: &Operation) -> u8 {
-    if operation.has(b'b') { KEY_BINARY } else { 0 }
 }
 
 /// Writes a key as in a URI: all bytes but letters, digits and `-._~` become `%XX`. Each byte of the key takes at most

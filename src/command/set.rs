@@ -1,13 +1,19 @@
 //! Storing: set, add, replace, append, prepend, cas, ms. The value is in the request buffer, or in an item that the
 //! worker has received in place. `binary.rs` stores by functions of this file, too.
 
-use super::reply::{Reply, echo, key_state, say, tokens};
+use super::meta::{KeyForm, echo, put_number, tokens};
+use super::reply::{Reply, say};
+use super::request::Request;
 use super::shard::Shard;
-use crate::clock::{Clock, NEVER};
+use crate::clock::NEVER;
+use crate::protocol::packet::opcode;
 use crate::protocol::{Operation, Verb};
 use crate::store::arena::ItemId;
 use crate::store::item::{STALE, WON};
 use crate::store::{Absent, OutOfMemory};
+
+pub(super) const OUT_OF_MEMORY: &[u8] = b"SERVER_ERROR out of memory storing object\r\n";
+const TOO_LARGE: &[u8] = b"SERVER_ERROR object too large for cache\r\n";
 
 /// The place of a storage command's value.
 #[derive(Clone, Copy, Debug)]
@@ -62,35 +68,30 @@ pub(super) struct Change {
     pub(super) state: u8,
 }
 
-#[inline]
-pub(super) fn store(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    input: &[u8],
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    if operation.too_large {
-        count_by_prefix(shard, operation.key.of(input));
-        refuse_large(shard, operation, operation.key.of(input), operation.verb == Verb::Set, reply);
-        return;
+/// Whether a storage command that fails removes the old item, so that no client takes the old value for the new one. By
+/// memcached's rule, only a command that stores its value regardless of the old one does.
+fn removes_old_item(operation: &Operation) -> bool {
+    match operation.verb {
+        Verb::BinarySet => matches!(operation.mode, opcode::SET | opcode::SETQ),
+        verb => matches!(verb, Verb::Set | Verb::MetaSet),
     }
-    let value = Value::Bytes(operation.value.of(input));
-    store_value(shard, operation, hint, operation.key.of(input), value, clock, reply);
 }
 
 #[inline]
-pub(super) fn store_value(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    key: &[u8],
-    value: Value<'_>,
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    count_by_prefix(shard, key);
+pub(super) fn store(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    if request.operation.too_large {
+        shard.count_set(request.key);
+        too_large(shard, request);
+        say(request.operation, reply, TOO_LARGE);
+        return;
+    }
+    store_value(shard, request, Value::Bytes(request.value()), reply);
+}
+
+#[inline]
+pub(super) fn store_value(shard: &mut Shard, request: &Request<'_>, value: Value<'_>, reply: &mut Reply) {
+    let operation = request.operation;
+    shard.count_set(request.key);
     let mode = match operation.verb {
         Verb::Add => Mode::Add,
         Verb::Replace => Mode::Replace,
@@ -102,74 +103,55 @@ pub(super) fn store_value(
         mode,
         compare: (operation.verb == Verb::Cas).then_some(operation.cas),
         invalidate: false,
-        deadline: clock.deadline(operation.exptime, shard.store.now()),
+        deadline: request.deadline(operation.exptime, shard),
         vivify: None,
         new_cas: None,
         state: 0,
     };
-    let text: &[u8] = match apply(shard, operation, hint, key, value, &change) {
+    let text: &[u8] = match apply(shard, request, value, &change) {
         Outcome::Stored(_) => b"STORED\r\n",
         Outcome::NotStored => b"NOT_STORED\r\n",
         Outcome::Exists => b"EXISTS\r\n",
         Outcome::NotFound => b"NOT_FOUND\r\n",
         Outcome::OutOfMemory if matches!(mode, Mode::Append | Mode::Prepend) => b"NOT_STORED\r\n",
         Outcome::OutOfMemory => {
-            out_of_memory(shard, operation, key, operation.verb == Verb::Set);
-            b"SERVER_ERROR out of memory storing object\r\n"
+            out_of_memory(shard, request);
+            OUT_OF_MEMORY
         }
     };
     say(operation, reply, text);
 }
 
-/// Refuses a value that is larger than an item may be. By memcached's rule, it removes the old item if `forget`.
+/// Counts a value that is larger than an item may be, and does to the old item what memcached does.
 #[cold]
-fn refuse_large(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool, reply: &mut Reply) {
-    too_large(shard, operation, key, forget);
-    say(operation, reply, b"SERVER_ERROR object too large for cache\r\n");
-}
-
-/// Counts a value that is larger than an item may be. If `forget`, it removes the old item, so that no client takes the
-/// old value for the new one.
-pub(super) fn too_large(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool) {
+pub(super) fn too_large(shard: &mut Shard, request: &Request<'_>) {
     // memcached does not count such values of the binary protocol.
-    shard.store.counters.store_too_large += u64::from(operation.verb != Verb::BinarySet);
-    if forget && let Ok(entry) = shard.store.find(operation.hash, key) {
-        shard.store.remove(entry);
-    }
+    shard.store.counters.store_too_large += u64::from(request.operation.verb != Verb::BinarySet);
+    fail(shard, request);
 }
 
-/// Counts a new value that the store has no memory for. If `forget`, it removes the old item, so that no client takes
-/// the old value for the new one.
+/// Counts a new value that the store has no memory for, and does to the old item what memcached does.
 #[cold]
-pub(super) fn out_of_memory(shard: &mut Shard, operation: &Operation, key: &[u8], forget: bool) {
+pub(super) fn out_of_memory(shard: &mut Shard, request: &Request<'_>) {
     shard.store.counters.store_no_memory += 1;
-    if forget && let Ok(entry) = shard.store.find(operation.hash, key) {
+    fail(shard, request);
+}
+
+/// Removes the old item of a command that failed, if memcached does so.
+fn fail(shard: &mut Shard, request: &Request<'_>) {
+    if removes_old_item(request.operation)
+        && let Ok(entry) = shard.store.find(request.operation.hash, request.key)
+    {
         shard.store.remove(entry);
     }
 }
 
-/// Counts a storage command for `stats detail`, whether it succeeds or fails. As in memcached, meta commands do not
-/// count.
 #[inline]
-pub(super) fn count_by_prefix(shard: &mut Shard, key: &[u8]) {
-    if let Some(prefixes) = &mut shard.prefixes {
-        prefixes.count_set(key);
-    }
-}
-
-#[inline]
-pub(super) fn apply(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    key: &[u8],
-    value: Value<'_>,
-    change: &Change,
-) -> Outcome {
-    let len = value.len(shard);
-    shard.store.count_set(key.len(), operation.client_flags, len);
-    shard.store.pull_tail(key.len(), operation.client_flags, len, None);
-    let outcome = decide(shard, operation, hint, key, value, change);
+pub(super) fn apply(shard: &mut Shard, request: &Request<'_>, value: Value<'_>, change: &Change) -> Outcome {
+    let (key_len, client_flags, len) = (request.key.len(), request.operation.client_flags, value.len(shard));
+    shard.store.count_set(key_len, client_flags, len);
+    shard.store.pull_tail(key_len, client_flags, len, None);
+    let outcome = decide(shard, request, value, change);
     // If the command has not stored the item that received the value, the store frees this item.
     if let Value::Item(id) = value
         && outcome != Outcome::Stored(id)
@@ -180,15 +162,8 @@ pub(super) fn apply(
 }
 
 #[inline]
-fn decide(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    key: &[u8],
-    value: Value<'_>,
-    change: &Change,
-) -> Outcome {
-    let old = shard.store.seek(hint, operation.hash, key);
+fn decide(shard: &mut Shard, request: &Request<'_>, value: Value<'_>, change: &Change) -> Outcome {
+    let old = shard.store.seek(request.hint, request.operation.hash, request.key);
     let mut change = *change;
     if let Some(compare) = change.compare {
         // Append and prepend compare the CAS value, but do not count as a `cas`.
@@ -222,34 +197,33 @@ fn decide(
             Outcome::NotStored
         }
         (Mode::Replace, Err(_)) => Outcome::NotStored,
-        (Mode::Append | Mode::Prepend, Ok(old)) => extend(shard, operation, key, value, &change, old),
+        (Mode::Append | Mode::Prepend, Ok(old)) => extend(shard, request, value, &change, old),
         (Mode::Append | Mode::Prepend, Err(_)) => match change.vivify {
-            Some(deadline) => put(shard, operation, key, value, &Change { deadline, ..change }, old),
+            Some(deadline) => put(shard, request, value, &Change { deadline, ..change }, old),
             None => Outcome::NotStored,
         },
-        (Mode::Set | Mode::Add | Mode::Replace, _) => put(shard, operation, key, value, &change, old),
+        (Mode::Set | Mode::Add | Mode::Replace, _) => put(shard, request, value, &change, old),
     }
 }
 
 #[inline]
 fn put(
     shard: &mut Shard,
-    operation: &Operation,
-    key: &[u8],
+    request: &Request<'_>,
     value: Value<'_>,
     change: &Change,
     old: Result<ItemId, Absent>,
 ) -> Outcome {
+    let Operation { hash, client_flags, .. } = *request.operation;
     let id = match value {
         Value::Bytes(bytes) => {
-            let stored = shard.store.put(operation.hash, key, operation.client_flags, change.deadline, bytes, old.ok());
-            match stored {
+            match shard.store.put(hash, request.key, client_flags, change.deadline, bytes, old.ok()) {
                 Ok(id) => id,
                 Err(OutOfMemory) => return Outcome::OutOfMemory,
             }
         }
         Value::Item(id) => {
-            shard.store.link(id, operation.hash, change.deadline);
+            shard.store.link(id, hash, change.deadline);
             id
         }
     };
@@ -271,22 +245,12 @@ fn finish(shard: &mut Shard, id: ItemId, change: &Change) -> Outcome {
 }
 
 /// Append and prepend. The new item keeps the client flags and the deadline of the old one.
-fn extend(
-    shard: &mut Shard,
-    operation: &Operation,
-    key: &[u8],
-    value: Value<'_>,
-    change: &Change,
-    old: ItemId,
-) -> Outcome {
-    let store = &shard.store;
+fn extend(shard: &mut Shard, request: &Request<'_>, value: Value<'_>, change: &Change, old: ItemId) -> Outcome {
+    let (key, store) = (request.key, &shard.store);
     let item = store.item(old);
     let (flags, deadline) = (item.client_flags(), item.exptime());
     let old_len = item.value_len();
-    let added = match value {
-        Value::Bytes(bytes) => bytes.len(),
-        Value::Item(id) => store.item(id).value_len(),
-    };
+    let added = value.len(shard);
     let store = &mut shard.store;
     if shard.limits.too_large(key.len(), flags, old_len + added) {
         return Outcome::OutOfMemory;
@@ -308,7 +272,7 @@ fn extend(
         if change.mode == Mode::Prepend {
             items.copy_value(cursor, old);
         }
-        store.link(id, operation.hash, deadline);
+        store.link(id, request.operation.hash, deadline);
     }
     store.unpin(old);
     match allocated {
@@ -318,32 +282,18 @@ fn extend(
     }
 }
 
-pub(super) fn meta_set(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    input: &[u8],
-    clock: &Clock,
-    reply: &mut Reply,
-) {
-    if operation.too_large {
+pub(super) fn meta_set(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    if request.operation.too_large {
+        too_large(shard, request);
         // `q` never hides an error.
-        let loud = Operation { quiet: false, ..*operation };
-        refuse_large(shard, &loud, operation.key.of(input), true, reply);
+        reply.out.put(TOO_LARGE);
         return;
     }
-    meta_set_value(shard, operation, hint, input, Value::Bytes(operation.value.of(input)), clock, reply);
+    meta_set_value(shard, request, Value::Bytes(request.value()), reply);
 }
 
-pub(super) fn meta_set_value(
-    shard: &mut Shard,
-    operation: &Operation,
-    hint: Option<ItemId>,
-    input: &[u8],
-    value: Value<'_>,
-    clock: &Clock,
-    reply: &mut Reply,
-) {
+pub(super) fn meta_set_value(shard: &mut Shard, request: &Request<'_>, value: Value<'_>, reply: &mut Reply) {
+    let operation = request.operation;
     let mode = match operation.mode.to_ascii_uppercase() {
         b'E' => Mode::Add,
         b'A' => Mode::Append,
@@ -351,7 +301,6 @@ pub(super) fn meta_set_value(
         b'R' => Mode::Replace,
         _ => Mode::Set,
     };
-    let now = shard.store.now();
     let change = Change {
         mode,
         compare: match mode {
@@ -361,13 +310,12 @@ pub(super) fn meta_set_value(
             _ => operation.has(b'C').then_some(operation.cas),
         },
         invalidate: operation.has(b'I') && !matches!(mode, Mode::Append | Mode::Prepend),
-        deadline: if operation.has(b'T') { clock.deadline(operation.exptime, now) } else { NEVER },
-        vivify: operation.has(b'N').then(|| clock.deadline(operation.vivify, now)),
+        deadline: if operation.has(b'T') { request.deadline(operation.exptime, shard) } else { NEVER },
+        vivify: operation.has(b'N').then(|| request.deadline(operation.vivify, shard)),
         new_cas: operation.has(b'E').then_some(operation.new_cas),
-        state: key_state(operation),
+        state: KeyForm::sent(operation).state(),
     };
-    let key = operation.key.of(input);
-    let outcome = apply(shard, operation, hint, key, value, &change);
+    let outcome = apply(shard, request, value, &change);
     let status: &[u8] = match outcome {
         Outcome::Stored(_) if operation.quiet => return,
         Outcome::Stored(_) => b"HD",
@@ -376,28 +324,19 @@ pub(super) fn meta_set_value(
         Outcome::NotFound => b"NF",
         Outcome::OutOfMemory if matches!(mode, Mode::Append | Mode::Prepend) => b"NS",
         Outcome::OutOfMemory => {
-            out_of_memory(shard, operation, key, true);
-            reply.out.put(b"SERVER_ERROR out of memory storing object\r\n");
+            out_of_memory(shard, request);
+            reply.out.put(OUT_OF_MEMORY);
             return;
         }
     };
     reply.out.put(status);
-    for token in tokens(operation, input) {
+    for token in tokens(request) {
         match (token[0], outcome) {
-            (b'c', Outcome::Stored(id)) => {
-                reply.out.put(b" c");
-                reply.out.put_u64(shard.store.item(id).cas());
-            }
+            (b'c', Outcome::Stored(id)) => put_number(reply, b" c", shard.store.item(id).cas()),
             (b'c', _) => reply.out.put(b" c0"),
-            (b's', Outcome::Stored(id)) => {
-                reply.out.put(b" s");
-                reply.out.put_u64(shard.store.item(id).value_len() as u64);
-            }
-            (b's', _) => {
-                reply.out.put(b" s");
-                reply.out.put_u64(u64::from(operation.value.len));
-            }
-            _ => echo(token, key, operation.has(b'b'), reply),
+            (b's', Outcome::Stored(id)) => put_number(reply, b" s", shard.store.item(id).value_len() as u64),
+            (b's', _) => put_number(reply, b" s", u64::from(operation.value.len)),
+            _ => echo(request, token, KeyForm::sent(operation), reply),
         }
     }
     reply.out.put(b"\r\n");

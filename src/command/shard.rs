@@ -3,6 +3,7 @@
 use super::prefixes::Prefixes;
 use crate::protocol::Limits;
 use crate::store::Store;
+use crate::store::arena::ItemId;
 
 /// One shard of the cache. A lease guards it.
 #[derive(Debug)]
@@ -15,4 +16,38 @@ pub struct Shard {
     pub limits: Limits,
     /// The counts by key prefix. None until `stats detail` is on for the first time.
     pub prefixes: Option<Prefixes>,
+}
+
+impl Shard {
+    /// Counts a fetch for `stats detail`, and a hit if it is one.
+    #[inline]
+    pub(super) fn count_get(&mut self, key: &[u8], hit: bool) {
+        if let Some(prefixes) = &mut self.prefixes {
+            prefixes.count_get(key, hit);
+        }
+    }
+
+    /// Counts a storage command for `stats detail`, whether it succeeds or fails.
+    #[inline]
+    pub(super) fn count_set(&mut self, key: &[u8]) {
+        if let Some(prefixes) = &mut self.prefixes {
+            prefixes.count_set(key);
+        }
+    }
+
+    /// Counts a delete command for `stats detail`.
+    #[inline]
+    pub(super) fn count_delete(&mut self, key: &[u8]) {
+        if let Some(prefixes) = &mut self.prefixes {
+            prefixes.count_delete(key);
+        }
+    }
+
+    /// Gives an item a deadline because a client touches it.
+    #[inline]
+    pub(super) fn touch(&mut self, id: ItemId, deadline: u32) {
+        self.store.set_deadline(id, deadline);
+        self.store.bump(id);
+        self.store.counters_of(id).touch_hits += 1;
+    }
 }

@@ -4,7 +4,8 @@ use super::batch::{Batch, Origin, Reservation, Room, Task};
 use super::mailbox::Exchange;
 use crate::admin;
 use crate::clock::{Clock, Now};
-use crate::command::{self, Reply, Shard, observed};
+use crate::command::observed::{self, Observer};
+use crate::command::{self, Reply, Request, Shard};
 use crate::protocol::Operation;
 use crate::store::OutOfMemory;
 use crate::store::gather::{Gathered, Gathering};
@@ -38,7 +39,6 @@ impl Executor<'_> {
 
     /// `WATCHED` exactly if there is a log.
     fn run_tasks<const WATCHED: bool>(&self, shard: &mut Shard, batch: &mut Batch, mut log: Option<&mut Log<'_>>) {
-        let clock = self.clock;
         let Batch { tasks, bytes, reply, ends, .. } = batch;
         for group in tasks.chunks_mut(self.group_len) {
             for (task, _) in &*group {
@@ -56,16 +56,18 @@ impl Executor<'_> {
                 prefetch_item(shard, group.get(at + PREFETCH_AHEAD));
                 let (task, origin) = &mut group[at];
                 if WATCHED && let Some(log) = &mut log {
-                    let fd = origin.map_or(-1, |origin| origin.fd);
+                    let mut observer = Observer { log, fd: origin.map_or(-1, |origin| origin.fd) };
                     match task {
-                        Task::Execute(operation) => observed::execute(log, fd, shard, operation, bytes, clock, reply),
+                        Task::Execute(operation) => observer.execute(shard, &self.request(operation, bytes), reply),
                         Task::Commit(operation, id) => {
-                            observed::commit(log, fd, shard, operation, bytes, *id, clock, reply);
+                            observer.commit(shard, &self.request(operation, bytes), *id, reply);
                         }
                         Task::Reserve(reservation) => reserve(reservation, reply, |operation, wanted, so_far| {
-                            observed::reserve(log, fd, shard, operation, bytes, wanted, so_far)
+                            observer.reserve(shard, &self.request(operation, bytes), wanted, so_far)
                         }),
-                        task => observed::observe(log, shard, |shard| self.run_task(shard, task, bytes, reply)),
+                        task => {
+                            observed::observe(observer.log, shard, |shard| self.run_task(shard, task, bytes, reply));
+                        }
                     }
                 } else {
                     self.run_task(shard, task, bytes, reply);
@@ -76,12 +78,17 @@ impl Executor<'_> {
     }
 
     #[inline]
+    fn request<'r>(&'r self, operation: &'r Operation, bytes: &'r [u8]) -> Request<'r> {
+        Request::new(operation, bytes, self.clock)
+    }
+
+    #[inline]
     fn run_task(&self, shard: &mut Shard, task: &mut Task, bytes: &[u8], reply: &mut Reply) {
         match task {
-            Task::Execute(operation) => command::execute(shard, operation, None, bytes, self.clock, reply),
-            Task::Commit(operation, id) => command::commit(shard, operation, bytes, *id, self.clock, reply),
+            Task::Execute(operation) => command::execute(shard, &self.request(operation, bytes), reply),
+            Task::Commit(operation, id) => command::commit(shard, &self.request(operation, bytes), *id, reply),
             Task::Reserve(reservation) => reserve(reservation, reply, |operation, wanted, so_far| {
-                command::reserve(shard, operation, bytes, wanted, so_far)
+                command::reserve(shard, &self.request(operation, bytes), wanted, so_far)
             }),
             Task::Abandon(id) => shard.store.abandon(*id),
             Task::Unpin(id) => shard.store.unpin(*id),

@@ -5,7 +5,8 @@ use super::batch::{Batch, Origin, Part, Reservation, Room, Task, reply_bytes_max
 use super::session::{Receiving, Session, State};
 use super::shards::Shards;
 use super::uploads::Admission;
-use crate::command::{self, Reply, observed};
+use crate::command::observed::Observer;
+use crate::command::{self, Reply, Request};
 use crate::protocol::{Operation, Verb};
 use crate::store::gather::Gathering;
 
@@ -61,10 +62,10 @@ impl Shards<'_> {
         if self.lease(shard).is_some()
             && let Some(lease) = &mut self.links[shard].lease
         {
-            let (operation, bytes) = (&value.operation, &value.bytes);
+            let request = Request::new(&value.operation, &value.bytes, self.clock);
             let gathered = match &mut self.log {
-                None => command::reserve(lease, operation, bytes, wanted, so_far),
-                Some(log) => observed::reserve(log, session.fd, lease, operation, bytes, wanted, so_far),
+                None => command::reserve(lease, &request, wanted, so_far),
+                Some(log) => Observer { log, fd: session.fd }.reserve(lease, &request, wanted, so_far),
             };
             room = gathered.into();
         }
@@ -267,13 +268,12 @@ impl Shards<'_> {
             }
             return;
         }
-        let clock = self.clock;
+        let request = Request::new(&operation, &bytes, self.clock);
         self.lease(shard);
         match (&mut self.links[shard].lease, &mut self.log) {
-            (Some(lease), None) => command::commit(lease, &operation, &bytes, id, clock, session.pending.sink(output)),
+            (Some(lease), None) => command::commit(lease, &request, id, session.pending.sink(output)),
             (Some(lease), Some(log)) => {
-                let sink = session.pending.sink(output);
-                observed::commit(log, session.fd, lease, &operation, &bytes, id, clock, sink);
+                Observer { log, fd: session.fd }.commit(lease, &request, id, session.pending.sink(output));
             }
             (None, _) => {
                 let expected = reply_bytes_max(&operation);

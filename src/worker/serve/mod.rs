@@ -11,7 +11,8 @@ use super::session::{Session, State};
 use super::shards::Shards;
 use super::trace;
 use crate::clock::Now;
-use crate::command::{self, Reply, observed};
+use crate::command::observed::Observer;
+use crate::command::{self, Reply, Request};
 use crate::hash::KeyHasher;
 use crate::protocol::parser::Parser;
 use crate::protocol::{Operation, Parse, Span, Step, Verb};
@@ -329,13 +330,14 @@ impl<'a> Serve<'a> {
             let shard = self.shards.shard_of(operation.hash);
             match &mut self.shards.links[shard].lease {
                 Some(lease) => {
+                    let mut request = Request::new(operation, input, clock);
+                    let sink = session.pending.sink(output);
                     if WATCHED && let Some(log) = &mut self.shards.log {
-                        let sink = session.pending.sink(output);
-                        observed::execute(log, session.fd, lease, operation, input, clock, sink);
+                        Observer { log, fd: session.fd }.execute(lease, &request, sink);
                         continue;
                     }
-                    let hint = self.hints[at];
-                    command::execute(lease, operation, hint, input, clock, session.pending.sink(output));
+                    request.hint = self.hints[at];
+                    command::execute(lease, &request, sink);
                 }
                 None => {
                     let operation = *operation;
