@@ -74,6 +74,7 @@ impl Worker<'_> {
     }
 
     /// Closes a connection if nothing is left to be done for it.
+    #[inline]
     pub(super) fn finish_service(&mut self, token: usize, serviced: io::Result<()>) {
         let counters = self.counters();
         let connection = &mut self.connections[token];
@@ -137,6 +138,7 @@ impl Worker<'_> {
     }
 
     /// Reads once, and serves what has come.
+    #[inline(always)]
     fn read_and_serve(&mut self, token: usize) -> io::Result<()> {
         let connection = &mut self.connections[token];
         let kept = connection.input.len().min(self.buffer.len());
