@@ -28,111 +28,142 @@ impl Counter {
     }
 }
 
-/// Counters of a worker. The worker writes them.
-#[derive(Debug, Default)]
-pub struct WorkerCounters {
-    /// Connections that the main thread has given to the worker. The main thread is the writer.
-    pub given_connections: Counter,
-    /// Connections of the worker that are closed.
-    pub closed_connections: Counter,
-    /// Bytes read from sockets.
-    pub bytes_read: Counter,
-    /// Bytes written to sockets.
-    pub bytes_written: Counter,
-    /// Times that a connection had to wait for others before its next commands (`-R`).
-    pub conn_yields: Counter,
-    /// Connections that the worker closed because they were idle.
-    pub idle_kicks: Counter,
-    /// Connections that the worker closed because the rest of a long value did not come, or came too slowly while other
-    /// values waited.
-    pub uploads_timed_out: Counter,
-    /// `flush_all` commands.
-    pub cmd_flush: Counter,
-    /// Completed attempts to authenticate.
-    pub auth_cmds: Counter,
-    /// Attempts to authenticate that failed.
-    pub auth_errors: Counter,
-    /// Full TLS handshakes, not those that resume a session.
-    pub ssl_new_sessions: Counter,
-    /// TLS handshakes that failed.
-    pub ssl_handshake_errors: Counter,
-    /// TLS connections that failed after their handshake.
-    pub ssl_proto_errors: Counter,
-    /// Requests over UDP.
-    pub udp_requests: Counter,
-    /// Datagrams that were no whole request, or that no client can have sent.
-    pub udp_malformed: Counter,
-    /// Replies over UDP that the worker withheld. Either they were larger than the request, and the client may not get
-    /// more than that, or they were larger than any reply may be.
-    pub udp_replies_withheld: Counter,
-    /// Datagrams of replies that the worker could not send, because the network was busy for too long.
-    pub udp_datagrams_dropped: Counter,
-    /// Number of the last ping of the watchdog that the worker has read.
-    pub watchdog_ping: Counter,
-    /// Bytes of the read buffer, and of the unparsed input and the unsent replies of the connections.
-    pub buffer_bytes: Counter,
+/// `stats reset` either clears a counter or keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// It sets the counter to 0.
+    Clears,
+    /// It keeps the counter, because the server itself needs it, or because the counter is a state and not a sum.
+    Keeps,
 }
 
-/// The name of a statistic, and its counter.
-pub type NamedCounter = (&'static str, fn(&WorkerCounters) -> &Counter);
+/// The reply that shows a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `stats`, whose lines are exactly memcached's: `admin/stats/general.rs` has them, in memcached's order. A counter
+    /// that no line needs is not shown.
+    Stats,
+    /// `stats udp`, in the order of the definitions.
+    Udp,
+    /// `stats uploads`, in the order of the definitions.
+    Uploads,
+}
+
+/// The definition of a counter in a group of counters.
+#[derive(Debug)]
+pub struct Definition<Group> {
+    /// The name of the statistic.
+    pub name: &'static str,
+    /// The reply that shows the counter.
+    pub place: Place,
+    /// What `stats reset` does.
+    pub reset: Reset,
+    /// Finds the counter in its group.
+    pub counter: fn(&Group) -> &Counter,
+}
+
+/// Defines a group of counters. Each counter has a line: its name, what `stats reset` does, and the place that shows it.
+macro_rules! counters {
+    ($(#[$group_doc:meta])* $group:ident { $($(#[$doc:meta])* $name:ident: $reset:ident, $place:ident;)* }) => {
+        $(#[$group_doc])*
+        #[derive(Debug, Default)]
+        pub struct $group { $($(#[$doc])* pub $name: Counter,)* }
+
+        impl $group {
+            /// The definitions of all counters of the group.
+            pub const ALL: &[Definition<$group>] = &[$(Definition {
+                name: stringify!($name),
+                place: Place::$place,
+                reset: Reset::$reset,
+                counter: |group| &group.$name,
+            }),*];
+
+            /// Resets the counters for `stats reset`. It may lose a count that the writer makes at the same moment.
+            pub fn reset(&self) {
+                for definition in Self::ALL.iter().filter(|definition| definition.reset == Reset::Clears) {
+                    (definition.counter)(self).set(0);
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Counters of a worker. The worker writes them.
+    WorkerCounters {
+        /// Connections that the main thread has given to the worker. The main thread is the writer.
+        given_connections: Keeps, Stats;
+        /// Connections of the worker that are closed.
+        closed_connections: Keeps, Stats;
+        /// Bytes read from sockets.
+        bytes_read: Clears, Stats;
+        /// Bytes written to sockets.
+        bytes_written: Clears, Stats;
+        /// Times that a connection had to wait for others before its next commands (`-R`).
+        conn_yields: Clears, Stats;
+        /// Connections that the worker closed because they were idle.
+        idle_kicks: Clears, Stats;
+        /// Connections that the worker closed because the rest of a long value did not come, or came too slowly while other
+        /// values waited.
+        uploads_timed_out: Clears, Uploads;
+        /// `flush_all` commands.
+        cmd_flush: Clears, Stats;
+        /// Completed attempts to authenticate.
+        auth_cmds: Clears, Stats;
+        /// Attempts to authenticate that failed.
+        auth_errors: Clears, Stats;
+        /// Full TLS handshakes, not those that resume a session.
+        ssl_new_sessions: Clears, Stats;
+        /// TLS handshakes that failed.
+        ssl_handshake_errors: Clears, Stats;
+        /// TLS connections that failed after their handshake.
+        ssl_proto_errors: Clears, Stats;
+        /// Requests over UDP.
+        udp_requests: Clears, Udp;
+        /// Datagrams that were no whole request, or that no client can have sent.
+        udp_malformed: Clears, Udp;
+        /// Replies over UDP that the worker withheld. Either they were larger than the request, and the client may not get
+        /// more than that, or they were larger than any reply may be.
+        udp_replies_withheld: Clears, Udp;
+        /// Datagrams of replies that the worker could not send, because the network was busy for too long.
+        udp_datagrams_dropped: Clears, Udp;
+        /// Number of the last ping of the watchdog that the worker has read.
+        watchdog_ping: Keeps, Stats;
+        /// Bytes of the read buffer, and of the unparsed input and the unsent replies of the connections.
+        buffer_bytes: Keeps, Stats;
+    }
+}
 
 impl WorkerCounters {
-    /// `stats udp`: names and counters, in the order of the reply.
-    pub const UDP: [NamedCounter; 4] = [
-        ("udp_requests", |worker| &worker.udp_requests),
-        ("udp_malformed", |worker| &worker.udp_malformed),
-        ("udp_replies_withheld", |worker| &worker.udp_replies_withheld),
-        ("udp_datagrams_dropped", |worker| &worker.udp_datagrams_dropped),
-    ];
-
-    /// Resets the counters for `stats reset`. It may lose a count that the worker makes at the same moment.
-    pub fn reset(&self) {
-        // The author of a new counter decides here whether a reset clears it.
-        let WorkerCounters {
-            given_connections: _,
-            closed_connections: _,
-            bytes_read,
-            bytes_written,
-            conn_yields,
-            idle_kicks,
-            uploads_timed_out,
-            cmd_flush,
-            auth_cmds,
-            auth_errors,
-            ssl_new_sessions,
-            ssl_handshake_errors,
-            ssl_proto_errors,
-            udp_requests,
-            udp_malformed,
-            udp_replies_withheld,
-            udp_datagrams_dropped,
-            watchdog_ping: _,
-            buffer_bytes: _,
-        } = self;
-        for counter in [
-            bytes_read,
-            bytes_written,
-            conn_yields,
-            idle_kicks,
-            uploads_timed_out,
-            cmd_flush,
-            auth_cmds,
-            auth_errors,
-            ssl_new_sessions,
-            ssl_handshake_errors,
-            ssl_proto_errors,
-            udp_requests,
-            udp_malformed,
-            udp_replies_withheld,
-            udp_datagrams_dropped,
-        ] {
-            counter.set(0);
-        }
-    }
-
     /// The number of open connections.
     pub fn connections(&self) -> u64 {
         self.given_connections.get().saturating_sub(self.closed_connections.get())
+    }
+}
+
+counters! {
+    /// The counters of the listening side. The main thread is the writer. `curr_connections` is not here: it follows from
+    /// the counters of the workers.
+    ServerCounters {
+        /// Connections accepted.
+        total_connections: Clears, Stats;
+        /// Connections refused because there were too many.
+        rejected_connections: Clears, Stats;
+        /// Times that the server stopped accepting: because it had no free descriptors, or with `no_maxconns_fast` because
+        /// it had `-c` connections.
+        listen_disabled_num: Clears, Stats;
+        /// 1 while the server does not accept connections.
+        listen_disabled: Keeps, Stats;
+        /// Microseconds during which the server did not accept connections.
+        listen_disabled_micros: Keeps, Stats;
+        /// With `-N`: connections that came by a new queue after the server had seen the expected number of queues.
+        unexpected_napi_ids: Clears, Stats;
+        /// With `-N`: connections that came by no known queue.
+        round_robin_fallback: Clears, Stats;
+        /// The second in which the server last read the certificates.
+        certificates_read: Keeps, Stats;
+        /// The number of listening sockets.
+        listeners: Keeps, Stats;
     }
 }
 
@@ -145,51 +176,4 @@ pub struct UploadUse {
     pub limit: usize,
     /// The number of values that wait.
     pub waiting: usize,
-}
-
-/// The counters of the listening side. The main thread is the writer. `curr_connections` is not here: it follows from
-/// the counters of the workers.
-#[derive(Debug, Default)]
-pub struct ServerCounters {
-    /// Connections accepted.
-    pub total_connections: Counter,
-    /// Connections refused because there were too many.
-    pub rejected_connections: Counter,
-    /// Times that the server stopped accepting: because it had no free descriptors, or with `no_maxconns_fast` because
-    /// it had `-c` connections.
-    pub listen_disabled_num: Counter,
-    /// 1 while the server does not accept connections.
-    pub listen_disabled: Counter,
-    /// Microseconds during which the server did not accept connections.
-    pub listen_disabled_micros: Counter,
-    /// With `-N`: connections that came by a new queue after the server had seen the expected number of queues.
-    pub unexpected_napi_ids: Counter,
-    /// With `-N`: connections that came by no known queue.
-    pub round_robin_fallback: Counter,
-    /// The second in which the server last read the certificates.
-    pub certificates_read: Counter,
-    /// The number of listening sockets.
-    pub listeners: Counter,
-}
-
-impl ServerCounters {
-    /// Resets the counters for `stats reset`. It may lose a count that the main thread makes at the same moment.
-    pub fn reset(&self) {
-        let ServerCounters {
-            total_connections,
-            rejected_connections,
-            listen_disabled_num,
-            listen_disabled: _,
-            listen_disabled_micros: _,
-            unexpected_napi_ids,
-            round_robin_fallback,
-            certificates_read: _,
-            listeners: _,
-        } = self;
-        for counter in
-            [total_connections, rejected_connections, listen_disabled_num, unexpected_napi_ids, round_robin_fallback]
-        {
-            counter.set(0);
-        }
-    }
 }

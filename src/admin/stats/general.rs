@@ -4,7 +4,7 @@
 use crate::admin::context::ServerContext;
 use crate::admin::line::{PAGE_BYTES, Stats};
 use crate::config::MEMCACHED_VERSION;
-use crate::counters::WorkerCounters;
+use crate::counters::{Definition, Place, WorkerCounters};
 use crate::store::Snapshot;
 use crate::store::stats::ClassCounters;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
@@ -164,21 +164,25 @@ pub(super) fn micros(time: TimeVal) -> String {
 /// `stats udp`, which memcached does not have.
 pub(crate) fn udp(context: &ServerContext<'_>) -> Vec<u8> {
     let mut stats = Stats::default();
-    for (name, count) in WorkerCounters::UDP {
-        stats.put(name, context.workers.iter().map(|worker| count(worker).get()).sum::<u64>());
-    }
+    put_counters(Place::Udp, context, &mut stats);
     stats.end()
 }
 
 /// `stats uploads`, which memcached does not have: long values that the server is still receiving.
 pub(crate) fn uploads(context: &ServerContext<'_>) -> Vec<u8> {
-    let timed_out: u64 = context.workers.iter().map(|worker| worker.uploads_timed_out.get()).sum();
     let mut stats = Stats::default();
     stats.put("uploads_bytes", context.uploads.bytes);
     stats.put("uploads_limit", context.uploads.limit);
     stats.put("uploads_waiting", context.uploads.waiting);
-    stats.put("uploads_timed_out", timed_out);
+    put_counters(Place::Uploads, context, &mut stats);
     stats.end()
+}
+
+/// Shows the counters of a place, of all workers together.
+fn put_counters(place: Place, context: &ServerContext<'_>, stats: &mut Stats) {
+    for Definition { name, counter, .. } in WorkerCounters::ALL.iter().filter(|definition| definition.place == place) {
+        stats.put(name, context.workers.iter().map(|worker| counter(worker).get()).sum::<u64>());
+    }
 }
 
 /// `stats evictions`, which memcached does not have. It splits the count `evictions` of `stats` by reason: the memory
