@@ -8,7 +8,7 @@ use crate::clock::NEVER;
 use crate::protocol::Limits;
 use crate::protocol::token::strto_u64;
 use crate::store::arena::ItemId;
-use crate::store::item::{FETCHED, Items, KEY_BINARY, STALE, WON};
+use crate::store::item::{FETCHED, KEY_BINARY, STALE, WON};
 use crate::store::{Entry, OutOfMemory};
 use std::borrow::Cow;
 
@@ -68,7 +68,8 @@ pub(super) fn change(shard: &mut Shard, request: &Request<'_>, entry: Entry, dir
     let (operation, key, store) = (request.operation, request.key, &mut shard.store);
     let item = store.item(entry.id);
     let (old_len, large) = (item.value_len(), item.is_large());
-    let text = item.value().map_or_else(|| Cow::Owned(whole(store.items(), entry.id)), Cow::Borrowed);
+    // The first chunk alone does not show whether the value is a number: later chunks may have bytes that no number has.
+    let text = item.value().map_or_else(|| Cow::Owned(store.items().value_to_vec(entry.id)), Cow::Borrowed);
     let Some(number) = number(&text) else { return Outcome::NonNumeric };
     let number = match direction {
         Direction::Up => {
@@ -120,20 +121,6 @@ pub(super) fn is_no_number(shard: &Shard, id: ItemId) -> bool {
     let item = shard.store.item(id);
     let chunked = Limits { item_size_max: shard.store.options().slabs.chunk_max as u32, ..shard.limits };
     item.value_len() == 0 || chunked.too_large(item.key().len(), item.client_flags(), item.value_len())
-}
-
-/// Copies a value that is in several chunks. The first chunk alone does not show whether the value is a number: later
-/// chunks may have bytes that no number has.
-#[cold]
-fn whole(items: &Items, id: ItemId) -> Vec<u8> {
-    let mut cursor = items.value_cursor(id);
-    let mut value = Vec::with_capacity(cursor.left());
-    while cursor.left() > 0 {
-        let bytes = items.bytes(&cursor);
-        value.extend_from_slice(bytes);
-        cursor = items.advance(cursor, bytes.len());
-    }
-    value
 }
 
 /// Pads a number with spaces to `len` bytes.

@@ -353,6 +353,21 @@ impl Items {
         }
         to
     }
+
+    /// A copy of the value of an item, whatever the number of its chunks.
+    ///
+    /// The item is pinned, or the caller holds the lease.
+    #[cold]
+    pub fn value_to_vec(&self, id: ItemId) -> Vec<u8> {
+        let mut cursor = self.value_cursor(id);
+        let mut value = Vec::with_capacity(cursor.left());
+        while cursor.left() > 0 {
+            let bytes = self.bytes(&cursor);
+            value.extend_from_slice(bytes);
+            cursor = self.advance(cursor, bytes.len());
+        }
+        value
+    }
 }
 
 /// The address of an item. It is cheap to copy, and all reads and writes go to the chunk.

@@ -5,7 +5,7 @@ use super::*;
 use crate::clock::NEVER;
 use crate::fuzz::Bytes;
 use crate::store::StoreOptions;
-use crate::store::arena::{Arena, ItemId};
+use crate::store::arena::Arena;
 use crate::store::budget::Budget;
 use crate::store::item::Items;
 use crate::store::slab::{CHUNK_MAX, SlabOptions};
@@ -126,7 +126,7 @@ fn see(stores: &mut [Store]) -> Seen {
                     let item = store.item(id);
                     assert!(item.exptime() == NEVER || item.exptime() > store.now().0, "it is dead");
                     assert!(store.last_access(id) <= store.now(), "it was used in the future");
-                    let what = (value(store, id), item.client_flags(), item.exptime(), item.state() & !3);
+                    let what = (store.items().value_to_vec(id), item.client_flags(), item.exptime(), item.state() & !3);
                     assert!(seen.insert(item.key().to_vec(), what).is_none(), "a key is there twice");
                     true
                 },
@@ -134,17 +134,6 @@ fn see(stores: &mut [Store]) -> Seen {
         }
     }
     seen
-}
-
-fn value(store: &Store, id: ItemId) -> Vec<u8> {
-    let mut value = Vec::new();
-    let mut cursor = store.items().value_cursor(id);
-    while cursor.left() > 0 {
-        let bytes = store.items().bytes(&cursor);
-        value.extend_from_slice(bytes);
-        cursor = store.items().advance(cursor, bytes.len());
-    }
-    value
 }
 
 /// Acts as clients would: it stores items, old items make room for them, and time passes.

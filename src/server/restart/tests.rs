@@ -93,15 +93,8 @@ fn fill(stores: &mut [Store], hasher: &KeyHasher, count: usize, len_max: usize, 
 
 fn see(store: &Store, id: crate::store::arena::ItemId) -> Seen {
     let item = store.item(id);
-    let mut value = Vec::new();
-    let mut cursor = store.items().value_cursor(id);
-    while cursor.left() > 0 {
-        let bytes = store.items().bytes(&cursor);
-        value.extend_from_slice(bytes);
-        cursor = store.items().advance(cursor, bytes.len());
-    }
     Seen {
-        value,
+        value: store.items().value_to_vec(id),
         client_flags: item.client_flags(),
         exptime: item.exptime(),
         cas: item.cas(),

@@ -49,14 +49,7 @@ impl Store {
     pub(super) fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
         let id = self.find(self.hasher.hash(key), key).ok()?.id;
         self.hit(id);
-        let mut value = Vec::new();
-        let mut cursor = self.items.value_cursor(id);
-        while cursor.left() > 0 {
-            let bytes = self.items.bytes(&cursor);
-            value.extend_from_slice(bytes);
-            cursor = self.items.advance(cursor, bytes.len());
-        }
-        Some(value)
+        Some(self.items.value_to_vec(id))
     }
 
     /// Called with every eviction for room of every test here: it happens only where the class has no chunk and the
@@ -250,12 +243,7 @@ fn pinned_values_stay_until_they_are_unpinned() {
     for number in 0..200 {
         store.set(format!("k{number}").as_bytes(), &[9; 50_000], NEVER).expect("memory");
     }
-    let mut cursor = store.items.value_cursor(id);
-    while cursor.left() > 0 {
-        let bytes = store.items.bytes(&cursor);
-        assert!(bytes.iter().all(|&byte| byte == 7));
-        cursor = store.items.advance(cursor, bytes.len());
-    }
+    assert_eq!(store.items.value_to_vec(id), [7; 100_000]);
     store.unpin(id);
     assert!(store.pins.is_empty());
     store.validate();
