@@ -89,10 +89,8 @@ pub(super) fn lru(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
         [word, hot, warm, hot_factor, warm_factor, ..] if means(word, "tune") => {
             let (percents, factors) = ((digits_u32(hot), digits_u32(warm)), (float(hot_factor), float(warm_factor)));
             match (percents, factors) {
-                ((Some(hot_percent), Some(warm_percent)), (Some(hot_max_factor), Some(warm_max_factor))) => {
-                    let lru =
-                        LruTuning { hot_percent, warm_percent, hot_max_factor, warm_max_factor, segmented: false };
-                    lru_tune(lru, context.settings)
+                ((Some(hot), Some(warm)), (Some(hot_factor), Some(warm_factor))) => {
+                    lru_tune((hot, warm), (hot_factor, warm_factor), context.settings)
                 }
                 _ => say(ERROR),
             }
@@ -114,15 +112,21 @@ fn lru_mode(segmented: bool, settings: &Settings) -> Action {
     tune(settings, |tuning| tuning.lru.segmented = segmented)
 }
 
-/// Takes all new settings but the mode.
-fn lru_tune(lru: LruTuning, settings: &Settings) -> Action {
-    if lru.hot_percent.saturating_add(lru.warm_percent) > 80 {
+/// Takes the shares of HOT and WARM in percent, and the factors of their ages.
+fn lru_tune(
+    (hot_percent, warm_percent): (u32, u32),
+    (hot_max_factor, warm_max_factor): (f64, f64),
+    settings: &Settings,
+) -> Action {
+    if hot_percent.saturating_add(warm_percent) > 80 {
         return say(b"ERROR hot and warm pcts must not exceed 80\r\n");
     }
-    if lru.hot_max_factor <= 0.0 || lru.warm_max_factor <= 0.0 {
+    if hot_max_factor <= 0.0 || warm_max_factor <= 0.0 {
         return say(b"ERROR hot/warm age factors must be greater than 0\r\n");
     }
-    tune(settings, |tuning| tuning.lru = LruTuning { segmented: tuning.lru.segmented, ..lru })
+    tune(settings, |tuning| {
+        tuning.lru = LruTuning { hot_percent, warm_percent, hot_max_factor, warm_max_factor, ..tuning.lru };
+    })
 }
 
 /// `None` switches TEMP off; `stats settings` keeps showing the last seconds.
