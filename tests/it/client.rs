@@ -1,4 +1,4 @@
-//! A blocking client with deadlines: a server that says nothing fails the test instead of hanging it.
+//! A blocking client with deadlines: a server that does not reply fails the test instead of hanging it.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use crate::server::Address;
 
-/// How long a reply may take before it counts as missing.
+/// A reply that takes longer than this counts as missing.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How much of an unexpected reply a failure message shows.
+/// A failure message shows this many bytes of an unexpected reply.
 const SHOWN: usize = 400;
 
-/// One connection, with the bytes that were received but not asked for yet.
+/// One connection. It keeps the bytes that it has received and that the test has not read yet.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: Stream,
@@ -21,12 +21,12 @@ pub(crate) struct Client {
     consumed: usize,
 }
 
-/// The reason why no (further) reply comes.
+/// The reason why no reply comes, or no more of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
     /// The server closed the connection.
     Closed,
-    /// Nothing came within the client's patience.
+    /// The client waited as long as its patience allows, and received nothing.
     TimedOut,
 }
 
@@ -66,7 +66,8 @@ impl Client {
         }
     }
 
-    /// A second handle on the same connection, to write while another thread reads. It shares no received bytes.
+    /// A second handle on the same connection. The test writes with one handle while another thread reads with the
+    /// other. The handles do not share received bytes.
     pub(crate) fn second_handle(&self) -> Client {
         let stream = match &self.stream {
             Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
@@ -80,7 +81,8 @@ impl Client {
         self.try_send(bytes.as_ref()).unwrap_or_else(|error| panic!("cannot send to the server: {error}"));
     }
 
-    /// Sends all of `bytes`, or returns the error: a server may close the connection because of them.
+    /// Sends all of `bytes`. Returns an error if it cannot, because the server may close the connection in reply to
+    /// them.
     pub(crate) fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes),
@@ -115,7 +117,7 @@ impl Client {
         .expect("a connected socket takes this option");
     }
 
-    /// Says that nothing more will be sent; replies may still come.
+    /// Tells the server that the client sends nothing more. The server may still reply.
     pub(crate) fn finish_sending(&self) {
         let finished = match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
@@ -124,7 +126,7 @@ impl Client {
         finished.expect("a connected socket can be shut down");
     }
 
-    /// `finish_sending`, of a connection that the server may have closed.
+    /// Does the same as `finish_sending`, on a connection that the server may have closed.
     pub(crate) fn finish_sending_if_open(&self) {
         let _ = match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
@@ -145,7 +147,7 @@ impl Client {
         }
     }
 
-    /// Fails unless the connection ends without another byte.
+    /// Fails unless the server closes the connection without another byte.
     #[track_caller]
     pub(crate) fn expect_closed(&mut self) {
         match self.bytes(1) {
@@ -165,7 +167,7 @@ impl Client {
         self.text_line()
     }
 
-    /// Sends one request and reads lines up to `END`, which is left out.
+    /// Sends one request and reads lines up to `END`. The result does not include `END`.
     #[track_caller]
     pub(crate) fn ask_list(&mut self, request: &str) -> Vec<String> {
         self.send(format!("{request}\r\n"));
@@ -179,7 +181,7 @@ impl Client {
         }
     }
 
-    /// One number of `stats`, or of a list like it.
+    /// One number of `stats`.
     #[track_caller]
     pub(crate) fn stat(&mut self, name: &str) -> u64 {
         let prefix = format!("STAT {name} ");
@@ -199,7 +201,7 @@ impl Client {
         }
     }
 
-    /// The next line, up to and with its `\n`.
+    /// The next line, including its `\n`.
     pub(crate) fn line(&mut self) -> Result<Vec<u8>, Silence> {
         let mut searched = 0;
         loop {
@@ -219,7 +221,7 @@ impl Client {
         Ok(self.take(count))
     }
 
-    /// Everything until the server closes.
+    /// All bytes until the server closes the connection.
     pub(crate) fn rest(&mut self) -> Result<Vec<u8>, Silence> {
         loop {
             match self.receive() {
@@ -230,7 +232,7 @@ impl Client {
         }
     }
 
-    /// The bytes that were received but not asked for yet.
+    /// The bytes that the client has received and that the test has not read yet.
     pub(crate) fn pending(&self) -> &[u8] {
         &self.received[self.consumed..]
     }
@@ -258,7 +260,7 @@ impl Client {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
                     return Err(Silence::TimedOut);
                 }
-                // A server that closes with unread input resets the connection: for the client, the same end.
+                // A server that closes with unread input resets the connection. To a client, that is the same end.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break 0,
                 Err(error) => panic!("cannot read from the server: {error}"),
             }
@@ -271,7 +273,7 @@ impl Client {
     }
 }
 
-/// Bytes as a person can read them: escaped, and the middle of a long one left out.
+/// Bytes in a readable form: escaped, and without the middle if there are many.
 pub(crate) fn shown(bytes: &[u8]) -> String {
     if bytes.len() <= SHOWN {
         return format!("\"{}\"", bytes.escape_ascii());

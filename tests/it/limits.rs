@@ -1,4 +1,4 @@
-//! Limits: of connections, memory and sizes; and where a server may be reached.
+//! Limits of connections, memory and sizes; and the addresses that a server listens on.
 
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +16,7 @@ fn surplus_connections_are_told_and_closed() {
     let mut refused = 0;
     for _ in 0..150 {
         let mut client = server.client();
-        // One that was refused may already be closed when this is sent.
+        // A refused connection may already be closed when the client sends this.
         let _ = client.try_send(b"mn\r\n");
         match client.line() {
             Ok(line) if line == b"MN\r\n" => served.push(client),
@@ -24,7 +24,8 @@ fn surplus_connections_are_told_and_closed() {
                 client.expect_closed();
                 refused += 1;
             }
-            // Closed with the request unread, the connection was reset and the message lost with it.
+            // The server closed the connection with the request unread. That resets the connection, and the client does
+            // not get the message.
             Err(Silence::Closed) => refused += 1,
             other => panic!("neither served nor refused: {other:?}"),
         }
@@ -38,7 +39,7 @@ fn surplus_connections_are_told_and_closed() {
         assert_eq!(client.ask("mn"), "MN");
     }
 
-    // A client that leaves makes room. The server learns of it in its own time, so a newcomer may have to ask again.
+    // A client that leaves makes room. The server learns of it in its own time, so a new client may have to ask again.
     drop(served);
     let answered = (0..1000).any(|_| {
         let mut client = server.client();
@@ -84,7 +85,7 @@ fn without_evictions_a_full_cache_refuses() {
         client.expect(format!("VALUE {key} 0 10000\r\n{value}\r\nEND\r\n"));
     }
 
-    // A refused set removes the old value, a refused add keeps it.
+    // An `add` keeps the old value. When the client has deleted all values, the server stores a new one.
     assert_eq!(client.ask(&format!("add {} 0 0 1\r\ny", stored[0])), "NOT_STORED");
     for key in &stored {
         assert_eq!(client.ask(&format!("delete {key}")), "DELETED");
@@ -133,7 +134,7 @@ fn what_is_read_again_and_again_survives_a_flood() {
 
 #[test]
 fn values_of_every_size_live_in_one_small_cache() {
-    // Pages must move between classes: whatever size comes next, it is stored.
+    // The server must move pages between classes, so that it stores values of whatever size comes next.
     let server = Server::corecached(&["-m", "16", "-t", "1"]);
     let mut client = server.client();
     for size in [10, 100, 1_000, 5_000, 20_000, 80_000, 300_000, 900_000, 300_000, 5_000, 100] {
@@ -174,7 +175,7 @@ fn hundreds_of_connections_are_spread_and_served() {
     for client in &mut clients {
         client.expect("STORED\r\n");
     }
-    // Each asks for what its neighbour has stored, all at the same time.
+    // Each client asks for the value that its neighbor has stored, all at the same time.
     for (i, client) in clients.iter_mut().enumerate() {
         client.send(format!("get key{}\r\n", (i + 1) % 500));
     }

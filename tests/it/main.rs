@@ -1,14 +1,16 @@
-//! Integration tests: the finished program behind a socket, and the real memcached beside it.
+//! Integration tests: they run the finished program, and the real memcached beside it.
 //!
-//! All tests speak to a server as its users do: over TCP or a Unix socket, in bytes. `conversations/*.txt` has the replies
-//! to each command as data. The same files run on corecached with one worker, on corecached with several, and on the
-//! memcached of Debian 12 and 1.6.45 if they are installed. A reply that differs from its file fails the test.
+//! Each test speaks to a server as its users do: it sends and reads bytes over TCP or a Unix socket. The files
+//! `conversations/*.txt` hold the replies to each command as data. The tests run the same files on corecached with one
+//! worker, on corecached with several workers, on the memcached of Debian 12 if it is installed, and on memcached
+//! 1.6.45 if it is installed. A reply that differs from its file fails the test.
 //!
-//! No test sleeps for time to pass, and a server stops however its test ends. Every read has a deadline, which only ends
-//! a test that hangs: it is many times what a busy machine needs.
+//! No test sleeps for time to pass. A server stops however its test ends. Every read has a deadline, which only ends a
+//! test that hangs: it is many times what a busy machine needs.
 //!
-//! A test whose peer (memcached, memccapable, a Python client) is not installed prints `skipped: …` on standard error. With
-//! `CORECACHED_REQUIRE_PEERS=1` it fails, unless the peer is memcached 1.6.45, which Debian will not have for ever.
+//! A test whose peer (memcached, memccapable, a Python client) is not installed prints `skipped: …` on standard error.
+//! With `CORECACHED_REQUIRE_PEERS=1` it fails instead. Only memcached 1.6.45 may still be missing, because Debian will
+//! not keep that version for ever.
 
 mod conversation;
 mod server;

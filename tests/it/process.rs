@@ -1,5 +1,5 @@
-//! Scripts, service files and test suites expect things of a process called `memcached`: its messages, its exit codes, its
-//! files, its user, and its reports to a supervisor.
+//! Scripts, service files and test suites rely on how a process called `memcached` behaves: on its messages, its exit
+//! codes, its files, its user, and its reports to a supervisor.
 
 use std::fs;
 use std::io::Write;
@@ -16,11 +16,11 @@ use crate::peers;
 use crate::server::{Address, CORECACHED, Program, Server, is_root, new_folder};
 use crate::waiting::{PATIENCE, wait_until};
 
-/// A user that exists and owns nothing, on every system.
+/// A user that exists on every system and owns nothing.
 const NOBODY: &str = "nobody";
 
-/// A folder that goes with its test, and what was started in it: processes that are no children of ours, once `-d` has
-/// done its work.
+/// A folder and the processes that a test starts in it. Dropping it ends the processes and removes the folder. After
+/// `-d`, a server is no longer a child of the test.
 struct Scene {
     folder: PathBuf,
     pids: Vec<u32>,
@@ -35,7 +35,7 @@ impl Scene {
         self.folder.join(name)
     }
 
-    /// The program under test by the name of memcached.
+    /// A link named `memcached` to the program under test.
     fn memcached(&self) -> PathBuf {
         let link = self.file("memcached");
         if !link.exists() {
@@ -44,7 +44,7 @@ impl Scene {
         link
     }
 
-    /// Starts a program with its ports in the file `ports`, and waits until it has written them.
+    /// Starts a program that writes its ports to the file `ports`, and waits until that file exists.
     fn start(&mut self, program: &Path, flags: &[&str]) {
         let ports = self.file("ports");
         let printed = fs::File::create(self.file("printed")).expect("a file in a folder of ours");
@@ -58,7 +58,7 @@ impl Scene {
             assert!(status.success(), "{flags:?}: {status}; it printed {}", self.printed());
         } else {
             self.pids.push(child.id());
-            // Reaped when it ends: a zombie would look alive.
+            // A thread reaps the child when it ends, because a zombie would look alive.
             std::thread::spawn(move || child.wait());
         }
         wait_until("it has written its ports", || ports.exists());
@@ -68,7 +68,7 @@ impl Scene {
         fs::read_to_string(self.file("printed")).unwrap_or_default()
     }
 
-    /// The first TCP port of the file.
+    /// A client of the first TCP port in the port file.
     fn client(&self) -> Client {
         let ports = fs::read_to_string(self.file("ports")).expect("it was written");
         let port = ports.lines().find_map(|line| line.strip_prefix("TCP INET: ")).expect("a port");
@@ -105,14 +105,14 @@ fn is_alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-/// The value in a line of `/proc/PID/FILE`.
+/// The value of a line in `/proc/PID/FILE`.
 fn of_process(pid: u32, file: &str, line: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).expect("of a living process");
     let found = text.lines().find_map(|it| it.strip_prefix(line));
     found.unwrap_or_else(|| panic!("no line {line} in\n{text}")).trim().to_owned()
 }
 
-/// Runs a command that ends by itself to its end.
+/// Runs a command that ends by itself.
 fn run(program: &Path, flags: &[&str]) -> Output {
     let child = Command::new(program)
         .args(flags)
@@ -135,7 +135,7 @@ fn the_name_memcached_makes_it_say_so_where_versions_are_read() {
         let output = run(&scene.memcached(), &[flag]);
         assert!(output.status.success() && output.stderr.is_empty(), "{flag}");
         let printed = text(&output.stdout);
-        // As dalli's suite reads it: `memcached -h | head -1`, the last word, three numbers.
+        // dalli's suite reads the version in this way: `memcached -h | head -1`, the last word, three numbers.
         let version = printed.lines().next().and_then(|line| line.strip_prefix("memcached ")).expect("its first line");
         assert_eq!(version.split('.').filter(|number| number.parse::<u8>().is_ok()).count(), 3, "{flag}: {version}");
         if flag == "-V" {
@@ -190,7 +190,8 @@ fn mistakes_end_it_with_memcacheds_codes_and_words() {
 
 #[test]
 fn test_suites_that_start_a_memcached_are_served() {
-    // As libmemcached's, dalli's, pylibmc's and memcache's suites and Debian's and Fedora's service files do.
+    // The suites of libmemcached, dalli, pylibmc and memcache and the service files of Debian and Fedora use these
+    // flags.
     for flags in [
         &["-u", "root", "-l", "localhost", "-m", "128", "-M"][..],
         &["-u", "root", "-l", "127.0.0.1", "-m", "1024", "-c", "1024", "-v", "-U", "0"],
@@ -208,7 +209,7 @@ fn test_suites_that_start_a_memcached_are_served() {
     let mut scene = Scene::new();
     let link = scene.memcached();
     let socket = scene.file("socket");
-    // With a Unix socket there are no ports: the file is empty, as memcached's is not even written.
+    // With a Unix socket the server has no ports. corecached then writes an empty file; memcached writes none.
     scene.start(&link, &["-u", "root", "-s", &socket.display().to_string(), "-a", "0766", "-v"]);
     let mut client = Client::connect(&Address::Unix(socket.clone()));
     assert_eq!(client.ask("version"), "VERSION 1.6.45");
@@ -242,7 +243,7 @@ fn the_port_file_has_memcacheds_lines() {
 fn a_daemon_leaves_its_starter_and_its_pid_file_goes_with_it() {
     for (more, folder) in [(&[][..], None), (&["-r"][..], Some(()))] {
         let mut scene = Scene::new();
-        // A relative path, which means what it meant to whoever wrote it.
+        // The path is relative. The server must resolve it in the folder that it was started in.
         let flags = [&["-d", "-P", "pid", "-p", "-1", "-l", "127.0.0.1", "-t", "2", "-u", "root"], more].concat();
         scene.start(Path::new(CORECACHED), &flags);
         let pid = scene.pid_in("pid");
@@ -308,7 +309,7 @@ fn root_becomes_who_it_is_told_to_be() {
         return peers::say_skipped("only root can become somebody else");
     }
     let mut scene = Scene::new();
-    // Where memcached's packages put their files: a folder of the user's.
+    // A folder that belongs to the user. The packages of memcached put their files into such a folder.
     let place = scene.file("run");
     fs::create_dir(&place).expect("a folder in a folder of ours");
     let chowned = Command::new("chown").arg(NOBODY).arg(&place).status().expect("chown(1) exists");
@@ -329,7 +330,7 @@ fn root_becomes_who_it_is_told_to_be() {
     assert_eq!(of_process(pid, "status", "Groups:"), "");
     assert_eq!(of_process(pid, "status", "CapEff:"), "0000000000000000");
     assert_eq!(fs::metadata(&socket).expect("it is bound").uid(), owner, "others of the user may connect");
-    // -r and -k hold for who it has become; -k as far as root could raise the limit.
+    // `-r` and `-k` take effect for the new user. `-k` works as far as root could raise the limit.
     let core: Vec<String> =
         of_process(pid, "limits", "Max core file size").split_whitespace().map(str::to_owned).collect();
     assert_ne!(core[0], "0");
@@ -343,7 +344,7 @@ fn root_becomes_who_it_is_told_to_be() {
     assert!(!socket.exists() && !pid_file.exists(), "its files are still there");
 }
 
-/// The lines of the log of `-vv`, in this order, with `FD` for a descriptor; and lines that must not be in it.
+/// Checks that the log of `-vv` has these lines in this order, and that it contains no values.
 fn check_log(program: Program) {
     let mut server = Server::on_tcp(program, &["-vv", "-t", "1"]);
     let mut client = server.client();
@@ -361,7 +362,8 @@ fn check_log(program: Program) {
     assert!(server.wait().success());
     let log = server.printed();
     let mut lines = log.lines();
-    // memcached names these first; what stands before "server listening" has a test of its own.
+    // memcached writes the slab classes before the other lines. Another test checks the lines before "server
+    // listening".
     assert!(log.contains("slab class   1: chunk size "), "{program:?}:\n{log}");
     for expected in [
         "server listening (auto-negotiate)",
@@ -373,7 +375,7 @@ fn check_log(program: Program) {
         " ms m 6",
         " version",
         " delete a",
-        // A line that is no command may be a password.
+        // corecached does not log an unknown command, because it may be a password.
         if program == Program::Corecached { " unknown command, 7 bytes: ERROR" } else { " bogus" },
         " connection closed.",
         "Exiting normally",
@@ -395,7 +397,7 @@ fn a_log_has_the_lines_that_are_looked_for_in_memcacheds() {
 
 #[test]
 fn a_log_says_where_it_listens_before_the_slab_classes() {
-    // As many lines as test suites read before they give up.
+    // Test suites read this many lines before they give up.
     const LINES_READ: usize = 50;
     for flags in [&["-vv"][..], &["-vv", "-f", "1.02"], &["-vv", "-t", "8", "-U", "-1"]] {
         let server = Server::on_tcp(Program::Corecached, flags);
@@ -431,10 +433,10 @@ fn a_start_without_an_address_says_that_other_machines_are_not_served() {
         if flags.contains(&"-d") {
             scene.pid_in("pid");
         } else if fs::read_to_string(scene.file("ports")).is_ok_and(|ports| ports.contains("TCP")) {
-            // By then it has said what it says.
+            // A server that answers has written this line already.
             scene.client().ask("mn");
         }
-        // The ports are written first.
+        // The server writes the port file before the line.
         wait_until("it has said what it says", || !(says_so || udp) || scene.printed().contains('\n'));
         let printed = scene.printed();
         let ports = fs::read_to_string(scene.file("ports")).expect("it was written");
@@ -454,7 +456,7 @@ fn a_start_without_an_address_says_that_other_machines_are_not_served() {
     }
 }
 
-/// Runs a program under a limit of open files, hard and soft.
+/// Runs a program with a hard and soft limit of open files.
 fn limited(program: &Path, files: u32, flags: &[&str]) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -n $0 && exec \"$@\"", &files.to_string()]).arg(program);
@@ -495,7 +497,8 @@ fn as_many_connections_are_served_as_there_are_descriptors() {
         assert_eq!(scene.printed().contains(&line), !all, "{files} {flags:?}: {}", scene.printed());
         assert!(if all { served == wanted } else { served < wanted && served + 64 > u64::from(files) }, "{served}");
         if served < 300 {
-            // It serves as many as it promised, and refuses one more instead of letting it wait.
+            // The server serves as many connections as it promised. It refuses one more at once, so that the client
+            // does not wait.
             let mut others: Vec<Client> = (1..served).map(|_| scene.client()).collect();
             for client in &mut others {
                 assert_eq!(client.ask("mn"), "MN", "{files} {flags:?}");
@@ -504,7 +507,8 @@ fn as_many_connections_are_served_as_there_are_descriptors() {
             assert_eq!(first.stat("listen_disabled_num"), 0, "{files} {flags:?}");
         }
     }
-    // As memcached: more than there are descriptors may not be asked for. Ours, in words of its own: too few for anybody.
+    // corecached refuses a `-c` above the limit of open files, as memcached does. Only corecached also refuses a limit
+    // that is too low for any connection; its message is its own.
     for (files, flags, words, theirs) in [
         (256, &["-c", "257"][..], "failed to set rlimit for open files.", true),
         (1024, &["-c", "8192"], "failed to set rlimit for open files.", true),
@@ -522,7 +526,8 @@ fn as_many_connections_are_served_as_there_are_descriptors() {
 
 #[test]
 fn an_address_in_use_is_left_out_if_there_is_another_one() {
-    /// One port of loopback, taken by TCP and UDP on either address: none that the system gives to others meanwhile.
+    /// Takes one port of the loopback for TCP and UDP, on either address or on both. The system does not give this port
+    /// to another process meanwhile.
     fn taken(v4: bool, v6: bool) -> (Vec<TcpListener>, Vec<UdpSocket>, u16) {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         loop {
@@ -572,18 +577,18 @@ fn an_address_in_use_is_left_out_if_there_is_another_one() {
             }
         }
     }
-    // With a port for each worker, each must have one.
+    // With a port for each worker, the server must get all of these ports.
     let (_tcp, _udp, port) = taken(true, true);
     let below = (port - 1).to_string();
     let output = run(Path::new(CORECACHED), &["-u", "root", "-t", "2", "--port-per-core", "-p", &below]);
     assert_eq!(output.status.code(), Some(71), "{}", text(&output.stderr));
-    // A user that names an address needs it.
+    // The server must get every address that the user names.
     let (_tcp, _udp, port) = taken(false, true);
     let output = run(Path::new(CORECACHED), &["-u", "root", "-l", "127.0.0.1,::1", "-p", &port.to_string()]);
     assert_eq!(output.status.code(), Some(71), "{}", text(&output.stderr));
 }
 
-/// A supervisor's socket, and the messages on it.
+/// The socket of a supervisor, which receives the messages of a server.
 struct Supervisor {
     path: PathBuf,
     socket: UnixDatagram,
@@ -611,7 +616,7 @@ impl Supervisor {
         }
     }
 
-    /// Starts a server under it, on the socket `socket` of the scene.
+    /// Starts a server under this supervisor, on the socket `socket` of the scene.
     fn start(&self, scene: &mut Scene, flags: &[&str], environment: &[(&str, &str)], stderr: Stdio) -> Child {
         let child = Command::new(CORECACHED)
             .args(["-u", "root", "-s"])
@@ -632,11 +637,11 @@ impl Supervisor {
 fn a_supervisor_is_told_when_it_serves_and_when_it_stops() {
     let mut scene = Scene::new();
     let supervisor = Supervisor::new(&scene);
-    // A watchdog of another process is not fed.
+    // The server does not report to a watchdog that is meant for another process.
     let environment = [("WATCHDOG_USEC", "400000"), ("WATCHDOG_PID", "1")];
     let mut child = supervisor.start(&mut scene, &["-t", "2"], &environment, Stdio::null());
     assert_eq!(supervisor.next(), format!("READY=1\nMAINPID={}\nSTATUS=serving", child.id()));
-    // Ready means ready: no second try.
+    // A server that reports that it is ready answers the first client.
     assert_eq!(Client::connect(&Address::Unix(scene.file("socket"))).ask("mn"), "MN");
     kill("TERM", child.id());
     assert_eq!(supervisor.next(), "STOPPING=1\nSTATUS=stopping");
@@ -672,15 +677,15 @@ fn a_supervisor_waits_while_the_cache_is_written_and_loaded() {
 fn a_watchdog_hears_of_it_when_a_worker_hangs_and_when_it_goes_on() {
     let mut scene = Scene::new();
     let supervisor = Supervisor::new(&scene);
-    // Four times in 2 s; and a log that nobody reads.
+    // The server must report to the watchdog every 500 ms. Nobody reads its log.
     let environment = [("WATCHDOG_USEC", "2000000")];
     let mut child = supervisor.start(&mut scene, &["-t", "2", "-vv"], &environment, Stdio::piped());
     assert_eq!(supervisor.next(), format!("READY=1\nMAINPID={}\nSTATUS=serving", child.id()));
-    // On a busy machine a worker may be late, and then it is not.
+    // On a busy machine a worker may be late. The server then leaves out a report.
     for _ in 0..3 {
         wait_until("it is fed", || supervisor.next().starts_with("WATCHDOG=1"));
     }
-    // Until the pipe is full, and the worker that has something to say waits for whoever reads it.
+    // Make the server log until the pipe is full. The worker that writes the log then waits for a reader.
     supervisor.socket.set_nonblocking(true).expect("a socket of ours");
     let mut told = String::new();
     wait_until("a worker hangs", || {
@@ -694,7 +699,7 @@ fn a_watchdog_hears_of_it_when_a_worker_hangs_and_when_it_goes_on() {
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut log, &mut text).map(|_| text)
     });
-    // It heard nothing in between: the server did not feed it.
+    // The supervisor got no report in between: the server did not report while the worker hung.
     supervisor.socket.set_nonblocking(false).expect("a socket of ours");
     assert_eq!(supervisor.next(), "WATCHDOG=1\nSTATUS=serving");
     kill("TERM", child.id());
@@ -720,10 +725,11 @@ fn sockets_that_were_bound_by_another_are_served() {
     let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let address: SocketAddr = tcp.local_addr().expect("it is bound");
     let unix = UnixListener::bind(&path).expect("a socket in a folder of ours");
-    // A client that came before the server started waits in the queue of the socket.
+    // This client connects before the server starts. It waits in the queue of the socket.
     let mut early = TcpStream::connect(address).expect("it listens");
     early.write_all(b"mn\r\n").expect("there is room");
-    // Descriptors 3 and 4, as systemd hands them over; standard input and output carry them to the shell.
+    // The server gets the sockets as descriptors 3 and 4, as from systemd. The shell gets them as its standard input
+    // and output.
     let script = "LISTEN_FDS=2 LISTEN_PID=$$ exec \"$0\" -u root -t 2 -p 1 3<&0 4>&1 </dev/null >/dev/null";
     let mut child = Command::new("sh")
         .args(["-c", script, CORECACHED])

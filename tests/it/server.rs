@@ -1,7 +1,8 @@
-//! A server process of a test: it has the given flags, is ready when its constructor returns, and is killed when dropped.
+//! A server process of a test. Its constructor gives it flags and returns when the server is ready. Dropping it kills
+//! it.
 //!
-//! Each server has its own folder with its socket, the file of its ports, and its output. Dropping the server removes the
-//! folder. A server that fails to start fails its test, with its output in the message.
+//! Each server has its own folder with its socket, its port file and its output. Dropping the server removes the
+//! folder. A server that fails to start fails its test, and the message shows its output.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -18,17 +19,17 @@ use crate::waiting::{LOOK_AGAIN, PATIENCE};
 /// The program under test, as Cargo built it.
 pub(crate) const CORECACHED: &str = env!("CARGO_BIN_EXE_corecached");
 
-/// Which program a server runs.
+/// The program that a server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
     Corecached,
     /// The memcached of Debian 12, 1.6.18.
     Memcached,
-    /// memcached 1.6.45, whose rules ours follows.
+    /// memcached 1.6.45. corecached follows its rules.
     Newest,
 }
 
-/// A test per program: `name: run;` calls `run` with each.
+/// Makes a test for each program: `name: run;` calls `run` with each of them.
 macro_rules! on_every_server {
     ($($name:ident: $run:expr;)*) => {
         $(mod $name {
@@ -55,7 +56,7 @@ macro_rules! on_every_server {
 }
 pub(crate) use on_every_server;
 
-/// Where a server listens.
+/// An address that a server listens on.
 #[derive(Clone, Debug)]
 pub(crate) enum Address {
     Unix(PathBuf),
@@ -66,11 +67,11 @@ pub(crate) enum Address {
 #[derive(Debug)]
 pub(crate) struct Server {
     program: Program,
-    /// The flags that the test has given, without the address.
+    /// The flags that the test gave, without the address.
     flags: Vec<String>,
     child: Child,
     folder: PathBuf,
-    /// Every address it listens on; the first one is where `client` connects.
+    /// Every address that the server listens on. `client` connects to the first one.
     addresses: Vec<Address>,
 }
 
@@ -80,12 +81,12 @@ impl Server {
         Server::on_unix_socket(Program::Corecached, flags)
     }
 
-    /// corecached on a Unix socket, with these in its environment.
+    /// corecached on a Unix socket, with these environment variables.
     pub(crate) fn corecached_with(environment: &[(&str, &str)], flags: &[&str]) -> Server {
         Server::on_unix_socket_with(Program::Corecached, environment, flags)
     }
 
-    /// corecached on a Unix socket, at the same addresses of memory each time.
+    /// corecached on a Unix socket, with the same memory addresses in each run.
     pub(crate) fn corecached_at_fixed_addresses(flags: &[&str]) -> Server {
         let folder = new_folder();
         let mut command = silenced(Command::new("setarch"), &folder);
@@ -98,13 +99,13 @@ impl Server {
         Server::on_tcp(Program::Corecached, flags)
     }
 
-    /// corecached on a free TCP port of the loopback, with these in its environment.
+    /// corecached on a free TCP port of the loopback, with these environment variables.
     pub(crate) fn corecached_tcp_with(environment: &[(&str, &str)], flags: &[&str]) -> Server {
         Server::on_tcp_port(Program::Corecached, "-1", environment, flags)
     }
 
-    /// `program` on a Unix socket in the server's folder. A socket file that a killed server left behind is in its way,
-    /// as after a crash, and must be replaced.
+    /// `program` on a Unix socket in the server's folder. A file is already at the path of the socket, as after a
+    /// crash: the program must replace it.
     pub(crate) fn on_unix_socket(program: Program, flags: &[&str]) -> Server {
         Server::on_unix_socket_with(program, &[], flags)
     }
@@ -123,7 +124,8 @@ impl Server {
         flags: &[&str],
     ) -> Server {
         let socket = folder.join("socket");
-        // No client can connect to a socket of this kind: the fork of another test may hold a copy of it until its exec.
+        // No client can connect to a socket of this kind. Another test may fork at this moment, and then its child
+        // holds a copy of this socket until it executes its program.
         drop(UnixDatagram::bind(&socket).expect("a socket in a folder of ours"));
         command.envs(environment.iter().copied()).arg("-s").arg(&socket).args(flags);
         let mut server = Server::spawn(program, flags, folder, command);
@@ -132,19 +134,19 @@ impl Server {
         server
     }
 
-    /// `program` on the loopback, on ports the kernel chose (`-p -1`, read back from `MEMCACHED_PORT_FILENAME`).
-    /// With a `-l` among the flags, wherever that says.
+    /// `program` on the loopback, on ports that the kernel chooses (`-p -1`). The port file (`MEMCACHED_PORT_FILENAME`)
+    /// names them. A `-l` among the flags replaces the loopback.
     pub(crate) fn on_tcp(program: Program, flags: &[&str]) -> Server {
         Server::on_tcp_port(program, "-1", &[], flags)
     }
 
-    /// `program` on the loopback, on a port that stays its own while it is restarted.
+    /// `program` on the loopback, on a port that it gets again after a restart.
     pub(crate) fn on_lasting_port(program: Program, flags: &[&str]) -> Server {
         Server::on_tcp_port(program, &free_ports(1)[0].to_string(), &[], flags)
     }
 
-    /// Kills the server and starts it again on its TCP port, which must be a lasting one. To its clients it is the same
-    /// server with an empty cache.
+    /// Kills the server and starts it again on its TCP port, which must come from `on_lasting_port`. Its clients see
+    /// the same server with an empty cache.
     pub(crate) fn restarted(self) -> Server {
         let (program, flags, port) = (self.program, self.flags.clone(), self.tcp().port().to_string());
         drop(self);
@@ -182,7 +184,7 @@ impl Server {
         Server { program, flags, child, folder, addresses: Vec::new() }
     }
 
-    /// Looks until it is ready. A server that ends meanwhile, or takes too long, fails the test.
+    /// Waits until the server is ready. A server that ends meanwhile, or takes too long, fails the test.
     fn wait_until(&mut self, what: &str, mut ready: impl FnMut(&mut Server) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !ready(self) {
@@ -212,7 +214,7 @@ impl Server {
         tcp.expect("the server was started on TCP")
     }
 
-    /// The UDP ports of IPv4, in the order of its addresses.
+    /// The UDP ports of IPv4, in the order of the server's addresses.
     pub(crate) fn udp_ports(&self) -> Vec<u16> {
         let written = fs::read_to_string(self.folder.join("ports")).expect("the server was started on TCP");
         let ports = written.lines().filter_map(|line| line.strip_prefix("UDP INET: "));
@@ -236,7 +238,7 @@ impl Server {
         self.child.id()
     }
 
-    /// Its output so far, standard output and standard error.
+    /// What the server has written so far to standard output and standard error.
     pub(crate) fn printed(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.folder.join("printed")).unwrap_or_default()).into_owned()
     }
@@ -248,7 +250,7 @@ impl Server {
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("VmRSS is a number of kB")
     }
 
-    /// The same process still runs and still answers a newcomer.
+    /// Fails unless the same process still runs and still answers a new client.
     pub(crate) fn assert_alive(&mut self) {
         if let Some(status) = self.ended() {
             panic!("the server ended ({status}); it printed:\n{}", self.printed());
@@ -258,13 +260,13 @@ impl Server {
         client.expect("STORED\r\nVALUE alive 0 3\r\nyes\r\nEND\r\n");
     }
 
-    /// Sends a signal, by name: `TERM`, `INT`, `USR1`, `HUP`.
+    /// Sends a signal by its name: `TERM`, `INT`, `USR1`, `HUP`.
     pub(crate) fn signal(&self, name: &str) {
         let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(status.expect("kill(1) exists").success(), "kill -{name} failed");
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if the process has ended.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the child is ours")
     }
@@ -284,7 +286,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only if the process has ended already.
+        // Both calls fail only if the process has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -299,12 +301,13 @@ impl Drop for Server {
     }
 }
 
-/// Runs corecached with `flags` until it ends by itself, for example because of a wrong flag: its exit status and output.
+/// Runs corecached with `flags` until it ends by itself, for example because a flag is wrong. Returns its exit status
+/// and output.
 pub(crate) fn corecached_run(flags: &[&str]) -> (ExitStatus, String) {
     run(Program::Corecached, flags)
 }
 
-/// The same of any program.
+/// Does the same with any program.
 pub(crate) fn run(program: Program, flags: &[&str]) -> (ExitStatus, String) {
     let folder = new_folder();
     let mut command = command(program, &folder);
@@ -314,7 +317,7 @@ pub(crate) fn run(program: Program, flags: &[&str]) -> (ExitStatus, String) {
     (status, server.printed())
 }
 
-/// The command of a server, its outputs going to a file in its folder.
+/// The command of a server. It writes the server's output to a file in its folder.
 fn command(program: Program, folder: &Path) -> Command {
     let command = Command::new(match program {
         Program::Corecached => PathBuf::from(CORECACHED),
@@ -328,14 +331,14 @@ fn command(program: Program, folder: &Path) -> Command {
     command
 }
 
-/// Sends its output to a file.
+/// Makes the command write its output to a file.
 fn silenced(mut command: Command, folder: &Path) -> Command {
     let printed = fs::File::create(folder.join("printed")).expect("a file in a folder of ours");
     command.stdin(Stdio::null()).stdout(printed.try_clone().expect("a second handle")).stderr(printed);
     command
 }
 
-/// A file for a server to read, gone when dropped.
+/// A file for a server to read. Dropping it removes the file.
 #[derive(Debug)]
 pub(crate) struct TemporaryFile(PathBuf);
 
@@ -346,7 +349,7 @@ impl TemporaryFile {
         file
     }
 
-    /// Other text.
+    /// Replaces the text.
     pub(crate) fn write(&self, text: &str) {
         fs::write(&self.0, text).expect("a file in a folder of ours");
     }
@@ -367,20 +370,20 @@ pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
 }
 
-/// Free ports, for programs that cannot choose a port themselves. The system never gives these ports to connections, so
-/// that none is taken between now and its use, and no two tests get the same port.
+/// Free ports, for programs that cannot choose a port themselves. The system never gives these ports to outgoing
+/// connections, so no connection takes one before the program does. No two tests get the same port.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Another test process begins with another port.
+    // Each test process begins with another port.
     let start = std::process::id().wrapping_mul(7919);
     let ports = std::iter::repeat_with(|| FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
     let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     ports.map(|port| port as u16).filter(is_free).take(count).collect()
 }
 
-/// A new folder for one server. Short, because the path of a Unix socket has 108 bytes.
+/// A new folder for one server. Its path is short, because the path of a Unix socket has at most 108 bytes.
 pub(crate) fn new_folder() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("corecached-it-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));

@@ -1,4 +1,4 @@
-//! Orderly ends: by signal, and by command.
+//! Orderly ends of the server, by signal and by command.
 
 use crate::client::Client;
 use crate::server::Server;
@@ -32,7 +32,7 @@ fn ends_by(signal: &str) {
     assert!(!server.socket().exists(), "the socket file is still there");
 }
 
-/// Has a thousand requests answered as far as the first reply, and says what else must come.
+/// Sends a thousand requests, reads the first reply, and returns the replies that must still come.
 fn start_many_requests(client: &mut Client) -> String {
     client.send(format!("set a 0 0 5\r\nhello\r\n{}", "get a\r\n".repeat(1000)));
     client.expect("STORED\r\n");
@@ -41,7 +41,7 @@ fn start_many_requests(client: &mut Client) -> String {
 
 #[test]
 fn a_signal_right_after_the_start_is_no_surprise() {
-    // A server that accepts connections is already able to end in order.
+    // A server that accepts connections can already end in order.
     for _ in 0..10 {
         let mut server = Server::corecached(&["-t", "2"]);
         server.signal("TERM");
@@ -56,7 +56,8 @@ fn a_second_signal_changes_nothing() {
     let mut server = Server::corecached(&["-t", "2"]);
     server.assert_alive();
     server.signal("TERM");
-    // It may have ended before the second one arrives; kill(1) then finds our zombie, which is fine too.
+    // The server may have ended before the second signal. kill(1) then sends the signal to our zombie, which is fine
+    // too.
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
 }
@@ -77,7 +78,7 @@ fn shutdown_ends_it_where_it_is_allowed() {
 
 #[test]
 fn a_client_that_has_gone_is_no_reason_to_die() {
-    // SIGPIPE: the server replies to a client that no longer listens.
+    // The server replies to a client that no longer listens. SIGPIPE must not end the server.
     let mut server = Server::corecached(&["-t", "1"]);
     server.client().send("set a 0 0 100000\r\n".to_owned() + &"x".repeat(100_000) + "\r\n");
     for _ in 0..50 {
@@ -92,7 +93,7 @@ fn hangup_does_not_end_a_server_that_has_nothing_to_reload() {
     let mut server = Server::corecached(&["-t", "1"]);
     server.assert_alive();
     server.signal("HUP");
-    // The signal is taken before a later one: if HUP killed, the status would tell.
+    // The server takes this signal before a later one. If HUP ended the server, its exit status would tell.
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
 }
