@@ -1,35 +1,36 @@
-//! Conversations as data: requests, the replies that must come, and a function, `check`, that holds a server to them.
+//! Conversations as data: requests and the replies that must come. The function `check` compares a server's replies
+//! with them.
 //!
 //! ```text
 //! # a comment
-//! --- a title                  a new conversation: a fresh server, a fresh connection
-//! @flags -m 8 -F               the server's flags, besides those of the run
+//! --- a title                  start a new conversation, with a fresh server and a fresh connection
+//! @flags -m 8 -F               give the server these flags, besides those of the run
 //! @users foo:bar | a:b         start the server with `-Y` and a file of these lines
-//! @only corecached 1.6.45      ask only these of corecached, memcached 1.6.18 and memcached 1.6.45
-//! @feature debug-commands      only if the program is built with this feature
-//! > get a                      send a line and its \r\n; lines in a row leave in one write
+//! @only corecached 1.6.45      run this only with these of corecached, memcached 1.6.18 and memcached 1.6.45
+//! @feature debug-commands      run this only if the program is built with this feature
+//! > get a                      send a line and its \r\n; the test sends successive lines in one write
 //! >- get a\n                   send just these bytes
 //! < END                        expect exactly this line and its \r\n
 //! <- END\n                     expect exactly these bytes
-//! <n key=a                     expect exactly this line, which ends in \n alone
-//! <~ STAT get_hits 1           pass over `STAT` lines until this one
+//! <n key=a                     expect exactly this line, which ends in \n without \r
+//! <~ STAT get_hits 1           skip `STAT` lines until this one
 //! = closed                     expect the server to close the connection
-//! = nothing                    expect no reply: a silent exchange, which the next reply proves
-//! >p get key=a                 send a packet of the binary protocol; its words are those of `packet.rs`
+//! = nothing                    expect no reply; the next reply proves that none came
+//! >p get key=a                 send a packet of the binary protocol, in the words of `packet.rs`
 //! <p get flags=0 val=x cas=<N> expect exactly this packet
-//! <~p stat key=get_hits val=1  pass over `stat` packets until this one
-//! @differs 1.6.18 has no x     before an exchange to which memcached 1.6.18 or 1.6.45 replies otherwise, with the reason
+//! <~p stat key=get_hits val=1  skip `stat` packets until this one
+//! @differs 1.6.18 has no x     in the next exchange memcached 1.6.18 or 1.6.45 replies otherwise, for this reason
 //! @differs memcached does y    the same for both versions
-//! <m END                       its reply instead of all the `<` of this exchange; also <m- <mn <m~ <mp =m
+//! <m END                       memcached's reply instead of all `<` of this exchange; also <m- <mn <m~ <mp =m
 //! ```
 //!
-//! ` | ` ends a line and begins the next, in requests and replies: `> set a 0 0 1 | 5`, `< VALUE a 0 1 | 5 | END`.
-//! `@` lines before the first title are for the whole file. A conversation ends with `mn`, or with a noop if it was one of
-//! packets, unasked, so a reply too many is found even in the last exchange.
+//! ` | ` ends a line and begins the next, in requests and replies: `> set a 0 0 1 | 5`, `< VALUE a 0 1 | 5 | END`. `@`
+//! lines before the first title hold for the whole file. After each conversation the test sends `mn`, or a noop if the
+//! conversation ended with a packet. So it finds a surplus reply even in the last exchange.
 //!
-//! In requests and replies, `\r \n \0 \t \\ \{ \< \xNN` are escapes, `{a*251}` is 251 times `a`, and `${name}` a variable.
-//! In replies, `<N>` is any number, `<name>` a number that becomes the variable `name`, `<98..100>` a number in this range
-//! (for a number that a passing second may change), and `<*>` anything.
+//! In requests and replies, `\r \n \0 \t \\ \{ \< \xNN` are escapes, `{a*251}` is 251 times `a`, and `${name}` is a
+//! variable. In replies, `<N>` is any number, `<name>` is a number that becomes the variable `name`, and `<*>` is
+//! anything. `<98..100>` is a number in this range, for a number that a passing second may change.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -38,8 +39,8 @@ use crate::client::{Client, Silence, shown};
 use crate::packet::{self, Packet, Words};
 use crate::server::{Program, Server, TemporaryFile};
 
-/// Reads the conversations of `file` and has `program`, run with `flags`, hold up its side of each of them. Every
-/// difference of every conversation is in the message of the panic.
+/// Reads the conversations of `file` and runs each of them with `program` and `flags`. Panics if a reply differs. The
+/// message lists every conversation that differs.
 pub(crate) fn check(file: &str, text: &str, program: Program, flags: &[&str]) {
     let conversations = parse(file, text);
     let failures: Vec<String> = conversations
@@ -51,7 +52,7 @@ pub(crate) fn check(file: &str, text: &str, program: Program, flags: &[&str]) {
     assert!(failures.is_empty(), "{} conversations failed\n\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Whether the programs were built with this Cargo feature.
+/// Whether the programs are built with this Cargo feature.
 fn feature_is_built(name: &str) -> bool {
     match name {
         "debug-commands" => cfg!(feature = "debug-commands"),
@@ -64,22 +65,22 @@ fn feature_is_built(name: &str) -> bool {
 struct Conversation {
     title: String,
     flags: Vec<String>,
-    /// Lines of the file of `-Y`; `None`: no such file.
+    /// The lines of the file for `-Y`. `None`: the server has no such file.
     users: Option<Vec<String>>,
-    /// The programs that are asked; all if it is empty.
+    /// The programs to run the conversation with. Empty: all programs.
     only: Vec<Program>,
     feature: Option<String>,
     exchanges: Vec<Exchange>,
 }
 
-/// Sends in a row, and the expectations in a row that follow them.
+/// Successive sends, and the successive expectations that follow them.
 #[derive(Clone, Debug, Default)]
 struct Exchange {
-    /// The programs that answer otherwise than corecached.
+    /// The programs that reply otherwise than corecached.
     differing: &'static [Program],
     sends: Vec<Send>,
     expected: Vec<Expected>,
-    /// Their replies. Invariant: empty if and only if `differing` is.
+    /// The replies of these programs. Invariant: empty if and only if `differing` is.
     expected_of_memcached: Vec<Expected>,
 }
 
@@ -115,7 +116,7 @@ enum What {
     Nothing,
 }
 
-/// Reads a file of conversations; a line that is none of the forms above fails the test.
+/// Reads a file of conversations. A line that has none of the forms above fails the test.
 fn parse(file: &str, text: &str) -> Vec<Conversation> {
     let mut whole_file = Conversation::default();
     let mut conversations: Vec<Conversation> = Vec::new();
@@ -208,7 +209,7 @@ fn parse(file: &str, text: &str) -> Vec<Conversation> {
     conversations
 }
 
-/// Holds one conversation with a fresh server. `Err` is the message about the first difference.
+/// Runs one conversation with a fresh server. `Err` is the message about the first difference.
 fn hold(file: &str, conversation: &Conversation, program: Program, flags: &[&str]) -> Result<(), String> {
     let mut all_flags = flags.to_vec();
     all_flags.extend(conversation.flags.iter().map(String::as_str));
@@ -233,8 +234,8 @@ fn hold(file: &str, conversation: &Conversation, program: Program, flags: &[&str
         }
         let differs = exchange.differing.contains(&program);
         let expectations = if differs { &exchange.expected_of_memcached } else { &exchange.expected };
-        // Sent beside reading: a server whose replies are not read need not read either. It may also close in the
-        // middle of what it is sent; what it has replied still counts.
+        // A thread sends while this one reads, because a server need not read as long as nobody reads its replies. The
+        // server may also close before it has read everything. The replies that it sent before still count.
         let mut sender = client.second_handle();
         let bytes = request.clone();
         let sent = std::thread::spawn(move || sender.try_send(&bytes));
@@ -251,11 +252,11 @@ fn hold(file: &str, conversation: &Conversation, program: Program, flags: &[&str
                 message + &last_words(&mut server)
             })?;
         }
-        // All of it is sent before the next exchange begins, unless the connection has ended.
+        // The thread sends all of the request before the next exchange begins, unless the connection has ended.
         let _ = sent.join().expect("sending does not panic");
     }
     if !closed {
-        // Whatever came too much stands before the answer to this.
+        // A surplus reply comes before the reply to this request.
         let sends = conversation.exchanges.iter().flat_map(|exchange| &exchange.sends);
         let last = match sends.last().map(|send| send.form) {
             Some(Form::Packet) => {
@@ -280,7 +281,7 @@ fn hold(file: &str, conversation: &Conversation, program: Program, flags: &[&str
     Ok(())
 }
 
-/// A server's output, and whether it still runs, for a message about its mistake.
+/// The server's latest output, and its exit status if it has ended, for a failure message.
 fn last_words(server: &mut Server) -> String {
     let mut words = server.ended().map_or(String::new(), |status| format!("  ended     {status}\n"));
     let printed = server.printed();
@@ -291,7 +292,7 @@ fn last_words(server: &mut Server) -> String {
 
 type Variables = BTreeMap<String, String>;
 
-/// Reads the reply for one expectation. `Err` has the expected and the actual reply, as a person reads them.
+/// Reads the reply for one expectation. `Err` has the expected and the actual reply in readable form.
 fn meet(place: &str, what: &What, client: &mut Client, variables: &mut Variables) -> Result<(), (String, String)> {
     match what {
         What::Nothing => Ok(()),
@@ -421,7 +422,7 @@ fn pieces(place: &str, text: &str, variables: &Variables) -> Vec<Piece> {
     pieces
 }
 
-/// The byte that an escape stands for, and how much text it takes after the backslash.
+/// The byte that an escape stands for, and the number of characters that the escape has after the backslash.
 fn escape(text: &str) -> Option<(u8, usize)> {
     let byte = match text.as_bytes().first()? {
         b'r' => b'\r',
@@ -435,7 +436,7 @@ fn escape(text: &str) -> Option<(u8, usize)> {
     Some((byte, 1))
 }
 
-/// Whether `line` is `text` and `\r\n`; if so, its captures have become variables.
+/// Whether `line` is `text` and `\r\n`. If it is, the function stores its captures as variables.
 fn matches_line(place: &str, text: &str, line: &[u8], variables: &mut Variables) -> bool {
     line.strip_suffix(b"\r\n").is_some_and(|line| matches_text(place, text, line, variables))
 }
@@ -450,7 +451,7 @@ fn matches_text(place: &str, text: &str, line: &[u8], variables: &mut Variables)
     matched
 }
 
-/// Whether a packet is the one in words; if so, its captures have become variables.
+/// Whether a packet is the one that the words describe. If it is, the function stores its captures as variables.
 fn matches_packet(place: &str, text: &str, packet: &Packet, variables: &mut Variables) -> bool {
     let words = Words::of(text);
     let value = match words.number("num") {

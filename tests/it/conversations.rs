@@ -1,5 +1,5 @@
-//! Every file of `conversations/`, held with corecached on one worker, on several, and with the real memcached, Debian
-//! 12's and the newest.
+//! Runs every file of `conversations/` with corecached on one worker, with corecached on several workers, and with
+//! memcached 1.6.18 and 1.6.45.
 
 use crate::conversation::check;
 use crate::peers;
@@ -70,7 +70,7 @@ topics! {
     login
 }
 
-/// Time is moved by `debugtime`, which neither a plain build nor Debian's memcached has.
+/// The test moves time with `debugtime`. A plain build of corecached has no such command, nor has Debian's memcached.
 #[cfg(feature = "debug-commands")]
 mod expiry {
     use super::{Program, check};

@@ -1,8 +1,8 @@
-//! A `get` of many keys, whose reply the socket does not take at once.
+//! Replies to a `get` of many keys. The socket does not take such a reply at once.
 
 use crate::server::Server;
 
-/// More than the sockets of both sides hold, with the group's 64 keys.
+/// The values of 64 keys, which the server handles as one group, are more than the sockets of both sides hold.
 const SIZE: usize = 200_000;
 
 #[test]
@@ -22,7 +22,8 @@ fn a_get_ends_also_when_its_last_key_fills_a_group() {
     }
 }
 
-/// Many clients send all of a list before they read: neither side may wait for the other then.
+/// Many clients send a whole list of keys before they read. The client and the server must not wait for each other
+/// then.
 #[test]
 fn a_list_may_be_sent_as_a_whole_before_anything_is_read() {
     const KEYS: usize = 50_000;

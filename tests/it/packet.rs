@@ -1,8 +1,8 @@
-//! Packets of the binary protocol in words, for `>p` and `<p` in conversations and for tests of their own.
+//! Packets of the binary protocol in words, for `>p` and `<p` in conversations and for other tests.
 //!
 //! A packet is its command and `field=value` words: `set key=a flags=5 exp=0 val="hello world"`. A command is its name
-//! (with `q` where it is quiet) or its opcode, `0x50`. What is not said is 0 or empty, the lengths follow from the rest,
-//! and the opaque number is [`OPAQUE`].
+//! (with `q` if it is quiet) or its opcode, such as `0x50`. A field that the words do not name is 0 or empty. The
+//! lengths follow from the other fields, and the opaque number is [`OPAQUE`].
 //!
 //! | field | in a request | in a reply |
 //! |---|---|---|
@@ -12,9 +12,9 @@
 //! | `key` `val` | with the escapes and variables of conversations | the same; `val` may have `<N>` and `<*>` |
 //! | `num` | | a value of 8 bytes |
 //! | `cas` | a number or `${name}` | the same, `<N>`, or `<name>` for a variable |
-//! | `status` | | a number; the value is then what memcached says of it, unless `val` or `key` is given |
+//! | `status` | | a number; the value is then memcached's message for it, unless the words give `val` or `key` |
 //! | `opaque` | a number | the same |
-//! | `magic` `keylen` `extlen` `bodylen` `datatype` | lies | |
+//! | `magic` `keylen` `extlen` `bodylen` `datatype` | replaces the true number | |
 
 use crate::client::{Client, Silence};
 
@@ -73,7 +73,7 @@ const MESSAGES: &[(u16, &str)] = &[
     (0x82, "Out of memory"),
 ];
 
-/// A reply, taken apart.
+/// A parsed reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Packet {
     pub(crate) opcode: u8,
@@ -86,7 +86,7 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// The next packet of a client; `Err` has bytes that are no packet.
+    /// The next packet that a client receives. `Err` has bytes that are no packet.
     pub(crate) fn receive(client: &mut Client) -> Result<Result<Packet, Vec<u8>>, Silence> {
         let header = client.bytes(HEADER_LEN)?;
         let number =
@@ -109,7 +109,7 @@ impl Packet {
         }))
     }
 
-    /// As it would be written in a conversation.
+    /// The packet in the words of a conversation.
     pub(crate) fn shown(&self) -> String {
         let mut words = name(self.opcode);
         if self.status != 0 {
@@ -137,7 +137,7 @@ impl Packet {
     }
 }
 
-/// A packet in words: its opcode and its fields in order.
+/// A parsed packet in words: its opcode and its fields in order.
 pub(crate) struct Words<'a> {
     pub(crate) opcode: u8,
     fields: Vec<(&'a str, &'a str)>,
@@ -164,17 +164,15 @@ impl<'a> Words<'a> {
         Words { opcode, fields: words.map(field).collect(), text }
     }
 
-    /// The text of a field.
     pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
         self.fields.iter().find(|(other, _)| *other == name).map(|&(_, value)| value)
     }
 
-    /// The number in a field.
     pub(crate) fn number(&self, name: &str) -> Option<u64> {
         self.get(name).map(|value| number(value).unwrap_or_else(|| panic!("{name}={value} in {:?}", self.text)))
     }
 
-    /// The extras that the fields come to.
+    /// The extras that the fields make up.
     pub(crate) fn extras(&self) -> Vec<u8> {
         let mut extras = Vec::new();
         for &(name, value) in &self.fields {
@@ -194,7 +192,7 @@ impl<'a> Words<'a> {
         extras
     }
 
-    /// The request, `expand` being what resolves escapes and variables.
+    /// The request as bytes. `expand` resolves escapes and variables.
     pub(crate) fn request(&self, expand: impl Fn(&str) -> Vec<u8>) -> Vec<u8> {
         let extras = self.extras();
         let (key, value) = (expand(self.get("key").unwrap_or("")), expand(self.get("val").unwrap_or("")));
@@ -212,7 +210,7 @@ impl<'a> Words<'a> {
         [bytes, extras, key, value].concat()
     }
 
-    /// The text of the value that is expected with a status, if the words do not say.
+    /// The value that a reply of this status has, if the words do not give it.
     pub(crate) fn message(&self) -> &'static str {
         let status = self.number("status").unwrap_or(0);
         let told = self.get("key").is_some();
@@ -226,7 +224,7 @@ pub(crate) fn name(opcode: u8) -> String {
     known.map_or_else(|| format!("{opcode:#04x}"), |(name, _)| (*name).to_owned())
 }
 
-/// The packets that these words are, for tests that need no variables.
+/// The request that these words describe, for tests that need no variables.
 pub(crate) fn request(text: &str) -> Vec<u8> {
     Words::of(text).request(|text| text.as_bytes().to_vec())
 }
