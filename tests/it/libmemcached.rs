@@ -9,7 +9,7 @@ use crate::server::{Program, Server, new_folder, on_every_server};
 /// A call of a tool: its name, its arguments, whether it succeeds, and its output if it does.
 type Call = (&'static str, &'static [&'static str], bool, &'static str);
 
-/// `FILE` stands for the path of a file; its name is the key.
+/// `FILE` stands for the path of a file. The key is the file's name.
 const CALLS: &[Call] = &[
     ("memccp", &["--add", "FILE"], true, ""),
     ("memccp", &["--add", "FILE"], false, ""),
@@ -30,7 +30,7 @@ const CALLS: &[Call] = &[
     ("memccat", &["a-file"], false, ""),
 ];
 
-/// Its loads, with the number of sets and gets that must have arrived.
+/// The loads of `memcslap`, each with the numbers of sets and gets that must reach the server.
 const LOADS: &[(&[&str], u64, u64)] = &[
     (&["--test=set", "--concurrency=4"], 2000, 0),
     (&["--test=get", "--concurrency=4"], 2000, 2000),
@@ -51,7 +51,7 @@ fn in_both_protocols(program: Program, run: fn(Program, bool)) {
     }
 }
 
-/// Runs a tool on a server: its output, or `None` if the tool is not installed.
+/// Runs a tool on a server and returns its output, or `None` if the tool is not installed.
 fn call(server: &Server, name: &str, arguments: &[&str], succeeds: bool) -> Option<String> {
     let mut command = peers::command(&peers::program(name)?);
     command.arg(format!("--servers={}", server.tcp())).args(arguments).env_remove("MEMCACHED_SERVERS");
@@ -84,7 +84,7 @@ fn memcslap(program: Program, binary: bool) {
     if !peers::has(program) {
         return;
     }
-    // Its values are of all sizes: room for pages of all classes.
+    // The values have many sizes, so the server needs room for pages of all classes.
     let server = Server::on_tcp(program, &["-t", "2", "-m", "1024"]);
     for (arguments, sets, gets) in LOADS {
         let before = counted(&server);
@@ -99,13 +99,13 @@ fn memcslap(program: Program, binary: bool) {
     }
 }
 
-/// Sets, hits and misses.
+/// The numbers of sets, hits and misses that the server has counted.
 fn counted(server: &Server) -> (u64, u64, u64) {
     let mut client = server.client();
     (client.stat("cmd_set"), client.stat("get_hits"), client.stat("get_misses"))
 }
 
-/// It looks at every value it gets.
+/// This tool checks every value that it gets.
 fn memcaslap(program: Program, binary: bool) {
     if !peers::has(program) {
         return;

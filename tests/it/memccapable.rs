@@ -1,5 +1,5 @@
-//! `memccapable`, libmemcached's test of servers: its 27 tests of each protocol pass, but for two that do not hold for
-//! memcached 1.6.45 either.
+//! `memccapable` is libmemcached's test of servers. It has 27 tests of each protocol. All of them pass but two, which
+//! memcached 1.6.45 does not pass either.
 
 use std::process::Command;
 
@@ -8,10 +8,11 @@ use crate::server::Server;
 
 const TESTS: usize = 2 * 27;
 
-/// Characters that the name of a test takes in the report.
+/// Width of the column for the name of a test in the report.
 const COLUMN: usize = 40;
 
-/// They want words behind the key of a `delete` refused, as memcached did up to 1.6.18: since then it deletes the key.
+/// These tests want a server to refuse words after the key of a `delete`, as memcached up to 1.6.18 does. Later
+/// versions delete the key.
 const OUTDATED: [&str; 2] = ["ascii delete", "ascii delete noreply"];
 
 #[test]
@@ -31,7 +32,8 @@ fn check(workers: &str) {
     let output =
         Command::new(memccapable).args(["-h", "127.0.0.1", "-p", &port]).output().expect("memccapable can be run");
     let report = String::from_utf8_lossy(&output.stdout);
-    // A line ends with the verdict on what has passed. What has failed stands before it, in columns of the same width.
+    // The report appends "[pass]" to the line of a test that has passed. The names of failed tests stand before it in
+    // that line, in columns of the same width.
     let names = |line: &str| -> Vec<String> {
         let columns = line.as_bytes().chunks(COLUMN);
         columns.map(|name| String::from_utf8_lossy(name).trim_end().to_owned()).collect()

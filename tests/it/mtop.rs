@@ -1,5 +1,5 @@
-//! `mtop`, which draws what servers do, and its `mc`, a client for the command line. Both know all statistics that
-//! they read by name, and fail where one is missing.
+//! `mtop`, which draws what servers do, and its `mc`, a client for the command line. Both read statistics by name, and
+//! fail if a server lacks one of them.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,12 +22,12 @@ fn mtop(program: Program) {
     run_script(&PYTHON, "mtop_screens.py", &[], servers, &[path.to_str().expect("it has a plain name")]);
 }
 
-/// The tool, if it and the program are here.
+/// The path of the tool, if it is installed and the program is too.
 fn path_for(tool: &str, program: Program) -> Option<PathBuf> {
     peers::has(program).then(|| peers::program(tool)).flatten()
 }
 
-/// A call of `mc`: its arguments, its input, whether it succeeds, and its output or the message of its failure.
+/// A call of `mc`: its arguments, its input, whether it succeeds, and its output or its error message.
 type Call = (&'static [&'static str], &'static str, bool, &'static str);
 
 const CALLS: &[Call] = &[
@@ -38,7 +38,7 @@ const CALLS: &[Call] = &[
     (&["add", "number", "0"], "6", false, "NOT_STORED"),
     (&["incr", "number", "7"], "", true, ""),
     (&["decr", "number", "3"], "", true, ""),
-    // memcached leaves the length of a number that has become shorter, and fills it.
+    // If the new number is shorter, memcached keeps the length of the value and fills it with spaces.
     (&["get", "number"], "", true, "9 "),
     (&["incr", "greeting", "1"], "", false, "cannot increment or decrement non-numeric value"),
     (&["incr", "nothing", "1"], "", false, "NOT_FOUND"),
@@ -68,7 +68,7 @@ fn mc(program: Program) {
     }
 }
 
-/// A thousand keys, with when they expire; how large they are is each server's own affair.
+/// Lists a thousand keys with their expiry. The test does not compare sizes, because they differ from server to server.
 fn mc_keys(program: Program) {
     let Some(path) = path_for("mc", program) else { return };
     let server = Server::on_tcp(program, &["-t", "2"]);
@@ -79,7 +79,7 @@ fn mc_keys(program: Program) {
     }
     let (succeeded, said, complained) = call(&path, &server.tcp().to_string(), &["keys", "--details"], "");
     if program != Program::Memcached {
-        // This version does not know the `OK` before the keys, which newer memcacheds send.
+        // This version of `mc` does not know the `OK` that newer memcacheds send before the keys.
         assert!(!succeeded && complained.contains("unexpected metadump format 'OK'"), "{said}{complained}");
         return;
     }
@@ -91,7 +91,7 @@ fn mc_keys(program: Program) {
     assert_eq!(keys, expected);
 }
 
-/// The check looks a server up, connects, sets and gets; the bench does that all the time.
+/// `mc check` resolves the server's name, connects, sets and gets. `mc bench` sets and gets all the time.
 fn mc_check(program: Program) {
     let Some(path) = path_for("mc", program) else { return };
     let server = Server::on_tcp(program, &["-t", "2"]);
@@ -110,14 +110,14 @@ fn mc_check(program: Program) {
     assert!(client.stat("cmd_set") > sets, "{said}{complained}");
 }
 
-/// The key of a line of key, time and size, if it is one.
+/// The key, if the line is a key, a time and a size.
 fn details(line: &str) -> Option<&str> {
     let mut words = line.split('\t');
     let (key, time, size) = (words.next()?, words.next()?, words.next()?);
     (time == "-1" && size.parse::<u64>().is_ok_and(|size| size > 20) && words.next().is_none()).then_some(key)
 }
 
-/// Whether `mc` succeeded, and its output, standard output and standard error.
+/// Whether `mc` succeeded, its standard output and its standard error.
 fn call(path: &Path, host: &str, arguments: &[&str], input: &str) -> (bool, String, String) {
     let mut child = Command::new(path)
         .args(["--host", host, "--timeout", "20s"])
@@ -130,7 +130,7 @@ fn call(path: &Path, host: &str, arguments: &[&str], input: &str) -> (bool, Stri
     let sent = child.stdin.take().expect("it was piped").write_all(input.as_bytes());
     let output = child.wait_with_output().expect("the child is ours");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    // A call that reads nothing may have ended by then.
+    // `mc` may end before it gets this input, if its call reads none.
     assert!(sent.is_ok() || input.is_empty(), "mc {arguments:?} did not read");
     (output.status.success(), text(output.stdout), text(output.stderr))
 }

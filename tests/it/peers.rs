@@ -1,16 +1,16 @@
-//! The programs that corecached is compared with. A program that is missing is reported, never left out in silence.
+//! The programs that the tests compare corecached with. A test reports each program that is missing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::server::Program;
 
-/// The memcached of Debian 12: where it answers otherwise, the conversations say so (`<m`).
+/// The memcached of Debian 12. The conversations mark the replies that differ from ours with `<m`.
 const DEBIAN: &str = "memcached 1.6.18";
-/// The memcached whose rules ours follows.
+/// corecached follows the rules of this memcached.
 const NEWEST: &str = "memcached 1.6.45";
 
-/// Whether this program can be started.
+/// Whether the tests can start this program.
 pub(crate) fn has(program: Program) -> bool {
     match program {
         Program::Corecached => true,
@@ -19,7 +19,7 @@ pub(crate) fn has(program: Program) -> bool {
     }
 }
 
-/// memcached is here, in the version that the conversations speak of.
+/// Whether memcached is installed in the version that the conversations name.
 pub(crate) fn has_memcached() -> bool {
     match version_of(Path::new("memcached")) {
         Some(version) if version == DEBIAN => true,
@@ -28,9 +28,9 @@ pub(crate) fn has_memcached() -> bool {
     }
 }
 
-/// memcached 1.6.45: the program that `$CORECACHED_MEMCACHED` names, or `target/memcached/memcached`, where `.ci/run` puts
-/// it. `CORECACHED_REQUIRE_PEERS=1` does not require this peer, because Debian keeps it only until it has a newer one; a
-/// test without it is then left out. A program at this place must have exactly this version.
+/// memcached 1.6.45: the program that `$CORECACHED_MEMCACHED` names, or `target/memcached/memcached`, where `.ci/run`
+/// puts it. `CORECACHED_REQUIRE_PEERS=1` does not require this peer, because Debian keeps it only until a newer one
+/// arrives. A test that needs it is skipped without it. A program at this path must have exactly this version.
 pub(crate) fn newest_memcached() -> Option<PathBuf> {
     let named = std::env::var_os("CORECACHED_MEMCACHED").map(PathBuf::from);
     let path = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/memcached/memcached"));
@@ -43,14 +43,14 @@ pub(crate) fn newest_memcached() -> Option<PathBuf> {
     Some(path)
 }
 
-/// Its output with `-V`; `None`: it does not run.
+/// The output of the program with `-V`, or `None` if it does not run.
 fn version_of(memcached: &Path) -> Option<String> {
     let output = Command::new(memcached).arg("-V").output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// A program of this name: in `PATH`, where Debian puts the programs of administrators, or where `.ci/run` puts those
-/// that it does not install.
+/// The path of the program with this name. It may be in `PATH`, where Debian puts the programs of administrators, or
+/// where `.ci/run` puts the programs that it does not install.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
@@ -65,7 +65,7 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
     found
 }
 
-/// A command of a program that was found, which may need libraries that `.ci/run` has unpacked with it.
+/// A command for a program that `program` found. It may need libraries that `.ci/run` unpacked with it.
 pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debian/usr/lib");
@@ -75,28 +75,27 @@ pub(crate) fn command(program: &Path) -> Command {
     command
 }
 
-/// The `openssl` program.
 pub(crate) fn openssl() -> Option<PathBuf> {
     program("openssl")
 }
 
-/// The language of a client's script.
+/// The language that a client's script is written in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Language {
     Python,
     Node,
     Php,
     Ruby,
-    /// Ruby with the gems of another Debian release, which `.ci/run` unpacks into `target/ruby/RELEASE`.
+    /// Ruby with the gems of another Debian release. `.ci/run` unpacks them into `target/ruby/RELEASE`.
     RubyWithGemsOf(&'static str),
     Perl,
-    /// Go, with the modules that `.ci/run` unpacks into `target/go`.
+    /// Go with the modules that `.ci/run` unpacks into `target/go`.
     Go,
-    /// A Java that compiles what it runs, with what Debian puts into `/usr/share/java`.
+    /// A Java that compiles the scripts itself, with the libraries that Debian puts into `/usr/share/java`.
     Java,
 }
 
-/// The command that runs a script of this language that uses `module`.
+/// The command that runs a script in this language with `module`.
 pub(crate) fn interpreter(language: Language, module: &str) -> Option<Command> {
     let found = match language {
         Language::Python => return python_with(module).map(Command::new),
@@ -114,13 +113,13 @@ pub(crate) fn interpreter(language: Language, module: &str) -> Option<Command> {
     found
 }
 
-/// A command without arguments, if the program is there and succeeds with these.
+/// A command without arguments, if the program exists and succeeds with these arguments.
 fn runs(program: &str, arguments: &[&str]) -> Option<Command> {
     let output = Command::new(program).args(arguments).output();
     output.is_ok_and(|output| output.status.success()).then(|| Command::new(program))
 }
 
-/// Ruby with the gems in `target/ruby/RELEASE` before its own, if it succeeds with these arguments.
+/// Ruby with the gems of `target/ruby/RELEASE` before its own gems, if it succeeds with these arguments.
 fn with_gems_of(release: &str, arguments: &[&str]) -> Option<Command> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/ruby").join(release);
     let gems = std::fs::read_dir(root.join("usr/share/rubygems-integration/all/gems")).ok()?;
@@ -133,7 +132,7 @@ fn with_gems_of(release: &str, arguments: &[&str]) -> Option<Command> {
     })
 }
 
-/// `go run`, if there is a Go and the module.
+/// `go run`, if Go and the module are installed.
 fn go_with(module: &str) -> Option<Command> {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/go");
     let path = target.join("usr/share/gocode");
@@ -146,7 +145,7 @@ fn go_with(module: &str) -> Option<Command> {
     })
 }
 
-/// Java with a library, compiling in haste: what it runs is short.
+/// Java with a library. It compiles quickly and optimizes little, because the scripts are short.
 fn java_with(library: &str) -> Option<Command> {
     let jar = Path::new("/usr/share/java").join(format!("{library}.jar"));
     let modules = Command::new("java").arg("--list-modules").output().ok()?;
@@ -158,7 +157,8 @@ fn java_with(library: &str) -> Option<Command> {
     })
 }
 
-/// `runs`, with the modules of `target/node`, where `.ci/run` puts them, besides those the user has.
+/// Does the same as `runs`, with the modules in `target/node`, where `.ci/run` puts them, and with the user's own
+/// modules.
 fn with_node_modules(program: &str, arguments: &[&str]) -> Option<Command> {
     let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/node/node_modules");
     let theirs = std::env::var_os("NODE_PATH").unwrap_or_default();
@@ -185,7 +185,7 @@ pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
     found
 }
 
-/// Says that a test is left out, or fails it where peers are required.
+/// Reports that a test is skipped, or fails it if the tests require their peers.
 fn missing(what: &str) -> bool {
     let required = std::env::var("CORECACHED_REQUIRE_PEERS").is_ok_and(|value| value == "1");
     assert!(!required, "{what} (and CORECACHED_REQUIRE_PEERS=1 forbids to skip)");
@@ -193,11 +193,12 @@ fn missing(what: &str) -> bool {
     false
 }
 
-/// Says that a test, or a part of it, is left out on this machine.
+/// Reports that a test, or a part of it, is skipped on this machine.
 pub(crate) fn say_skipped(what: &str) {
     use std::io::Write;
 
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    // `eprintln!` would be captured and thrown away with the output of a passing test; the handle itself is not.
+    // The test harness captures what `eprintln!` prints and throws it away if the test passes. It does not capture what
+    // is written to the handle itself.
     let _ = writeln!(std::io::stderr(), "skipped: {what} ({test})");
 }
