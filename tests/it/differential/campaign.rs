@@ -1,4 +1,4 @@
-//! Runs conversations one after the other, each with its own servers, until there were enough commands.
+//! Runs conversations one after the other, each with its own servers, until it has run enough commands.
 
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use super::minimise::{self, Conversation};
 use crate::peers;
 use crate::server::Program;
 
-/// How long a reply may take; a server that takes longer has forgotten it.
+/// A server that takes longer than this for a reply sends none.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The same while a conversation is made short, which may take a hundred attempts.
+/// The same while the test makes a conversation short, which may take a hundred attempts.
 const IMPATIENCE: Duration = Duration::from_millis(500);
 
-/// A kind of conversations: how they are made and held.
+/// A kind of conversations: how to make them and run them.
 pub(super) trait Protocol {
-    /// The unit that is left out when a conversation is made short.
+    /// The unit that the test leaves out when it makes a conversation short.
     type Piece: Clone;
 
-    /// The server whose replies are the rule.
+    /// The server whose replies the test takes as correct.
     fn oracle(&self) -> Program;
 
-    /// The rows of the table of differences from this oracle: the number and the reason of each.
+    /// The rows of the table of differences from this oracle, each with its number and its reason.
     fn rows(&self) -> Vec<(usize, &'static str)>;
 
-    /// A conversation of about so many commands.
+    /// A conversation of about this many commands.
     fn conversation(&self, seed: u64, commands: usize) -> Conversation<Self::Piece>;
 
-    /// Holds a conversation with fresh servers, which have so much time for a reply. `Err` describes the first
-    /// disagreement.
+    /// Runs a conversation with fresh servers. `patience` is the time that a server has for a reply. `Err` describes
+    /// the first disagreement.
     fn hold(&self, conversation: &Conversation<Self::Piece>, seed: u64, patience: Duration) -> Result<Report, String>;
 
-    /// A piece as a person reads it.
+    /// A piece in readable form.
     fn shown(&self, piece: &Self::Piece) -> String;
 }
 
@@ -42,13 +42,13 @@ pub(super) struct Report {
     pub(super) used: Vec<u64>,
 }
 
-/// So many commands make a conversation.
+/// Commands of one conversation.
 const COMMANDS_OF_CONVERSATION: usize = 2_000;
 
-/// So many commands use each row of the table of differences.
+/// After this many commands, each row of the table of differences must have been used.
 const COUNTED: usize = 1_000_000;
 
-/// Holds conversations, as [`run`], if the oracle is here. If there were enough commands, each row must have been of use.
+/// Does the same as [`run`] if the oracle is installed. After enough commands, it fails for a row that was never used.
 pub(super) fn check<P: Protocol>(name: &str, protocol: &P, seed: u64, commands: usize) {
     if !peers::has(protocol.oracle()) {
         return;
@@ -64,9 +64,9 @@ pub(super) fn check<P: Protocol>(name: &str, protocol: &P, seed: u64, commands: 
     }
 }
 
-/// Holds conversations of at least `commands` commands in all, the first one of `seed`, unless `CORECACHED_COMMANDS` and
-/// `CORECACHED_SEED` say otherwise. Panics at the first disagreement, with a conversation as short as was found that
-/// shows it.
+/// Runs conversations of at least `commands` commands in all, the first one of `seed`. `CORECACHED_COMMANDS` and
+/// `CORECACHED_SEED` replace these numbers. Panics at the first disagreement, and shows the shortest conversation with
+/// that disagreement that it finds.
 fn run<P: Protocol>(name: &str, protocol: &P, seed: u64, commands: usize) -> Report {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let commands = number("CORECACHED_COMMANDS").map_or(commands, |commands| commands as usize);

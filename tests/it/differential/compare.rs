@@ -1,5 +1,5 @@
-//! Compares a reply with the expected one: byte for byte, except for CAS values, which each server chooses itself, and for
-//! times, during which a second may pass.
+//! Compares a reply with the expected one byte for byte, but for two exceptions. Each server chooses its own CAS
+//! values, and a second may pass between two times.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +9,23 @@ use super::wire::End;
 use crate::client::shown;
 use crate::server::{Program, Server};
 
-/// Seconds by which clocks of two servers, started one after the other, may disagree.
+/// Most seconds by which the clocks of two servers may differ, because one starts after the other.
 const SECONDS_APART_MAX: i64 = 4;
 
-/// The same for the last access, which memcached may note once a minute only.
+/// The same for the time of the last access, which memcached may update only once a minute.
 const IDLE_SECONDS_APART_MAX: i64 = 60 + SECONDS_APART_MAX;
 
 /// The reply that corecached must give.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Answer {
     pub(super) bytes: Vec<u8>,
-    /// The connection ends with it.
+    /// Whether the server closes the connection after this reply.
     pub(super) closed: bool,
-    /// The reasons of all differences that changed it.
+    /// The reasons of all differences that changed this reply.
     pub(super) reasons: Vec<&'static str>,
 }
 
-/// Tells of a reply that is not as it must be; `asked` is the request as a person reads it.
+/// Describes a reply that differs from the expected one. `asked` is the request in readable form.
 pub(super) fn difference(asked: &str, answer: &Answer, ours: &[u8], end: End, corecached: &mut Server) -> String {
     let reasons = answer.reasons.iter().map(|reason| format!("  because   {reason}\n")).collect::<String>();
     let wanted = if answer.closed { " and the end of the connection" } else { "" };
@@ -43,19 +43,19 @@ pub(super) fn difference(asked: &str, answer: &Answer, ours: &[u8], end: End, co
     )
 }
 
-/// The CAS values that both servers gave to the same states of keys.
+/// The CAS values that the two servers gave to the same state of a key.
 #[derive(Debug, Default)]
 pub(super) struct CasPairs {
     by_key: BTreeMap<Vec<u8>, Vec<(u64, u64)>>,
 }
 
 impl CasPairs {
-    /// The last ones that were seen of a key: ours and theirs.
+    /// The latest pair of a key: our value and theirs.
     pub(super) fn last(&self, key: &[u8]) -> Option<(u64, u64)> {
         self.by_key.get(key).and_then(|pairs| pairs.last().copied())
     }
 
-    /// Notes that our value stands for theirs, unless one of them is known to stand for another.
+    /// Records that our value matches theirs. Returns false if one of them is known to match another value.
     pub(super) fn agree(&mut self, key: &[u8], ours: u64, theirs: u64) -> bool {
         if ours == 0 || theirs == 0 {
             return ours == theirs;
@@ -72,7 +72,7 @@ impl CasPairs {
     }
 }
 
-/// The name of a key among [`CasPairs`]: what is sent in base64 is another key.
+/// The name of a key among [`CasPairs`]. A key that the client sends in base64 is another key.
 pub(super) fn name(key: &[u8], base64: bool) -> Vec<u8> {
     if base64 { [b"b ", key].concat() } else { key.to_vec() }
 }
@@ -96,7 +96,7 @@ pub(super) fn matching(
     }
 }
 
-/// The first line of both, without `\r\n`, and the rest of both.
+/// The first line of both replies, without `\r\n`, and the rest of both.
 type Lines<'a> = ((&'a [u8], &'a [u8]), (&'a [u8], &'a [u8]));
 
 fn first_lines<'a>(theirs: &'a [u8], ours: &'a [u8]) -> Option<Lines<'a>> {
@@ -111,11 +111,11 @@ fn number(word: &[u8]) -> Option<u64> {
     str::from_utf8(word).ok()?.parse().ok()
 }
 
-/// `VALUE <key> <flags> <bytes> <cas>`, any number of them, and what follows.
+/// Any number of `VALUE <key> <flags> <bytes> <cas>`, and the rest of the reply.
 fn values(theirs: &[u8], ours: &[u8], pairs: &mut CasPairs) -> Option<usize> {
     let (mut their_rest, mut our_rest) = (theirs, ours);
     while their_rest.starts_with(b"VALUE ") {
-        // A key may hold anything but a space and a newline, so the words are those of the whole line up to `\n`.
+        // A key may hold any byte but a space and a newline, so the words come from the whole line up to `\n`.
         let line = |bytes: &[u8]| bytes.iter().position(|&byte| byte == b'\n').map(|end| end + 1);
         let (their_line, our_line) = (&their_rest[..line(their_rest)?], &our_rest[..line(our_rest)?]);
         let split = |line: &[u8]| line.iter().rposition(|&byte| byte == b' ').unwrap_or_default();
@@ -157,7 +157,7 @@ fn meta(request: &Request, key: &[u8], theirs: &[u8], ours: &[u8], pairs: &mut C
         let equal = match (index, their_word, our_word) {
             (1.., [b'c', their_cas @ ..], [b'c', our_cas @ ..]) if asked(b'c') => {
                 let (ours, theirs) = (number(our_cas)?, number(their_cas)?);
-                // What was given explicitly is what comes back.
+                // A CAS value that the request sets must come back unchanged.
                 let explicit =
                     request.flag(b'E').and_then(|flag| number(&flag[1..])).filter(|_| changed(request, ours));
                 explicit.is_none_or(|explicit| explicit == ours) && pairs.agree(key, ours, theirs)
@@ -178,13 +178,14 @@ fn meta(request: &Request, key: &[u8], theirs: &[u8], ours: &[u8], pairs: &mut C
     our_rest.starts_with(their_rest).then_some(done + their_rest.len())
 }
 
-/// Whether a CAS that came back is that of a change: `mg` only creates, and failures show 0.
+/// Whether a CAS in a reply is the value that the request set. `mg` sets none on an item that exists, and a failed
+/// request shows 0.
 fn changed(request: &Request, cas: u64) -> bool {
     matches!(request.command(), "ms" | "ma") && cas != 0
 }
 
-/// Two times of which one may be a little later; -1 is never. What is over shows as almost 2^32, and how long it has
-/// been over is up to each server.
+/// Whether two times are about the same; -1 means never. A server shows a past time as almost 2^32, and the two servers
+/// may show different past times.
 fn close(theirs: &[u8], ours: &[u8], apart: i64) -> bool {
     const OVER: i64 = 1 << 31;
     let time = |word: &[u8]| str::from_utf8(word).ok()?.parse::<i64>().ok();
@@ -206,7 +207,7 @@ fn meta_debug(request: &Request, key: &[u8], theirs: &[u8], ours: &[u8], pairs: 
     if their_words.len() != our_words.len() || !their_rest.is_empty() {
         return None;
     }
-    // In `me`, it has to be the first flag, and may not be the last one.
+    // In `me`, `b` must be the first flag, and it may not be the last one.
     let flags = request.flags();
     let key = &name(key, flags.len() > 1 && flags[0] == b"b")[..];
     for (their_word, our_word) in their_words.iter().zip(&our_words) {
@@ -219,7 +220,7 @@ fn meta_debug(request: &Request, key: &[u8], theirs: &[u8], ours: &[u8], pairs: 
         } else if let Some((theirs, ours)) = pair("cas=") {
             pairs.agree(key, number(&ours)?, number(&theirs)?)
         } else if pair("cls=").or_else(|| pair("size=")).is_some() {
-            // Classes and sizes are those of each server's memory.
+            // Classes and sizes differ from server to server.
             true
         } else {
             their_word == our_word
@@ -231,14 +232,14 @@ fn meta_debug(request: &Request, key: &[u8], theirs: &[u8], ours: &[u8], pairs: 
     Some(ours.len() - our_rest.len())
 }
 
-/// `STAT` lines are compared as a set of names, with those that are known to be of one version only left out; names of
-/// classes (`items:3:age`) without their numbers, as each server has classes of its own.
+/// Compares the names of the `STAT` lines, without the names that only one version has. The names of classes
+/// (`items:3:age`) are not compared, because the classes differ from server to server.
 fn names(request: &Request, theirs: &[u8], ours: &[u8], oracle: Program) -> Option<usize> {
     let end = ours.windows(5).position(|bytes| bytes == b"END\r\n")? + 5;
     let words = request.words();
     let of_classes = matches!(words.get(1), Some(&(b"items" | b"slabs")));
     if of_classes {
-        // There may be none, or none of those that one server had to use, or none any more.
+        // A server may have no items, or no items in a class that the other server uses.
         let whole = ours[..end - 5].split_inclusive(|&byte| byte == b'\n').all(|line| line.starts_with(b"STAT "));
         return whole.then_some(end);
     }

@@ -1,31 +1,31 @@
-//! The requests that memcached answers otherwise than corecached, and the replies that corecached must give: a table for
-//! each version. The table of 1.6.45, whose rules corecached follows, has the differences on purpose; the table of 1.6.18
-//! has the replies of 1.6.45.
+//! The requests that memcached answers otherwise than corecached, and the replies that corecached must give, in a table
+//! for each version. corecached follows the rules of 1.6.45, so its table has only the differences on purpose. The
+//! table of 1.6.18 gives the replies of 1.6.45.
 //!
-//! A row says which requests it is about, as narrowly as possible, and how to find the right reply: it asks memcached
-//! another request, or more requests, or none if the reply does not depend on stored items. So a row excuses nothing. A
-//! row that is never used fails the long run.
+//! A row names its requests as narrowly as possible, and tells how to find the right reply. For that, it asks memcached
+//! another request or more requests. If the reply does not depend on stored items, it asks nothing. So a row excuses
+//! nothing. The long run fails for a row that is never used.
 
 use super::frame::{self, KEY_MAX, Request, WORDS_MAX};
 use crate::server::Program;
 
-/// Asks memcached something, for a row that needs to know more.
+/// Asks memcached something for a row that needs to know more.
 pub(super) type Ask<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<u8>;
 
-/// A row of the table.
 pub(super) struct Difference {
     pub(super) reason: &'static str,
     pub(super) rule: Rule,
 }
 
 pub(super) enum Rule {
-    /// This must come; memcached is not asked.
+    /// The reply is this. The oracle does not ask memcached.
     Says(fn(&Request) -> Option<&'static str>),
-    /// memcached is asked this instead. What earlier rows have made of the request is what later ones see.
+    /// The oracle asks memcached this request instead. Later rows get the request as earlier rows changed it.
     Ask(fn(&Request, Ask<'_>) -> Option<Request>),
-    /// The reply of memcached is changed.
+    /// Changes memcached's reply.
     Rewrite { applies: fn(&Request) -> bool, rewrite: fn(Vec<u8>) -> Vec<u8> },
-    /// The same, given the request as it was asked, too, and before anything else is asked.
+    /// Changes memcached's reply. It also gets the request that memcached was asked. The oracle asks nothing else
+    /// before.
     Look { applies: fn(&Request) -> bool, rewrite: fn(&Request, Vec<u8>, Ask<'_>) -> Vec<u8> },
 }
 
@@ -34,13 +34,13 @@ use Rule::{Ask as AskInstead, Look, Rewrite, Says};
 const ERROR: &str = "ERROR\r\n";
 const BAD_FORMAT: &str = "CLIENT_ERROR bad command line format\r\n";
 
-/// Whether a name of `stats` and `stats settings` is only in this version, or only here.
+/// Whether only one of this version and corecached has this name in `stats` or `stats settings`.
 pub(super) fn is_of_one(oracle: Program, name: &str) -> bool {
     let mut rows = NAMES.iter().filter(|(_, reason)| oracle == Program::Memcached || *reason != SINCE);
     rows.any(|(names, _)| names.split(' ').any(|other| other == name))
 }
 
-/// Names of `stats` and `stats settings` that only one of the versions has, or only Debian's.
+/// Names of `stats` and `stats settings` that only one of the versions has, or only Debian's build.
 pub(super) const NAMES: &[(&str, &str)] = &[
     ("slab_reassign_evictions_nomem slab_reassign_busy_nomem", SINCE),
     ("slab_reassign_last_busy_status client_flags_size", SINCE),
@@ -54,7 +54,7 @@ pub(super) const NAMES: &[(&str, &str)] = &[
 
 const SINCE: &str = "1.6.18 has another name for it, or does not have it yet";
 
-/// The table of a version. The first row that says something ends it.
+/// The table of a version. The first row with `Says` that applies is the last one that the oracle reads.
 pub(super) fn of(oracle: Program) -> &'static [Difference] {
     if oracle == Program::Newest { ON_PURPOSE } else { DIFFERENCES }
 }
@@ -140,7 +140,7 @@ const DIFFERENCES: &[Difference] = &[
     Difference {
         reason: "1.6.18 knows a browser by its first word, not by its last one",
         rule: AskInstead(|request, _| {
-            // What is left of it behind a value that takes some of it along.
+            // A damaged value takes the start of a `GET … HTTP/1.1` along. This line is the rest of it.
             let words = request.words();
             let is_rest = matches!(words[..], [b"ET" | b"T" | b"/", .., last] if last.starts_with(b"HTTP/"));
             is_rest.then(|| Request::of(b"GET / HTTP/1.1", b""))
@@ -193,7 +193,7 @@ const DIFFERENCES: &[Difference] = &[
             let all = request.line().split(|&byte| byte == b' ').filter(|word| !word.is_empty()).count();
             (all > most).then(|| {
                 let mut kept = words[..most - 1].to_vec();
-                // The last word alone makes a request quiet: not one that has become the last.
+                // Only the last word makes a request quiet. A `noreply` that becomes the last word must not do so.
                 if !request.noreply() && kept.last() == Some(&&b"noreply"[..]) {
                     kept[most - 2] = b"x";
                 }
@@ -391,7 +391,7 @@ const DIFFERENCES: &[Difference] = &[
                 if frame::is_unsigned(&explicit[1..]) {
                     return ignored(request);
                 }
-                // A bad one is as bad as another number that is none.
+                // An `E` without a number fails like another flag without a number.
                 let other = b"CTNR".iter().find(|letter| request.flag(**letter).is_none());
                 vec![*other.unwrap_or(&b'C'), b'x']
             })
@@ -463,7 +463,7 @@ const DIFFERENCES: &[Difference] = &[
                     return reply;
                 }
                 let base64 = if asked.flag(b'b').is_some() { &b" b"[..] } else { b"" };
-                // Of what was not stored, the size is that of the value that came.
+                // If the server did not store the item, it reports the size of the value that the client sent.
                 let sent = format!("s{}", asked.rest().len() - 2);
                 let longer =
                     reply.starts_with(b"HD") && matches!(asked.flag(b'M'), Some(b"MA" | b"MP" | b"Ma" | b"Mp"));
@@ -559,25 +559,25 @@ const DIFFERENCES: &[Difference] = &[
     },
 ];
 
-/// Fewer bytes than what is too large for the cache has.
+/// A value that is too large for the cache has more bytes than this.
 const VALUE_LARGE: usize = 1_000_000;
 
-/// Bytes that an opaque may have, with its letter.
+/// Longest opaque, with its letter.
 pub(super) const OPAQUE_MAX: usize = 32;
 
-/// Words that a meta command may have.
+/// Most words of a meta command.
 const META_WORDS_MAX: usize = 20;
 
-/// What stands for a NUL in lines that 1.6.18 is asked; no key and no value has it.
+/// The oracle sends this byte to 1.6.18 in place of a NUL. No key and no value contains it.
 pub(super) const STANDS_FOR_NUL: u8 = 0x7f;
 
-/// What 1.6.18 knows about the key of a meta command; asking changes nothing.
+/// What 1.6.18 replies to `me` with the key of a meta command. This changes nothing in memcached.
 fn meta_debug(request: &Request, ask: Ask<'_>) -> Vec<u8> {
     let base64 = if request.flag(b'b').is_some() { &b" b"[..] } else { b"" };
     ask(&[b"me ", request.words()[1], base64, b"\r\n"].concat())
 }
 
-/// Words that a command on keys has at least; 0 for others.
+/// The least number of words of a command on keys, and 0 for other commands.
 fn words_wanted(command: &str) -> usize {
     match command {
         "get" | "gets" | "delete" | "verbosity" | "mg" | "md" | "ma" | "ms" => 2,
@@ -587,13 +587,14 @@ fn words_wanted(command: &str) -> usize {
     }
 }
 
-/// A flag that means nothing and is not there yet; no flag if there is none left.
+/// A flag without meaning that the request does not have yet. Empty if the request has all of them.
 fn ignored(request: &Request) -> Vec<u8> {
     let letter = b"PL".iter().find(|letter| request.flag(**letter).is_none());
     letter.copied().into_iter().collect()
 }
 
-/// The request with another flag, or none, in place of each of a letter; `None` if there is none.
+/// The request with each flag of this letter replaced by the result of `other`, which may be empty. `None` if the
+/// request has no such flag.
 fn replace_flag(request: &Request, letter: u8, other: impl Fn(&[u8]) -> Vec<u8>) -> Option<Request> {
     if !request.is_meta() || request.flag(letter).is_none() {
         return None;

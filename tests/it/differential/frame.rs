@@ -1,34 +1,35 @@
-//! Finds the end of a request, and its words, by the rules of 1.6.45 (its reference is `protocol.txt`). This is a
-//! second and simple implementation, so that a request can be sent to memcached by itself.
+//! Finds the end of a request and its words, by the rules of 1.6.45 (its reference is `protocol.txt`). This is a second
+//! and simple implementation. With it, the oracle can send each request to memcached by itself.
 //!
-//! A server that ends a request elsewhere answers the next bytes otherwise: so the framing is compared as well.
+//! A server that ends a request at another byte answers the next bytes otherwise. So the comparison covers the framing
+//! too.
 
 /// Longest key.
 pub(super) const KEY_MAX: usize = 250;
 
-/// Words of a line that are looked at.
+/// The server looks at this many words of a line.
 pub(super) const WORDS_MAX: usize = 23;
 
 /// One request: a line and, for a storage command, the bytes of its value.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
-    /// All of it.
+    /// The line and the value.
     pub(super) bytes: Vec<u8>,
-    /// Length of the line, with its terminator.
+    /// Length of the line with its terminator.
     line_len: usize,
 }
 
 /// The part that a request lacks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lacks {
-    /// The end of its line.
+    /// The end of its line is missing.
     Newline,
-    /// So many bytes of its value.
+    /// This many bytes of its value are missing.
     Value(usize),
 }
 
 impl Request {
-    /// The request at the start of `bytes`, which are not empty.
+    /// The request at the start of `bytes`, which must not be empty.
     pub(super) fn first_of(bytes: &[u8]) -> Result<Request, Lacks> {
         let newline = bytes.iter().position(|&byte| byte == b'\n').ok_or(Lacks::Newline)?;
         let line_len = newline + 1;
@@ -41,7 +42,7 @@ impl Request {
         Ok(request)
     }
 
-    /// A request of our own making: a line, and all that follows it.
+    /// A request that the test makes: a line and the bytes behind it.
     pub(super) fn of(line: &[u8], rest: &[u8]) -> Request {
         let line = [line, b"\r\n"].concat();
         Request { line_len: line.len(), bytes: [&line, rest].concat() }
@@ -53,17 +54,17 @@ impl Request {
         line.strip_suffix(b"\r").unwrap_or(line)
     }
 
-    /// The bytes behind the line: the value and two bytes more.
+    /// The bytes behind the line: the value and its two final bytes.
     pub(super) fn rest(&self) -> &[u8] {
         &self.bytes[self.line_len..]
     }
 
-    /// The words of the line that are looked at.
+    /// The words of the line that the server looks at.
     pub(super) fn words(&self) -> Vec<&[u8]> {
         self.line().split(|&byte| byte == b' ').filter(|word| !word.is_empty()).take(WORDS_MAX).collect()
     }
 
-    /// The command: the first word, if nothing stands before it.
+    /// The first word, if no space stands before it.
     pub(super) fn command(&self) -> &str {
         let word = self.line().split(|&byte| byte == b' ').next().unwrap_or_default();
         str::from_utf8(word).unwrap_or_default()
@@ -78,7 +79,6 @@ impl Request {
         matches!(self.command(), "set" | "add" | "replace" | "append" | "prepend" | "cas")
     }
 
-    /// `mg`, `ms`, `md`, `ma`, `me`.
     pub(super) fn is_meta(&self) -> bool {
         matches!(self.command(), "mg" | "ms" | "md" | "ma" | "me")
     }
@@ -89,17 +89,17 @@ impl Request {
         self.words().into_iter().skip(first).collect()
     }
 
-    /// The flag of this letter, letter and argument.
+    /// The flag of this letter, including its argument.
     pub(super) fn flag(&self, letter: u8) -> Option<&[u8]> {
         self.flags().into_iter().find(|flag| flag[0] == letter)
     }
 
-    /// Whether each flag begins with a letter or a digit, or what memcached takes for one.
+    /// Whether each flag begins with a letter, a digit, or a byte that memcached accepts in place of one.
     pub(super) fn flags_have_letters(&self) -> bool {
         self.flags().iter().all(|flag| matches!(flag[0], b'A'..=b'z' | b'0'..=b'9'))
     }
 
-    /// Length of the value that follows, if one does.
+    /// Length of the value that follows the line, if one follows.
     fn announced(&self) -> Option<usize> {
         let words = self.words();
         match self.command() {
@@ -110,7 +110,7 @@ impl Request {
     }
 }
 
-/// A length of a value: 11 bytes at most, digits, no more than an `i32` takes with the two bytes that end a value.
+/// The length of a value. It has at most 11 digits. With the two bytes that end a value, it fits into an `i32`.
 pub(super) fn value_len(word: &[u8]) -> Option<usize> {
     if matches!(word, b"-" | b"-0") {
         return Some(0);
@@ -122,17 +122,17 @@ pub(super) fn value_len(word: &[u8]) -> Option<usize> {
     (value <= i32::MAX as usize - 2).then_some(value)
 }
 
-/// Whether 1.6.45 takes a word for a number of 32 bits that may be negative: digits, and a `-` that need not have any.
+/// Whether 1.6.45 accepts a word as a signed number of 32 bits. It also accepts a `-` without digits.
 pub(super) fn is_i32(word: &[u8]) -> bool {
     word == b"-" || word.len() <= 11 && !word.starts_with(b"+") && parses::<i32>(word)
 }
 
-/// The same of 32 bits that are not negative.
+/// Whether 1.6.45 accepts a word as an unsigned number of 32 bits.
 pub(super) fn is_u32(word: &[u8]) -> bool {
     word.len() <= 11 && !word.starts_with(b"+") && parses::<u32>(word)
 }
 
-/// The same of 64 bits.
+/// Whether 1.6.45 accepts a word as an unsigned number of 64 bits.
 pub(super) fn is_u64(word: &[u8]) -> bool {
     word.len() <= 22 && !word.starts_with(b"+") && parses::<u64>(word)
 }
@@ -141,7 +141,7 @@ fn parses<T: std::str::FromStr>(word: &[u8]) -> bool {
     str::from_utf8(word).is_ok_and(|word| word.parse::<T>().is_ok())
 }
 
-/// A number as C's `strtol` and `strtoul` read it, before they look whether it fits.
+/// A number as C's `strtol` and `strtoul` read it, before they check its range.
 pub(super) fn strto(word: &[u8]) -> Option<i128> {
     let word = word.split(|&byte| byte == 0).next()?;
     let space = |byte: &u8| matches!(byte, b'\t'..=b'\r');
@@ -155,19 +155,20 @@ pub(super) fn strto(word: &[u8]) -> Option<i128> {
     if count == 0 || digits.get(count).is_some_and(|byte| !space(byte)) {
         return None;
     }
-    // Of more digits than fit, the first ones tell as much.
+    // If the number has too many digits, the first ones already show that.
     let magnitude: i128 = str::from_utf8(&digits[..count.min(36)]).ok()?.parse().ok()?;
     Some(sign * magnitude)
 }
 
-/// Whether memcached takes a word for an unsigned number of 64 bits; for one of 32 it asks for no more.
+/// Whether 1.6.18 accepts a word as an unsigned number of 64 bits. For an unsigned number of 32 bits it checks the
+/// same.
 pub(super) fn is_unsigned(word: &[u8]) -> bool {
     let Some(number) = strto(word) else { return false };
     let wrapped = number.rem_euclid(1 << 64);
     number.unsigned_abs() < 1 << 64 && !(wrapped > i128::from(i64::MAX) && word.contains(&b'-'))
 }
 
-/// Whether memcached takes a word for a signed number; a time of 32 bits may have 64.
+/// Whether 1.6.18 accepts a word as a signed number. It also accepts 64 bits for a time of 32 bits.
 pub(super) fn is_signed(word: &[u8]) -> bool {
     strto(word).is_some_and(|number| i64::try_from(number).is_ok())
 }

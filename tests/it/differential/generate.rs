@@ -1,16 +1,17 @@
-//! Makes conversations from a seed, in the classic and the meta protocol: a dozen keys, so that commands meet; every
-//! command in its usual form, and every part of it damaged in turn.
+//! Makes conversations in the classic and the meta protocol from a seed. They have only a dozen keys, so that many
+//! commands use the same one. They have every command in its usual form, and with each of its parts damaged in turn.
 //!
-//! Conversations leave out requests that no two servers, or no two moments, answer alike:
+//! Conversations leave out requests whose replies depend on the server or the moment:
 //! - times to live of less than two minutes, and moments close to the present: a second may pass in between;
-//! - adding to numbers of 2^63 and more: memcached looks for a `-` up to the next NUL, also behind the value; so the
+//! - adding to numbers of 2^63 and more: memcached looks for a `-` up to the next NUL, even after the value. So the
 //!   largest number to begin with is [`LARGEST`], and no command adds digits to it;
-//! - a `flush_all` now and one later in one conversation: for memcached, the later one undoes the first;
-//! - lines longer than a server waits for, except lists of keys: whether a newline comes in time is chance;
-//! - an opaque that is too long for `ma`, which memcached executes before it complains;
-//! - `T` with `ma`: where the number gets longer, memcached gives the time to the item that was.
+//! - a `flush_all` now and a later one in the same conversation: for memcached, the later one undoes the first;
+//! - lines longer than a server waits for, except lists of keys: it is chance whether a newline comes in time;
+//! - an opaque that is too long for `ma`: memcached executes the command before it complains;
+//! - `T` with `ma`: if the number gets longer, memcached gives the time to the old item.
 //!
-//! For 1.6.18 alone they also leave out a valid `md … x`, and an opaque that is too long for `mg`, as for `ma`.
+//! For 1.6.18 alone, conversations also leave out a valid `md … x`, and an opaque that is too long for `mg`, as for
+//! `ma`.
 
 use super::compare;
 use super::differences::STANDS_FOR_NUL;
@@ -19,28 +20,27 @@ use super::minimise;
 use super::random::Random;
 use crate::client::shown;
 
-/// The bursts of a conversation.
 pub(super) type Conversation = minimise::Conversation<Piece>;
 
 /// A request, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Piece(pub(super) Vec<Part>);
 
-/// Bytes, or a number that is only known when they are sent.
+/// Bytes, or a number that the test knows only when it sends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Bytes(Vec<u8>),
-    /// The number that this server last gave as the CAS of a key, and so much more or less.
+    /// The latest CAS value of a key that this server sent, plus an offset.
     Cas {
         key: Vec<u8>,
         offset: i64,
     },
-    /// A Unix time, so many seconds from now.
+    /// A Unix time, this many seconds from now.
     Unix(i64),
 }
 
 impl Piece {
-    /// As a person reads it.
+    /// The piece in readable form.
     pub(super) fn shown(&self) -> String {
         let parts = joined(&self.0);
         let texts = parts.iter().map(|part| match part {
@@ -52,7 +52,7 @@ impl Piece {
     }
 }
 
-/// The same, with bytes in a row as one part.
+/// The same parts, with successive bytes joined into one part.
 fn joined(parts: &[Part]) -> Vec<Part> {
     let mut joined: Vec<Part> = Vec::new();
     for part in parts {
@@ -67,26 +67,26 @@ fn joined(parts: &[Part]) -> Vec<Part> {
 /// The kinds of requests that a conversation may have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scope {
-    /// Commands that compute, and those that empty the cache now. memcached goes without its LRU's maintainer then, which
-    /// puts old items before new ones: a flush, which looks for those of this very second, stops at the first older one.
+    /// Commands that compute, and commands that empty the cache now. With these, the servers run without LRU maintainer.
+    /// memcached's maintainer puts old items before new ones, but a flush looks for items of this very second and stops
+    /// at the first older one.
     pub(super) arithmetic: bool,
     /// Requests that only 1.6.45 can answer.
     pub(super) newest: bool,
 }
 
-/// At most so many commands are sent at once.
+/// Most commands that the client sends at once.
 const BURST_MAX: usize = 60;
 
-/// Longer lines stay whole: what is no list of keys may not be as long as one.
+/// Longer lines stay undamaged. Only a list of keys may be that long, and damage could turn it into another command.
 const DAMAGED_LINE_MAX: usize = 1_500;
 
-/// Half of the largest number.
+/// 2^62, half of the largest signed number.
 const LARGEST: &[u8] = b"4611686018427387904";
 
-/// The first of the CAS values that are given explicitly (`E`), above all that a server makes up.
+/// The first CAS value that a request sets (`E`). Servers never choose a value as large as this.
 const EXPLICIT_CAS: u64 = 1_000_000_000_000;
 
-/// A conversation of `commands` commands.
 pub(super) fn conversation(seed: u64, commands: usize, scope: Scope) -> Conversation {
     let mut generator = Generator::new(seed, scope);
     let mut bursts = Vec::new();
@@ -101,7 +101,7 @@ pub(super) fn conversation(seed: u64, commands: usize, scope: Scope) -> Conversa
     bursts
 }
 
-/// Commands for the administrator whose answers depend on nothing.
+/// Commands for the administrator. Their replies do not depend on earlier requests.
 const LINES: &str = "
     version | version now | verbosity 0 | verbosity 1 | verbosity 0 noreply | verbosity | verbosity x |
     verbosity 1 2 3 | verbosity noreply | cache_memlimit | cache_memlimit 1 | cache_memlimit 0 |
@@ -121,12 +121,12 @@ const LINES: &str = "
     stats cachedump | stats cachedump 1 | stats cachedump x 1 | stats cachedump 200 1 | stats items |
     stats slabs | stats set | stats re | stats noreply | misbehave | mn | mn now | mn noreply";
 
-/// The cache is emptied now; a doubled command comes twice as often.
+/// Commands that empty the cache now. A command that occurs twice is twice as likely.
 const FLUSHES: &str = "
     flush_all | flush_all | flush_all 0 | flush_all -1 | flush_all noreply | flush_all x |
     flush_all 0 noreply | flush_all 0 0 0 | flush_all x noreply | flush_all 99999999999";
 
-/// Later than a conversation takes, or before the server started, which is never.
+/// Flushes at a time after the end of a conversation. A time before the server started means never.
 const LATER: &str = "flush_all 1000 | flush_all 5000 noreply | flush_all 2147483647 | flush_all 200 |
     flush_all 2592001 | flush_all 1000000000 noreply";
 
@@ -134,20 +134,20 @@ pub(super) struct Generator {
     random: Random,
     pub(super) keys: Vec<Vec<u8>>,
     explicit_cas: u64,
-    /// Something of this burst may be taken for the value of something else: its length must be known.
+    /// Whether the burst has a damaged request. A server may then read a later request as a value, so its length must
+    /// be known.
     damaged: bool,
     scope: Scope,
-    /// How often a request is damaged, in percent.
+    /// Percentage of requests that are damaged.
     damage: usize,
-    /// Whether CAS values are given explicitly (`E`).
+    /// Whether requests set CAS values (`E`).
     explicit: bool,
-    /// Whether there are large values.
     large: bool,
-    /// Whether the cache is emptied at once, not later.
+    /// Whether a flush empties the cache now and not later.
     flushes: bool,
 }
 
-/// The words of a request, each made of parts.
+/// The words of a request. Each consists of parts.
 type Words = Vec<Vec<Part>>;
 
 fn word(text: impl AsRef<[u8]>) -> Vec<Part> {
@@ -283,7 +283,7 @@ impl Generator {
         for letter in ["c", "k", "q", "s", "I", "x"] {
             let likely = match letter {
                 "x" => 1,
-                // Which of two numbers is older differs where one of them was given explicitly.
+                // If a request has set one of two CAS values, the servers may disagree about which one is older.
                 "I" if self.explicit => 0,
                 _ => 12,
             };
@@ -307,12 +307,12 @@ impl Generator {
         } else if self.random.percent(15) {
             flags.push(self.with_argument("N", Generator::exptime));
         }
-        // To learn the size of what is stale is to be told to recache it.
+        // The size of a stale item is only in a reply that also tells the client to recache it.
         if flags.contains(&word("I")) {
             flags.retain(|flag| *flag != word("s"));
         }
         self.sometimes_explicit(8, &mut flags);
-        // Which of two complaints comes first.
+        // This request has two errors. The servers must report the same one.
         if value.len() > 1_000_000 && self.random.percent(20) {
             flags.push(word(format!("O{}", "o".repeat(39))));
         }
@@ -376,7 +376,7 @@ impl Generator {
         self.meta("me", key, None, flags)
     }
 
-    /// A key as it is sent, and the flag `b` if that is base64.
+    /// A key as the client sends it, and the flag `b` if it is in base64.
     fn meta_key(&mut self) -> (Vec<u8>, Words) {
         match self.random.below(10) {
             0 => {
@@ -402,7 +402,7 @@ impl Generator {
 
     fn sometimes_explicit(&mut self, percent: usize, flags: &mut Words) {
         if self.explicit && self.random.percent(percent) {
-            // Each of them once, so that it says whose value it is.
+            // Each value occurs once, so that it identifies the value it belongs to.
             self.explicit_cas += 1;
             let cas = if self.random.percent(self.damage / 5) { "x".to_owned() } else { self.explicit_cas.to_string() };
             flags.push(word(format!("E{cas}")));
@@ -416,7 +416,7 @@ impl Generator {
         }
     }
 
-    /// A meta command, its flags in any order, some of them twice or unknown.
+    /// A meta command with its flags in random order. Some flags occur twice or are unknown.
     fn meta(&mut self, command: &str, key: Vec<u8>, value: Option<Vec<u8>>, mut flags: Words) -> Piece {
         for at in 0..flags.len() {
             let with = self.random.below(flags.len());
@@ -441,7 +441,7 @@ impl Generator {
                 flags.push(word(format!("{}", (b'a' + number as u8) as char)));
             }
         }
-        // A line may not take `x` for `md`: see above.
+        // 1.6.18 cannot get `x` with `md`. See the list at the top of this file.
         if command == "md" && !self.scope.newest {
             flags.retain(|flag| !matches!(&flag[0], Part::Bytes(bytes) if bytes[0] == b'x'));
         }
@@ -473,7 +473,7 @@ impl Generator {
         Piece(word(format!("{line}\r\n")))
     }
 
-    /// Lines that are no command, or the end of the connection.
+    /// Lines that are no command, or that end the connection.
     fn nonsense(&mut self) -> Piece {
         let length = 1 + self.random.below(40);
         let junk = match self.random.below(12) {
@@ -484,7 +484,7 @@ impl Generator {
             4 => {
                 let mut junk = self.random.bytes(length);
                 junk.push(b'\n');
-                // The first byte tells a binary request.
+                // The first byte of a binary request is 0x80.
                 junk[0] &= 0x7f;
                 junk
             }
@@ -500,7 +500,7 @@ impl Generator {
         Piece(word(junk))
     }
 
-    /// One of the keys, or one that no server has; now and then one that is too long.
+    /// One of the keys, or a key that no server has. Some are too long.
     fn key(&mut self) -> Vec<u8> {
         match self.random.below(200) {
             0..4 => {
@@ -520,7 +520,7 @@ impl Generator {
         (*self.random.one_of(if odd { &flags } else { &flags[..6] })).to_owned()
     }
 
-    /// A time that is safely over, or safely to come, or no time at all.
+    /// An expiry time that is long past or far ahead, 0, or no valid number.
     fn exptime(&mut self) -> Vec<Part> {
         let times = ["0", "0", "0", "1000", "5000", "100000", "2592000", "-1", "-100", "2147483647", "200"];
         let odd = ["x", "1x", "", "1.5", "+1000", "-2147483648", "99999999999", "-0", "9223372036854775807", "1000\t"];
@@ -534,7 +534,7 @@ impl Generator {
         }
     }
 
-    /// A time that is safely longer or shorter than what any item has left.
+    /// A time that is much longer or much shorter than the time left to any item.
     fn recache(&mut self) -> Vec<Part> {
         let times = ["0", "300", "3000", "50000", "2000000", "-1", "x", "1x", "+300", "99999999999"];
         word(*self.random.mostly(90, 6, &times))
@@ -548,7 +548,7 @@ impl Generator {
         (*self.random.one_of(odd.as_ref().unwrap_or(&numbers))).to_owned()
     }
 
-    /// A number that the server itself sent, or a neighbour of it, or another.
+    /// A CAS value that the server has sent, a number near it, or another one.
     fn cas(&mut self, key: &[u8]) -> Vec<Part> {
         let odd = ["x", "-1", "", "1x", "18446744073709551616", "99999999999999999999999", "+"];
         if self.random.percent(self.damage / 5) {
@@ -565,7 +565,7 @@ impl Generator {
     pub(super) fn value(&mut self) -> Vec<u8> {
         let mut value = self.any_value();
         value.iter_mut().filter(|byte| **byte == STANDS_FOR_NUL).for_each(|byte| *byte = b'_');
-        // Of a value of nothing but blanks memcached reads on, behind it, for a number.
+        // If a value is all blanks, memcached looks for a number in the bytes after it.
         if let Some(last) = value.last_mut().filter(|last| matches!(last, b' ' | b'\t'..=b'\r')) {
             *last = b'_';
         }
@@ -604,7 +604,8 @@ impl Generator {
                 self.random.bytes(length)
             }
             _ if self.large => {
-                // About as large as may be, to the byte, and as large as needs more than one chunk.
+                // Some values have about the largest size that the server stores, to the byte. Others need more than
+                // one chunk.
                 let length = match self.random.below(8) {
                     0..2 => 1_048_576 - 59 - self.random.below(20),
                     2..4 => 1_048_576 - 59 - self.random.below(280),
@@ -617,7 +618,7 @@ impl Generator {
         }
     }
 
-    /// A storage command: its words, one of them the length of the value; now and then that is a lie.
+    /// A storage command. One of its words is the length of the value, and some of these lengths are false.
     fn with_value(&mut self, mut words: Words, length_at: usize, mut value: Vec<u8>) -> Piece {
         let mut end: &[u8] = b"\r\n";
         if self.random.percent(self.damage / 3) && value.len() < 10_000 {
@@ -634,7 +635,7 @@ impl Generator {
                     let odd = ["99999999999999999999999", "00000000000005", "5\t", "0", "7"];
                     let length =
                         if self.random.percent(70) { self.random.one_of(&lengths) } else { self.random.one_of(&odd) };
-                    // No conversation sends so long a value.
+                    // No conversation sends a value of this length.
                     let length = if *length == "2147483645" { "20000" } else { length };
                     words[length_at] = word(length);
                     numbers_for_all(&mut words);
@@ -647,7 +648,7 @@ impl Generator {
         Piece(parts)
     }
 
-    /// Words become a line; now and then it is damaged on the way.
+    /// Joins words to a line. Damages some of the lines.
     fn line(&mut self, mut words: Words) -> Piece {
         let mut separator: &[u8] = b" ";
         let mut start: &[u8] = b"";
@@ -688,7 +689,7 @@ impl Generator {
                 _ => end = b"",
             }
         }
-        // Words that were changed may not be a valid `md … x` either.
+        // Damage may not make a valid `md … x` either.
         if words.first() == Some(&word("md")) && !self.scope.newest {
             let is_x = |word: &Vec<Part>| matches!(&word[0], Part::Bytes(bytes) if bytes.first() == Some(&b'x'));
             words.iter_mut().skip(2).filter(|flag| is_x(flag)).for_each(|flag| *flag = word("z"));
@@ -705,14 +706,14 @@ impl Generator {
     }
 }
 
-/// A number of which each server has its own may not become a length, nor a time, which would be gigabytes.
+/// Replaces CAS values and times by 0. The CAS values differ between the servers, so they may not become a length. A
+/// time as a length would be gigabytes.
 fn numbers_for_all(words: &mut Words) {
     let parts = words.iter_mut().flatten().filter(|part| !matches!(part, Part::Bytes(_)));
     parts.for_each(|part| *part = Part::Bytes(b"0".to_vec()));
 }
 
-/// A key of this length, of letters or of any bytes that a key may have; not of those that stand for others here (see
-/// the oracle).
+/// A key of this length, of letters or of any bytes that a key may have. [`STANDS_FOR_NUL`] is not among them.
 fn key(random: &mut Random, length: usize) -> Vec<u8> {
     let any = random.percent(40);
     let byte = |random: &mut Random| match random.bytes(1)[0] {
@@ -721,14 +722,14 @@ fn key(random: &mut Random, length: usize) -> Vec<u8> {
         byte => b'a' + byte % 26,
     };
     let mut key: Vec<u8> = (0..length).map(|_| byte(random)).collect();
-    // It may not end as a line does, or begin as a binary request does.
+    // A key may not end in `\r`, because the line may end after it.
     if let Some(last) = key.last_mut().filter(|last| **last == b'\r') {
         *last = b'r';
     }
     key
 }
 
-/// In base64, with its padding.
+/// Base64 with padding.
 pub(super) fn base64(bytes: &[u8]) -> Vec<u8> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = Vec::new();

@@ -1,13 +1,13 @@
-//! Makes a conversation short that shows something.
+//! Makes a conversation as short as possible while it still shows a disagreement.
 
 /// Bursts of pieces. The client waits for all replies to a burst before it sends the next.
 pub(super) type Conversation<P> = Vec<Vec<P>>;
 
-/// Rounds without any success that are tried with smaller and smaller parts, before it is left at that.
+/// Most attempts to leave out a part.
 const ATTEMPTS_MAX: usize = 300;
 
-/// The shortest conversation found for which `shows` holds, as it does for this one: parts are left out, first large,
-/// then small ones, as long as it still holds (Zeller's ddmin).
+/// Returns the shortest conversation that it finds for which `shows` is true. `shows` must be true for `conversation`.
+/// The function leaves out parts, first large and then small ones, while `shows` stays true (Zeller's ddmin).
 pub(super) fn minimise<P: Clone>(
     conversation: Conversation<P>,
     mut shows: impl FnMut(&Conversation<P>) -> bool,
@@ -35,7 +35,7 @@ pub(super) fn minimise<P: Clone>(
     bursts(&pieces)
 }
 
-/// Pieces of one burst stay together.
+/// Groups the pieces into their bursts.
 fn bursts<P: Clone>(pieces: &[(usize, P)]) -> Conversation<P> {
     let groups = pieces.chunk_by(|first, second| first.0 == second.0);
     groups.map(|group| group.iter().map(|(_, piece)| piece.clone()).collect()).collect()

@@ -1,4 +1,4 @@
-//! Asks memcached request by request, and changes its replies where they differ from corecached's on purpose.
+//! Asks memcached request by request. Changes its replies where they differ from corecached's on purpose.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,35 +11,35 @@ use super::frame::Request;
 use super::wire::{End, Wire};
 use crate::client::shown;
 
-/// A connection to memcached.
 pub(super) struct Oracle {
     wire: Wire,
-    /// The answers to the burst.
+    /// The expected replies to the burst.
     answers: Vec<Answer>,
-    /// Questions that memcached must still be asked.
+    /// Questions that the oracle must still ask memcached.
     pending: Vec<Pending>,
-    /// Questions so far, on all connections.
+    /// Number of questions so far, on all connections.
     asked: u64,
-    /// The reason why asking failed.
+    /// The reason why the oracle could not ask memcached.
     failure: Option<String>,
     differences: &'static [Difference],
     /// How often each row of the table of differences was used.
     pub(super) used: Vec<u64>,
 }
 
-/// A question, for the answer of this index.
+/// A question and the index of its answer.
 struct Pending {
     request: Request,
     repairs: Vec<&'static Rule>,
     answer: usize,
 }
 
-/// Whether memcached closes at once and loses replies that it has not sent yet.
+/// Whether memcached closes the connection at once and loses the replies that it has not sent yet.
 fn must_wait(request: &Request) -> bool {
     memmem::find(request.line(), b"HTTP/").is_some()
 }
 
-/// A shorter number is padded to the length of the longer one unless memcached still has to send the latter.
+/// Whether the request changes a number. memcached pads a shorter number to the length of the old one, unless it still
+/// has to send the old one.
 fn computes(request: &Request) -> bool {
     matches!(request.command(), "incr" | "decr" | "ma")
 }
@@ -59,19 +59,19 @@ impl Oracle {
         oracle
     }
 
-    /// After memcached has closed.
+    /// Connects again after memcached has closed the connection.
     pub(super) fn reconnect(&mut self, socket: &Path, patience: Duration) {
         self.wire = Wire::connect(socket, patience);
         self.settle_protocol();
     }
 
-    /// The first byte tells the protocol of a connection.
+    /// Sends a request, because the first byte on a connection determines its protocol.
     fn settle_protocol(&mut self) {
         assert_eq!(self.ask(b""), b"");
     }
 
-    /// What a server must answer to each of these requests, up to the one that ends the connection. `Err` says why
-    /// memcached could not be asked.
+    /// The replies that a server must give to these requests, up to the one that ends the connection. `Err` says why
+    /// the oracle could not ask memcached.
     pub(super) fn answers(&mut self, requests: &[Request]) -> Result<Vec<Answer>, String> {
         for request in requests {
             if must_wait(request) || computes(request) && self.holds_values() {
@@ -87,8 +87,8 @@ impl Oracle {
         self.failure.take().map_or(Ok(answers), Err)
     }
 
-    /// Notes what must come, or has it noted when memcached is asked next: that is done for many requests at once, as
-    /// far as no row of the table has to look in between.
+    /// Records the expected reply if a row gives it. Otherwise it adds a question for memcached. The oracle asks the
+    /// questions for many requests at once, unless a row of the table must look in between.
     fn answer(&mut self, request: &Request) {
         let mut instead = request.clone();
         let mut repairs = Vec::new();
@@ -123,7 +123,7 @@ impl Oracle {
         }
     }
 
-    /// Whether values may be on their way to us.
+    /// Whether memcached may still have to send values.
     fn holds_values(&self) -> bool {
         let is_retrieval = |pending: &Pending| pending.request.line().trim_ascii_start().starts_with(b"g");
         self.pending.iter().any(|pending| is_retrieval(pending) || pending.request.command() == "mg")
@@ -157,7 +157,7 @@ impl Oracle {
         }
     }
 
-    /// The bare reply to bytes that are whole requests.
+    /// The unchanged reply to `bytes`, which are whole requests.
     fn ask(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.settle();
         if self.is_over() {
@@ -166,7 +166,7 @@ impl Oracle {
         self.exchange(&[bytes]).pop().map(|(reply, _)| reply).unwrap_or_default()
     }
 
-    /// The replies to each of these, and whether that was the end of the connection.
+    /// The reply to each question, and whether memcached then closed the connection.
     fn exchange(&mut self, questions: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
         let mut bytes = Vec::new();
         let mut barriers = Vec::new();

@@ -1,10 +1,9 @@
-//! Random numbers that follow from a seed: SplitMix64 (Steele, Lea & Flood 2014).
+//! Random numbers that a seed determines: SplitMix64 (Steele, Lea & Flood 2014).
 
-/// A sequence of random numbers.
 pub(super) struct Random(u64);
 
 impl Random {
-    /// The sequence of `seed`; different seeds give unrelated sequences.
+    /// The sequence of `seed`. Different seeds give unrelated sequences.
     pub(super) fn new(seed: u64) -> Random {
         Random(mix(seed ^ 0x5851_f42d_4c95_7f2d))
     }
@@ -19,23 +18,23 @@ impl Random {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
 
-    /// True in so many of a hundred cases.
+    /// True with this probability in percent.
     pub(super) fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// One of them, each as likely as the others.
+    /// One of the choices, each with the same probability.
     pub(super) fn one_of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.below(choices.len())]
     }
 
-    /// One of the first `usual` of them in so many of a hundred cases, and of all of them in the others.
+    /// One of the first `usual` choices with this probability in percent, otherwise one of all choices.
     pub(super) fn mostly<'a, T>(&mut self, percent: usize, usual: usize, choices: &'a [T]) -> &'a T {
         let among = if self.percent(percent) { &choices[..usual] } else { choices };
         self.one_of(among)
     }
 
-    /// So many bytes of any value.
+    /// This many random bytes.
     pub(super) fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.next() as u8).collect()
     }

@@ -1,7 +1,7 @@
 //! Random conversations in the classic and the meta protocol.
 //!
-//! corecached gets each burst pipelined, cut anywhere. memcached gets it request by request, with a marker between two
-//! requests, so that each reply can be assigned to its request.
+//! corecached gets each burst pipelined and cut at random places. memcached gets it request by request, with a marker
+//! between two requests. So the test can assign each reply to its request.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,14 +16,14 @@ use super::wire::{End, Wire};
 use crate::client::shown;
 use crate::server::{Program, Server};
 
-/// Commands of a test, unless `CORECACHED_COMMANDS` says otherwise.
+/// Number of commands of a test, unless `CORECACHED_COMMANDS` sets it.
 const COMMANDS: usize = 40_000;
 
-/// What memcached waits for without a newline. Whether a longer line is refused or its connection closed depends on how it
-/// arrives, unless it is a `get`.
+/// memcached waits for this many bytes without a newline. It refuses a longer line or closes the connection, depending
+/// on how the line arrives, unless the line is a `get`.
 const LINE_LENGTH_MAX: usize = 2_000;
 
-/// An item with a shorter time to live may have expired, or not, when a client asks for it.
+/// An item with a shorter time to live may or may not have expired when a client asks for it.
 const SECONDS_MIN: i128 = 120;
 
 #[test]
@@ -56,14 +56,14 @@ struct TextAndMeta {
 }
 
 impl TextAndMeta {
-    /// Commands that compute go without the maintainer of memcached's LRU: while that has to move an item, which takes a
-    /// moment, memcached puts a shorter number into a new item instead of padding it.
+    /// Conversations with commands that compute run without memcached's LRU maintainer. While the maintainer moves an
+    /// item, memcached cannot pad a shorter number, and puts it into a new item.
     fn scope(&self, seed: u64) -> Scope {
         Scope { arithmetic: !seed.is_multiple_of(4), newest: self.oracle == Program::Newest }
     }
 
-    /// Whether it has, though none was made up, a `T` for `ma`, or an opaque that is too long, of which memcached complains
-    /// too late: see `generate.rs`.
+    /// Whether damage has made a request that the generator never makes: a `T` for `ma`, or an opaque that is too long.
+    /// memcached reports such an opaque too late. See `generate.rs`.
     fn cannot_be_asked(&self, request: &Request) -> bool {
         let is_late = match request.command() {
             "mg" => self.oracle == Program::Memcached,
@@ -145,8 +145,8 @@ impl Protocol for TextAndMeta {
     }
 }
 
-/// Whether what is replied depends on the pieces in which a request arrives (see [`LINE_LENGTH_MAX`]), or on how long
-/// that and what follows take (see [`SECONDS_MIN`]).
+/// Whether the reply depends on the pieces in which the request arrives (see [`LINE_LENGTH_MAX`]), or on how long this
+/// request and the next ones take (see [`SECONDS_MIN`]).
 fn is_left_to_chance(request: &Request) -> bool {
     let line = request.line();
     let is_long = line.len() > LINE_LENGTH_MAX && !line.starts_with(b"get ") && !line.starts_with(b"gets ");
@@ -162,7 +162,7 @@ fn is_left_to_chance(request: &Request) -> bool {
     is_long || times.into_iter().any(is_short)
 }
 
-/// The requests in the bytes of a burst, and what has to follow them so that the last one is complete.
+/// The requests in the bytes of a burst, and the bytes that complete the last one.
 fn split(bytes: &[u8]) -> (Vec<Request>, Vec<u8>) {
     let mut all = bytes.to_vec();
     let mut requests = Vec::new();
@@ -180,16 +180,16 @@ fn split(bytes: &[u8]) -> (Vec<Request>, Vec<u8>) {
     (requests, all.split_off(bytes.len()))
 }
 
-/// The bytes of a burst for one of the servers, given the CAS values it has told.
+/// The bytes of a burst for one of the servers. `cas_of` gives the CAS values that this server has sent.
 fn resolve(burst: &[Piece], now: i64, cas_of: impl Fn(&[u8]) -> Option<u64>) -> Vec<u8> {
-    /// No server has come so far.
+    /// No server has reached this CAS value.
     const UNKNOWN: u64 = 4_000_000_000_000_000_000;
     let mut bytes = Vec::new();
     for part in burst.iter().flat_map(|piece| &piece.0) {
         match part {
             Part::Bytes(text) => bytes.extend_from_slice(text),
             Part::Cas { key, offset } => {
-                // To compare with 0 is not to compare.
+                // A server does not compare a CAS value of 0.
                 let cas = cas_of(key).unwrap_or(UNKNOWN).saturating_add_signed(*offset);
                 let cas = if cas == 0 { UNKNOWN } else { cas };
                 bytes.extend_from_slice(cas.to_string().as_bytes());
@@ -200,7 +200,7 @@ fn resolve(burst: &[Piece], now: i64, cas_of: impl Fn(&[u8]) -> Option<u64>) -> 
     bytes
 }
 
-/// Most bursts leave in a few writes; some in many small ones, so that requests are seen before they are complete.
+/// Sends most bursts in a few writes, and some in many small ones. Then the server sees incomplete requests.
 pub(super) fn send_in_pieces(wire: &mut Wire, mut bytes: Vec<u8>, random: &mut Random) {
     let most = match random.below(4) {
         0 => bytes.len(),

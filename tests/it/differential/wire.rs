@@ -1,4 +1,4 @@
-//! A connection that is written to and read from at the same time, so that no amount of replies can stall it.
+//! A connection that reads and writes at the same time, so that no amount of replies can stall it.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// One connection to a server.
 pub(super) struct Wire {
     stream: UnixStream,
-    /// Chunks that are still to be sent, each in a write of its own.
+    /// Chunks that are still unsent. Each goes out in a write of its own.
     unsent: VecDeque<Vec<u8>>,
-    /// How much of the first of them has been sent.
+    /// Bytes of the first chunk that are already sent.
     sent: usize,
-    /// Nothing will be sent after that.
+    /// Whether the client ends its side after the last chunk.
     finishes: bool,
     buffer: Box<[u8]>,
     patience: Duration,
@@ -34,26 +33,26 @@ pub(super) enum End {
 }
 
 impl Wire {
-    /// Connects; a reply that takes longer than `patience` is missing.
+    /// Connects. A reply that takes longer than `patience` counts as missing.
     pub(super) fn connect(socket: &Path, patience: Duration) -> Wire {
         let stream = UnixStream::connect(socket).expect("the server accepts");
         stream.set_nonblocking(true).expect("a socket need not block");
         Wire { stream, unsent: VecDeque::new(), sent: 0, finishes: false, buffer: vec![0; 64 * 1024].into(), patience }
     }
 
-    /// Has bytes sent: as far as the server takes them now, the rest while its replies are read.
+    /// Sends as much of `chunk` as the server takes now, and the rest while the client reads replies.
     pub(super) fn send(&mut self, chunk: Vec<u8>) {
         self.unsent.push_back(chunk);
         self.write();
     }
 
-    /// Has the server told that nothing more will be sent.
+    /// Tells the server after the last chunk that the client sends nothing more.
     pub(super) fn finish(&mut self) {
         self.finishes = true;
         self.write();
     }
 
-    /// All that comes before `end`, which must be the last that is replied to what was sent.
+    /// All bytes before `end`. `end` must be the last reply to the bytes that were sent.
     pub(super) fn read_until(&mut self, end: &[u8]) -> (Vec<u8>, End) {
         let mut received = Vec::new();
         loop {
@@ -78,7 +77,7 @@ impl Wire {
         }
     }
 
-    /// Waits until there is something to read or, if something is unsent, room to write; nothing of it in time is empty.
+    /// Waits until the client can read or, if it has unsent bytes, write. The result is empty if the time runs out.
     fn wait(&self) -> PollFlags {
         let writes = if self.unsent.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
         let mut polled = [PollFd::new(&self.stream, PollFlags::IN | writes)];
@@ -99,7 +98,7 @@ impl Wire {
                 Ok(count) => self.sent += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // A server may close on what it is sent; what it had to say still counts.
+                // A server may close while the client sends. The replies that it sent before still count.
                 Err(_) => {
                     self.unsent.clear();
                     self.sent = 0;
@@ -112,7 +111,7 @@ impl Wire {
             }
         }
         if std::mem::take(&mut self.finishes) {
-            // Fails if the server has closed.
+            // This fails if the server has closed the connection.
             let _ = self.stream.shutdown(Shutdown::Write);
         }
     }

@@ -1,5 +1,5 @@
-//! Compares the packets of a reply with the expected ones: byte for byte, except for CAS values, which each server chooses
-//! itself, and for statistics, which differ.
+//! Compares the packets of a reply with the expected ones byte for byte, but for two exceptions. Each server chooses
+//! its own CAS values, and statistics differ.
 
 use super::super::compare::CasPairs;
 use super::super::differences;
@@ -33,7 +33,7 @@ fn status(packet: &[u8]) -> u16 {
     u16::from_be_bytes([packet[6], packet[7]])
 }
 
-/// The packets of statistics, without the one that ends them, and where that ends.
+/// The packets of statistics without the last one, and the end of the last one.
 fn series(bytes: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
     let (mut packets, mut at) = (Vec::new(), 0);
     loop {
@@ -46,8 +46,8 @@ fn series(bytes: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
     }
 }
 
-/// Statistics of classes must come in packets, no more: each server has classes of its own, and none if it has no items,
-/// which it need not know at once.
+/// Statistics of classes must come in packets. The contents are not compared, because each server has its own classes.
+/// A server without items has no classes, and may notice only later that an item is gone.
 fn of_classes(ours: &[u8]) -> Option<usize> {
     const NOT_FOUND: u16 = 1;
     match status(reply(ours)?) {
@@ -57,7 +57,8 @@ fn of_classes(ours: &[u8]) -> Option<usize> {
     }
 }
 
-/// Names only, but for what both must know alike: how often prefixes were used.
+/// Compares only the names of statistics. It also compares how often the client has used each prefix, because both
+/// servers must count this alike.
 fn statistics(request: &Request, theirs: &[u8], ours: &[u8]) -> Option<usize> {
     let key = |packet: &[u8]| Request { bytes: packet.to_vec(), is_cut: false }.key().to_vec();
     let (their_packets, _) = series(theirs)?;
@@ -67,11 +68,11 @@ fn statistics(request: &Request, theirs: &[u8], ours: &[u8]) -> Option<usize> {
         rows.any(|(names, _)| names.split(' ').any(|other| other == name))
     };
     let heads_agree = our_packets.iter().chain([&&ours[end - HEADER_LEN..end]]).all(|ours| {
-        // Magic, opcode, data type, opaque and CAS; lengths are those of names and values.
+        // Compares magic, opcode, data type, opaque and CAS. The lengths depend on the names and values.
         [0..2, 4..8, 12..HEADER_LEN].into_iter().all(|part| ours[part.clone()] == theirs[part])
     });
     let agree = if request.key().starts_with(b"detail") {
-        // Prefixes stand in no order.
+        // The servers report prefixes in any order.
         let lines = |packets: &[&[u8]]| {
             let mut lines: Vec<Vec<u8>> = Vec::new();
             for packet in packets {
@@ -91,8 +92,8 @@ fn statistics(request: &Request, theirs: &[u8], ours: &[u8]) -> Option<usize> {
     (heads_agree && agree).then_some(end)
 }
 
-/// Whether a reply of the classic or the meta protocol is the same but for the CAS of this key: the last word of `VALUE`,
-/// or what stands behind a `c`.
+/// Whether two replies of the classic or the meta protocol match. The CAS of this key may differ: it is the last word
+/// of a `VALUE` line, or it follows a `c`.
 pub(super) fn lines_match(key: &[u8], theirs: &[u8], ours: &[u8], pairs: &mut CasPairs) -> bool {
     let split = |reply: &[u8]| {
         let end = reply.iter().position(|&byte| byte == b'\n').unwrap_or(reply.len());

@@ -1,4 +1,4 @@
-//! Random packets in datagrams, each in one of its own.
+//! Random packets over UDP, each in a datagram of its own.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use crate::client::shown;
 use crate::peers;
 use crate::server::{Program, Server};
 
-/// Datagrams of a test.
+/// Number of datagrams of a test.
 const DATAGRAMS: usize = 2_000;
 
 /// Bytes before the payload of a datagram.
@@ -27,7 +27,7 @@ fn binary_in_datagrams_with_1_6_18() {
     check(Program::Memcached, "1");
 }
 
-/// A client of one server, which has one worker for it: requests of one client stay in order.
+/// A client of one server. One worker of the server handles all its requests, so they stay in order.
 struct Asker {
     socket: UdpSocket,
     number: u16,
@@ -50,10 +50,10 @@ impl Asker {
         number
     }
 
-    /// The headers of the datagrams that are the reply, without their numbers, and what is in them.
+    /// The headers of the reply's datagrams, without their numbers, and their payload.
     ///
-    /// A command that every shard must answer marks the end: the reply to any other may overtake one that has to wait for
-    /// the shard of its key.
+    /// The client also sends a command that every shard must answer, and its reply marks the end. The reply to another
+    /// command may overtake a reply that waits for the shard of its key.
     fn ask(&mut self, request: &[u8]) -> (Vec<Vec<u8>>, Vec<u8>) {
         let number = self.send(request);
         let end = [&self.send(b"slabs automove 0\r\n")[..], b"\0\0\0\x01\0\0OK\r\n"].concat();
@@ -66,7 +66,7 @@ impl Asker {
                 return (headers, payload);
             }
             assert_eq!(datagram[..2], number, "a reply to something else: {}", shown(datagram));
-            // memcached sends an empty one where there is nothing to be said.
+            // memcached sends an empty datagram where it has no reply.
             if count > HEADER_LEN {
                 headers.push(datagram[2..HEADER_LEN].to_vec());
             }
@@ -88,7 +88,7 @@ fn check(oracle: Program, workers: &str) {
         let asked = request(&|key| pairs.last(key).map(|pair| pair.1));
         let (their_headers, theirs) = memcached.ask(&asked);
         let (our_headers, ours) = corecached.ask(&request(&|key| pairs.last(key).map(|pair| pair.0)));
-        // What it says of itself.
+        // corecached must report its own version.
         let theirs = if oracle == Program::Memcached && asked[1] == 0x0b {
             [theirs.strip_suffix(b"1.6.18").unwrap_or(&theirs), b"1.6.45"].concat()
         } else {

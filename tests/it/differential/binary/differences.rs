@@ -1,12 +1,11 @@
-//! The packets that memcached answers otherwise than corecached. A row says which requests of which versions it is
-//! about, as narrowly as possible, and which reply corecached must give: so it excuses nothing. A row that is never
-//! used fails the long run.
+//! The packets that memcached answers otherwise than corecached. A row names its requests and versions as narrowly as
+//! possible, and gives the reply that corecached must send. So it excuses nothing. The long run fails for a row that is
+//! never used.
 
 use super::frame::{HEADER_LEN, Request};
 use super::generate::Setting;
 use crate::server::Program;
 
-/// A row of the table.
 pub(super) struct Difference {
     pub(super) reason: &'static str,
     /// The versions that differ.
@@ -15,21 +14,21 @@ pub(super) struct Difference {
 }
 
 pub(super) enum Rule {
-    /// This is the reply, and the last one; memcached is not asked.
+    /// This is the reply, and the server closes the connection after it. The oracle does not ask memcached.
     Says(fn(&Request) -> Option<Vec<u8>>),
-    /// memcached is asked this instead.
+    /// The oracle asks memcached this request instead.
     Asks(fn(&Request) -> Option<Vec<u8>>),
-    /// What memcached replies is put right.
+    /// Changes memcached's reply.
     Rewrites { applies: fn(&Request, &Setting) -> bool, rewrite: fn(&Request, &[u8]) -> Vec<u8> },
 }
 
 const EVERY: &[Program] = &[Program::Memcached, Program::Newest];
 const OLDER: &[Program] = &[Program::Memcached];
 
-/// Names of statistics that are there only in a version.
+/// Names of statistics that only one version has.
 pub(super) const NAMES: &[(&str, &str)] = &[("proxy_enabled proxy_uring_enabled", "Debian's 1.6.45 has a proxy")];
 
-/// The table. All rows that concern a request are applied, in this order.
+/// The table. The oracle applies all rows that concern a request, in this order.
 pub(super) const DIFFERENCES: &[Difference] = &[
     Difference {
         reason: "memcached takes as many bytes of what follows an unknown command along as that has of extras and key",
@@ -98,7 +97,7 @@ fn instead_of_nothing(reply: &[u8], request: &Request, status: u16) -> Vec<u8> {
     if reply.is_empty() { error(request, status) } else { reply.to_vec() }
 }
 
-/// The reply of this status.
+/// An error reply with this status.
 fn error(request: &Request, status: u16) -> Vec<u8> {
     let message: &[u8] = match status {
         0x03 => b"Too large.",

@@ -1,6 +1,6 @@
-//! Finds the end of a packet, and whether it ends the connection, by the rules of 1.6.45: a second and simple
-//! implementation. A server that ends a packet elsewhere answers the next bytes otherwise: so the framing is compared
-//! as well.
+//! Finds the end of a packet, and whether it ends the connection, by the rules of 1.6.45. This is a second and simple
+//! implementation. A server that ends a packet at another byte answers the next bytes otherwise. So the comparison
+//! covers the framing too.
 
 use crate::client::shown;
 use crate::packet;
@@ -13,19 +13,19 @@ pub(super) const REQUEST: u8 = 0x80;
 /// Longest key.
 pub(super) const KEY_MAX: usize = 250;
 
-/// Largest body that 1.6.45 listens to.
+/// Largest body that 1.6.45 accepts.
 const BODY_MAX: usize = 1 << 30;
 
-/// One request: what memcached takes for it.
+/// One request as memcached reads it.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     pub(super) bytes: Vec<u8>,
-    /// Not all of it came.
+    /// Whether the end of the request is missing.
     pub(super) is_cut: bool,
 }
 
 impl Request {
-    /// The request at the start of `bytes`, which are not empty, or how many bytes it lacks.
+    /// The request at the start of `bytes`, which must not be empty, or the number of bytes that it lacks.
     pub(super) fn first_of(bytes: &[u8]) -> Result<Request, usize> {
         let len = Request { bytes: bytes.to_vec(), is_cut: true }.len();
         match bytes.get(..len) {
@@ -34,7 +34,7 @@ impl Request {
         }
     }
 
-    /// So many bytes are waited for, as far as is known from what has come.
+    /// The server waits for this many bytes, as far as the bytes so far tell.
     fn len(&self) -> usize {
         if !self.has_header() || self.bytes[0] != REQUEST {
             return HEADER_LEN;
@@ -42,7 +42,7 @@ impl Request {
         let head_len = HEADER_LEN + self.extras_len() + self.key_len();
         match self.opcode() {
             _ if self.is_refused() => head_len,
-            // What these bring behind their keys is the next packet.
+            // The next packet of these requests begins behind the key, whatever body length they give.
             0x10 | 0x1c..=0x1e | 0x23 | 0x24 => head_len,
             _ => HEADER_LEN + self.body_len(),
         }
@@ -56,12 +56,12 @@ impl Request {
         self.bytes.len() >= HEADER_LEN
     }
 
-    /// Whether all of its extras and key have come, as memcached asks before it looks at more than the first byte.
+    /// Whether its extras and key are complete. Until then, memcached reads only the first byte.
     pub(super) fn has_head(&self) -> bool {
         self.has_header() && self.bytes.len() >= HEADER_LEN + self.extras_len() + self.key_len()
     }
 
-    /// Whether extras and key are more than memcached has room for: then it closes.
+    /// Whether memcached has no room for its extras and key. It then closes the connection.
     pub(super) fn has_large_head(&self) -> bool {
         HEADER_LEN + self.extras_len() + self.key_len() > 16384
     }
@@ -86,7 +86,7 @@ impl Request {
         self.number(12, 16) as u32
     }
 
-    /// The key, of a packet that is not refused.
+    /// The key of a packet that the server does not refuse.
     pub(super) fn key(&self) -> &[u8] {
         if !self.has_header() {
             return &[];
@@ -95,12 +95,12 @@ impl Request {
         self.bytes.get(start..start + self.key_len()).unwrap_or_default()
     }
 
-    /// What is behind the key.
+    /// Length of the bytes behind the key.
     fn value_len(&self) -> Option<usize> {
         self.body_len().checked_sub(self.extras_len() + self.key_len())
     }
 
-    /// The status of the reply that is the last one, for what is wrong with the header.
+    /// The status of the last reply on the connection, if the header is wrong.
     pub(super) fn refusal(&self) -> Option<u16> {
         const INVALID: u16 = 0x04;
         const UNKNOWN: u16 = 0x81;
@@ -132,17 +132,17 @@ impl Request {
         self.is_cut || self.bytes[0] != REQUEST || self.is_refused() || matches!(self.opcode(), 0x07 | 0x17)
     }
 
-    /// Whether there is no such command.
+    /// Whether no command has this opcode.
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self.opcode(), 0x1b | 0x1f | 0x25..)
     }
 
-    /// Whether it has one reply of many packets.
+    /// Whether its reply is a series of packets.
     pub(super) fn is_stat(&self) -> bool {
         self.opcode() == 0x10
     }
 
-    /// As a person reads it.
+    /// The request in readable form.
     pub(super) fn shown(&self) -> String {
         if !self.has_header() || self.bytes[0] != REQUEST {
             return shown(&self.bytes);
@@ -156,7 +156,7 @@ impl Request {
     }
 }
 
-/// The packet at the start of replies, if it is whole.
+/// The packet at the start of `bytes`, if it is complete.
 pub(super) fn reply(bytes: &[u8]) -> Option<&[u8]> {
     let body_len = bytes.get(8..12)?.iter().fold(0, |number, &byte| number << 8 | usize::from(byte));
     bytes.get(..HEADER_LEN + body_len)

@@ -1,13 +1,14 @@
-//! Makes conversations in the binary protocol from a seed: every command in its usual forms, quiet runs that a noop
-//! ends, and every part of a packet damaged in turn.
+//! Makes conversations in the binary protocol from a seed. They have every command in its usual forms, quiet commands
+//! that a noop ends, and packets with each of their parts damaged in turn.
 //!
 //! In some conversations, other clients use the same keys in the classic and the meta protocol meanwhile.
 //!
-//! Conversations leave out requests that no two servers, or no two moments, answer alike: those of `../generate.rs`, and
-//! - a flush now without CAS values: it spares items of the same second, or not;
-//! - numbers of 2^63 and more: memcached looks for a `-` up to the next NUL, also behind the value;
-//! - `detail dump` if packets are damaged: memcached counts a value to store before all of it has come;
-//! - damaged requests in other protocols: `../generate.rs` has them.
+//! Conversations leave out requests whose replies depend on the server or the moment. These are those of
+//! `../generate.rs`, and:
+//! - a flush now without CAS values: it may or may not spare items of the same second;
+//! - numbers of 2^63 and more: memcached looks for a `-` up to the next NUL, even after the value;
+//! - `detail dump` if packets are damaged: memcached counts a set before it has read all of the value;
+//! - damaged requests in other protocols: `../generate.rs` makes them.
 
 use super::super::generate::{Generator as Text, Scope};
 use super::super::minimise;
@@ -21,28 +22,29 @@ pub(super) type Conversation = minimise::Conversation<Piece>;
 
 #[derive(Clone, Debug)]
 pub(super) enum Piece {
-    /// A packet, or what is left of one.
+    /// A packet, or a part of one.
     Packet(Vec<Field>),
-    /// The client has nothing more to say on this connection.
+    /// The client sends nothing more on this connection.
     End,
-    /// A request of the classic or the meta protocol on another connection, about this key. It stands among its like.
+    /// A request of the classic or the meta protocol about this key, on another connection. All pieces of its burst are
+    /// such requests.
     Line { key: Vec<u8>, fields: Vec<Field> },
 }
 
-/// Bytes, or what is only known when they are sent.
+/// Bytes, or a number that the test knows only when it sends it.
 #[derive(Clone, Debug)]
 pub(super) enum Field {
     Bytes(Vec<u8>),
-    /// The number that this server last gave as the CAS of a key, and so much more or less.
+    /// The latest CAS value of a key that this server sent, plus an offset.
     Cas {
         key: Vec<u8>,
         offset: i64,
     },
-    /// The same in digits.
+    /// The latest CAS value of a key that this server sent, in digits.
     CasDigits {
         key: Vec<u8>,
     },
-    /// A Unix time, so many seconds from now.
+    /// A Unix time, this many seconds from now.
     Unix(i64),
 }
 
@@ -50,9 +52,8 @@ pub(super) enum Field {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
     flags: &'static [&'static str],
-    /// The largest item, and the largest chunk, if they are not the usual ones.
+    /// The largest item and the largest chunk, if they differ from the default.
     kilobytes: Option<usize>,
-    /// Whether items have CAS values.
     cas: bool,
 }
 
@@ -82,7 +83,7 @@ impl Setting {
         self.kilobytes.unwrap_or(1024) << 10
     }
 
-    /// Whether what a packet is to store is more than an item takes, or more than that of an append alone.
+    /// Whether the item that a packet stores is too large. Of an append, this counts only the value that it adds.
     pub(super) fn is_too_large(&self, request: &Request) -> bool {
         let has_flags = request.extras_len() > 0 && request.bytes[HEADER_LEN..][..4] != [0; 4];
         let value_len = request.body_len() - request.extras_len() - request.key_len();
@@ -92,25 +93,26 @@ impl Setting {
     }
 }
 
-/// The flags of the servers of this conversation: mostly none.
+/// The flags of the servers of this conversation. Most conversations have none.
 pub(super) fn setting(seed: u64) -> &'static Setting {
     Random::new(!seed).mostly(40, 1, SETTINGS)
 }
 
-/// At most so many packets are sent at once.
+/// Most packets that the client sends at once.
 const BURST_MAX: usize = 100;
 
-/// Bytes of an item besides its key, flags, CAS and value: header, and what ends key and value.
+/// Bytes of an item besides its key, flags, CAS and value: the header, and the bytes that end key and value.
 const ITEM_OVERHEAD: usize = 48 + 1 + 2;
 
-/// Every opcode that exists.
+/// Opcodes that the servers do not know.
 const UNKNOWN: &[u8] = &[0x1b, 0x1b, 0x1f, 0x25, 0x30, 0x31, 0x3d, 0x40, 0x47, 0x50, 0x7f, 0x80, 0xff];
 
-/// No server has come so far.
+/// No server has reached this CAS value.
 const NO_CAS: u64 = 4_000_000_000_000_000_000;
 
-/// Packets for datagrams, all sound: none that is larger than one, none that ends a connection, no statistics, whose
-/// lengths differ from server to server, and no flush, whose reply may come behind that to the next datagram.
+/// Packets for datagrams, none of them damaged. Each fits into a datagram, and none ends the connection. They have no
+/// statistics, because their lengths differ from server to server. They have no flush, because its reply may come after
+/// the reply to the next datagram.
 pub(super) fn datagrams(seed: u64, count: usize) -> Vec<Piece> {
     let mut generator = Generator::new(seed);
     generator.damage = 0;
@@ -125,7 +127,6 @@ pub(super) fn datagrams(seed: u64, count: usize) -> Vec<Piece> {
     packets
 }
 
-/// A conversation of `commands` packets.
 pub(super) fn conversation(seed: u64, commands: usize) -> Conversation {
     let mut generator = Generator::new(seed);
     let (mut bursts, mut count) = (Vec::new(), 0);
@@ -137,7 +138,7 @@ pub(super) fn conversation(seed: u64, commands: usize) -> Conversation {
     bursts
 }
 
-/// A packet in its parts, the header such that it may lie.
+/// A packet in its parts. Its header may be false.
 #[derive(Clone, Debug, Default)]
 struct Packet {
     opcode: u8,
@@ -145,7 +146,7 @@ struct Packet {
     extras: Vec<Field>,
     key: Vec<u8>,
     value: Vec<u8>,
-    /// What is wrong with it.
+    /// The false parts of its header.
     lies: Vec<Lie>,
 }
 
@@ -157,22 +158,23 @@ enum Lie {
     DataType(u8),
     Reserved(u16),
     BodyLen(u32),
-    /// So many bytes come, and no more.
+    /// The client sends only this many bytes.
     Cut(usize),
 }
 
 struct Generator {
     random: Random,
-    /// Makes up values, and more.
+    /// Makes values, and requests in the other protocols.
     text: Text,
     keys: Vec<Vec<u8>>,
-    /// How often a packet is damaged, in percent.
+    /// Percentage of packets that are damaged.
     damage: usize,
-    /// How often a packet that can be quiet is.
+    /// Percentage of packets that are quiet, among those that can be.
     quiet: usize,
-    /// Lengths may not be what they say: a number of which each server has its own must not become one.
+    /// Whether the burst has a damaged packet. The server may then read other bytes as a length, so no CAS value that
+    /// differs between the servers may follow.
     damaged: bool,
-    /// Whether others speak other protocols meanwhile.
+    /// Whether other clients use other protocols meanwhile.
     mixed: bool,
     flushes: bool,
     item_size_max: usize,
@@ -200,7 +202,8 @@ impl Generator {
             keys.push(random.bytes(length));
         }
         let damage = *random.one_of(&[0, 0, 1, 5, 20, 60]);
-        // A prefix that another one begins with memcached takes for that, if they meet in its table.
+        // If one prefix is the beginning of another and both share a place in memcached's table, memcached takes the
+        // one for the other. So no key has an empty prefix.
         keys.iter_mut().filter(|key| b":w".contains(&key[0])).for_each(|key| key[0] = b'k');
         keys.iter_mut().flatten().filter(|byte| **byte == b'-').for_each(|byte| *byte = b'_');
         if mixed {
@@ -242,7 +245,7 @@ impl Generator {
         pieces
     }
 
-    /// Quiet commands, and the noop that tells that they are done.
+    /// Quiet commands, and a noop whose reply shows that the server has executed them.
     fn quiet_run(&mut self, pieces: &mut Vec<Piece>) {
         let quiet = std::mem::replace(&mut self.quiet, 100);
         for _ in 0..1 + self.random.below(20) {
@@ -284,7 +287,7 @@ impl Generator {
             _ => plain(if self.is_quiet() { 0x17 } else { 0x07 }),
         };
         if packet.cas.is_none() && self.random.percent(3) {
-            // Where it is of no use, and where it is not.
+            // Some commands ignore this CAS value, others do not.
             packet.cas = Some(self.cas(&packet.key.clone()));
         }
         if self.random.percent(3) {
@@ -300,7 +303,7 @@ impl Generator {
         self.random.percent(self.quiet)
     }
 
-    /// One of the two, the second one if it may be quiet.
+    /// The first opcode, or the second one if the packet is quiet.
     fn opcode(&mut self, (loud, quiet): (u8, u8)) -> u8 {
         if self.is_quiet() { quiet } else { loud }
     }
@@ -343,7 +346,8 @@ impl Generator {
     }
 
     fn flush(&mut self) -> Packet {
-        // Now; or later than a conversation takes, or before the server started, which is never.
+        // Some flushes are due now. Others are due after the end of the conversation, or at a time before the server
+        // started, which means never.
         let never = &[1000, 5000, 0x7fff_ffff, 0xffff_ffff, 2_592_001, 1_000_000_000];
         let times: &[u32] = if self.flushes { &[0] } else { never };
         let time = *self.random.one_of(times);
@@ -385,12 +389,12 @@ impl Generator {
         Packet { opcode, key: key.into(), value: value.into(), ..Packet::default() }
     }
 
-    /// One part of it is not as it should be.
+    /// Damages one part of the packet.
     fn damage(&mut self, packet: &mut Packet) {
         self.damaged = true;
         packet.cas = packet.cas.take().map(|_| bytes(NO_CAS.to_be_bytes()));
         if is_flush(packet.opcode) {
-            // It may not become one at another time.
+            // Damage may not turn this flush into one at another time.
             let lies = [Lie::ExtrasLen(1), Lie::KeyLen(1), Lie::BodyLen(1), Lie::BodyLen(5), Lie::Magic(0x81)];
             packet.lies.push(*self.random.one_of(&lies));
             return;
@@ -410,13 +414,13 @@ impl Generator {
                 let lengths = [0, 1, KEY_MAX, KEY_MAX + 1, 0xffff, key_len + 1, body_len, body_len + 1];
                 packet.lies.push(Lie::KeyLen(*self.random.one_of(&lengths) as u16));
             }
-            // What follows becomes a part of it, wholly or in part.
+            // Some or all of the next packet becomes a part of this one.
             6 => {
                 let more = *self.random.one_of(&[1, 2, HEADER_LEN, HEADER_LEN + 1, HEADER_LEN * 2, 100, 5000]);
                 packet.lies.push(Lie::BodyLen((body_len + more) as u32));
             }
             7 | 8 => {
-                // Of a value of nothing but blanks memcached reads on, behind it, for a number.
+                // If a value is all blanks, memcached looks for a number in the bytes after it.
                 packet.value.iter_mut().filter(|byte| byte.is_ascii_whitespace()).for_each(|byte| *byte = b'_');
                 let fewer = *self.random.one_of(&[1, 1, 2, value_len, value_len + 1, value_len + key_len, body_len]);
                 packet.lies.push(Lie::BodyLen(body_len.saturating_sub(fewer) as u32));
@@ -430,7 +434,7 @@ impl Generator {
                 let opcode = self.random.below(256) as u8;
                 packet.opcode = if is_flush(opcode) { 0x1f } else { opcode };
             }
-            // One that may not have a value, or the next packet in the place of one.
+            // The packet gets a value that it may not have, or the next packet in place of its value.
             12 => packet.value = self.random.bytes(5),
             13 | 14 => {
                 let mut inner = self.sound_packet();
@@ -438,12 +442,11 @@ impl Generator {
                 let Piece::Packet(fields) = self.piece(inner) else { unreachable!("a packet is one") };
                 packet.value = resolve(&fields, 0, |_| None);
             }
-            // The rest never comes, or what follows is taken for it.
+            // The rest of the packet never comes, or the next bytes take its place.
             _ => packet.lies.push(Lie::Cut(self.random.below(HEADER_LEN + body_len))),
         }
     }
 
-    /// Bytes that are no packet.
     fn nonsense(&mut self, pieces: &mut Vec<Piece>) {
         let junk = match self.random.below(4) {
             0 => b"get a\r\n".repeat(1 + self.random.below(8)),
@@ -460,7 +463,7 @@ impl Generator {
         }
     }
 
-    /// A packet as it is sent.
+    /// The packet in the form that the client sends.
     fn piece(&mut self, packet: Packet) -> Piece {
         let extras_len: usize = packet.extras.iter().map(Field::len).sum();
         let body_len = extras_len + packet.key.len() + packet.value.len();
@@ -492,7 +495,7 @@ impl Generator {
         Piece::Packet(fields)
     }
 
-    /// A sound request in words.
+    /// An undamaged request of the classic or the meta protocol.
     fn line(&mut self) -> Piece {
         let key = self.random.one_of(&self.keys).clone();
         let value = self.value(key.len(), 0);
@@ -502,7 +505,7 @@ impl Generator {
         let number = *self.random.one_of(&[1, 10, 99, 100_000]);
         let len = value.len();
         let mode = *self.random.one_of(&["S", "E", "R", "A", "P"]);
-        // What stands before the key, behind it, and whether CAS and a value follow.
+        // The words before the key, the words after it, and whether a CAS and a value follow.
         let (command, rest, cas, has_value) = match self.random.below(20) {
             0..3 => ("set", format!("{flags} {time} {len}"), "", true),
             3 => ("add", format!("{flags} {time} {len}"), "", true),
@@ -531,7 +534,7 @@ impl Generator {
         Piece::Line { key, fields }
     }
 
-    /// One of the keys, or one that no server has.
+    /// One of the keys, or a key that no server has.
     fn key(&mut self) -> Vec<u8> {
         if self.random.percent(8) { b"nothing".to_vec() } else { self.random.one_of(&self.keys).clone() }
     }
@@ -540,7 +543,7 @@ impl Generator {
         *self.random.one_of(&[0, 0, 1, 5, 0xffff, 0x1_0000, 0xdead_beef, 0xffff_ffff])
     }
 
-    /// A time that is safely over, or safely to come, or no time at all; it has no sign here.
+    /// An expiry time that is long past or far ahead, or 0. It is unsigned in this protocol.
     fn exptime(&mut self) -> Field {
         let times: [u32; 12] =
             [0, 0, 0, 0, 1000, 5000, 2_592_000, 2_592_001, 0x7fff_ffff, 0x8000_0000, 0xffff_fffe, 0xffff_ffff];
@@ -554,7 +557,7 @@ impl Generator {
         *self.random.one_of(&[1, 1, 2, 10, 99, 0, 100_000, 1 << 32, 1_000_000_000_000])
     }
 
-    /// A number that the server itself sent, or a neighbour of it, or another.
+    /// A CAS value that the server has sent, a number near it, or another one.
     fn cas(&mut self, key: &[u8]) -> Field {
         if self.damaged || self.random.percent(10) {
             return bytes(self.random.one_of(&[NO_CAS, u64::MAX, 1 << 63]).to_be_bytes());
@@ -563,7 +566,7 @@ impl Generator {
         Field::Cas { key: key.to_vec(), offset }
     }
 
-    /// A value, now and then about as large as may be, to the byte.
+    /// A value. A few have about the largest size that the server stores, to the byte.
     fn value(&mut self, key_len: usize, flags: u32) -> Vec<u8> {
         let flags_len = if flags == 0 { 0 } else { 4 };
         let small = self.item_size_max < 1 << 20;
@@ -598,7 +601,7 @@ impl Field {
 }
 
 impl Piece {
-    /// As a person reads it.
+    /// The piece in readable form.
     pub(super) fn shown(&self) -> String {
         let (fields, mut text) = match self {
             Piece::End => return "(no more)".to_owned(),
@@ -617,7 +620,7 @@ impl Piece {
     }
 }
 
-/// The bytes of a packet for one of the servers, given the CAS values it has told.
+/// The bytes of a packet for one of the servers. `cas_of` gives the CAS values that this server has sent.
 pub(super) fn resolve(fields: &[Field], now: i64, cas_of: impl Fn(&[u8]) -> Option<u64>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for field in fields {
@@ -625,7 +628,7 @@ pub(super) fn resolve(fields: &[Field], now: i64, cas_of: impl Fn(&[u8]) -> Opti
             Field::Bytes(some) => bytes.extend_from_slice(some),
             Field::Cas { key, offset } => {
                 let cas = cas_of(key).unwrap_or(NO_CAS).saturating_add_signed(*offset);
-                // To compare with 0 is not to compare.
+                // A server does not compare a CAS value of 0.
                 bytes.extend_from_slice(&if cas == 0 { NO_CAS } else { cas }.to_be_bytes());
             }
             Field::CasDigits { key } => bytes.extend_from_slice(cas_of(key).unwrap_or(NO_CAS).to_string().as_bytes()),

@@ -1,7 +1,7 @@
 //! Random conversations in the binary protocol.
 //!
-//! Both servers get each burst pipelined, and corecached gets it cut anywhere. A reply repeats the number of its
-//! request, so that each reply can be assigned to its request.
+//! Both servers get each burst pipelined, and corecached gets it cut at random places. A reply repeats the number of
+//! its request. So the test can assign each reply to its request.
 
 mod compare;
 mod datagrams;
@@ -23,10 +23,10 @@ use frame::Request;
 use generate::{Conversation, Piece};
 use oracle::Oracle;
 
-/// Commands of a test, unless `CORECACHED_COMMANDS` says otherwise.
+/// Number of commands of a test, unless `CORECACHED_COMMANDS` sets it.
 const COMMANDS: usize = 20_000;
 
-/// A packet that lacks more than this is not made whole.
+/// The test does not complete a packet that lacks more bytes than this.
 const FILLER_MAX: usize = 100_000;
 
 #[test]
@@ -95,7 +95,7 @@ struct Talk {
     corecached: Server,
     oracle: Oracle,
     ours: Wire,
-    /// Connections in other protocols: to memcached and to corecached.
+    /// Connections to memcached and to corecached in another protocol.
     others: Option<(Wire, Wire)>,
     pairs: CasPairs,
     random: Random,
@@ -129,14 +129,14 @@ impl Talk {
         talk
     }
 
-    /// The first byte tells the protocol of a connection.
+    /// Sends a request, because the first byte on a connection determines its protocol.
     fn settle_protocol(&mut self) {
         let (question, reply) = noop(0);
         self.ours.send(question);
         assert_eq!(self.ours.read_until(&reply), (Vec::new(), End::Complete), "{}", self.corecached.printed());
     }
 
-    /// Holds a burst: the number of its requests, or the first disagreement.
+    /// Runs a burst. Returns the number of its requests, or the first disagreement.
     fn burst(&mut self, burst: &[Piece]) -> Result<usize, String> {
         if let Some(Piece::Line { .. }) = burst.first() {
             burst.iter().try_for_each(|piece| self.line(piece))?;
@@ -182,7 +182,7 @@ impl Talk {
 }
 
 impl Talk {
-    /// Holds a request of another protocol.
+    /// Runs a request of another protocol.
     fn line(&mut self, piece: &Piece) -> Result<(), String> {
         let Piece::Line { key, fields } = piece else { unreachable!("lines stand among their like") };
         let connect = |server: &Server| Wire::connect(server.socket(), self.patience);
@@ -208,7 +208,7 @@ impl Talk {
     }
 }
 
-/// A noop of this number, and the reply.
+/// A noop with this number, and its reply.
 fn noop(number: u32) -> (Vec<u8>, Vec<u8>) {
     let packet = |magic| {
         let mut packet = [0; frame::HEADER_LEN];
@@ -219,8 +219,8 @@ fn noop(number: u32) -> (Vec<u8>, Vec<u8>) {
     (packet(frame::REQUEST), packet(0x81))
 }
 
-/// The requests in the bytes of a burst, up to one that ends the connection, and what has to follow them so that the last
-/// one is complete, unless the client says no more.
+/// The requests in the bytes of a burst, up to one that ends the connection, and the bytes that complete the last one.
+/// If the client ends the connection, the last one stays incomplete.
 fn split(bytes: &[u8], ends: bool) -> (Vec<Request>, Vec<u8>) {
     let mut all = bytes.to_vec();
     let mut requests: Vec<Request> = Vec::new();

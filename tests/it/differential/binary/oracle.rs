@@ -1,4 +1,4 @@
-//! Asks memcached many requests at once, and changes its replies where they differ from corecached's on purpose.
+//! Asks memcached many requests at once. Changes its replies where they differ from corecached's on purpose.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,6 @@ use super::noop;
 use crate::client::shown;
 use crate::server::Program;
 
-/// A connection to memcached.
 pub(super) struct Oracle {
     version: Program,
     setting: &'static Setting,
@@ -22,7 +21,7 @@ pub(super) struct Oracle {
     pub(super) used: Vec<u64>,
 }
 
-/// A question, for the request of this index.
+/// A question and the index of its request.
 struct Pending {
     index: usize,
     question: Vec<u8>,
@@ -36,20 +35,20 @@ impl Oracle {
         oracle
     }
 
-    /// After memcached has closed.
+    /// Connects again after memcached has closed the connection.
     pub(super) fn reconnect(&mut self, socket: &Path, patience: Duration) {
         self.wire = Wire::connect(socket, patience);
         self.settle_protocol();
     }
 
-    /// The first byte tells the protocol of a connection.
+    /// Sends a request, because the first byte on a connection determines its protocol.
     fn settle_protocol(&mut self) {
         let settled = self.exchange(Vec::new());
         assert!(settled == Ok((Vec::new(), End::Complete)), "memcached does not answer a noop");
     }
 
-    /// What a server must answer to each of these requests, of which at most the last one is the end of a connection.
-    /// `Err` says why memcached could not be asked.
+    /// The replies that a server must give to these requests. At most the last one of them ends the connection. `Err`
+    /// says why the oracle could not ask memcached.
     pub(super) fn answers(&mut self, requests: &[Request]) -> Result<Vec<Answer>, String> {
         let mut answers = vec![Answer::default(); requests.len()];
         let mut pending = Vec::new();
@@ -75,7 +74,7 @@ impl Oracle {
         Ok(answers)
     }
 
-    /// What memcached is to be asked, if anything, and what is known of the answer before that.
+    /// The question for memcached, if there is one, and the part of the answer that the table gives.
     fn question(&mut self, request: &Request) -> (Option<Vec<u8>>, Answer) {
         let mut answer = Answer::default();
         let mut question = Some(request.bytes.clone());
@@ -100,7 +99,7 @@ impl Oracle {
         (question, answer)
     }
 
-    /// Asks the pending questions.
+    /// Asks memcached the pending questions.
     fn settle(
         &mut self,
         pending: &mut Vec<Pending>,
@@ -146,27 +145,28 @@ impl Oracle {
     }
 }
 
-/// Whether memcached closes at once and loses replies that it has not sent yet.
+/// Whether memcached closes the connection at once and loses the replies that it has not sent yet.
 fn must_wait(request: &Request) -> bool {
     const QUITQ: u8 = 0x17;
     let is_quiet = request.is_cut || request.bytes[0] != REQUEST;
     is_quiet || request.is_last() && (request.opcode() == QUITQ || request.has_large_head())
 }
 
-/// No server replies that.
+/// No server sends this reply.
 const NEVER: &[u8] = &[0xff; HEADER_LEN];
 
-/// A shorter number is padded to the length of the longer one unless memcached still has to send the latter.
+/// Whether the request changes a number. memcached pads a shorter number to the length of the old one, unless it still
+/// has to send the old one.
 fn computes(request: &Request) -> bool {
     matches!(request.opcode(), 0x05 | 0x06 | 0x15 | 0x16)
 }
 
-/// Whether an item may be on its way to us.
+/// Whether memcached may still have to send an item in reply to this request.
 fn holds_value(request: &Request) -> bool {
     matches!(request.opcode(), 0x00 | 0x09 | 0x0c | 0x0d | 0x1c..=0x1e | 0x23 | 0x24)
 }
 
-/// How many bytes of these replies are those to this request: they repeat its opcode and its number.
+/// Number of bytes at the start of `replies` that belong to this request. Replies repeat its opcode and its number.
 fn share(request: &Request, replies: &[u8]) -> usize {
     let mut count = 0;
     if !request.has_header() {
