@@ -67,7 +67,7 @@ fn joined(parts: &[Part]) -> Vec<Part> {
 /// The kinds of requests that a conversation may have.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scope {
-    /// Commands that compute, and commands that empty the cache now. With these, the servers run without LRU maintainer.
+    /// Commands that compute, and commands that empty the cache now. With these, servers run without LRU maintainer.
     /// memcached's maintainer puts old items before new ones, but a flush looks for items of this very second and stops
     /// at the first older one.
     pub(super) arithmetic: bool,
