@@ -1,17 +1,17 @@
-//! Rules that the source of the server keeps: which module imports which, and how large files and functions become.
+//! Rules for the source of the server: which module imports which, and how large files and functions may become.
 //!
-//! The list of imports in the documentation of `src/lib.rs` is the law for modules at the top: a line for each, which
-//! imports exactly the modules that it names, and only such as have their lines below it. So nothing is imported upward
-//! and nothing in a circle.
+//! The list of imports in the documentation of `src/lib.rs` is the rule for the top modules. Each module has a line
+//! there. It imports exactly the modules that its line names, and each of those has its line below. So no import goes
+//! upward, and none closes a circle.
 //!
-//! Within a folder, the files (a folder in it counts as one, and so does its `mod.rs`) import each other in no circle
-//! either. A file imports `mod.rs` if it names an item that stands there; `mod.rs` imports a file if it names one of that
-//! file's items; `mod name;` is no import, nor is a `pub use` whose name `mod.rs` itself does not use. What a file names by
-//! way of such a `pub use` (or of another's `use`) it imports from where that comes from.
+//! Imports between the files of a folder close no circle either. A folder in the folder counts as one file, and so does
+//! `mod.rs`. A file imports `mod.rs` if it names an item that `mod.rs` defines. `mod.rs` imports a file if it names one
+//! of that file's items. `mod name;` is no import, nor is a `pub use` whose name `mod.rs` itself does not use. If a
+//! file names an item by way of a `pub use` (or of another file's `use`), it imports the file that defines the item.
 //!
-//! Items that only tests, fuzz targets, loom or Miri compile are left out, and so are the files with their modules; but
-//! `unsafe` is found in them as well. A list of exceptions here names what does not keep a rule and why; an exception that
-//! is no longer one fails the test.
+//! The rules leave out items that only tests, fuzz targets, loom or Miri compile, and the files of such modules. But
+//! they find `unsafe` in those too. Lists of exceptions name each place that breaks a rule, with the reason. The test
+//! fails for an exception that is no longer needed.
 
 mod scan;
 
@@ -20,33 +20,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// Lines of a file, without its tests.
+/// Most lines of a file, without its tests.
 const FILE_LINES_MAX: usize = 700;
-/// Lines of a function.
+/// Most lines of a function.
 const FUNCTION_LINES_MAX: usize = 70;
-/// Parameters of a function, besides `self`.
+/// Most parameters of a function, besides `self`.
 const PARAMETERS_MAX: usize = 5;
 
 /// The only files with `unsafe`.
 const UNSAFE: [&str; 3] = ["store/arena.rs", "store/item.rs", "worker/mailbox"];
 
-/// Files that are too long.
+/// Files that may be longer.
 const LONG_FILES: &[(&str, &str)] = &[];
-/// Functions that are too long. They are lists, of which a part is no easier to read than the whole.
+/// Functions that may be longer. They are lists, and a part of a list is no easier to read than the whole.
 const LONG_FUNCTIONS: &[(&str, &str)] =
     &[("admin/stats/general.rs", "general"), ("admin/stats/settings.rs", "settings")];
-/// Functions with many parameters.
+/// Functions that may have more parameters.
 const MANY_PARAMETERS: &[(&str, &str, &str)] =
     &[("store/mod.rs", "put", "a key, a value and all that is stored with them, which no caller has in one place")];
-/// Imports between files of one folder that close a circle.
+/// Imports between files of one folder that may close a circle.
 const BACKWARD: &[(&str, &str, &str)] = &[];
 
-/// The files of the server by their modules, without those that only tests have.
+/// The files of the server by their modules, without the files that only tests have.
 struct Source {
     files: BTreeMap<Vec<String>, File>,
 }
 
-/// That one file imports from another.
+/// An import of one file by another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Arrow<'a> {
     from: &'a File,
@@ -70,7 +70,7 @@ impl Source {
             .map(|(file, name)| {
                 let beside = file.module.split_last().map_or(&[][..], |(_, folder)| folder);
                 let places = [&file.module, beside].map(|folder| [folder, std::slice::from_ref(name)].concat());
-                // `#[path]` is for tests alone, and names a file beside the one with the attribute.
+                // `#[path]` occurs only with tests. It names a file beside the file with the attribute.
                 places.into_iter().find(|place| files.contains_key(place)).unwrap_or_default()
             })
             .filter(|place| !place.is_empty())
@@ -79,10 +79,10 @@ impl Source {
         Source { files }
     }
 
-    /// The file with the item that a path names, as seen from outside of it.
+    /// The file that defines the item of a path. The path starts at the root of the crate.
     fn file_of(&self, path: &[String]) -> Option<&File> {
         let mut path = path.to_vec();
-        // A name may be passed on more than once, but not for ever.
+        // A name may be re-exported more than once. The limit ends a circle of re-exports.
         for _ in 0..10 {
             let module =
                 (0..=path.len()).rev().map(|len| &path[..len]).find(|module| self.files.contains_key(*module))?;
@@ -104,7 +104,7 @@ impl Source {
     }
 }
 
-/// What `module` imports of others at the top, by the list in the documentation of the crate.
+/// The imports of each top module, as the list in the documentation of the crate gives them.
 fn picture(lib: &str) -> Vec<(String, BTreeSet<String>)> {
     let is_name = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     let lines = lib.lines().filter_map(|line| line.strip_prefix("//! "));
@@ -117,12 +117,12 @@ fn picture(lib: &str) -> Vec<(String, BTreeSet<String>)> {
     lines.collect()
 }
 
-/// What is wrong with the imports between modules at the top.
+/// The errors in the imports between top modules.
 fn check_picture(source: &Source, picture: &[(String, BTreeSet<String>)]) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut arrows: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for Arrow { from, to, line } in source.arrows() {
-        // The root only declares modules.
+        // The root of the crate only declares modules.
         let Some(above) = from.module.first() else { continue };
         let below = to.module.first().map_or("lib", String::as_str);
         if above != below {
@@ -157,7 +157,7 @@ fn check_picture(source: &Source, picture: &[(String, BTreeSet<String>)]) -> Vec
     complaints
 }
 
-/// The circles of imports within folders, and exceptions that are none.
+/// The circles of imports within folders, and the exceptions that are not needed.
 fn check_circles(source: &Source, backward: &[(&str, &str, &str)]) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut needed = BTreeSet::new();
@@ -227,7 +227,7 @@ fn reaches(edges: &BTreeSet<(&str, &str)>, start: &str, goal: &str) -> bool {
     false
 }
 
-/// What is found, but for exceptions; and exceptions that were not found.
+/// The places that break a rule and are no exceptions, and the exceptions that do not break the rule.
 fn compare<'a>(
     what: &str,
     found: BTreeMap<(&'a str, &'a str), String>,
@@ -443,7 +443,7 @@ fn circles_within_a_folder_are_found() {
         &["no circle has a/b.rs importing a/c.rs: that is no exception"],
     );
 
-    // A child that names its parent's items, whose items the parent names.
+    // A child that names an item of its parent, while the parent names an item of the child.
     let child = ("a/b.rs", "use super::A; pub struct B(A);");
     let found = ["a circle in a: b imports mod: a/b.rs:1 a/mod.rs", "a circle in a: mod imports b: a/mod.rs:1 a/b.rs"];
     for parent in [
@@ -457,7 +457,7 @@ fn circles_within_a_folder_are_found() {
         check(&[("a/mod.rs", parent), child], &[], &[]);
     }
 
-    // A folder in the folder counts as one; what is in it is looked at as well.
+    // A folder in the folder counts as one file, and the imports of its files count as its own.
     let folder = [("a/b/mod.rs", "mod d;"), ("a/b/d.rs", "use crate::a::c::C;"), ("a/c.rs", "use super::b::B;")];
     check(
         &folder,

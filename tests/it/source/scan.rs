@@ -1,20 +1,20 @@
-//! A reader of Rust source, as far as the rules of this module need one: tokens, the items that only tests have, imports
-//! and functions.
+//! A reader of Rust source. It finds tokens, the items that only tests have, imports and functions, as far as the rules
+//! of this module need them.
 //!
-//! It is no compiler, and it does not see: what macros make (of a `macro_rules!` it reads the paths that stand in it),
-//! a method of a type that is called without the type's name, and an item that a glob (`use super::*`) brings in. A glob
-//! counts as an import of the module that it names.
+//! It is no compiler. It does not see the code that macros make (but it reads the paths in a `macro_rules!`), a call of
+//! a method without the name of its type, and the items that a glob (`use super::*`) brings in. A glob counts as an
+//! import of the module that it names.
 
 use std::collections::BTreeMap;
 
-/// A word, a number or a punctuation mark. Comments, the text of strings, and lifetimes are left out.
+/// A word, a number or a punctuation mark. Comments, the text of strings, and lifetimes give no tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Token<'a> {
     pub(super) text: &'a str,
     pub(super) line: usize,
 }
 
-/// Something that a file names by its path.
+/// A path in a file that names an item of the crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mention {
     /// Segments from the root of the crate.
@@ -27,28 +27,28 @@ pub(super) struct Mention {
 pub(super) struct Function {
     pub(super) name: String,
     pub(super) line: usize,
-    /// From its `fn` to its closing brace.
+    /// Lines from `fn` to the closing brace.
     pub(super) lines: usize,
-    /// Without `self`.
+    /// Parameters besides `self`.
     pub(super) parameters: usize,
 }
 
-/// What the rules need to know of a file.
+/// The properties of a file that the rules need.
 #[derive(Debug, Default)]
 pub(super) struct File {
-    /// Below `src/`.
+    /// Its path below `src/`.
     pub(super) name: String,
-    /// Its segments from the root of the crate.
+    /// The segments of its module from the root of the crate.
     pub(super) module: Vec<String>,
-    /// Lines without those of items that only tests have.
+    /// Lines without the items that only tests have.
     pub(super) lines: usize,
     pub(super) mentions: Vec<Mention>,
     pub(super) functions: Vec<Function>,
-    /// Names that `use` brings in, and the paths that they stand for.
+    /// The names that `use` brings in, and the paths that they stand for.
     pub(super) imported: BTreeMap<String, Vec<String>>,
     /// Lines with `unsafe`, tests included.
     pub(super) unsafe_lines: Vec<usize>,
-    /// Modules in files of their own that only tests have.
+    /// Modules in separate files that only tests have.
     pub(super) test_modules: Vec<String>,
 }
 
@@ -73,7 +73,7 @@ pub(super) fn tokens(source: &str) -> Vec<Token<'_>> {
     found
 }
 
-/// Bytes of the token, comment or space that `rest` begins with.
+/// Length of the token, comment or space at the start of `rest`.
 fn token_len(rest: &str) -> usize {
     let first = rest.chars().next().expect("it is not empty");
     if rest.starts_with("//") {
@@ -89,7 +89,7 @@ fn token_len(rest: &str) -> usize {
         return rest.find(|other| !is_word(other)).unwrap_or(rest.len());
     }
     if first == '\'' {
-        // A lifetime: characters are literals.
+        // This is a lifetime, because a character would be a literal.
         return 1 + rest[1..].find(|other| !is_word(other)).unwrap_or(rest.len() - 1);
     }
     if ["::", "->", "=>"].iter().any(|mark| rest.starts_with(mark)) { 2 } else { first.len_utf8() }
@@ -123,7 +123,7 @@ fn block_comment_len(rest: &str) -> usize {
     }
 }
 
-/// Bytes of the string or character that `rest` begins with, with its prefix.
+/// Length of the string or character at the start of `rest`, including its prefix.
 fn literal_len(rest: &str) -> Option<usize> {
     let prefix_len = ["br", "cr", "b", "c", "r", ""].iter().find(|prefix| {
         let behind = rest.strip_prefix(**prefix).unwrap_or("");
@@ -140,7 +140,7 @@ fn literal_len(rest: &str) -> Option<usize> {
     let quote = body.chars().next()?;
     let mut letters = body[1..].char_indices();
     if quote == '\'' {
-        // A character, unless it is a lifetime.
+        // This is a character unless it is a lifetime.
         let (_, letter) = letters.next()?;
         if letter == '\\' {
             letters.next();
@@ -158,7 +158,7 @@ fn literal_len(rest: &str) -> Option<usize> {
     Some(rest.len())
 }
 
-/// The place behind the bracket that closes the one at `open`.
+/// The position behind the bracket that closes the bracket at `open`.
 fn closed(tokens: &[Token<'_>], open: usize) -> usize {
     let mut depth = 0;
     for (at, token) in tokens.iter().enumerate().skip(open) {
@@ -174,8 +174,8 @@ fn closed(tokens: &[Token<'_>], open: usize) -> usize {
     tokens.len()
 }
 
-/// Whether a `cfg(…)`, of which these are the tokens, holds in a server that is built for use: `test`, `fuzzing`, `loom`
-/// and `miri` do not, everything else does.
+/// Whether the `cfg(…)` of these tokens holds in a server that is built for use. `test`, `fuzzing`, `loom` and `miri`
+/// do not hold there. Everything else does.
 fn holds(tokens: &[Token<'_>]) -> bool {
     let parts = || {
         let inside = &tokens[2..tokens.len() - 1];
@@ -198,7 +198,7 @@ fn holds(tokens: &[Token<'_>]) -> bool {
     }
 }
 
-/// The place behind the attributes that begin at `at`, and whether one of them leaves out what they stand before.
+/// The position behind the attributes that begin at `at`, and whether one of them leaves out the item behind them.
 fn attributes(tokens: &[Token<'_>], mut at: usize) -> (usize, bool) {
     let mut is_test = false;
     while tokens.get(at).is_some_and(|token| token.text == "#") {
@@ -215,7 +215,7 @@ fn attributes(tokens: &[Token<'_>], mut at: usize) -> (usize, bool) {
     (at, is_test)
 }
 
-/// The place behind the item, field, variant, arm or statement that begins at `start`.
+/// The position behind the item, field, variant, arm or statement that begins at `start`.
 fn item_end(tokens: &[Token<'_>], start: usize) -> usize {
     let mut words = tokens[start..].iter().map(|token| token.text).filter(|text| text.starts_with(is_word));
     let mut first = words.find(|word| !matches!(*word, "pub" | "crate" | "super" | "in" | "unsafe")).unwrap_or("");
@@ -244,14 +244,14 @@ fn item_end(tokens: &[Token<'_>], start: usize) -> usize {
     at
 }
 
-/// The tokens without the items that only tests have, the number of lines that those take, and their modules that are
-/// files.
+/// The tokens without the items that only tests have, the number of lines of those items, and the names of those that
+/// are modules in separate files.
 fn without_tests<'a>(tokens: &[Token<'a>]) -> (Vec<Token<'a>>, usize, Vec<String>) {
     let (mut kept, mut left_out, mut modules, mut at) = (Vec::new(), 0, Vec::new(), 0);
     while at < tokens.len() {
         let (behind, is_test) = attributes(tokens, at);
         if is_test && tokens.get(at + 1).is_some_and(|token| token.text == "!") {
-            // The whole file, or the whole module that begins here.
+            // The attribute leaves out the whole file, or the whole module that begins here.
             let end = tokens.len();
             left_out += tokens[end - 1].line + 1 - tokens[at].line;
             at = end;
@@ -289,17 +289,16 @@ struct Reader<'a> {
     tokens: &'a [Token<'a>],
     at: usize,
     file: File,
-    /// Modules within the file that are open: their names, and the places behind them.
+    /// The modules within the file that are open: their names, and the positions behind them.
     inline: Vec<(String, usize)>,
-    /// What `pub use` passes on of the file's own modules.
+    /// The items of the file's own modules that `pub use` re-exports.
     reexported: Vec<(String, Mention)>,
-    /// Modules that the file declares.
     children: Vec<String>,
 }
 
 impl Reader<'_> {
     fn read(mut self) -> File {
-        // Declarations and imports come first, wherever they stand: paths may begin with a name that they bring in.
+        // Read declarations and imports first, wherever they stand. A path may begin with a name that they bring in.
         let mut is_import = vec![false; self.tokens.len()];
         while self.at < self.tokens.len() {
             let start = self.at;
@@ -337,7 +336,7 @@ impl Reader<'_> {
             }
             self.at += 1;
         }
-        // Passing on is no use; but what is passed on can be used here as well, by its name.
+        // A re-export is no use of the item by this file. But the file may also use the re-exported name.
         for (name, mention) in std::mem::take(&mut self.reexported) {
             let mut others = self.tokens.iter().zip(&is_import).filter(|(_, is_import)| !**is_import);
             if others.any(|(token, _)| token.text == name) {
@@ -356,13 +355,13 @@ impl Reader<'_> {
         self.inline.retain(|(_, end)| self.at < *end);
     }
 
-    /// What a path stands for, from the root of the crate; `None` if it does not begin in the crate.
+    /// The full path from the root of the crate. `None` if the path does not begin in the crate.
     fn resolved(&self, path: &[&str]) -> Option<Vec<String>> {
         let mut here = self.file.module.clone();
         here.extend(self.inline.iter().map(|(name, _)| name.clone()));
         let (mut base, rest) = match path {
             ["crate", rest @ ..] => (Vec::new(), rest),
-            // The program names its library.
+            // The program imports its library by name.
             ["corecached", rest @ ..] if self.file.name == "main.rs" => (Vec::new(), rest),
             ["self", rest @ ..] => (here, rest),
             ["super", ..] => (here, path),
@@ -380,7 +379,7 @@ impl Reader<'_> {
         Some(base)
     }
 
-    /// Reads a tree of `use` behind `prefix`, up to the mark behind it.
+    /// Reads a tree of `use` behind `prefix`, up to the mark after it.
     fn use_tree(&mut self, prefix: &[String], is_public: bool) {
         let mut path = prefix.to_vec();
         let line = self.tokens[self.at].line;
@@ -424,7 +423,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A path of several segments in the midst of code.
+    /// Reads a path of several segments in the middle of code.
     fn path(&mut self) {
         let is_whole = self.at == 0 || !matches!(self.tokens[self.at - 1].text, "::" | "." | "in");
         if !is_whole || self.text(1) != "::" {
