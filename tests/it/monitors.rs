@@ -1,8 +1,8 @@
-//! Monitors that people use, on our statistics. Monitors that can be installed are run. Of the others, this file has the
-//! requirements (fields, their shape, sums), taken from their sources and documentation.
+//! Monitors that people use, on our statistics. The tests run the monitors that they can install. Of the others, this
+//! file has the requirements (fields, their form, sums), which come from their sources and documentation.
 //!
-//! They read a server with hits and misses of every kind, evictions, refusals, and many classes. Every check also holds for
-//! the real memcached, so that none is our own invention.
+//! The monitors read a server with hits and misses of every kind, evictions, refusals, and many classes. Every check
+//! also holds for the real memcached, so no check is our own invention.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,10 +13,10 @@ use crate::clients::{Outcome, converse, lines_of};
 use crate::peers;
 use crate::server::{Program, Server, new_folder};
 
-/// How long a monitor may take until it reports.
+/// How long a monitor may take to report.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Names and values, in the order in which they came.
+/// Names and values in the order of the reply.
 struct Statistics(Vec<(String, String)>);
 
 impl Statistics {
@@ -26,7 +26,7 @@ impl Statistics {
             let mut parts = line.splitn(3, ' ');
             match (parts.next(), parts.next(), parts.next()) {
                 (Some("STAT"), Some(name), Some(value)) => (name.to_owned(), value.to_owned()),
-                // telegraf and the exporter refuse other lines. An empty value still has its space.
+                // telegraf and the exporter refuse other lines. An empty value still follows a space.
                 _ => panic!("{request}: {line:?} is not STAT, a name and a value"),
             }
         });
@@ -43,7 +43,7 @@ impl Statistics {
         value.parse().unwrap_or_else(|_| panic!("{name} {value}: not a number"))
     }
 
-    /// The classes, each with its fields: of `1:field` and of `items:1:field`.
+    /// The fields of each class, from names such as `1:field` and `items:1:field`.
     fn classes(&self) -> BTreeMap<u32, BTreeMap<&str, u64>> {
         let mut classes: BTreeMap<u32, BTreeMap<&str, u64>> = BTreeMap::new();
         for (name, value) in &self.0 {
@@ -57,8 +57,7 @@ impl Statistics {
     }
 }
 
-/// Names that a monitor must find: numbers of `stats`, and those of each class of `stats items` and
-/// `stats slabs`.
+/// The names that a monitor must find: numbers of `stats`, and those of each class of `stats items` and `stats slabs`.
 struct Reader {
     name: &'static str,
     general: &'static str,
@@ -151,9 +150,9 @@ const READERS: &[Reader] = &[
     },
 ];
 
-/// A server that has seen everything a monitor shows.
+/// A server whose statistics have something for everything that a monitor shows.
 fn lived(program: Program, workers: &str) -> Server {
-    // A page that moves takes items along, when enough seconds have passed.
+    // A moving page evicts items after some seconds, so pages do not move here.
     let server = Server::on_tcp(program, &["-t", workers, "-m", "24", "-I", "512k", "-o", "slab_automove=0"]);
     let mut client = server.client();
     let mut exchange = |sent: String, expected: &str| {
@@ -161,7 +160,7 @@ fn lived(program: Program, workers: &str) -> Server {
         client.expect(expected);
     };
     exchange("set old 0 0 1\r\nx\r\nflush_all\r\nget old\r\n".to_owned(), "STORED\r\nOK\r\nEND\r\n");
-    // Twice what there is room for, of many sizes, half of it asked for again at once.
+    // Store twice as many values as the server has room for, in many sizes. Read half of them again at once.
     for (size, count) in [(10, 1000), (100, 1000), (1000, 1000), (5000, 1000), (20_000, 1000), (100_000, 200)] {
         for i in 0..count {
             let value = "v".repeat(size);
@@ -183,7 +182,8 @@ fn lived(program: Program, workers: &str) -> Server {
     exchange(format!("set huge 0 0 600000\r\n{huge}\r\n"), "SERVER_ERROR object too large for cache\r\n");
     exchange("set gone 0 -1 1\r\nx\r\nget gone\r\n".to_owned(), "STORED\r\nEND\r\n");
     if program == Program::Corecached {
-        // Pages that were taken on credit are given back, with what is on them: from then on nothing goes by itself.
+        // The server has taken pages beyond its limit, and gives them back with their items. From then on its counts do
+        // not change by themselves.
         let deadline = Instant::now() + PATIENCE;
         let is_kept = |line: &String| {
             let bytes = line.strip_prefix("STAT total_malloced ").and_then(|bytes| bytes.parse::<u64>().ok());
@@ -197,7 +197,7 @@ fn lived(program: Program, workers: &str) -> Server {
     server
 }
 
-/// Runs a check on a server of each kind.
+/// Runs a check on a server of each program.
 fn on_every_server(check: impl Fn(&Server)) {
     for workers in ["1", "3"] {
         check(&lived(Program::Corecached, workers));
@@ -228,7 +228,7 @@ fn every_reader_finds_what_it_insists_on() {
                 }
             }
         }
-        // Titles and sizes of a class are taken from `slabs`.
+        // Monitors take titles and sizes of a class from `slabs`.
         let without: Vec<&u32> = items.keys().filter(|class| !slabs.contains_key(class)).collect();
         assert!(without.is_empty(), "classes {without:?} have items and no pages");
         assert!(slabs.keys().all(|class| (1..=63).contains(class)), "{:?}", slabs.keys());
@@ -239,7 +239,7 @@ fn every_reader_finds_what_it_insists_on() {
 fn the_sums_that_readers_make_are_of_this_world() {
     on_every_server(|server| {
         let [general, items, slabs] = ["stats", "stats items", "stats slabs"].map(|kind| Statistics::ask(server, kind));
-        // The exporter shows what was set as this difference, in a counter.
+        // The exporter shows this difference as the number of plain sets, in a counter.
         let cas = general.number("cas_hits") + general.number("cas_misses") + general.number("cas_badval");
         assert!(general.number("cmd_set") >= cas, "fewer sets than those with cas");
         assert_eq!((general.number("cas_misses"), general.number("cas_badval")), (1, 1));
@@ -248,20 +248,21 @@ fn the_sums_that_readers_make_are_of_this_world() {
             assert_eq!(fields["used_chunks"] + fields["free_chunks"], fields["total_chunks"], "class {class}");
             assert_eq!(fields["chunks_per_page"] * fields["total_pages"], fields["total_chunks"], "class {class}");
         }
-        // collectd shows a file system with so much used and the rest free; others divide.
+        // collectd shows a file system with this much used space and the rest free. Other monitors divide the two
+        // numbers.
         assert!(general.number("bytes") <= general.number("limit_maxbytes"));
         assert!(general.number("uptime") >= 1);
         assert_eq!(general.number("get_hits") + general.number("get_misses"), general.number("cmd_get"));
         let classes = items.classes();
         let sum = |field: &str| classes.values().map(|fields| fields[field]).sum::<u64>();
         assert_eq!(sum("number"), general.number("curr_items"));
-        // A class that is empty now is left out.
+        // `stats items` leaves out a class that is empty now.
         assert!(sum("evicted") > 0 && sum("evicted") <= general.number("evictions"));
         assert!(sum("mem_requested") > 0 && sum("mem_requested") <= general.number("limit_maxbytes"));
         let slab_classes = slabs.classes();
         let slab_sum = |field: &str| slab_classes.values().map(|fields| fields[field]).sum::<u64>();
         assert_eq!(slabs.number("active_slabs"), slab_classes.len() as u64);
-        // Here, too, a class that has lost its pages is left out.
+        // `stats slabs` leaves out a class that has lost its pages.
         for name in ["get_hits", "delete_hits", "incr_hits", "decr_hits", "cas_hits", "cas_badval", "touch_hits"] {
             assert!(slab_sum(name) <= general.number(name), "{name}");
         }
@@ -278,38 +279,39 @@ fn nothing_is_said_that_readers_stumble_over() {
             let mut names = BTreeSet::new();
             for (name, value) in &statistics.0 {
                 assert!(names.insert(name), "{kind}: {name} is there twice");
-                // Some stop reading at these letters, wherever they stand.
+                // Some monitors stop reading at these letters, wherever they stand.
                 assert!(!name.contains("END") && !value.contains("END"), "{kind}: {name} {value}");
             }
         }
         let [general, items, slabs, settings, ..] = &all;
 
-        // The exporter drops lines that do not have three words.
+        // The exporter ignores lines that do not have three words.
         assert!(general.0.iter().all(|(_, value)| !value.contains(' ')));
-        // It asks for the statistics of a disk tier and of a proxy where it sees these.
+        // If the exporter finds these names, it asks for the statistics of a disk tier and of a proxy.
         for name in ["extstore_limit_maxbytes", "proxy_backend_total"] {
             assert_eq!(general.find(name), None, "{name}");
         }
-        // With these it would show a series twice, or without the label of its class.
+        // With these names the exporter would show a series twice, or without the label of its class.
         for fields in items.classes().values() {
             assert!(!fields.contains_key("store_too_large") && !fields.contains_key("store_no_memory"));
         }
         assert!(slabs.classes().values().all(|fields| !fields.contains_key("mem_requested")));
 
-        // Seconds, a point and six digits: it reads the digits as microseconds, libmemcached looks for the point.
+        // The value has seconds, a point and six digits. The exporter reads the digits as microseconds, and
+        // libmemcached looks for the point.
         for name in ["rusage_user", "rusage_system"] {
             let value = general.find(name).unwrap_or_else(|| panic!("there is no {name}"));
             let (seconds, micros) = value.split_once('.').unwrap_or_else(|| panic!("{name} {value}"));
             assert!(seconds.parse::<u64>().is_ok() && micros.parse::<u32>().is_ok() && micros.len() == 6, "{value}");
         }
 
-        // libmemcached copies it into 24 bytes, and reads three numbers of a byte each.
+        // libmemcached copies the version into 24 bytes, and reads three numbers of one byte each.
         let version = general.find("version").expect("a version");
         let numbers: Vec<u8> = version.split('.').map_while(|number| number.parse().ok()).collect();
         assert!(version.len() < 24 && numbers.len() == 3 && numbers[0] == 1, "{version}");
         assert_eq!(server.client().ask("version"), format!("VERSION {version}"));
 
-        // Settings that the exporter reads.
+        // The exporter reads these settings.
         for name in ["lru_crawler", "lru_maintainer_thread"] {
             assert!(matches!(settings.find(name), Some("yes" | "no")), "{name}");
         }
@@ -323,7 +325,7 @@ fn nothing_is_said_that_readers_stumble_over() {
     });
 }
 
-/// collectd has 4096 bytes for the reply to `stats`, and takes what does not fit for no reply.
+/// collectd has 4096 bytes for the reply to `stats`. It treats a longer reply as none.
 #[test]
 fn the_reply_to_stats_fits_into_what_collectd_has_for_it() {
     on_every_server(|server| {
@@ -343,7 +345,7 @@ fn the_reply_to_stats_fits_into_what_collectd_has_for_it() {
 #[test]
 fn the_words_of_all_tools_are_understood() {
     on_every_server(|server| {
-        // damemtop sends a blank before the end of the line, memcache-top no carriage return, netdata keeps its
+        // damemtop sends a space before the end of the line. memcache-top sends no carriage return. netdata keeps its
         // connection for years.
         let mut client = server.client();
         for request in ["stats \r\n", "stats\n", "stats settings \r\n", "stats items\n", "stats slabs\n"] {
@@ -356,7 +358,7 @@ fn the_words_of_all_tools_are_understood() {
                 assert!(lines > 20, "{request:?}: {lines} lines");
             }
         }
-        // phpMemcachedAdmin lists keys: a name, the bytes of the value, when it expires.
+        // phpMemcachedAdmin lists each key with the number of bytes of its value and its expiry.
         let items = Statistics::ask(server, "stats items");
         let classes = items.classes();
         let cold = classes.iter().find(|(_, fields)| fields["number_cold"] >= 5);
@@ -369,7 +371,7 @@ fn the_words_of_all_tools_are_understood() {
             let (bytes, expiry) = rest.split_once(" b; ").unwrap_or_else(|| panic!("{line:?}"));
             assert!(!name.is_empty() && bytes.parse::<u64>().is_ok() && expiry.parse::<u64>().is_ok(), "{line:?}");
         }
-        // mtop and memcached-tool list them, too: these fields, in this order.
+        // mtop and memcached-tool list keys too, with these fields in this order.
         client.send("lru_crawler metadump all\r\n");
         let mut count = 0;
         loop {
@@ -377,7 +379,7 @@ fn the_words_of_all_tools_are_understood() {
             if line == "END\r\n" {
                 break;
             }
-            // Of all but memcached 1.6.18; the tools pass over it.
+            // All servers but memcached 1.6.18 send this line. The tools skip it.
             if line == "OK\r\n" {
                 continue;
             }
@@ -395,7 +397,7 @@ fn the_words_of_all_tools_are_understood() {
     });
 }
 
-/// Runs a tool to its end: its output.
+/// Runs a tool and returns its output.
 #[track_caller]
 fn run(program: &str, arguments: &[&str], succeeds: bool) -> Option<String> {
     let mut command = Command::new(peers::program(program)?);
@@ -412,7 +414,7 @@ fn memcached_tool_shows_and_dumps() {
         let Some(display) = run("memcached-tool", &[&address, "display"], true) else { return };
         let items = Statistics::ask(server, "stats items");
         let mut classes = items.classes();
-        // Number, size of a chunk, oldest, pages, items, full, evicted, and so on, of each class with pages.
+        // Each line has the number, chunk size, age, pages, items, fullness, evictions and so on of a class with pages.
         for line in display.lines().skip(1) {
             let words: Vec<&str> = line.split_whitespace().collect();
             assert_eq!(words.len(), 9, "{line:?}");
@@ -428,12 +430,12 @@ fn memcached_tool_shows_and_dumps() {
             let said = run("memcached-tool", &[&address, mode], true).expect("it is installed");
             assert!(said.lines().any(|line| line.trim_start().starts_with(wanted)), "{mode}: {said}");
         }
-        // Of ten lines that the tool reads, the first is an `OK`, but for memcached 1.6.18.
+        // The tool reads ten lines. The first one is `OK`, except with memcached 1.6.18.
         let told = if server.client().ask("version") == "VERSION 1.6.18" { 10 } else { 9 };
         let keys = run("memcached-tool", &[&address, "keys", "10"], true).expect("it is installed");
         assert_eq!(keys.lines().filter(|line| line.starts_with("key=")).count(), told, "{keys}");
 
-        // A dump can be sent to a server as it is.
+        // The test can send the dump to a server unchanged.
         let dump = run("memcached-tool", &[&address, "dump", "10"], true).expect("it is installed");
         let copy = Server::corecached_tcp(&[]);
         let mut client = copy.client();
@@ -549,7 +551,7 @@ fn collectd_reads_and_reports() {
             said.push_str(&line);
             said.push('\n');
         };
-        // Both fail only if it has ended already.
+        // Both calls fail only if collectd has ended already.
         let _ = child.kill();
         let _ = child.wait();
         let _ = fs::remove_dir_all(&folder);

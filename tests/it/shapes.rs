@@ -1,9 +1,9 @@
-//! Flags of memory, lengths of values, and commands of all protocols, each with each: how an item lies in memory follows
-//! from flags and length together, and none of it may show. The replies are those of memcached 1.6.45, which also says what
-//! is too large.
+//! Combinations of memory flags, lengths of values, and commands of all protocols. Flags and length together determine
+//! the layout of an item in memory, and no client may notice the layout. corecached must reply as memcached 1.6.45
+//! does, which also decides which values are too large.
 //!
-//! `CORECACHED_COMBINATIONS=100` tries so many more command lines, each made of flags by chance; `CORECACHED_SEED=…`
-//! begins with others.
+//! `CORECACHED_COMBINATIONS=100` tries 100 more command lines with random flags. `CORECACHED_SEED=…` starts with other
+//! ones.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,7 +18,7 @@ use crate::packet;
 use crate::peers;
 use crate::server::{Program, Server};
 
-/// Small items at most, but in the first two, so that it takes little to go around their borders.
+/// All but the first two have small items, so that the test quickly tries all lengths around their limits.
 const COMMAND_LINES: &[&str] = &[
     "-m 64",
     "-o slab_chunk_max=4",
@@ -39,12 +39,12 @@ const COMMAND_LINES: &[&str] = &[
     "-I 64k -M -o slab_chunk_max=4,no_modern",
 ];
 
-/// Borders of classes that are looked at for a command line, of up to 63.
+/// The test looks at this many class limits of a command line, of up to 63.
 const CLASSES: usize = 6;
-/// Memory of the input of a worker, and the longest value that is taken from it: see `Config`.
+/// The size of a worker's input buffer, and the longest value that the worker reads there. See `Config`.
 const BUFFERS: [usize; 2] = [8 << 10, 64 << 10];
 
-/// A small generator: the flags that failed are in its message.
+/// A small random generator. A failure message shows the flags that it made.
 struct Random(u64);
 
 impl Random {
@@ -58,11 +58,11 @@ impl Random {
     }
 }
 
-/// Flags of memory that both servers start with.
+/// Random memory flags, with which both servers start.
 fn flags_by_chance(random: &mut Random) -> String {
     let chunk_max = [1, 2, 4, 8, 16, 32, 64, 128, 256][random.below(9)];
     let item_max = chunk_max * (1 + random.below(64 / chunk_max + 1));
-    // With less memory each of the two runs out of it in its own way.
+    // With less memory, each of the two servers runs out of it in its own way.
     let mut flags = format!("-I {item_max}k -o slab_chunk_max={chunk_max} -m {}", [16, 64, 1024][random.below(3)]);
     if chunk_max > 1 && random.below(4) == 0 {
         flags += random.of(&[" -o slab_sizes=100-500-1500", " -o slab_sizes=64-80-96-1024", " -o slab_sizes=2000"]);
@@ -80,7 +80,7 @@ fn flags_by_chance(random: &mut Random) -> String {
     flags
 }
 
-/// Lengths of values of a key around every border of their shape: of ours, and of memcached's.
+/// Lengths of values around each length at which the layout of an item changes, in corecached and in memcached.
 fn lengths(config: &Config, key_len: usize, client_flags: u32) -> BTreeSet<usize> {
     let header = if config.memory.cas_enabled { 28 } else { 20 };
     let options = SlabOptions {
@@ -104,7 +104,8 @@ fn lengths(config: &Config, key_len: usize, client_flags: u32) -> BTreeSet<usize
     );
     borders.extend([0, 1, 2, 20, PIN_LEN_MIN, usize::from(u16::MAX)]);
     borders.extend(BUFFERS);
-    // A large item: its head, with the length of the value and the id of the next chunk, and bodies with their header.
+    // A large item has a head, with the length of the value and the id of the next chunk, and bodies with a header
+    // each.
     let (head, body) = (LARGE_CHUNK - ours - 8, LARGE_CHUNK - 24);
     borders.extend([0, 1, 3, 4].map(|bodies| head + bodies * body));
     let memcacheds = [config.memory.chunk_max_bytes, config.memory.item_size_max, 2 * config.memory.chunk_max_bytes]
@@ -114,7 +115,7 @@ fn lengths(config: &Config, key_len: usize, client_flags: u32) -> BTreeSet<usize
     borders.into_iter().flat_map(|at| at.saturating_sub(1)..=at + 1).filter(|&len| len <= longest).collect()
 }
 
-/// Bytes that show when one is missing, or from elsewhere.
+/// A value that shows if bytes are missing or come from another place.
 fn value(len: usize) -> String {
     let mut text: String =
         (0..997).map(|at| char::from(b'a' + (at % 26) as u8)).collect::<String>().repeat(len / 997 + 1);
@@ -122,7 +123,7 @@ fn value(len: usize) -> String {
     text
 }
 
-/// A number with blanks behind it.
+/// A number followed by spaces.
 fn number(len: usize) -> String {
     let mut text = "17".to_owned() + &" ".repeat(len);
     text.truncate(len);
@@ -170,11 +171,11 @@ fn in_text(key: &str, client_flags: u32, len: usize) -> Vec<u8> {
     say(&format!("ma {key} v"), None);
     say(&format!("mg {key} v"), None);
     say(&format!("set {key} {client_flags} 0 {len} noreply"), Some(&digits));
-    // Without a look in between: memcached pads in place only what it does not still have to send.
+    // No `get` comes in between, because memcached does not pad a number in place while it still has to send it.
     say(&format!("decr {key} 8"), None);
     say(&format!("incr {key} 18446744073709551600"), None);
     say(&format!("get {key}"), None);
-    // One that fits as it is, and will not any more.
+    // The value fits as it is. With one more byte it may not fit any more.
     say(&format!("append {key} 0 0 1"), Some("x"));
     say(&format!("delete {key}"), None);
     say(&format!("get {key}"), None);
@@ -222,7 +223,7 @@ enum Form {
     Packets,
 }
 
-/// The replies of a server until it closes.
+/// All replies of a server until it closes the connection.
 fn replies(server: &Server, requests: &[u8]) -> Vec<u8> {
     let mut client = server.client();
     let mut writer = client.second_handle();
@@ -232,7 +233,7 @@ fn replies(server: &Server, requests: &[u8]) -> Vec<u8> {
     })
 }
 
-/// Replies but for their CAS values, which count differently.
+/// The replies without their CAS values, which each server chooses itself.
 fn without_cas(form: Form, mut replies: Vec<u8>) -> Vec<u8> {
     let (mut rest, mut out) = (&mut replies[..], Vec::new());
     while !rest.is_empty() {
@@ -264,7 +265,7 @@ fn without_cas(form: Form, mut replies: Vec<u8>) -> Vec<u8> {
     out
 }
 
-/// The same commands with the same values, to both servers.
+/// Sends the same commands with the same values to both servers, and returns the differences.
 fn check(flags: &str, nth: usize) -> Vec<String> {
     let words: Vec<&str> = flags.split_ascii_whitespace().chain(["-t", "1"]).collect();
     let config = Config::parse_from(std::iter::once("corecached").chain(words.iter().copied()).map(OsString::from));
@@ -313,7 +314,8 @@ fn whatever_shape_an_item_has_it_is_served_as_memcached_serves_it() {
     assert!(failures.is_empty(), "{} differences:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Little memory for what is asked of it, and pages on the move: what is there is what was stored.
+/// The server has little memory for these values, and pages move. A value that it returns must be the value that the
+/// client stored.
 #[test]
 fn whatever_shape_items_have_they_make_room_for_each_other() {
     const KEYS: usize = 300;
@@ -331,7 +333,7 @@ fn whatever_shape_items_have_they_make_room_for_each_other() {
         let lengths: Vec<usize> = lengths(&config.expect("flags that are taken"), 4, 0).into_iter().collect();
         let mut server = Server::corecached(&words);
         let mut client = server.client();
-        // Of each key, the length of the value that was stored last.
+        // For each key, the length of the last stored value.
         let mut stored: Vec<Option<usize>> = vec![None; KEYS];
         for _ in 0..12 {
             for _ in 0..40 {
