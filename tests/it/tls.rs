@@ -1,5 +1,5 @@
-//! TLS: the same server behind certificates. Its clients are rustls, `openssl s_client` and pymemcache, and rude ones that
-//! speak garbage or stop in the middle of a handshake.
+//! TLS: the same server behind certificates. Its clients are rustls, `openssl s_client` and pymemcache, and rude
+//! clients that send garbage or stop in the middle of a handshake.
 
 mod clients;
 mod forms;
@@ -36,7 +36,7 @@ struct Pki {
 }
 
 impl Pki {
-    /// With `server.pem` and `server.key` for localhost, `client.pem` and `client.key`, and the authority's `ca.pem`.
+    /// Makes `server.pem` and `server.key` for localhost, `client.pem` and `client.key`, and the authority's `ca.pem`.
     fn new() -> Pki {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("corecached-pki-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -44,7 +44,7 @@ impl Pki {
         fs::create_dir(&folder).expect("a new folder");
         let mut params = CertificateParams::new([]).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // OpenSSL takes what has its issuer's name for signed by itself.
+        // OpenSSL takes a certificate with the name of its issuer as self-signed, so the authority has another name.
         params.distinguished_name.push(DnType::CommonName, "an authority");
         let key = KeyPair::generate().expect("a key");
         let authority = params.self_signed(&key).expect("a certificate");
@@ -55,7 +55,7 @@ impl Pki {
         pki
     }
 
-    /// Signs a certificate for a name, and writes it and its key to files of this stem.
+    /// Signs a certificate for a name. Writes it to `{stem}.pem`, and its key to `{stem}.key`.
     fn sign(&self, stem: &str, name: &str) {
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
         params.distinguished_name.push(DnType::CommonName, name);
@@ -74,12 +74,12 @@ impl Pki {
         self.file(name).display().to_string()
     }
 
-    /// A server with the certificate, and these flags besides; `-o` words among them come after ours.
+    /// A server with the certificate and these flags. Words of `-o` among the flags come after ours.
     fn server(&self, flags: &[&str]) -> Server {
         self.server_at("127.0.0.1", flags)
     }
 
-    /// The same, with what `-l` says.
+    /// The same, with this value of `-l`.
     fn server_at(&self, listen: &str, flags: &[&str]) -> Server {
         let words = format!(
             "ssl_chain_cert={},ssl_key={},ssl_ca_cert={}",
@@ -92,7 +92,7 @@ impl Pki {
         Server::corecached_tcp(&all)
     }
 
-    /// A client's configuration that trusts servers of this authority.
+    /// The configuration of a client that trusts servers of this authority.
     fn client(&self, versions: &[&'static SupportedProtocolVersion], stem: Option<&str>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.clone()).expect("our authority");
@@ -120,14 +120,14 @@ impl Drop for Pki {
 
 const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 
-/// A client behind TLS.
+/// A client that uses TLS.
 struct TlsClient {
     stream: StreamOwned<ClientConnection, TcpStream>,
     received: Vec<u8>,
 }
 
 impl TlsClient {
-    /// A connection whose handshake is done as far as the client can tell.
+    /// Connects. The client has finished its side of the handshake when this returns.
     fn connect(address: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<TlsClient> {
         let name = ServerName::try_from("localhost").expect("a name");
         let session = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
@@ -150,7 +150,7 @@ impl TlsClient {
         self.stream.write_all(bytes.as_ref()).and_then(|()| self.stream.flush()).expect("the server takes it");
     }
 
-    /// Reads until there are so many bytes, or to the end.
+    /// Reads until it has this many bytes, or to the end.
     fn receive(&mut self, count: usize) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; 64 << 10];
         while self.received.len() < count {
@@ -205,7 +205,7 @@ impl TlsClient {
     }
 }
 
-/// Whether a client gets an answer; the server may refuse it after the client's side of the handshake.
+/// Whether a client gets an answer. The server may refuse a client that has finished its side of the handshake.
 fn is_served(address: SocketAddr, config: &Arc<ClientConfig>) -> bool {
     let Ok(mut client) = TlsClient::connect(address, config) else { return false };
     if client.stream.write_all(b"mn\r\n").and_then(|()| client.stream.flush()).is_err() {
@@ -231,12 +231,12 @@ fn requests_small_and_large_in_pieces_and_in_bulk() {
         let server = pki.server(&["-t", "2", "-I", "4m", "-m", "256", "-o", words]);
         let mut client = TlsClient::to(&server, &pki.client(versions, None));
         client.ask("set a 0 0 5\r\nhello\r\nget a\r\n", "STORED\r\nVALUE a 0 5\r\nhello\r\nEND\r\n");
-        // A request in single bytes, each in a record of its own.
+        // The client sends a request in single bytes, each in a record of its own.
         for byte in b"get a\r\n" {
             client.send([*byte]);
         }
         client.expect("VALUE a 0 5\r\nhello\r\nEND\r\n");
-        // Sizes around those of records and of what is sealed at once.
+        // The sizes are near those of a record, and near the number of bytes that the server encrypts at once.
         for size in [0, 1, 8 << 10, (16 << 10) - 1, 16 << 10, (16 << 10) + 1, 65_536, 100_000, 1_000_000, 3_000_000] {
             let value: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
             client.send(format!("set big 7 0 {size}\r\n"));
@@ -250,12 +250,12 @@ fn requests_small_and_large_in_pieces_and_in_bulk() {
             }
             client.expect("END\r\n");
         }
-        // A long pipeline whose replies are read only when all is sent.
+        // The client sends a long pipeline, and reads the replies only then.
         let count = 20_000;
         client.send("get a\r\n".repeat(count));
         client.expect("VALUE a 0 5\r\nhello\r\nEND\r\n".repeat(count));
         client.send("quit\r\n");
-        // An orderly end: with close_notify, or reading would fail.
+        // The server ends the session with close_notify. Without it, reading would fail.
         assert_eq!(client.receive(1).expect("close_notify comes before the end"), b"");
     }
 }
@@ -271,7 +271,7 @@ fn sessions_are_resumed_on_any_worker() {
     ] {
         let server = pki.server(&["-t", "3", "-o", words]);
         let config = pki.client(versions, Some("client"));
-        // All stay open, so that they are on all workers.
+        // All connections stay open, so that they are on all workers.
         let mut clients = Vec::new();
         for at in 0..9 {
             let mut client = TlsClient::to(&server, &config);
@@ -281,7 +281,8 @@ fn sessions_are_resumed_on_any_worker() {
             clients.push(client);
         }
         assert_eq!(clients[8].statistic("ssl_new_sessions"), 1);
-        // A refresh ends the sessions of those who had to show something, which may be worth nothing now.
+        // A refresh ends sessions for which the client had to show a certificate, because the new files may not accept
+        // it.
         clients[8].ask("refresh_certs\r\n", "OK\r\n");
         let kept = if words.contains("verify") { HandshakeKind::Full } else { HandshakeKind::Resumed };
         assert_eq!(TlsClient::to(&server, &config).kind(), kept, "{words}");
@@ -291,7 +292,7 @@ fn sessions_are_resumed_on_any_worker() {
 #[test]
 fn clients_show_certificates_where_they_must() {
     let (pki, other) = (Pki::new(), Pki::new());
-    // A client of another authority, which trusts the server all the same.
+    // This client has a certificate of another authority, but it trusts the server.
     fs::copy(other.file("client.pem"), pki.file("stranger.pem")).expect("a copy");
     fs::copy(other.file("client.key"), pki.file("stranger.key")).expect("a copy");
     for (mode, without, with, stranger) in
@@ -327,7 +328,7 @@ fn listeners_differ_by_prefix() {
     let (nobody, somebody) = (pki.client(BOTH, None), pki.client(BOTH, Some("client")));
     assert_eq!([1, 2, 3].map(|at| is_served(address(at), &nobody)), [true, false, true]);
     assert_eq!([1, 2, 3].map(|at| is_served(address(at), &somebody)), [true, true, true]);
-    // A session from where nothing is asked is no way in where a certificate is required.
+    // A client may not resume a session of a listener without client certificates at a listener that requires them.
     assert!(is_served(address(1), &nobody) && !is_served(address(2), &nobody));
     TlsClient::connect(address(1), &nobody).expect("it is served").ask("get a\r\n", "VALUE a 0 5\r\nhello\r\nEND\r\n");
     drop(server);
@@ -371,7 +372,7 @@ fn a_port_is_under_tls_or_not() {
     let pki = Pki::new();
     let words = format!("ssl_chain_cert={},ssl_key={}", pki.text("server.pem"), pki.text("server.key"));
     let port = free_ports(1)[0].to_string();
-    // The command line does not say which of the two is meant; memcached cannot bind it twice either.
+    // The command line does not say which of the two listeners to use. memcached cannot bind the port twice either.
     for listen in ["127.0.0.1,notls:127.0.0.1", "notls:127.0.0.1,btls:127.0.0.1"] {
         let (status, printed) = corecached_run(&["-u", "root", "-p", &port, "-l", listen, "-Z", "-o", &words]);
         assert_eq!(status.code(), Some(71), "{listen}: {printed}");
@@ -387,7 +388,7 @@ fn the_least_version_is_kept() {
         assert_eq!(is_served(server.tcp(), &pki.client(&[&version::TLS12], None)), of_1_2, "{words}");
         assert!(is_served(server.tcp(), &pki.client(&[&version::TLS13], None)), "{words}");
     }
-    // Of what both have, the server chooses.
+    // The server chooses among the ciphers that both sides have.
     for (versions, expected) in [
         (&[&version::TLS13][..], "TLS13_AES_128_GCM_SHA256"),
         (&[&version::TLS12][..], "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"),
@@ -397,7 +398,7 @@ fn the_least_version_is_kept() {
         let suite = client.stream.conn.negotiated_cipher_suite().expect("it is open").suite();
         assert_eq!(suite.as_str(), Some(expected));
     }
-    // And the choice of ciphers is kept, in TLS 1.2.
+    // The server uses the configured ciphers in TLS 1.2.
     let server = pki.server(&["-t", "1", "-o", "ssl_ciphers=CHACHA20"]);
     let client = TlsClient::to(&server, &pki.client(&[&version::TLS12], None));
     let suite = client.stream.conn.negotiated_cipher_suite().expect("it is open").suite();
@@ -421,7 +422,7 @@ fn certificates_are_read_again() {
     assert_ne!(second, first);
     client.ask("refresh_certs noreply\r\nget a\r\n", "VALUE a 0 1\r\nx\r\nEND\r\n");
 
-    // A key that does not fit, a file that is none, a file that is gone: all stays as it is.
+    // If the key does not fit, or a file is damaged or missing, the server keeps its certificates.
     let (key, chain) = (pki.text("server.key"), pki.text("server.pem"));
     let good = (fs::read(&key).expect("it is there"), fs::read(&chain).expect("it is there"));
     fs::copy(pki.file("client.key"), &key).expect("a copy");
@@ -437,7 +438,7 @@ fn certificates_are_read_again() {
     client.ask("refresh_certs\r\n", &complaint);
     assert_eq!(shown_now(), second);
 
-    // By signal as well; it says so.
+    // A signal makes the server read the files again too. The log shows the result.
     fs::write(&chain, &good.1).expect("our file");
     pki.sign("server", "localhost");
     server.signal("HUP");
@@ -494,7 +495,7 @@ fn a_start_without_good_files_fails_in_one_line() {
         assert_eq!(status.code(), Some(64), "{words}: {printed}");
         assert!(printed.starts_with(&complaint) && printed.lines().count() == 1, "{words}: {printed}");
     }
-    // A key that is written in binary, and one that is in the file of the chain.
+    // One key is in binary form, and the other is in the file of the chain.
     let der = PrivateKeyDer::from_pem_file(&key).expect("a key");
     fs::write(pki.file("server.der"), der.secret_der()).expect("our file");
     let both = [fs::read(&chain).expect("it is there"), fs::read(&key).expect("it is there")].concat();
@@ -559,19 +560,19 @@ fn garbage_in_place_of_a_handshake_is_refused_and_counted() {
     for round in 0..400 {
         let mut bytes = hello.clone();
         match round % 4 {
-            // Not TLS at all.
+            // Send random bytes that are not TLS.
             0 => bytes = (0..1 + random() % 3000).map(|_| random() as u8).collect(),
-            // A hello with some bytes changed.
+            // Change some bytes of a hello.
             1 => (0..1 + random() % 8).for_each(|_| {
                 let at = random() as usize % bytes.len();
                 bytes[at] = random() as u8;
             }),
-            // One that is cut off, and then goes on as something else.
+            // Cut off a hello, and continue with other bytes.
             2 => {
                 bytes.truncate(random() as usize % bytes.len());
                 bytes.extend((0..random() % 500).map(|_| random() as u8));
             }
-            // In records of a few bytes each, the last of them broken.
+            // Send a hello in records of a few bytes each, with the last record broken.
             _ => {
                 let chunk = 1 + random() as usize % 40;
                 bytes = bytes[5..]
@@ -587,7 +588,7 @@ fn garbage_in_place_of_a_handshake_is_refused_and_counted() {
             }
         }
         let mut client = Client::connect(&Address::Tcp(server.tcp()));
-        // It may close while it is being sent more.
+        // The server may close the connection before it has all bytes.
         let cut = bytes.len() / 2;
         let _ = client.try_send(&bytes[..cut]).and_then(|()| client.try_send(&bytes[cut..]));
         refused += 1;
@@ -595,15 +596,15 @@ fn garbage_in_place_of_a_handshake_is_refused_and_counted() {
     assert!(refused > 0);
     let mut client = TlsClient::to(&server, &pki.client(BOTH, None));
     client.ask("mn\r\n", "MN\r\n");
-    // A changed byte may be one that does not matter until the client ends; then it breaks off, which counts as well. One
-    // that hung up may still wait to be accepted: the system does not promise to queue connections in order.
+    // A changed byte may not matter until the client hangs up. That breaks off the handshake, which is also an error. A
+    // client that has hung up may still wait to be accepted, because the system need not queue connections in order.
     wait_until("all are counted", || client.statistic("ssl_handshake_errors") >= refused);
     wait_until("they are all gone", || client.statistic("curr_connections") == 1);
     assert_eq!(client.statistic("ssl_handshake_errors"), refused);
     assert_eq!(client.statistic("ssl_proto_errors"), 0);
     assert!(server.ended().is_none());
 
-    // Garbage after a good handshake is another kind of error.
+    // Garbage after a good handshake counts as another kind of error.
     let mut rude = TlsClient::to(&server, &pki.client(BOTH, None));
     rude.ask("mn\r\n", "MN\r\n");
     rude.stream.sock.write_all(b"get a\r\n").expect("it is taken");
@@ -625,7 +626,7 @@ fn a_handshake_in_single_bytes_holds_nobody_up() {
         }
         polite.ask("mn\r\n", "MN\r\n");
     }
-    // They are as welcome as others, once they are there.
+    // When the rest of their handshake comes, the server answers these clients like others.
     for client in &mut slow {
         client.write_all(&hello[hello.len() - 1..]).expect("the last byte");
         client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -645,7 +646,7 @@ fn one_that_reads_nothing_costs_little() {
     polite.ask(&format!("set big 0 0 1000000\r\n{value}\r\n"), "STORED\r\n");
     polite.ask("get big\r\n", &format!("VALUE big 0 1000000\r\n{value}\r\nEND\r\n"));
     let before = server.resident_kib();
-    // Each asks for a gigabyte.
+    // Each rude client asks for a gigabyte.
     let mut rude: Vec<TlsClient> = (0..20).map(|_| TlsClient::to(&server, &config)).collect();
     for client in &mut rude {
         client.send("get big\r\n".repeat(1000));
@@ -655,7 +656,7 @@ fn one_that_reads_nothing_costs_little() {
     }
     let grown = server.resident_kib().saturating_sub(before);
     assert!(grown < 16 * 1024, "{grown} KiB for 20 that do not read");
-    // Two change their minds.
+    // Two of the rude clients begin to read.
     for client in &mut rude[..2] {
         for _ in 0..5 {
             client.expect(format!("VALUE big 0 1000000\r\n{value}\r\nEND\r\n"));
@@ -675,7 +676,7 @@ fn many_connections_are_spread_and_small() {
     first.ask("set a 0 0 5\r\nhello\r\n", "STORED\r\n");
     let before = server.resident_kib();
     let address = server.tcp();
-    // From several threads at once: a storm.
+    // Connect from several threads at once.
     let clients: Vec<TlsClient> = std::thread::scope(|scope| {
         let connect = || (0..COUNT / 8).map(|_| TlsClient::connect(address, &config).expect("it is let in")).collect();
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(connect)).collect();

@@ -1,5 +1,6 @@
-//! Which certificates of clients are let in, as a table: what `openssl s_client` shows in both versions of TLS, by which
-//! file of authorities, and whether it gets an answer. memcached 1.6.45, which is OpenSSL, is asked the same.
+//! The certificates of clients that the server accepts, as a table. Each row has a file of authorities, the
+//! certificates that `openssl s_client` shows in both versions of TLS, and whether the server answers it. The test asks
+//! memcached 1.6.45, which uses OpenSSL, the same.
 
 use super::forms::{MemcachedOrItsEnd, Workshop};
 use super::*;
@@ -11,14 +12,13 @@ use std::collections::BTreeMap;
 
 type Signer = Issuer<'static, KeyPair>;
 
-/// The result for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
-    /// With both servers.
+    /// Both servers accept the client.
     In,
-    /// With neither.
+    /// Neither server accepts the client.
     Out,
-    /// With memcached alone: ours is stricter, for the reason that stands beside the row.
+    /// Only memcached accepts the client. corecached is stricter, for the reason beside the row.
     OutHere,
 }
 use Then::{In, Out, OutHere};
@@ -46,7 +46,7 @@ fn extension(oid: &[u64], content: &[u8], critical: bool) -> CustomExtension {
     extension
 }
 
-/// Writes `{stem}.crt` and `{stem}.key`, signed by that one, or by itself.
+/// Writes `{stem}.crt` and `{stem}.key`. `by` signs the certificate, or it signs itself.
 fn issue(shop: &Workshop, stem: &str, params: CertificateParams, by: Option<&Signer>) -> Signer {
     let key = KeyPair::generate().expect("a key");
     let certificate = by.map_or_else(|| params.self_signed(&key), |by| params.signed_by(&key, by));
@@ -55,10 +55,10 @@ fn issue(shop: &Workshop, stem: &str, params: CertificateParams, by: Option<&Sig
     Issuer::new(params, key)
 }
 
-/// The authorities, what the client shows: its own first, and what comes of it.
+/// The authorities, the certificates that the client shows (its own first), and the result.
 type Row = (&'static str, &'static str, Then);
 
-/// Makes all certificates; the names of the files say what each is.
+/// Makes all certificates. The names of the files describe them.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn rows(shop: &Workshop) -> Vec<Row> {
     let usage = |usages: &[KeyUsagePurpose]| {
@@ -85,7 +85,7 @@ fn rows(shop: &Workshop) -> Vec<Row> {
     issue(shop, "expired", with(params("client"), expired), Some(&root));
     issue(shop, "early", with(params("client"), early), Some(&root));
 
-    // What it is for.
+    // Certificates for different purposes.
     let (of_client, of_server) = (ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth);
     issue(shop, "for_client", with(params("client"), purpose(&[of_server.clone(), of_client])), Some(&root));
     issue(shop, "for_server", with(params("client"), purpose(std::slice::from_ref(&of_server))), Some(&root));
@@ -94,7 +94,7 @@ fn rows(shop: &Workshop) -> Vec<Row> {
     issue(shop, "signs", with(params("client"), usage(&[signs])), Some(&root));
     issue(shop, "agrees", with(params("client"), usage(&[agrees])), Some(&root));
     issue(shop, "enciphers", with(params("client"), usage(&[KeyUsagePurpose::KeyEncipherment])), Some(&root));
-    // nsCertType: of a client, of a server.
+    // nsCertType: a client, a server.
     let netscape = &[2, 16, 840, 1, 113_730, 1, 1];
     issue(shop, "netscape", with(params("client"), custom(netscape, &[3, 2, 7, 0x80], false)), Some(&root));
     issue(shop, "netscape_server", with(params("client"), custom(netscape, &[3, 2, 6, 0x40], false)), Some(&root));
@@ -111,7 +111,7 @@ fn rows(shop: &Workshop) -> Vec<Row> {
     let told = |params: &mut CertificateParams| params.use_authority_key_identifier_extension = true;
     issue(shop, "told", with(params("client"), told), Some(&root));
 
-    // Those of authorities, and those signed by themselves.
+    // Certificates of authorities, and self-signed certificates.
     issue(shop, "authority", authority("client"), Some(&root));
     issue(shop, "alone", params("client"), None);
     issue(shop, "alone_server", with(params("client"), purpose(std::slice::from_ref(&of_server))), None);
@@ -159,7 +159,7 @@ fn rows(shop: &Workshop) -> Vec<Row> {
     issue(shop, "no_host", params("a client"), Some(&constrained));
     issue(shop, "constrained_authority", with(authority("x"), |_| {}), Some(&constrained));
 
-    // Version 1, SHA-1, RSA, and what ring does not know: by openssl.
+    // openssl makes the certificates of version 1, with SHA-1, with RSA, and with algorithms that ring does not know.
     let request = |stem: &str, key: &str| {
         shop.openssl(&format!("{key} -out {stem}.key"));
         shop.openssl(&format!("req -new -key {stem}.key -subj /CN={stem} -out {stem}.csr"));
@@ -187,7 +187,7 @@ fn rows(shop: &Workshop) -> Vec<Row> {
     request("of_v1_root", &curve("P-256"));
     sign("of_v1_root", "v1_root", "");
 
-    // One whose signature is not that of its authority, although it says so.
+    // The signature of this certificate does not fit its contents.
     let text = String::from_utf8(shop.bytes("client.crt")).expect("text");
     let mut lines: Vec<&str> = text.lines().collect();
     let at = lines.len() - 2;
@@ -215,7 +215,7 @@ fn rows(shop: &Workshop) -> Vec<Row> {
         ("root", "namesake", Out),
         ("root", "forged", Out),
         ("root", "sha1", Out),
-        // ring has no P-521.
+        // ring does not support P-521.
         ("root", "p521", OutHere),
         ("root", "for_client", In),
         ("root", "for_server", Out),
@@ -231,7 +231,8 @@ fn rows(shop: &Workshop) -> Vec<Row> {
         ("root", "broken", Out),
         ("root", "foreign", Out),
         ("root", "told", In),
-        // The first of a name is asked, unless the client's certificate tells the key of its issuer.
+        // The server uses the first authority with the right name, unless the client's certificate names the key of its
+        // issuer.
         ("root namesake", "client", In),
         ("namesake root", "client", Out),
         ("namesake root", "told", In),
@@ -251,7 +252,7 @@ fn rows(shop: &Workshop) -> Vec<Row> {
         ("root", "middle_crl_below middle_crl", Out),
         ("root", "middle_no_ca_below middle_no_ca", Out),
         ("root", "middle_signs_below middle_signs", Out),
-        // No way leads from these to one that is signed by itself.
+        // No chain leads from these certificates to a self-signed one.
         ("middle namesake", "below", Out),
         ("middle namesake", "middle", Out),
         ("client namesake", "client", Out),
@@ -271,15 +272,16 @@ fn rows(shop: &Workshop) -> Vec<Row> {
         ("root", "in_example constrained", In),
         ("root", "in_other constrained", Out),
         ("root", "called_other constrained", Out),
-        // It may be the name of a host, for whose constraints rustls does not look there.
+        // The common name may be a host name. rustls does not check it against name constraints, so corecached refuses
+        // it.
         ("root", "called_example constrained", OutHere),
         ("root", "no_host constrained", In),
-        // rustls takes no authority for a client.
+        // rustls does not accept an authority as a client.
         ("root", "constrained_authority constrained", OutHere),
     ]
 }
 
-/// Whether a client that shows these gets an answer, in both versions.
+/// Whether a client that shows these certificates gets an answer, for both versions of TLS.
 fn is_let_in(shop: &Workshop, address: SocketAddr, shown: &str) -> [bool; 2] {
     let (client, others) = shown.split_once(' ').unwrap_or((shown, ""));
     let mut words = vec!["-cert".to_owned(), shop.path(&format!("{client}.crt"))];
@@ -329,7 +331,8 @@ fn certificates_of_clients_are_let_in_as_openssl_does() {
             if got != [then == In; 2] {
                 wrong.push(format!("{authorities} <- {shown}: {got:?}"));
             }
-            // Where it is only asked for, it must be good as well; but a client may keep for itself what nobody here reads.
+            // Where the certificate is optional, the server refuses a bad one too. But the client may not send a
+            // certificate that this server cannot verify.
             let [_, got] = is_let_in(&shop, address(p0), shown);
             if then != OutHere && got != (then == In) {
                 wrong.push(format!("{authorities} <- {shown}: {got:?} where it is only asked for"));
@@ -344,7 +347,7 @@ fn certificates_of_clients_are_let_in_as_openssl_does() {
     drop(server);
 }
 
-/// A client that shows a certificate and signs with this key, whether they fit or not.
+/// A client that shows this certificate and signs with this key. The two need not fit.
 #[derive(Debug)]
 struct Shows(Arc<CertifiedKey>);
 
@@ -419,7 +422,7 @@ fn files_of_authorities_are_taken_or_refused_with_advice() {
             why => format!("Error loading the CA certificate: {path} : {why}\r\n"),
         };
         admin.expect(&expected);
-        // Connections that were there stay.
+        // The client gets in with the new authorities or, after a failed refresh, with the old ones.
         assert_eq!(is_let_in(&shop, address, "client"), [true; 2], "{expected}");
         assert_eq!(is_let_in(&shop, address, "middle"), [true; 2], "{expected}");
     }

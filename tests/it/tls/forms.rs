@@ -1,5 +1,6 @@
-//! Every form in which certificates and keys of servers are found, as a table: each is served to `openssl s_client` in both
-//! versions of TLS, or refused in one line that says what to do. memcached 1.6.45 is asked about the same files.
+//! The forms in which people keep certificates and keys of servers, as a table. The server serves each of them to
+//! `openssl s_client` in both versions of TLS, or refuses it in one line with advice. The test also tries the same
+//! files with memcached 1.6.45.
 
 use super::*;
 use data_encoding::BASE64;
@@ -7,22 +8,21 @@ use rustls::pki_types::pem::SectionKind;
 
 /// The result for a pair of files.
 enum Then<'a> {
-    /// Clients are shown the certificate in this file.
+    /// The server shows clients the certificate in this file.
     Served(&'a str),
-    /// Refused: the line ends so, behind the name of the file.
+    /// The server refuses the chain. Its message ends like this, after the name of the file.
     NoChain(&'a str),
     NoKey(&'a str),
 }
 use Then::{NoChain, NoKey, Served};
 
-/// memcached's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Memcached {
-    /// As we do: it serves, or does not start.
+    /// memcached serves if we do, and does not start if we refuse.
     Same,
-    /// The other way round, for the reason that stands beside the row.
+    /// memcached does the opposite, for the reason beside the row.
     Other,
-    /// It would ask the terminal for a pass phrase.
+    /// The test does not try memcached, because it would ask the terminal for a pass phrase.
     NotAsked,
 }
 use Memcached::{NotAsked, Other, Same};
@@ -49,7 +49,6 @@ impl Workshop {
         Some(Workshop { openssl: peers::openssl()?, folder: crate::server::new_folder() })
     }
 
-    /// Runs openssl with these words.
     pub(super) fn openssl(&self, words: &str) {
         let output =
             Command::new(&self.openssl).args(words.split(' ')).current_dir(&self.folder).output().expect("it is there");
@@ -68,19 +67,19 @@ impl Workshop {
         fs::write(self.path(name), bytes).expect("a file in our folder");
     }
 
-    /// The last thing of this kind in a file, without its PEM.
+    /// The DER of the last PEM section in a file.
     fn der(&self, name: &str) -> Vec<u8> {
         let bytes = self.bytes(name);
         let all = <(SectionKind, Vec<u8>)>::pem_slice_iter(&bytes).map(|item| item.expect("openssl has made it").1);
         all.last().unwrap_or_else(|| panic!("{name} has no PEM"))
     }
 
-    /// Writes a certificate of a key, signed by itself, to `{stem}.crt`.
+    /// Writes a self-signed certificate of a key to `{stem}.crt`.
     fn sign_by_itself(&self, stem: &str) {
         self.openssl(&format!("req -x509 -key {stem}.key -subj /CN={stem} -days 30 -out {stem}.crt"));
     }
 
-    /// What `s_client` prints of a server, with what it answers to `mn`.
+    /// The output of `s_client`, with the server's answer to `mn`.
     pub(super) fn client(&self, address: SocketAddr, version: &str, words: &[String]) -> String {
         let mut child = Command::new(&self.openssl)
             .args(["s_client", "-ign_eof", version, "-connect", &address.to_string(), "-cipher", "ALL:@SECLEVEL=0"])
@@ -90,13 +89,13 @@ impl Workshop {
             .stderr(Stdio::null())
             .spawn()
             .expect("it has just been run");
-        // One that is refused may not read it.
+        // A refused client may end before it reads this.
         let _ = child.stdin.take().expect("a pipe").write_all(b"mn\r\nquit\r\n");
         let output = child.wait_with_output().expect("it ends when the server closes");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Whether a client in both versions is served by who shows this certificate.
+    /// Whether the server answers a client in both versions of TLS, and shows this certificate.
     fn is_shown(&self, address: SocketAddr, certificate: &str) -> bool {
         let text = String::from_utf8(self.bytes(certificate)).expect("text");
         let shown = ["-tls1_2", "-tls1_3"].map(|version| {
@@ -107,7 +106,7 @@ impl Workshop {
         shown[0]
     }
 
-    /// Whether memcached starts with these words and serves both versions; none if there is no memcached.
+    /// Whether memcached starts with these words and serves both versions. `None` if memcached is not installed.
     fn memcached_serves(&self, words: &str) -> Option<bool> {
         let memcached = peers::newest_memcached()?;
         let mut server = MemcachedOrItsEnd::start(&memcached, words);
@@ -124,7 +123,7 @@ impl Drop for Workshop {
     }
 }
 
-/// memcached with `-Z` and these words of `-o`, which may not like them.
+/// memcached with `-Z` and these words of `-o`. It may refuse to start with them.
 pub(super) struct MemcachedOrItsEnd {
     child: std::process::Child,
     folder: PathBuf,
@@ -144,7 +143,7 @@ impl MemcachedOrItsEnd {
         MemcachedOrItsEnd { child, folder }
     }
 
-    /// Where it listens, once it does; none if it ends.
+    /// The address of memcached, or `None` if memcached ends before it listens.
     pub(super) fn address(&mut self) -> Option<SocketAddr> {
         let mut port = None;
         wait_until("memcached listens or ends", || {
@@ -176,10 +175,10 @@ fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     String::from_utf8(bytes.to_vec()).expect("text").replace(from, to).into_bytes()
 }
 
-/// A name, what is in the files of the chain and of the key, whether that is DER, and what comes of it.
+/// A name, the contents of the files with chain and key, whether the key is DER, and the results.
 type Row<'a> = (&'a str, Vec<u8>, Vec<u8>, bool, Then<'a>, Memcached);
 
-/// All rows. Of what a key is, of how it is written, of what stands around it, of which certificates there are.
+/// All rows: kinds of keys, ways to write them, text around them, and combinations of certificates.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn rows(shop: &Workshop) -> Vec<Row<'static>> {
     let rsa = |bits: &str| format!("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:{bits}");
@@ -207,7 +206,7 @@ fn rows(shop: &Workshop) -> Vec<Row<'static>> {
     shop.openssl("req -new -key rsa.key -subj /CN=localhost -out rsa.csr");
     shop.openssl("x509 -req -in rsa.csr -signkey rsa.key -days 30 -out v1.crt");
     shop.openssl("x509 -in v1.crt -outform DER -out v1.der");
-    // SEQUENCE, SEQUENCE, and no [0] with a version.
+    // Byte 8 follows the headers of two SEQUENCEs. A certificate of version 1 has no `[0]` with a version there.
     assert_eq!(shop.bytes("v1.der")[8], 0x02, "this openssl makes no certificate of version 1");
     shop.openssl("x509 -req -in rsa.csr -signkey rsa.key -days -1 -out expired.crt");
     shop.openssl("x509 -req -in rsa.csr -CA ec.crt -CAkey ec.key -CAcreateserial -sha1 -days 30 -out sha1.crt");
@@ -248,7 +247,7 @@ fn rows(shop: &Workshop) -> Vec<Row<'static>> {
     row("P-384", &file("p384.crt"), &file("p384.key"), Served("p384.crt"), Same);
     row("Ed25519", &file("ed.crt"), &file("ed.key"), Served("ed.crt"), Same);
     row("RSA, 1024 bits", &file("r1024.crt"), &file("r1024.key"), NoKey(SMALL), Same);
-    // ring has none of these.
+    // ring supports none of these.
     let exponent = "RSA with a public exponent below 65537 cannot be used: make a new key";
     row("RSA, exponent 3", &file("r3.crt"), &file("r3.key"), NoKey(exponent), Other);
     row("P-521", &file("p521.crt"), &file("p521.key"), NoKey(CURVE), Other);
@@ -272,12 +271,12 @@ fn rows(shop: &Workshop) -> Vec<Row<'static>> {
     row("PKCS#8, no public key", &ec_crt, &file("lonely8.key"), Served("ec.crt"), Same);
     row("SEC1, compressed", &ec_crt, &file("compressed.key"), Served("ec.crt"), Same);
     row("SEC1, parameters written out", &ec_crt, &file("explicit.key"), Served("ec.crt"), Same);
-    // The curve has no name anywhere.
+    // Neither the certificate nor the key names the curve.
     let unnamed = "the curve has no name: write it with `openssl ec -param_enc named_curve`";
     row("parameters written out", &file("explicit.crt"), &file("explicit.key"), NoKey(unnamed), Other);
     row("PKCS#8 as RSA", &crt, &pem("RSA PRIVATE KEY", &pkcs8, 64), Served("rsa.crt"), Same);
     row("PKCS#8 as EC", &ec_crt, &pem("EC PRIVATE KEY", &ec8, 64), Served("ec.crt"), Same);
-    // The label says what it is not.
+    // The label names another format.
     row("PKCS#1 as PKCS#8", &crt, &pem("PRIVATE KEY", &pkcs1, 64), Served("rsa.crt"), Other);
     row("SEC1 as PKCS#8", &ec_crt, &pem("PRIVATE KEY", &sec1, 64), Served("ec.crt"), Other);
     row("a key behind other things", &crt, &both(&file("rsa.pub"), &key), Served("rsa.crt"), Same);
@@ -316,7 +315,7 @@ fn rows(shop: &Workshop) -> Vec<Row<'static>> {
     row("lines of 76", &pem("CERTIFICATE", &der, 76), &pem("PRIVATE KEY", &pkcs8, 76), Served("rsa.crt"), Same);
     row("lines of 300", &pem("CERTIFICATE", &der, 300), &pem("PRIVATE KEY", &pkcs8, 300), Served("rsa.crt"), Same);
     row("spaces behind lines", &replaced(&crt, "\n", " \t\n"), &replaced(&key, "\n", " \n"), Served("rsa.crt"), Same);
-    // As it stands in a file of YAML.
+    // A YAML file indents the lines like this.
     row("spaces before lines", &replaced(&crt, "\n", "\n  "), &replaced(&key, "\n", "\n  "), Served("rsa.crt"), Other);
     row("a byte order mark", &both(b"\xef\xbb\xbf", &crt), &both(b"\xef\xbb\xbf", &key), Served("rsa.crt"), Same);
     row("no end of line", crt.trim_ascii_end(), key.trim_ascii_end(), Served("rsa.crt"), Same);
@@ -386,7 +385,7 @@ fn every_form_of_certificate_and_key_is_served_or_refused_with_advice() {
     let rows = rows(&shop);
     let (chain, key) = (shop.path("chain"), shop.path("key"));
     for is_der in [false, true] {
-        // One server goes from row to row, so what is refused must leave in place what was good.
+        // One server tries all rows. If it refuses files, it must keep the last good certificate.
         let mut last = "rsa.crt";
         shop.write("chain", shop.bytes("rsa.crt"));
         shop.write("key", if is_der { shop.der("rsa.key") } else { shop.bytes("rsa.key") });
@@ -445,7 +444,7 @@ fn a_start_with_files_of_any_form_ends_in_one_line_or_serves() {
         assert_eq!(status.code(), Some(64), "{name}: {printed}");
         assert!(printed.starts_with("Error loading the ") && printed.lines().count() == 1, "{name}: {printed}");
     }
-    // Paths that lead to no file.
+    // These paths do not lead to files.
     shop.openssl("req -x509 -newkey rsa:2048 -nodes -keyout a.key -subj /CN=a -days 30 -out a.crt");
     let folder = shop.folder.display().to_string();
     for (chain, key, why) in [

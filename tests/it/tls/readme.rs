@@ -1,8 +1,9 @@
-//! The example of the README, word for word: its certificate, its flags and its client; and clients that check more.
+//! The TLS example of the README, word for word, with its certificate, its flags and its client. Another client checks
+//! more.
 
 use super::*;
 
-/// The commands of the first example in a section of the README, continued lines in one.
+/// The commands of the first example in a section of the README. Continued lines become one command.
 fn example(section: &str) -> Vec<String> {
     let readme = include_str!("../../../README.md");
     let (_, rest) = readme.split_once(&format!("\n### {section}\n")).expect("the section is there");
@@ -34,7 +35,7 @@ fn the_example_of_the_readme_works() {
 
     let said = in_folder(&ask.replace("11211", &server.tcp().port().to_string()));
     assert!(said.starts_with("VERSION "), "{said}");
-    // A client that trusts nothing but this certificate, and takes no authority's for a server's.
+    // This client trusts only this certificate, and refuses the certificate of an authority as a server's.
     let own = CertificateDer::from_pem_file(folder.join("cert.pem")).expect("a certificate");
     let mut roots = RootCertStore::empty();
     roots.add(own).expect("a certificate");

@@ -1,9 +1,9 @@
-//! Clients that stop in the middle, or never begin, or go on for ever byte by byte: `idle_timeout` limits the time and `-c`
-//! the number of them. Clients that speak something else than TLS are here, too.
+//! Clients that stop in the middle of a handshake, never begin it, or send it endlessly byte by byte. `idle_timeout`
+//! limits their time, and `-c` limits their number. Some clients here do not speak TLS at all.
 
 use super::*;
 
-/// A server under TLS that is plain at a second port.
+/// A server with TLS on one port and without TLS on a second port.
 struct Doors {
     server: Server,
     plain: SocketAddr,
@@ -20,7 +20,7 @@ impl Doors {
         Client::connect(&Address::Tcp(self.plain))
     }
 
-    /// A connection to the port under TLS on which this was sent.
+    /// A connection to the port with TLS, on which the client has sent these bytes.
     fn sent(&self, bytes: &[u8]) -> TcpStream {
         let mut socket = TcpStream::connect(self.server.tcp()).expect("it accepts");
         socket.set_read_timeout(Some(PATIENCE)).expect("a time above zero");
@@ -30,7 +30,7 @@ impl Doors {
     }
 }
 
-/// The server closes: whatever it says before, there is an end.
+/// Fails unless the server closes the connection. It may send bytes before that.
 #[track_caller]
 fn expect_end(mut socket: &TcpStream) {
     let mut buffer = [0; 4096];
@@ -44,7 +44,7 @@ fn expect_end(mut socket: &TcpStream) {
     }
 }
 
-/// Nothing is to be read, not even an end.
+/// Whether the connection is open and has nothing to read.
 fn is_open(socket: &TcpStream) -> bool {
     socket.set_nonblocking(true).expect("a socket takes it");
     let nothing = socket.peek(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
@@ -78,13 +78,14 @@ fn idle_handshakes_are_kicked_however_slowly_they_go_on() {
         let mut idle = TlsClient::to(&doors.server, &config);
         idle.ask("mn\r\n", "MN\r\n");
         let mut awake = TlsClient::to(&doors.server, &config);
-        // Half a record, and then a byte at a time; and the same without TLS, half a line.
+        // This client sends the header of a record, and then a byte at a time. The other one sends a line in the same
+        // way, without TLS.
         let mut record = TlsClient::to(&doors.server, &config);
         record.ask("mn\r\n", "MN\r\n");
         record.stream.sock.write_all(&record_header(1000)).expect("there is room");
         let mut line = doors.plain_client();
         line.send("get ");
-        // A value may take its time, as in memcached.
+        // The server lets a client take its time for a value, as memcached does.
         let mut value = TlsClient::to(&doors.server, &config);
         value.send("set a 0 0 4\r\n");
         for at in 0..4 {
@@ -118,20 +119,21 @@ fn stalled_handshakes_are_connections_and_no_more_than_allowed() {
     let alone = plain.stat("curr_connections");
     let mut stalled: Vec<TcpStream> = (0..19).map(|at| doors.sent(&hello[..at * 10])).collect();
     wait_until("all are there", || plain.stat("curr_connections") == alone + 19);
-    // As in memcached it is said in plain words, for there is no other way yet.
+    // The server sends this line without TLS, as memcached does, because the session does not exist yet.
     let mut refused = doors.sent(b"");
     let mut said = String::new();
     refused.read_to_string(&mut said).expect("the server closes in order");
     assert_eq!(said, "ERROR Too many open connections\r\n");
     assert_eq!(plain.stat("rejected_connections"), 1);
-    // Without idle_timeout they may stay as long as they like, and go on when they like.
+    // Without `idle_timeout`, unfinished handshakes may stay for any time and continue later.
     let last = stalled.len() - 1;
     stalled[last].write_all(&hello[last * 10..]).expect("the server waits for it");
     assert_eq!(stalled[last].read(&mut [0; 1]).expect("the server's hello"), 1);
     assert!(is_open(&stalled[0]) && is_open(&stalled[1]));
     drop(stalled);
     wait_until("they are gone", || plain.stat("curr_connections") == alone);
-    // One has said nothing, which is no error of TLS; the last left by a reset, with something unread, which is.
+    // The client that sent nothing causes no TLS error. The last client resets its connection with unread bytes, and
+    // this is an error.
     assert_eq!([plain.stat("ssl_handshake_errors"), plain.stat("ssl_proto_errors")], [18, 0]);
 }
 
@@ -176,7 +178,7 @@ fn long_hellos_cost_no_more_than_they_may() {
     wait_until("it is alone", || plain.stat("curr_connections") == 2);
     let alone = plain.stat("curr_connections");
     let before = doors.server.resident_kib();
-    // Handshake records, each full, of one hello that says to be as long as one may be, and never ends.
+    // These are full handshake records. They contain one hello that announces the greatest length and never ends.
     let record = |rest: &[u8]| [&[22, 3, 1, 64, 0][..], rest, &vec![0; 16_384 - rest.len()]].concat();
     let begun = [record(&[1, 0, 0xff, 0xff]), record(&[]), record(&[])].concat();
     let stalled: Vec<TcpStream> = (0..COUNT).map(|_| doors.sent(&begun)).collect();
@@ -184,11 +186,11 @@ fn long_hellos_cost_no_more_than_they_may() {
     let grown = doors.server.resident_kib().saturating_sub(before);
     assert!(grown < COUNT as u64 * 128, "{grown} KiB for {COUNT} that wait");
     assert!(stalled.iter().all(is_open));
-    // One that says to be longer is not waited for.
+    // The server does not wait for a hello that announces a greater length.
     for promise in [[1, 1, 0, 0], [1, 0xff, 0xff, 0xff]] {
         expect_end(&doors.sent(&record(&promise)));
     }
-    // Nor does anybody wait for the end of one that has none within the limit.
+    // The server does not wait for the end of a hello that exceeds the limit either.
     let mut rude = doors.sent(&begun);
     let _ = rude.write_all(&begun);
     expect_end(&rude);
@@ -203,7 +205,7 @@ fn what_openssl_can_ask_for_in_the_middle_is_refused_or_done() {
     let pki = Pki::new();
     let doors = Doors::open(&pki, &["-t", "1"]);
     let mut plain = doors.plain_client();
-    // Renegotiation, which memcached refuses as well; and new keys, again and again, which are given.
+    // Renegotiation is refused, as by memcached. A client may ask for new keys again and again.
     for (version, request, acted, rounds) in
         [("-tls1_2", "R\n", "no renegotiation", 1), ("-tls1_3", "K\n", "KEYUPDATE", 5)]
     {
@@ -219,7 +221,7 @@ fn what_openssl_can_ask_for_in_the_middle_is_refused_or_done() {
         let mut output = io::BufReader::new(child.stdout.take().expect("a pipe"));
         let mut said = String::new();
         for round in 0..rounds {
-            // Letters are commands where they are read by themselves: one thing after the other.
+            // `s_client` takes a letter as a command only if it reads it alone. So the test waits for each result.
             input.write_all(b"mn\r\n").expect("it reads");
             assert!(read_until(&mut output, "MN\r\n", &mut said), "{version}, round {round}: {said}");
             input.write_all(request.as_bytes()).expect("it reads");
@@ -231,7 +233,7 @@ fn what_openssl_can_ask_for_in_the_middle_is_refused_or_done() {
     }
 }
 
-/// Reads up to a text, which is to come; false at the end.
+/// Reads up to `text`. Returns false if the output ends before.
 fn read_until(output: &mut impl Read, text: &str, said: &mut String) -> bool {
     let start = said.len();
     let mut byte = [0];
