@@ -1,4 +1,4 @@
-//! The warm restart: a graceful stop keeps the cache, and nothing that was deleted or replaced ever comes back.
+//! The warm restart: a graceful stop keeps the cache. No deleted or replaced value ever comes back.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::server::{Server, corecached_run};
 
 mod under_load;
 
-/// A folder for memory files, gone with the test.
+/// A folder for memory files. Dropping it removes the folder.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -25,14 +25,14 @@ impl Folder {
         self.0.join("image")
     }
 
-    /// A server with its memory file here.
+    /// A server with its memory file in this folder.
     fn start(&self, flags: &str) -> Server {
         let image = self.image();
         let flags = ["-v", "-e", image.to_str().expect("a path in UTF-8")].into_iter().chain(flags.split_whitespace());
         Server::corecached(&flags.collect::<Vec<_>>())
     }
 
-    /// Has a server stop gracefully.
+    /// Stops a server gracefully.
     fn stop(&self, server: &mut Server) {
         end(server, "USR1");
         assert!(self.image().exists(), "there is no image; it printed:\n{}", server.printed());
@@ -51,7 +51,7 @@ fn end(server: &mut Server, signal: &str) {
     assert_eq!(status.code(), Some(0), "{status}; it printed:\n{}", server.printed());
 }
 
-/// Sets keys of a prefix, with values that tell them.
+/// Sets `count` keys with this prefix. Their values contain the keys.
 fn set_many(client: &mut Client, prefix: &str, count: usize, len: usize) {
     for number in 0..count {
         let value = format!("{prefix}{number}:").repeat(len)[..len].to_owned();
@@ -60,7 +60,7 @@ fn set_many(client: &mut Client, prefix: &str, count: usize, len: usize) {
     assert_eq!(client.ask("mn"), "MN");
 }
 
-/// How many of those keys are there. One with another value fails the test.
+/// The number of these keys that the server still has. A key with another value fails the test.
 fn count_many(client: &mut Client, prefix: &str, count: usize, len: usize) -> usize {
     let mut found = 0;
     for number in 0..count {
@@ -106,7 +106,8 @@ fn a_graceful_stop_keeps_everything() {
         client.expect(format!("VALUE long 5 {}\r\n{long}\r\nEND\r\n", long.len()));
         client.send("get empty dead gone\r\nmg Zm9v b k v\r\n");
         client.expect("VALUE empty 4294967295 0\r\n\r\nEND\r\nVA 1 kZm9v b\r\nx\r\n");
-        // Each in a class of its own of what clients see: the time left, CAS, fetched or not, stale.
+        // Each of these items checks another property: the time left, the CAS, whether it was fetched, whether it is
+        // stale.
         let left = client.ask("mg empty t");
         let seconds: i32 = left.strip_prefix("HD t").and_then(|text| text.parse().ok()).expect("a time");
         assert!((900..=1000).contains(&seconds), "{left}");
@@ -135,7 +136,8 @@ fn what_only_meta_commands_see_is_kept() {
     let mut client = server.client();
     let reply = |client: &mut Client, request: &str| client.ask(request);
     assert_eq!(reply(&mut client, "mg a h t"), "HD h0 t-1");
-    // Two stale items: no client has been told to fetch the first one anew, one client has for the second.
+    // There are two stale items. The server has told no client to fetch the first one again, but it has told one to
+    // fetch the second.
     assert_eq!(reply(&mut client, "mg b h"), "HD h0 X W");
     assert_eq!(reply(&mut client, "mg c h"), "HD h1 Z X");
     assert_eq!(reply(&mut client, "mg d t"), "HD t-1");
@@ -156,7 +158,7 @@ fn cas_values_go_on_where_they_were() {
             new.push(cas);
         }
         highest = new.into_iter().max().expect("fifty of them");
-        // Deleted, and still not to be given out again.
+        // The server must not give out the CAS values of deleted items again.
         for number in 0..50 {
             assert_eq!(client.ask(&format!("delete n{number}")), "DELETED");
         }
@@ -176,7 +178,7 @@ fn with_less_memory_the_rest_is_right() {
     assert!((3000..10_000).contains(&found), "{found} of 20,000 in 5 MiB");
     assert_eq!(client.stat("curr_items"), found as u64);
     assert!(server.printed().contains("there was no room for"), "it printed:\n{}", server.printed());
-    // The youngest are there.
+    // The newest items are there.
     assert_eq!(client.ask("mg k19999"), "HD");
     folder.stop(&mut server);
 }
@@ -190,7 +192,7 @@ fn any_other_end_leaves_nothing() {
     for (signal, first) in [("KILL", "HD"), ("TERM", "EN"), ("INT", "EN")] {
         let mut server = folder.start("-t 2");
         let mut client = server.client();
-        // Loaded once, after the graceful stop, and never again.
+        // The server loads the image once, after the graceful stop, and never again.
         assert_eq!(client.ask("mg key"), first, "before {signal}");
         client.ask("ms key 1\r\n2");
         server.signal(signal);
@@ -228,7 +230,7 @@ fn requests_under_way_are_answered_and_kept() {
     folder.stop(&mut server);
     let stored = client.rest().expect("the end").len() / "STORED\r\n".len() + 1;
     let server = folder.start("-t 3");
-    // What was answered is there. There may be no more: the reply to it may not have been sent.
+    // All acknowledged items are there. There may be more, because the server may not have sent all replies.
     let mut client = server.client();
     for number in 0..stored {
         assert_eq!(client.ask(&format!("mg k{number}")), "HD", "{number} of {stored} that were answered");
@@ -260,11 +262,11 @@ fn a_file_that_is_damaged_is_not_loaded() {
         assert_eq!(client.stat("curr_items"), 0);
         let said = server.printed().lines().filter(|text| text.contains("WARN") && text.contains(line)).count();
         assert_eq!(said, 1, "no line {line:?}; it printed:\n{}", server.printed());
-        // A file that is not ours is left alone.
+        // The server does not remove a file that is not its own.
         assert_eq!(folder.image().exists(), bytes.starts_with(b"#!"));
         end(&mut server, "TERM");
     }
-    // And the whole one still is one.
+    // The server still loads the undamaged file.
     fs::write(folder.image(), &whole).expect("a folder of ours");
     let server = folder.start("-t 2");
     assert_eq!(count_many(&mut server.client(), "k", 500, 100), 500);
@@ -301,7 +303,7 @@ fn a_graceful_stop_without_an_image_is_told_by_the_exit_code_and_leaves_nothing(
             if folder_is_gone {
                 fs::remove_dir_all(&folder.0).expect("a folder of ours");
             } else {
-                // What is written beside its place cannot be moved there.
+                // The server writes a file beside its place. It cannot move that file there now.
                 fs::create_dir(folder.image()).expect("a folder of ours");
             }
             match command {
@@ -319,7 +321,7 @@ fn a_graceful_stop_without_an_image_is_told_by_the_exit_code_and_leaves_nothing(
             assert_eq!(fs::read_dir(&folder.0).expect("a folder of ours").count(), 0, "something is left");
             let mut server = folder.start("-t 1");
             assert_eq!(server.client().ask("mg key"), "EN");
-            // Without an image to write, any end is as good as another.
+            // The server has no image to write, so the kind of stop does not matter.
             end(&mut server, "TERM");
         }
     }

@@ -1,7 +1,7 @@
-//! UDP: the eight bytes before each datagram, replies of many datagrams, and replies that are withheld.
+//! UDP: the eight bytes before each datagram, replies of many datagrams, and replies that the server withholds.
 //!
-//! The requests are data. corecached with one worker, corecached with three, and memcached must reply with the same
-//! datagrams, headers included.
+//! The requests are data. corecached with one worker, corecached with three workers, and memcached must reply with the
+//! same datagrams, headers included.
 
 mod inherited;
 
@@ -12,11 +12,11 @@ use crate::client::shown;
 use crate::peers;
 use crate::server::{Program, Server};
 
-/// How long a datagram may take before it counts as missing.
+/// A datagram that takes longer than this counts as missing.
 const PATIENCE: Duration = Duration::from_secs(60);
 const FLAGS: &[&str] = &["-U", "-1"];
 
-/// A client of UDP, at one address.
+/// A UDP client at one address.
 struct Asker {
     socket: UdpSocket,
     server: SocketAddr,
@@ -38,7 +38,7 @@ impl Asker {
         self.socket.send_to(datagram, self.server).expect("it can be sent");
     }
 
-    /// Sends a request, with an id of its own.
+    /// Sends a request with a new id.
     fn send(&mut self, request: &[u8]) {
         self.id += 1;
         self.send_raw(&[&self.id.to_be_bytes()[..], &[0, 0, 0, 1, 0, 0], request].concat());
@@ -51,7 +51,8 @@ impl Asker {
         buffer
     }
 
-    /// The datagrams of the replies to a request, without its id: as many as are expected, and what comes besides.
+    /// The datagrams of the reply to a request, without its id. It waits for the expected number, and adds all that
+    /// come besides.
     fn ask(&mut self, request: &[u8], expected: usize) -> Vec<Vec<u8>> {
         self.send(request);
         let id = self.id;
@@ -64,7 +65,7 @@ impl Asker {
         datagrams
     }
 
-    /// What comes before the reply to a request that is answered at once.
+    /// All datagrams before the reply to another request, which the server answers at once.
     fn received_until_now(&mut self) -> Vec<Vec<u8>> {
         self.send(b"mn\r\n");
         let mark = [&self.id.to_be_bytes()[..], b"\0\0\0\x01\0\0MN\r\n"].concat();
@@ -84,7 +85,7 @@ fn whole(message: &str) -> Vec<u8> {
     [b"\0\0\0\x01\0\0", message.as_bytes()].concat()
 }
 
-/// Requests in a row, and the message of each datagram of the replies.
+/// Successive requests, and the message of each datagram of the replies.
 const CONVERSATION: &[(&str, &[&str])] = &[
     ("get a\r\n", &["END\r\n"]),
     ("set a 5 0 1\r\nx\r\n", &["STORED\r\n"]),
@@ -111,7 +112,7 @@ const CONVERSATION: &[(&str, &[&str])] = &[
     ("verbosity 0\r\nverbosity 0 noreply\r\n", &["OK\r\n"]),
     ("stats detail dump\r\nstats reset\r\n", &["END\r\n", "RESET\r\n"]),
     ("set t 0 0 11\r\nEND\r\nSTAT a\r\nget t\r\n", &["STORED\r\n", "VALUE t 0 11\r\nEND\r\nSTAT a\r\nEND\r\n"]),
-    // Half a line is no request, and not the first half of the next one.
+    // Half a line is no request. It is not the first half of the next request either.
     ("get a", &[]),
     ("get b\r\nget ", &["VALUE b 0 3\r\nyyz\r\nEND\r\n"]),
     ("get a\r\n", &["VALUE a 5 1\r\nx\r\nEND\r\n"]),
@@ -178,7 +179,7 @@ fn packets_in_datagrams() {
         for (request, expected) in requests.iter().zip(expected) {
             let mut got = asker.ask(request, expected);
             assert_eq!(got.len(), expected, "{program:?}: {} brought {:?}", shown(request), texts(&got));
-            // The CAS unique differs from server to server.
+            // The CAS value differs from server to server.
             got.iter_mut().filter(|it| it.len() >= 30 && it[6] == 0x81).for_each(|it| it[22..30].fill(0));
             replies.push(texts(&got));
         }
@@ -191,7 +192,7 @@ fn packets_in_datagrams() {
             assert_eq!(ours, ask(memcached, "1"));
         }
     }
-    // A stranger's limit, and no words for who expects packets: see below for the rest of it.
+    // The packets of one reply with statistics are one message in several datagrams.
     let server = Server::corecached_tcp(&[FLAGS, &["-t", "1"]].concat());
     let mut asker = Asker::new(server.udp());
     let statistics = asker.ask(&packet(0x10, "", &[], ""), 3);
@@ -203,8 +204,9 @@ fn packets_in_datagrams() {
 
 #[test]
 fn where_memcached_sends_empty_datagrams_we_send_none() {
-    // memcached answers a key that is missing, and not the last one, with an empty datagram or none, and `quit` with an
-    // empty one, which all say that there are 0 of it; and its END has a datagram of its own if the last key is missing.
+    // For a missing key that is not the last one, memcached sends an empty datagram or none. For `quit` it sends an
+    // empty one. These datagrams say that the message has 0 datagrams. If the last key is missing, memcached sends END
+    // in a datagram of its own.
     let server = Server::corecached_tcp(FLAGS);
     let mut asker = Asker::new(server.udp());
     asker.ask(b"set a 0 0 1\r\nx\r\n", 1);
@@ -213,7 +215,7 @@ fn where_memcached_sends_empty_datagrams_we_send_none() {
         ("get nothing a\r\n", &["VALUE a 0 1\r\nx\r\nEND\r\n"]),
         ("get nothing nothing\r\n", &["END\r\n"]),
         ("quit\r\n", &[]),
-        // After `quit` nothing is done, but the next datagram is a new beginning.
+        // The server ignores requests after `quit`, but it serves the next datagram.
         ("get a\r\nquit\r\nget a\r\n", &["VALUE a 0 1\r\nx\r\nEND\r\n"]),
         ("get a\r\n", &["VALUE a 0 1\r\nx\r\nEND\r\n"]),
     ] {
@@ -232,14 +234,15 @@ fn long_replies_are_many_datagrams() {
         let server = Server::on_tcp(program, &[FLAGS, &["-t", workers, "-m", "256"]].concat());
         let mut client = server.client();
         let mut asker = Asker::new(server.udp());
-        // Around the end of the first datagram, and a long one: the header line has 14 to 19 bytes.
+        // The first lengths are around the end of the first datagram, and the last ones are long. The header line has
+        // 14 to 19 bytes.
         for len in [1371, 1372, 1373, 1374, 2764, 9000, 102_400] {
             let value: String = (0..len).map(|at: usize| char::from(b'a' + (at / 7 % 26) as u8)).collect();
             assert_eq!(client.ask(&format!("set v 0 0 {len}\r\n{value}")), "STORED");
             let message = format!("VALUE v 0 {len}\r\n{value}\r\nEND\r\n");
             let parts: Vec<&[u8]> = message.as_bytes().chunks(1392).collect();
             let total = parts.len() as u16;
-            // One request at a time, read at once: the receiver's buffer holds it.
+            // The test sends one request at a time and reads its reply at once, so the receiver's buffer holds it.
             asker.send(b"get v\r\n");
             for (sequence, part) in (0u16..).zip(&parts) {
                 let numbers = [asker.id, sequence, total, 0].map(u16::to_be_bytes).concat();
@@ -263,7 +266,8 @@ fn long_requests_are_taken_as_long_as_they_are_one_datagram() {
         let mut client = server.client();
         client.send("get y\r\n");
         client.expect(format!("VALUE y 0 60000\r\n{value}\r\nEND\r\n"));
-        // What goes on behind the end of the datagram is lost, said so, and no beginning of the next.
+        // A request cannot continue in the next datagram. The server reports that, and reads the next datagram from its
+        // beginning.
         for (request, reply) in [
             ("set f 0 0 10\r\nabc".to_owned(), "CLIENT_ERROR bad data chunk\r\n"),
             (format!("set f 0 0 100000\r\n{value}"), "CLIENT_ERROR bad data chunk\r\n"),
@@ -272,7 +276,7 @@ fn long_requests_are_taken_as_long_as_they_are_one_datagram() {
         ] {
             assert_eq!(texts(&asker.ask(request.as_bytes(), 1)), texts(&[whole(reply)]), "{workers} workers");
         }
-        // A hundred keys of all shards, in one datagram; as many replies as the receiver's buffer holds.
+        // One datagram asks for a hundred keys of all shards. The receiver's buffer holds that many replies.
         let keys: Vec<String> = (0..100).map(|at| format!("key{at}")).collect();
         for key in &keys {
             client.send(format!("set {key} 0 0 1 noreply\r\nx\r\n"));
@@ -308,7 +312,7 @@ fn what_is_no_request_is_not_answered() {
             asker.send_raw(frame);
         }
         assert_eq!(texts(&asker.received_until_now()), [""; 0], "{program:?}");
-        // Neither memcached nor we look at these fields.
+        // Neither memcached nor corecached reads these fields.
         asker.send_raw(b"\x77\x77\0\x05\0\x01\xff\xffversion\r\n");
         let replies = asker.received_until_now();
         assert!(
@@ -318,7 +322,7 @@ fn what_is_no_request_is_not_answered() {
         );
         if program == Program::Corecached {
             let malformed: Vec<String> = server.client().ask_list("stats udp");
-            // An empty datagram is one, too.
+            // The empty datagram counts as malformed too.
             assert!(malformed.contains(&format!("STAT udp_malformed {}", frames.len())), "{malformed:?}");
         }
     }
@@ -357,7 +361,7 @@ fn random_datagrams_do_no_harm() {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     for round in 0..3000 {
         if round % 20 == 0 {
-            // So that no buffer overflows, here or there.
+            // The test reads replies so that no buffer overflows.
             asker.received_until_now();
         }
         let mut request = Vec::new();
@@ -376,10 +380,10 @@ fn random_datagrams_do_no_harm() {
     assert_eq!(Asker::new(server.udp()).ask(b"get zzz\r\n", 1), [whole("END\r\n")]);
 }
 
-/// An address of this machine that is not loopback: to the server, a client there is a stranger.
+/// An address of this machine that is not the loopback. The server treats a client at this address as a stranger.
 fn outer_address() -> Option<IpAddr> {
     let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // Nothing is sent: the system only says from where it would be.
+    // The probe sends nothing. The system only reports the address that it would send from.
     probe.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
     let address = probe.local_addr().ok()?.ip();
     (!address.is_loopback() && !address.is_unspecified()).then_some(address)
@@ -402,7 +406,7 @@ fn a_stranger_is_sent_no_more_than_it_has_sent() {
         let outer: SocketAddr = (address, outer_port(&server)).into();
         let mut stranger = Asker::at((address, 0).into(), outer);
         for (request, reply) in [
-            // As long as the request at most: it is answered.
+            // The server answers if the reply is no longer than the request.
             ("delete no\r\n".to_owned(), Some("NOT_FOUND\r\n")),
             ("set bbbbbbbb 0 0 1\r\nx\r\n".to_owned(), Some("STORED\r\n")),
             ("get big\r\n".to_owned(), Some("ERROR\r\n")),
@@ -423,7 +427,7 @@ fn a_stranger_is_sent_no_more_than_it_has_sent() {
             "{withheld:?}"
         );
     }
-    // A client that is allowed gets the full reply.
+    // A client that `--udp-allow` names gets the full reply.
     for (allowed, datagrams) in [(format!("10.255.255.0/31,{address}"), 4), ("10.255.255.0/31".to_owned(), 1)] {
         let server = Server::corecached_tcp(&["-U", "-1", "-l", &listen, "--udp-allow", &allowed]);
         Asker::new(server.udp()).ask(format!("set big 0 0 5000\r\n{}\r\n", "v".repeat(5000)).as_bytes(), 1);
@@ -432,7 +436,6 @@ fn a_stranger_is_sent_no_more_than_it_has_sent() {
     }
 }
 
-/// The UDP port of the second address.
 fn outer_port(server: &Server) -> u16 {
     server.udp_ports()[1]
 }
@@ -456,7 +459,7 @@ fn no_reply_is_larger_than_any_may_be() {
     assert_eq!(client.ask(&format!("set big 0 0 5000000\r\n{}", "v".repeat(5_000_000))), "STORED");
     let mut asker = Asker::new(server.udp());
     assert_eq!(asker.ask(b"get big\r\n", 1), [whole("SERVER_ERROR reply too large for UDP\r\n")]);
-    // A datagram of thousands of keys does not keep the server busy, nor fill its memory.
+    // A datagram with thousands of keys neither keeps the server busy nor fills its memory.
     let value = "v".repeat(1_000_000);
     assert_eq!(client.ask(&format!("set million 0 0 1000000\r\n{value}")), "STORED");
     let before = server.resident_kib();
@@ -495,7 +498,7 @@ fn sockets_are_counted_and_described_as_memcached_does() {
         let server = Server::on_tcp(program, &["-U", "-1", "-t", "2", "-m", "256"]);
         let mut client = server.client();
         assert_eq!(Asker::new(server.udp()).ask(b"mn\r\n", 1), [whole("MN\r\n")]);
-        // Each worker of memcached takes its socket in its own time, and counts it then.
+        // Each worker of memcached opens its socket in its own time, and counts it then.
         let deadline = Instant::now() + PATIENCE;
         while client.stat("curr_connections") < 3 {
             assert!(Instant::now() < deadline, "{program:?}: not all sockets are counted");

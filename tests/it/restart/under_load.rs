@@ -1,4 +1,4 @@
-//! Restarts under load: each client knows which values the server has confirmed, across many graceful restarts.
+//! Restarts under load: each client knows the values that the server has confirmed, across many graceful restarts.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -13,19 +13,18 @@ use crate::server::Address;
 const RESTARTS: usize = 10;
 const CLIENTS: u64 = 3;
 const KEYS: u64 = 300;
-/// Requests of all clients between two restarts.
+/// The number of requests of all clients between two restarts.
 const REQUESTS: u64 = 3000;
 
-/// A client's knowledge of one of its keys, which no other client writes.
+/// A client's knowledge of one of its keys. No other client writes this key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    /// The last version that the server has acknowledged; 0: none.
+    /// The last version that the server has acknowledged, or 0 for none.
     stored: u64,
-    /// A version that was sent and never answered.
+    /// A version that the client sent without getting an answer.
     perhaps: Option<u64>,
 }
 
-/// The state that all clients share.
 #[derive(Default)]
 struct Shared {
     address: Mutex<Option<Address>>,
@@ -39,7 +38,7 @@ fn value_of(key: &str, version: u64) -> String {
     format!("{key}={version};").repeat(1 + (version % 40) as usize)
 }
 
-/// Sets and gets keys of its own, and checks that each value is the last that it was promised.
+/// Sets and gets keys of its own, and checks that each value is the last acknowledged one.
 fn work(shared: &Shared, number: u64) {
     let mut known: HashMap<u64, Known> = HashMap::new();
     let mut state = number + 1;
@@ -53,7 +52,7 @@ fn work(shared: &Shared, number: u64) {
             thread::sleep(Duration::from_millis(1));
             continue;
         };
-        // Until the connection ends: the server stops, or all is done.
+        // Use the connection until the server stops or the test is done.
         while !shared.done.load(Ordering::Relaxed) {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let (id, sets) = ((state >> 33) % KEYS, state >> 62 == 0);
@@ -83,7 +82,6 @@ fn set(client: &mut Client, key: &str, version: u64) -> Result<(), Silence> {
     Ok(())
 }
 
-/// The value of a key, if there is one.
 fn get(client: &mut Client, key: &str) -> Result<Option<String>, Silence> {
     client.try_send(format!("get {key}\r\n").as_bytes()).map_err(|_| Silence::Closed)?;
     let line = String::from_utf8(client.line()?).expect("a line of text");
@@ -105,7 +103,7 @@ fn check(shared: &Shared, key: &str, known: &mut Known, found: Option<String>) {
     let one_of = [Some(known.stored).filter(|&version| version > 0), known.perhaps];
     let version = one_of.into_iter().flatten().find(|&version| found == value_of(key, version));
     let version = version.unwrap_or_else(|| panic!("{key}: {known:?}, but it has {found}"));
-    // It was seen: from now on it is this one.
+    // The client has seen this version, so from now on it expects it.
     *known = Known { stored: version, perhaps: None };
 }
 

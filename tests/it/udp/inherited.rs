@@ -1,4 +1,4 @@
-//! A socket that systemd has bound: all workers share it.
+//! A UDP socket that systemd has bound. All workers share it.
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -8,7 +8,7 @@ use super::*;
 use crate::client::Client;
 use crate::server::{Address, CORECACHED};
 
-/// A server that was handed a TCP and a UDP socket, ended when dropped.
+/// A server that got a TCP and a UDP socket from its parent. Dropping it ends the server.
 struct Handed {
     child: Child,
     tcp: SocketAddr,
@@ -16,7 +16,8 @@ struct Handed {
 }
 
 impl Handed {
-    /// Descriptors 3 and 4, as systemd hands them over; standard input and output carry them to the shell.
+    /// Starts a server with the sockets as descriptors 3 and 4, as systemd does. The shell gets them as its standard
+    /// input and output.
     fn start(flags: &str) -> Handed {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
@@ -36,7 +37,7 @@ impl Handed {
 
 impl Drop for Handed {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both calls fail only if the server has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -44,7 +45,7 @@ impl Drop for Handed {
 
 #[test]
 fn a_socket_of_systemd_is_served_by_all_workers() {
-    // With a port for each worker there is a worker for each key, and one socket leads to one of them.
+    // With a port for each worker, each key belongs to one worker. Then only one worker reads the single socket.
     for (flags, gates) in [("-t 1", 1), ("-t 3", 3), ("-t 3 --port-per-core", 1)] {
         let server = Handed::start(flags);
         let mut askers: Vec<Asker> = (0..40).map(|_| Asker::new(server.udp)).collect();
@@ -53,7 +54,7 @@ fn a_socket_of_systemd_is_served_by_all_workers() {
                 asker.send(format!("set key{at} 0 0 2\r\n{round:02}\r\nget key{at}\r\n").as_bytes());
             }
             for (at, asker) in askers.iter().enumerate() {
-                // Each once, whichever worker has taken it.
+                // Each reply comes once, whichever worker reads the request.
                 assert_eq!(shown(&asker.receive()[2..]), shown(&whole("STORED\r\n")), "{flags}");
                 let value = whole(&format!("VALUE key{at} 0 2\r\n{round:02}\r\nEND\r\n"));
                 assert_eq!(shown(&asker.receive()[2..]), shown(&value), "{flags}");
