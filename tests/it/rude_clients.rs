@@ -1,5 +1,5 @@
-//! Rude clients: they never read, never finish, never stop, or make no sense at all. The server must go on serving the
-//! others, in bounded memory, and be the same process afterwards.
+//! Rude clients: they never read, never finish, never stop, or send nonsense. The server must serve the other clients
+//! meanwhile, in bounded memory, and the same process must run afterwards.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::client::{Client, shown};
 use crate::server::Server;
 
-/// How far the server's memory may grow beside what its items take (`-m`).
+/// The server's memory may grow by this much in addition to the memory for its items (`-m`).
 const GROWTH_MAX_KIB: u64 = 48 * 1024;
 
-/// A server with 64 MB for items, its memory before the rude clients, and the most that it may have after them.
+/// A server, its memory before the rude clients came, and its memory for items.
 pub(crate) struct Host {
     pub(crate) server: Server,
     resident_before_kib: u64,
@@ -18,7 +18,8 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// `-m megabytes`, on two workers, over TCP: its buffers are deep, and most strangers come that way.
+    /// Starts a server with `-m megabytes` and two workers. It listens on TCP, because TCP has large buffers and most
+    /// strangers use it.
     pub(crate) fn with_memory(megabytes: u64) -> Host {
         let mut server = Server::corecached_tcp(&["-m", &megabytes.to_string(), "-t", "2"]);
         server.assert_alive();
@@ -76,7 +77,8 @@ fn one_that_asks_everything_before_it_reads_anything() {
             }
         }
     }
-    // As much as server and kernel take at once, before the first reply is read; the rest while reading.
+    // The client sends as much as server and kernel take at once before it reads the first reply. It sends the rest
+    // while it reads.
     let sent = rude.send_without_waiting(requests.as_bytes());
     assert!(sent > 0);
     let mut sender = rude.second_handle();
@@ -95,7 +97,7 @@ fn one_that_reads_nothing_of_what_it_asks_for() {
     polite.send(format!("set big 0 0 1000000\r\n{value}\r\n"));
     polite.expect("STORED\r\n");
 
-    // Four of them ask for some terabytes.
+    // Four clients ask for terabytes in all.
     let mut rude: Vec<Client> = (0..4).map(|_| host.client()).collect();
     let requests = "get big\r\n".repeat(100_000);
     for _ in 0..10 {
@@ -108,10 +110,10 @@ fn one_that_reads_nothing_of_what_it_asks_for() {
         }
         host.assert_memory_is_bounded();
     }
-    // The value may be changed while they are being sent the old one.
+    // Another client may replace the value while the server sends the old one.
     polite.send("set big 0 0 3\r\nnew\r\nget big\r\n");
     polite.expect("STORED\r\nVALUE big 0 3\r\nnew\r\nEND\r\n");
-    // One client begins to read after all: its reply is whole.
+    // One client begins to read. Its reply is complete.
     rude[0].expect(format!("VALUE big 0 1000000\r\n{value}\r\nEND\r\n"));
     drop(rude);
     host.assert_unharmed();
@@ -119,10 +121,12 @@ fn one_that_reads_nothing_of_what_it_asks_for() {
 
 #[test]
 fn some_that_ask_for_much_from_all_shards_and_read_nothing() {
-    // Values just short enough to be copied into replies, on four shards, so that many replies wait for another shard.
+    // The values are just short enough for the server to copy them into replies. There are four shards, so many replies
+    // wait for another shard.
     const KEYS: usize = 26;
     const CLIENTS: u64 = 4;
-    // A connection may hold 1 MiB of replies and those to a group of requests; batches between four shards as much each.
+    // A connection may hold 1 MiB of replies and the replies to a group of requests. A batch between two of the four
+    // shards may hold as much.
     const UNSENT_MAX_KIB: u64 = (CLIENTS + 2 * 12) * 2 * 1024;
     let mut server = Server::corecached_tcp(&["-t", "4", "-m", "256"]);
     let value = "x".repeat(8100);
@@ -145,7 +149,7 @@ fn some_that_ask_for_much_from_all_shards_and_read_nothing() {
         let grown = server.resident_kib().saturating_sub(resident_before_kib);
         assert!(grown <= UNSENT_MAX_KIB, "round {round}: {grown} KiB more are resident");
     }
-    // One changes its mind and reads.
+    // One rude client begins to read.
     for i in 0..20_000 {
         rude[0].expect(format!("VALUE key{} 0 8100\r\n{value}\r\n", i % KEYS));
     }
@@ -171,7 +175,7 @@ fn one_that_sends_a_byte_at_a_time() {
 
 #[test]
 fn some_that_hang_up_in_the_middle_of_a_value() {
-    // Room for all values that are announced: if there is none, `set` gives up the old value too.
+    // The server has room for all announced values. Without room, `set` would remove the old value too.
     let mut host = Host::with_memory(256);
     let mut polite = host.client();
     polite.send("set a 0 0 3\r\nold\r\n");
@@ -182,16 +186,16 @@ fn some_that_hang_up_in_the_middle_of_a_value() {
         rude.send(format!("set {key} 0 0 900000\r\n{}", "x".repeat(i * 2000)));
     }
     for i in 0..50 {
-        // In the middle of a line, and in the middle of the end of a value.
+        // These clients hang up in the middle of a line, or in the middle of the end of a value.
         host.client().send(&"set a 0 0 3\r\nnew\r\n".as_bytes()[..i % 18]);
     }
-    // The server learns in its own time that they have gone.
+    // The server takes its time to notice that they have gone.
     let deadline = Instant::now() + Duration::from_secs(60);
     while polite.stat("curr_connections") > 1 {
         assert!(Instant::now() < deadline, "connections of clients that have gone are still counted");
     }
     host.assert_unharmed();
-    // What was never finished was never stored, and its room has come back.
+    // The server has not stored unfinished values, and it has freed their memory.
     polite.send("get a\r\n");
     polite.expect("VALUE a 0 3\r\nold\r\nEND\r\n");
     for i in 0..20 {
@@ -202,7 +206,8 @@ fn some_that_hang_up_in_the_middle_of_a_value() {
 
 #[test]
 fn some_that_hang_up_at_once_do_not_take_their_successors_along() {
-    // A connection that has gone leaves its place to the next one; news about the old must not reach the new.
+    // A new connection takes the place of one that has closed. An event of the old connection must not reach the new
+    // one.
     for workers in ["1", "4"] {
         let mut server = Server::corecached(&["-t", workers, "-m", "256"]);
         thread::scope(|scope| {
@@ -234,7 +239,7 @@ fn some_that_announce_a_huge_value_and_send_little_of_it() {
     }
     for round in 0..20 {
         for client in &mut rude {
-            // Those whose value was refused read that, and their bytes are swallowed.
+            // Clients with a refused value get an error, and the server discards their bytes.
             client.send("xxxxxxxxxx");
         }
         let mut polite = host.client();
@@ -270,7 +275,7 @@ fn some_that_lie_about_lengths() {
             assert_eq!(client.ask(&request), "CLIENT_ERROR bad command line format", "to {request:?}");
         }
     }
-    // Announced more or less than is sent: whatever that makes of the rest, the server reads it and closes.
+    // The announced length is wrong in most cases. However the server reads the rest, it reaches the end and closes.
     for announced in 0..40 {
         for sent in [0, 1, 2, 3, 10, 39, 40, 41, 100] {
             let mut rude = host.client();
@@ -293,11 +298,11 @@ fn one_whose_lines_have_no_end() {
     for beginning in ["", "set a 0 0 ", "gat 10 ", "mg ", "stats ", "   "] {
         let mut rude = host.client();
         rude.send(beginning);
-        // The server may close before everything is sent.
+        // The server may close the connection before the client has sent everything.
         let _ = (0..100).try_for_each(|_| rude.try_send(&[b'x'; 4096]));
         rude.expect_closed();
     }
-    // A `get` may have as many keys as it likes, but not as much of our memory.
+    // A `get` may have any number of keys, but it may not use much memory.
     let mut rude = host.client();
     rude.send("get ");
     let keys = "some-key-that-is-not-there ".repeat(10_000);
@@ -362,7 +367,7 @@ fn some_that_talk_nonsense() {
     for seed in 0..60 {
         let mut random = Random(seed);
         let mut rude = host.client();
-        // The server may close on what it reads; then the rest of it cannot be sent.
+        // The server may close the connection in reply. Then the client cannot send the rest.
         let _ = rude.try_send(&nonsense(&mut random, seed));
         rude.finish_sending_if_open();
         assert!(rude.rest().is_ok(), "seed {seed}: the server neither answers nor closes");
@@ -371,7 +376,7 @@ fn some_that_talk_nonsense() {
     host.assert_unharmed();
 }
 
-/// Bytes from nowhere, or words from everywhere, or sensible requests with one byte changed.
+/// Random bytes, random words, or valid requests with one byte changed.
 fn nonsense(random: &mut Random, seed: u64) -> Vec<u8> {
     const WORDS: &str = "get gets gat gats set add replace append prepend cas incr decr touch delete mg ms md ma me mn \
         version stats verbosity flush_all noreply a b key 0 1 2 5 -1 99999999999 v k q T0 N10 R5 Oxyz MA C1 I b \
@@ -409,7 +414,7 @@ fn nonsense(random: &mut Random, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Splitmix64 (Steele, Lea & Flood 2014): a seed in, the same numbers out.
+/// Splitmix64 (Steele, Lea & Flood 2014): the same seed gives the same numbers.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

@@ -1,5 +1,5 @@
-//! Rude clients that speak in packets: lengths that lie, bodies that never come, numbers from nowhere. As in
-//! `rude_clients.rs`, the server goes on serving the others, in bounded memory.
+//! Rude clients that send packets: with false lengths, with bodies that never come, with random bytes. As in
+//! `rude_clients.rs`, the server must serve the other clients meanwhile, in bounded memory.
 
 use crate::packet::{Packet, request};
 use crate::rude_clients::{Host, Random};
@@ -37,7 +37,7 @@ fn some_that_lie_about_lengths() {
                 let words: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
                 let _ = rude.try_send(&[request(&words.join(" ")), request("noop")].concat());
                 rude.finish_sending_if_open();
-                // It answers in packets, or not at all, and closes.
+                // The server answers in packets or not at all, and closes the connection.
                 let replies = rude.rest().unwrap_or_else(|silence| panic!("to {words:?}: {silence:?}"));
                 assert!(replies.is_empty() || replies[0] == 0x81, "to {words:?}: {}", replies.escape_ascii());
             }
@@ -52,7 +52,8 @@ fn some_that_announce_a_huge_body_and_send_little_of_it() {
     let mut rude = Vec::new();
     for i in 0..200 {
         let mut client = host.client();
-        // Received in place; swallowed, being too large; swallowed, being of an unknown command; refused.
+        // The server reads the first value into its item. It discards the second one (too large) and the third one
+        // (unknown command). It refuses the fourth request.
         client.send(request(&match i % 4 {
             0 => format!("set key=key{i} flags=0 exp=0 bodylen=900000"),
             1 => format!("setq key=key{i} flags=0 exp=0 bodylen=0x3fffffff"),
@@ -76,7 +77,7 @@ fn some_that_announce_a_huge_body_and_send_little_of_it() {
 
 #[test]
 fn some_that_keep_a_key_for_themselves() {
-    // Each sends all of a packet but its last byte, and as long a key and value as are waited for.
+    // Each client sends a packet without its last byte. The packet has the longest key and a long value.
     let mut host = Host::with_memory(64);
     let words = format!("set key={} flags=0 exp=0 val={}", "k".repeat(250), "v".repeat(8000));
     let packet = request(&words);
@@ -133,7 +134,7 @@ fn some_that_talk_nonsense() {
     host.assert_unharmed();
 }
 
-/// Sensible packets, of which now and then a byte is changed.
+/// Valid packets. In a few of them one byte is changed.
 fn nonsense(random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     while bytes.len() < 20_000 {
