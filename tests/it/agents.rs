@@ -1,7 +1,7 @@
-//! The agents of monitoring systems, run for real: Zabbix, munin, Nagios, netdata. Each reads a server that has executed
-//! some of every command, and must report what the server reports.
+//! The test runs agents of monitoring systems: Zabbix, munin, Nagios, netdata. Each agent reads a server that has
+//! executed some of every command, and must report the server's numbers.
 //!
-//! `.ci/run` unpacks them into `target/debian` and neither installs them nor starts them as services.
+//! `.ci/run` unpacks the agents into `target/debian`. It neither installs them nor starts them as services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +13,7 @@ use crate::clients::{Outcome, converse, lines_of};
 use crate::peers;
 use crate::server::{Program, Server, new_folder, on_every_server};
 
-/// How long an agent may take until it reports.
+/// How long an agent may take to report.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 on_every_server! {
@@ -23,7 +23,7 @@ on_every_server! {
     netdata_charts_it: netdata;
 }
 
-/// A server with 20 items, 30 hits, 10 misses and 22 sets, and its agent: none if one of the two is missing.
+/// A server with 20 items, 30 hits, 10 misses and 22 sets, and the agent's path. `None` if one of the two is missing.
 fn server_and_agent(program: Program, agent: &str) -> Option<(Server, PathBuf)> {
     if !peers::has(program) {
         return None;
@@ -50,7 +50,6 @@ fn server_and_agent(program: Program, agent: &str) -> Option<(Server, PathBuf)> 
     Some((server, path))
 }
 
-/// The statistics of the server: names and values.
 fn statistics(server: &Server, request: &str) -> BTreeMap<String, String> {
     let lines = server.client().ask_list(request);
     let parts = lines.iter().map(|line| {
@@ -60,7 +59,7 @@ fn statistics(server: &Server, request: &str) -> BTreeMap<String, String> {
     parts.collect()
 }
 
-/// Statistics that neither a request for them nor a second changes.
+/// Statistics that stay the same when a client reads them or a second passes.
 const LASTING: &[&str] = &[
     "accepting_conns",
     "bytes",
@@ -89,7 +88,7 @@ const LASTING: &[&str] = &[
     "version",
 ];
 
-/// Statistics that the template of Zabbix reads from the agent's answer.
+/// The template of Zabbix reads these statistics from the agent's answer.
 const OF_ZABBIX: &[&str] = &[
     "max_connections",
     "limit_maxbytes",
@@ -148,7 +147,7 @@ fn zabbix_agent2_gets_the_names_of_memcached_1_6_45() {
     assert_eq!(names(&ours), names(&theirs));
 }
 
-/// The agent's answers for these keys. It waits a second for each.
+/// The agent's answers for these keys. The agent waits a second for each of them.
 fn ask_zabbix<const N: usize>(path: &Path, keys: [String; N]) -> [String; N] {
     let folder = new_folder();
     let ask = |at: usize, key: &str| {
@@ -161,7 +160,7 @@ fn ask_zabbix<const N: usize>(path: &Path, keys: [String; N]) -> [String; N] {
         let mut command = peers::command(path);
         command.arg("-c").arg(file).args(["-t", key]);
         let Outcome { succeeded, said, complained } = converse(command, |_| false);
-        // `KEY [s|VALUE]`, with some blanks between.
+        // `KEY [s|VALUE]`, with some spaces between the two.
         let value = said.split_once("[s|").and_then(|(_, rest)| rest.trim_end().strip_suffix(']'));
         match value {
             Some(value) if succeeded => value.to_owned(),
@@ -185,7 +184,7 @@ fn names(statistics: &BTreeMap<String, String>) -> BTreeSet<&str> {
     statistics.keys().map(String::as_str).collect()
 }
 
-/// The fields of a flat JSON object of strings, none of which has a quotation mark inside.
+/// The fields of a flat JSON object of strings. No string contains a quotation mark.
 fn object(text: &str) -> BTreeMap<String, String> {
     let inner = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_else(|| panic!("{text}"));
     let strings: Vec<&str> = inner.split('"').collect();
@@ -225,7 +224,7 @@ fn munin(program: Program) {
     let Some((server, path)) = server_and_agent(program, "memcached_") else { return };
     let folder = new_folder();
     for (graph, values) in OF_MUNIN {
-        // What it is to show is in its name.
+        // The plugin reads the graph from its own name.
         let link = folder.join(format!("memcached_{graph}"));
         std::os::unix::fs::symlink(&path, &link).expect("a link in a folder of ours");
         let ask = |what: &[&str]| {
@@ -259,11 +258,11 @@ fn value(line: &str) -> Option<(&str, u64)> {
     Some((name, value.parse().ok()?))
 }
 
-/// The plugin keeps what it saw under a key of the server itself, and compares with that.
+/// The plugin stores its last numbers under a key of the same server, and compares the new numbers with them.
 fn nagios(program: Program) {
     let Some((server, path)) = server_and_agent(program, "check_memcached") else { return };
     let port = server.tcp().port().to_string();
-    // Its exit status is what Nagios goes by.
+    // Nagios reads the exit status of the plugin.
     let ask = |arguments: &[&str], succeeds: bool, starts: &str| {
         let mut command = peers::command(&path);
         command.args(["-H", "127.0.0.1", "-p", &port, "-t", "10"]).args(arguments);
@@ -279,7 +278,8 @@ fn nagios(program: Program) {
     assert!(history.contains(" cmd_get=40 cmd_set=22 get_hits=30 get_misses=10 evictions=0\n"), "{history}");
     client.expect("\r\nEND\r\n");
 
-    // Ten minutes ago there was nothing. The time of the server, which is the plugin's, may be a second behind ours.
+    // The history says that all counters were 0 ten minutes ago. The plugin uses the server's clock, which may be a
+    // second behind ours.
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is set").as_secs();
     let history = format!("time={} cmd_get=0 cmd_set=0 get_hits=0 get_misses=0 evictions=0\n", now - 630);
     let mut remember = || {
@@ -295,7 +295,7 @@ fn nagios(program: Program) {
     ask(&[], false, "CRITICAL: Could not connect to server");
 }
 
-/// Lines of netdata's charts, and the statistics they are of.
+/// The lines of netdata's charts are these statistics.
 const OF_NETDATA: &[&str] = &[
     "cas_badval",
     "cas_hits",
@@ -345,7 +345,8 @@ fn netdata(program: Program) {
         .expect("it was found");
     let lines = lines_of(child.stdout.take().expect("it was piped"));
 
-    // SET 'NAME' = NUMBER, between BEGIN and END of a chart. It asks every second, on one connection.
+    // netdata prints `SET 'NAME' = NUMBER` between BEGIN and END of a chart. It asks the server every second, on one
+    // connection.
     let mut told = BTreeMap::new();
     let mut rounds = 0;
     let deadline = Instant::now() + PATIENCE;
@@ -359,7 +360,7 @@ fn netdata(program: Program) {
             told.insert(name.to_owned(), value.to_owned());
         }
     }
-    // Both fail only if it has ended already.
+    // Both calls fail only if the plugin has ended already.
     let _ = child.kill();
     let _ = child.wait();
     let _ = fs::remove_dir_all(&folder);

@@ -1,9 +1,9 @@
-//! Clients that people use: a small script in `clients/` for each, in its client's language, does what users of the client
-//! do. It gets the ports of servers as arguments, checks each result, and prints `ok` in the end.
+//! Clients that people use. Each has a small script in `clients/`, in its client's language, which does what users of
+//! the client do. The script gets the ports of servers as arguments, checks each result, and prints `ok` at the end.
 //!
-//! Every script also runs against the real memcached, so that it expects what memcached does.
+//! Every script also runs against the real memcached, so it expects what memcached does.
 //!
-//! A script that prints `restart` has its servers killed and started again on the same ports, and is then sent a line.
+//! If a script prints `restart`, the test restarts its servers on the same ports and then sends it a line.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use crate::peers::{self, Language};
 use crate::server::{Address, Program, Server, on_every_server};
 
-/// How long a script may take. Most take a second on a machine of their own, and many times that on a busy one.
+/// How long a script may take. Most take a second on an idle machine, and many times that on a busy one.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A client: the language of its scripts, and the module that they load.
 pub(crate) struct Peer(Language, &'static str);
 
-/// Python without another module.
+/// Python without a client module.
 pub(crate) const PYTHON: Peer = Peer(Language::Python, "pty");
 pub(crate) const PYMEMCACHE: Peer = Peer(Language::Python, "pymemcache");
 const PYLIBMC: Peer = Peer(Language::Python, "pylibmc");
@@ -40,7 +40,7 @@ const GOMEMCACHE: Peer = Peer(Language::Go, "github.com/bradfitz/gomemcache/memc
 const SPYMEMCACHED: Peer = Peer(Language::Java, "spymemcached");
 const CACHE_MEMCACHED: Peer = Peer(Language::Perl, "Cache::Memcached");
 
-/// A test per script and server.
+/// Makes a test for each script and server.
 macro_rules! scripts {
     ($($name:ident: $peer:ident, $file:literal, $servers:literal servers $(, $argument:literal)*;)*) => {
         on_every_server! {
@@ -68,7 +68,7 @@ scripts! {
     spymemcached_keeps_many_requests_in_flight: SPYMEMCACHED, "Spymemcached.java", 3 servers, "text";
 }
 
-/// What speaks the binary protocol.
+/// Scripts that use the binary protocol.
 mod binary {
     use super::*;
 
@@ -95,7 +95,7 @@ fn the_ports_of_one_server_are_servers_to_pylibmc() {
     run_on_ports(&PYLIBMC, "pylibmc_ketama.py", &["text"]);
 }
 
-/// Runs a script with the ports of `count` servers for it alone, and then `arguments`.
+/// Runs a script with the ports of `count` servers, and then `arguments`. No other script uses these servers.
 fn run(peer: &Peer, file: &str, program: Program, count: usize, arguments: &[&str]) {
     if !peers::has(program) {
         return;
@@ -104,13 +104,13 @@ fn run(peer: &Peer, file: &str, program: Program, count: usize, arguments: &[&st
     run_script(peer, file, &[], servers, arguments);
 }
 
-/// Runs a script with the three ports of one server with a port per core.
+/// Runs a script with the three ports of one server that has a port for each core.
 fn run_on_ports(peer: &Peer, file: &str, arguments: &[&str]) {
     let server = Server::corecached_tcp(&["-t", "3", "-l", "127.0.0.1", "--port-per-core"]);
     run_script(peer, file, &[], vec![server], arguments);
 }
 
-/// Runs a script with the ports of a proxy, those of the servers, and `arguments`.
+/// Runs a script with the ports of a proxy, the ports of the servers, and `arguments`.
 pub(crate) fn run_script(peer: &Peer, file: &str, proxy: &[u16], mut servers: Vec<Server>, arguments: &[&str]) {
     let Peer(language, module) = peer;
     let Some(mut command) = peers::interpreter(*language, module) else { return };
@@ -134,15 +134,15 @@ fn ports(server: &Server) -> Vec<String> {
     ports.collect()
 }
 
-/// The end of a command.
+/// The result of a command.
 pub(crate) struct Outcome {
     pub(crate) succeeded: bool,
     pub(crate) said: String,
     pub(crate) complained: String,
 }
 
-/// Runs a command to its end, sending it a line whenever `answers` says so of a line it printed. One that takes too long
-/// is killed and has failed.
+/// Runs a command to its end. Sends it a line after each printed line for which `answers` returns true. If the command
+/// takes too long, the function kills it, and it counts as failed.
 pub(crate) fn converse(mut command: Command, mut answers: impl FnMut(&str) -> bool) -> Outcome {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("this interpreter has just been run");
@@ -165,7 +165,7 @@ pub(crate) fn converse(mut command: Command, mut answers: impl FnMut(&str) -> bo
                 said.push_str(&line);
                 said.push('\n');
                 if answers(line.trim_end()) {
-                    // One that has gone meanwhile is found by its status.
+                    // This fails if the command has ended. Its exit status shows that later.
                     let _ = input.write_all(b"\n").and_then(|()| input.flush());
                 }
             }
@@ -175,7 +175,7 @@ pub(crate) fn converse(mut command: Command, mut answers: impl FnMut(&str) -> bo
     };
     if !in_time {
         said.push_str("(it took too long and was killed)\n");
-        // Fails only if it has ended meanwhile.
+        // This fails only if the command has ended meanwhile.
         let _ = child.kill();
     }
     let status = child.wait().expect("the child is ours");
@@ -183,7 +183,7 @@ pub(crate) fn converse(mut command: Command, mut answers: impl FnMut(&str) -> bo
     Outcome { succeeded: in_time && status.success(), said, complained: format!("{complained}({status})") }
 }
 
-/// The lines that a program prints, as they come. They end with the program and its children.
+/// The lines that a program prints, in order. They end when the program and its children have ended.
 pub(crate) fn lines_of(output: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (lines, printed) = mpsc::channel();
     std::thread::spawn(move || {

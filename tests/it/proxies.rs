@@ -1,5 +1,5 @@
-//! Proxies between memcached and its clients: nginx with its memcached module, nutcracker (twemproxy) in front
-//! of three servers, and HAProxy in front of two.
+//! Proxies between memcached and its clients: nginx with its memcached module, nutcracker (twemproxy) before three
+//! servers, and HAProxy before two.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use crate::clients::{PYMEMCACHE, run_script};
 use crate::peers;
 use crate::server::{Address, Program, Server, free_ports, new_folder};
 
-/// How long a proxy may take to accept its first client, or to answer.
+/// How long a proxy may take to accept its first client or to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -25,14 +25,15 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a program on a free port, with `arguments` (made of its folder and the port) and a file of configuration.
+    /// Starts a program on a free port, with a configuration file. `arguments` and `configuration` get the folder and
+    /// the port.
     fn start(
         program: &Path,
         arguments: impl Fn(&str, u16) -> Vec<String>,
         configuration: impl Fn(&str, u16) -> String,
     ) -> Proxy {
         let folder = new_folder();
-        // Neither program can be asked for any port and tell which it got.
+        // These programs cannot choose a free port and report it.
         let port = free_ports(1)[0];
         let file = folder.join("configuration");
         let path = folder.to_str().expect("a temporary folder has a plain name");
@@ -65,7 +66,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // Both fail only if it has ended already. Neither program has children that would outlive it.
+        // Both calls fail only if the program has ended already. The program has no children that would outlive it.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -92,10 +93,10 @@ fn nutcracker_spreads_keys_over_three_memcached() {
 fn nutcracker(program: Program) {
     let Some(path) = peers::program("nutcracker") else { return };
     let servers: Vec<Server> = (0..3).map(|_| Server::on_tcp(program, &["-t", "2"])).collect();
-    // With names, from which it makes its ring: with addresses, the shares would differ from run to run.
+    // nutcracker makes its ring from these names. With addresses instead, the shares would differ from run to run.
     let named = |(at, server): (usize, &Server)| format!("    - {}:1 server-{at}", server.tcp());
     let list: Vec<String> = servers.iter().enumerate().map(named).collect();
-    // It insists on a port for monitoring: the same one, of another address of the loopback.
+    // nutcracker needs a port for monitoring. It gets the same port at another address of the loopback.
     let arguments = |folder: &str, port: u16| {
         format!("-a 127.0.0.2 -s {port} -o {folder}/printed -p {folder}/pid -c {folder}/configuration")
             .split(' ')
@@ -125,8 +126,8 @@ fn haproxy_checks_memcached_and_goes_over_to_the_other_server() {
     }
 }
 
-/// HAProxy asks each server for its version all the time, and sends clients to the first that answers. One answer may be
-/// late on a busy machine: it is three in a row that say that a server has gone.
+/// HAProxy asks each server for its version again and again, and sends clients to the first one that answers. On a busy
+/// machine one answer may be late. Only three missing answers in a row mean that a server has gone.
 fn haproxy(program: Program) {
     let Some(path) = peers::program("haproxy") else { return };
     let servers: Vec<Server> = (0..2).map(|_| Server::on_tcp(program, &["-t", "2"])).collect();
@@ -145,7 +146,7 @@ fn haproxy(program: Program) {
     assert_eq!(client.ask("set key 0 0 5\r\nfirst"), "STORED");
     let mut behind = servers[0].client();
     assert_eq!(behind.ask("get key"), "VALUE key 0 5");
-    // One check after another, and none of them is an error to the server.
+    // HAProxy makes one check after another, and the server counts none of them as an error.
     let deadline = Instant::now() + PATIENCE;
     let before = servers[1].client().stat("total_connections");
     while servers[1].client().stat("total_connections") < before + 20 {
@@ -154,7 +155,7 @@ fn haproxy(program: Program) {
     }
     assert_eq!(client.ask("get key"), "VALUE key 0 5");
 
-    // The first goes: the other one takes over.
+    // The first server ends, and the second one takes over.
     let mut servers = servers;
     drop(servers.remove(0));
     loop {
@@ -183,7 +184,7 @@ fn nginx_serves_pages_from_memcached() {
     }
 }
 
-/// Pages that an application has put into the cache, served by nginx alone; what is not there is the application's.
+/// nginx alone serves the pages that an application has put into the cache. It sends other requests to the application.
 fn nginx(program: Program) {
     let Some(path) = peers::program("nginx") else { return };
     let server = Server::on_tcp(program, &["-t", "2"]);
@@ -206,7 +207,7 @@ fn nginx(program: Program) {
     put("/zipped", 2, &zipped);
     put("/a%2520b", 0, b"nginx escapes what an address has escaped");
 
-    // Many requests in turn: nginx keeps its connection to the server.
+    // Many requests come one after the other. nginx keeps its connection to the server.
     for _ in 0..50 {
         assert_eq!(get(proxy.address(), "/page"), (200, String::new(), page.clone()));
     }
@@ -214,10 +215,10 @@ fn nginx(program: Program) {
     assert_eq!(get(proxy.address(), "/large"), (200, String::new(), large));
     assert_eq!(get(proxy.address(), "/nothing"), (404, String::new(), b"of the application".to_vec()));
     assert_eq!(get(proxy.address(), "/a%20b").2, b"nginx escapes what an address has escaped");
-    // The flags say that a page is compressed.
+    // The flags of the value tell nginx that the page is compressed.
     assert_eq!(get(proxy.address(), "/zipped"), (200, "gzip".to_owned(), zipped));
 
-    // Keys from here on are their own connections' affair: all at once.
+    // From here on, many clients ask at the same time, each on a connection of its own.
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -233,7 +234,7 @@ fn nginx(program: Program) {
     assert!(cache.stat("total_connections") < 200, "nginx does not keep its connections");
 }
 
-/// The arguments of a program that is told its file of configuration by `flag`.
+/// The arguments for a program that takes its configuration file with `flag`.
 fn with_configuration(flag: &str) -> impl Fn(&str, u16) -> Vec<String> {
     let flag = flag.to_owned();
     move |folder, _| vec![flag.clone(), format!("{folder}/configuration")]
@@ -270,7 +271,7 @@ http {{
     )
 }
 
-/// Status, `Content-Encoding` and body of what HTTP has under this path.
+/// The status, the `Content-Encoding` and the body of the HTTP reply for this path.
 fn get(address: SocketAddr, path: &str) -> (u16, String, Vec<u8>) {
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).expect("it accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a connected socket takes this option");
