@@ -1,4 +1,4 @@
-//! `lru_crawler metadump`, `mgdump` and `crawl` on caches of some size, beside other clients, and for clients that do not
+//! `lru_crawler metadump`, `mgdump` and `crawl` on larger caches, beside other clients, and for clients that do not
 //! read.
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use crate::server::Server;
 
 const BUSY: &str = "BUSY currently processing crawler request";
 
-/// Sets `count` keys, `prefix` and a number.
+/// Sets `count` keys. Each consists of `prefix` and a number.
 fn fill(client: &mut Client, prefix: &str, count: usize) {
     for first in (0..count).step_by(1000) {
         let sets: String =
@@ -22,7 +22,7 @@ fn fill(client: &mut Client, prefix: &str, count: usize) {
     }
 }
 
-/// How often each key is told in a dump.
+/// Number of times that a dump lists each key.
 fn dumped(client: &mut Client, command: &str) -> HashMap<String, u32> {
     let mut counts = HashMap::new();
     for key in told(client, command) {
@@ -31,7 +31,7 @@ fn dumped(client: &mut Client, command: &str) -> HashMap<String, u32> {
     counts
 }
 
-/// The keys of a dump, in its order.
+/// The keys of a dump in its order.
 fn told(client: &mut Client, command: &str) -> Vec<String> {
     let mut keys = Vec::new();
     client.send(format!("{command}\r\n"));
@@ -55,7 +55,7 @@ fn told(client: &mut Client, command: &str) -> Vec<String> {
     }
 }
 
-/// Asks until no other walk is under way.
+/// Asks until no other walk through the cache is running.
 fn ask_until_free(client: &mut Client, command: &str) -> String {
     loop {
         let reply = client.ask(command);
@@ -75,8 +75,8 @@ fn a_dump_tells_every_key_that_stays_exactly_once() {
     fill(&mut client, "anew", SET_ANEW);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Others set keys, so that the index grows and divides its buckets, delete them, and set some again and again,
-        // in values of all sizes, so that they change classes and pages.
+        // Other clients set keys meanwhile, so that the index grows and splits its buckets. They delete keys. They set
+        // some keys again and again with values of many sizes, so that these change classes and pages.
         for number in 0..2 {
             let (server, done) = (&server, &done);
             scope.spawn(move || {
@@ -123,7 +123,7 @@ fn who_does_not_read_his_dump_holds_up_nobody_and_no_memory() {
     let buffers = polite.stat("read_buf_bytes");
     let mut rude = server.client();
     rude.send("lru_crawler metadump all\r\nget some-rather-long-key-to-be-dumped-7\r\n");
-    // Once it has begun, and not before, it is in the way of others.
+    // The dump blocks other dumps as soon as it has begun.
     rude.expect("OK\r\n");
     for n in 0..2000 {
         polite.send(format!("get some-rather-long-key-to-be-dumped-{n}\r\n"));
@@ -140,7 +140,7 @@ fn who_does_not_read_his_dump_holds_up_nobody_and_no_memory() {
     let held = polite.stat("read_buf_bytes").saturating_sub(buffers);
     assert!(held < 300 << 10, "a dump that nobody reads takes {held} bytes of buffers");
 
-    // When it is read after all, it is whole, and what was sent behind it is answered.
+    // When the client begins to read, it gets the whole dump, and the reply to its next request.
     let mut told = 0;
     while rude.line().expect("the dump goes on") != b"END\r\n" {
         told += 1;
@@ -148,7 +148,7 @@ fn who_does_not_read_his_dump_holds_up_nobody_and_no_memory() {
     assert_eq!(told, 300_000);
     rude.expect("VALUE some-rather-long-key-to-be-dumped-7 0 3\r\nabc\r\nEND\r\n");
 
-    // A client that closes in the middle of a dump leaves nothing behind.
+    // A client that closes the connection in the middle of a dump leaves nothing behind.
     for _ in 0..5 {
         let mut gone = server.client();
         assert_eq!(ask_until_free(&mut gone, "lru_crawler metadump all"), "OK");
@@ -186,14 +186,14 @@ fn a_crawl_frees_what_is_dead() {
     assert_eq!(ask_until_free(&mut client, "lru_crawler crawl all"), "OK");
     while client.stat("lru_crawler_running") == 1 {}
     assert_eq!(client.stat("curr_items"), 100);
-    // Of what was stored last, a part goes at once: at most 512 items of each shard.
-    // Either housekeeping or the crawler counts it, whichever comes first.
+    // Housekeeping removes a part of the newest items at once: at most 512 of each shard. Either housekeeping or the
+    // crawler counts an item, whichever finds it first.
     let found = client.stat("crawler_reclaimed") + client.stat("reclaimed");
     assert!((5000 - 2 * 512..=5000).contains(&found), "{found}");
 }
 
-/// A dump is in the order of the keys' hashes. Of 50 keys, two processes would have the same one by chance once in 10^64
-/// times; here nothing but random bits of the system tells them from each other.
+/// A dump has the order of the keys' hashes. By chance, two processes would have the same order of 50 keys once in
+/// 10^64 times. Here the processes differ only in random bits that they get from the system.
 #[test]
 fn each_process_hashes_keys_in_its_own_way() {
     if !Command::new("setarch").args(["-R", "true"]).status().is_ok_and(|status| status.success()) {

@@ -1,10 +1,11 @@
-//! Pages: between classes by request, and back to the system when the limit is lowered.
+//! Pages: the server moves them between classes on request, and returns them to the system when its limit becomes
+//! lower.
 
 use crate::client::Client;
 use crate::server::Server;
 use crate::waiting::wait_until;
 
-/// Stores items of `value_len` bytes, numbered from `from` on, as fast as the server takes them.
+/// Stores items of `value_len` bytes with the numbers from `from` on, as fast as the server accepts them.
 fn fill(client: &mut Client, from: usize, count: usize, value_len: usize) {
     for batch in (from..from + count).step_by(500) {
         let end = (batch + 500).min(from + count);
@@ -24,7 +25,7 @@ fn value_of(number: usize, len: usize) -> Vec<u8> {
     vec![b'a' + (number % 26) as u8; len]
 }
 
-/// How many of some keys are there; each with its value.
+/// The number of these keys that the server has. Checks their values.
 fn count(client: &mut Client, from: usize, count: usize, value_len: usize) -> usize {
     let mut found = 0;
     for number in from..from + count {
@@ -39,7 +40,7 @@ fn count(client: &mut Client, from: usize, count: usize, value_len: usize) -> us
     found
 }
 
-/// The classes that have pages, and how many.
+/// The classes with pages, and their numbers of pages.
 fn pages(client: &mut Client) -> Vec<(u32, u64)> {
     let lines = client.ask_list("stats slabs");
     let of_class = |line: &String| {
@@ -49,7 +50,7 @@ fn pages(client: &mut Client) -> Vec<(u32, u64)> {
     lines.iter().filter_map(of_class).collect()
 }
 
-/// Deletes items, all at once.
+/// Deletes these items in one write.
 fn delete(client: &mut Client, numbers: impl Iterator<Item = usize>) {
     let request: String = numbers.map(|number| format!("delete key{number} noreply\r\n")).collect();
     client.send(request + "mn\r\n");
@@ -59,11 +60,12 @@ fn delete(client: &mut Client, numbers: impl Iterator<Item = usize>) {
 #[test]
 fn a_page_is_reassigned_and_its_items_stay() {
     for workers in ["1", "2"] {
-        // Only page moves that the test asks for happen here, however long it takes.
+        // Without `slab_automove`, the server moves only the pages that the test names. This holds however long the
+        // test takes.
         let server = Server::corecached(&["-m", "64", "-t", workers, "-o", "slab_automove=0"]);
         let mut client = server.client();
         fill(&mut client, 0, 16_000, 1000);
-        // There is room for what lies on a page in the others, each of which keeps half of its items.
+        // Each page keeps half of its items, so the items of one page fit into the other pages.
         delete(&mut client, (1..16_000).step_by(2));
         let before = pages(&mut client);
         let [(class, held)] = before[..] else { panic!("one class: {before:?}") };
@@ -80,14 +82,14 @@ fn a_page_is_reassigned_and_its_items_stay() {
         assert_eq!(client.stat("evictions"), 0);
         assert_eq!(count(&mut client, 0, 16_000, 1000), 8000);
 
-        // Back to the pool.
+        // Move a page back to the pool.
         let pool = client.stat("slab_global_page_pool");
         assert_eq!(client.ask("slabs reassign -1 0"), "OK");
         wait_until("a page goes to the pool", || client.stat("slab_global_page_pool") > pool);
         assert_eq!(count(&mut client, 0, 16_000, 1000), 8000);
 
-        // What is left fills few pages, or will soon: those that empty go to the pool, and may be had again for what lies
-        // on a page that moves.
+        // The remaining items need only a few pages. Pages that become empty go to the pool. The server may take them
+        // again for the items of a page that moves.
         delete(&mut client, 4000..16_000);
         for target in [0, 3, 0, 4] {
             assert_eq!(client.ask(&format!("slabs reassign {class} {target}")), "OK");
@@ -114,7 +116,7 @@ fn the_limit_is_lowered_and_raised_under_load() {
     let held: u64 = pages(&mut client).iter().map(|&(_, pages)| pages).sum();
     assert!(held < 40, "{held} pages");
     wait_until("the limit is kept", || pages(&mut client).iter().map(|&(_, pages)| pages).sum::<u64>() <= 24);
-    // The newest items stayed.
+    // The newest items are still there.
     assert_eq!(count(&mut client, number - 2000, 2000, 1000), 2000);
 
     assert_eq!(client.ask("cache_memlimit 96"), "OK");
@@ -135,7 +137,7 @@ fn a_long_value_finds_room_among_small_ones_while_others_are_served() {
         for number in 0..3 {
             let mut client = server.client();
             client.send(format!("set long{number} 0 0 {}\r\n", value.len()));
-            // It takes until a dozen pages have been emptied; others do not wait for it.
+            // The server empties a dozen pages for this value. Other clients do not wait for it.
             fill(&mut others, 600_000 + number, 1, 100);
             client.send(&value);
             client.send("\r\n");
@@ -145,7 +147,7 @@ fn a_long_value_finds_room_among_small_ones_while_others_are_served() {
             client.expect(&value);
             client.expect("\r\nEND\r\n");
         }
-        // A client that hangs up leaves nothing behind.
+        // A client that hangs up leaves no memory in use.
         for _ in 0..20 {
             let mut client = server.client();
             client.send(format!("set gone 0 0 {}\r\n", 28 << 20));

@@ -1,15 +1,15 @@
-//! Long values under way: an announced value takes no memory before its bytes come, the memory of all is limited, and a
-//! client that stops in the middle makes way.
+//! Long values that are still arriving. An announced value takes no memory before its bytes arrive. All of them
+//! together have a limit of memory. A client that stops in the middle makes room for others.
 
 use crate::client::Client;
 use crate::peers;
 use crate::server::Server;
 use crate::waiting::wait_until;
 
-/// As long as a value may be, nearly.
+/// Almost the greatest length of a value.
 const LONG: usize = 1_000_000;
 
-/// Small items that fill half of a cache of 16 MB.
+/// This many small items fill half of a cache of 16 MB.
 const SMALL: u64 = 8_000;
 
 fn filled_server(flags: &[&str]) -> Server {
@@ -25,7 +25,7 @@ fn filled_server(flags: &[&str]) -> Server {
     server
 }
 
-/// Clients that have announced a long value, and sent so many bytes of it. The server has read the announcement.
+/// Clients that have announced a long value and sent this many bytes of it. The server has read the announcement.
 fn announce(server: &Server, count: usize, sent: usize) -> Vec<Client> {
     (0..count)
         .map(|number| {
@@ -38,7 +38,6 @@ fn announce(server: &Server, count: usize, sent: usize) -> Vec<Client> {
         .collect()
 }
 
-/// A line of `stats uploads`.
 fn upload_stat(client: &mut Client, name: &str) -> u64 {
     let (lines, prefix) = (client.ask_list("stats uploads"), format!("STAT uploads_{name} "));
     let value = lines.iter().find_map(|line| line.strip_prefix(&prefix)).and_then(|value| value.parse().ok());
@@ -73,7 +72,7 @@ fn values_cut_off_in_the_middle_take_a_share_of_memory() {
         }
         let (items, evictions) = (polite.stat("curr_items"), polite.stat("evictions"));
         assert_eq!((items, evictions), (SMALL + 1000, 0), "{sent} bytes of each were sent");
-        // A long value of somebody who means it waits, but not for those that have gone.
+        // A long value of an honest client waits for room, but not for clients that have gone.
         drop(rude);
         assert_eq!(polite.ask(&format!("set long 0 0 {LONG}\r\n{}", "y".repeat(LONG))), "STORED");
         wait_until("nothing is under way", || {
@@ -103,7 +102,7 @@ fn values_that_take_half_of_memory_each_come_in_one_by_one() {
 
 #[test]
 fn many_long_values_at_once_are_all_stored() {
-    // Ten times what may be under way at once, from more clients than fit.
+    // Ten times as many bytes arrive at once as the limit allows, from more clients than fit.
     let server = Server::corecached_tcp(&["-m", "64", "-t", "3"]);
     let mut clients: Vec<Client> = (0..60).map(|_| server.client()).collect();
     let value = "z".repeat(LONG);
@@ -137,7 +136,7 @@ fn slow_uploads_make_way_for_others() {
     let server = filled_server(&[]);
     let (mut polite, mut keeper) = (server.client(), server.client());
     assert_eq!(keeper.ask("debugtime p"), "OK");
-    // Four fit; those that wait have their turn when the first ones are found out.
+    // Four of these values fit. The others wait until the server notices that the first ones are slow.
     let sent = LONG / 10;
     let mut rude = announce(&server, 12, sent);
     wait_until("values wait", || upload_stat(&mut keeper, "waiting") == 8);
@@ -148,13 +147,13 @@ fn slow_uploads_make_way_for_others() {
         assert!(seconds < 20, "after {seconds} seconds there are still some that wait");
         seconds += 1;
         assert_eq!(keeper.ask("debugtime 1"), "OK");
-        // Each worker answers, and has seen the second pass before.
+        // Each worker replies after it has noticed the new second.
         keeper.send("stats conns\r\n");
         while keeper.line().expect("a line") != b"END\r\n" {}
     }
     polite.send("\r\n");
     polite.expect("STORED\r\n");
-    // One that made way goes on where it was; the first ones may have been given up by now.
+    // A value that made room for others continues where it stopped. The server may have given up the first ones by now.
     rude[8].send(format!("{}\r\n", "x".repeat(LONG - sent)));
     rude[8].expect("STORED\r\n");
     assert!(upload_stat(&mut keeper, "timed_out") <= 8, "{} were given up", upload_stat(&mut keeper, "timed_out"));
@@ -173,7 +172,7 @@ fn idle_uploads_are_closed() {
         silent.extend(announce(&server, 1, 0));
         wait_until("three have begun", || upload_stat(&mut keeper, "bytes") == 3 * LONG as u64);
         for _ in 0..=seconds {
-            // The byte is there before the clock moves.
+            // The server reads the byte before the clock moves.
             let mut read = keeper.stat("bytes_read");
             dripping.send("x");
             wait_until("it was read", || {
