@@ -1,5 +1,5 @@
-//! The same requests leave the same counts in memcached 1.6.45 and in corecached: every counter of `stats`, and the sums
-//! over all classes of `stats items` and `stats slabs`. Tables have the few that differ, with reasons.
+//! The same requests lead to the same counts in memcached 1.6.45 and in corecached: every counter of `stats`, and the
+//! sums over all classes of `stats items` and `stats slabs`. Tables list the few counters that differ, with reasons.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ use crate::packet;
 use crate::peers;
 use crate::server::{Program, Server};
 
-/// One round of a life: a request per line. `$` is the key of the round, ` | ` the end of a line within a request, `{N}` a
-/// value of N bytes. No reply tells a CAS value but such as were asked for, nor a time that has a digit less a few seconds
-/// later, so that `bytes_written` can be compared.
+/// The requests of one round, one in a line. `$` is the key of the round, ` | ` ends a line within a request, and `{N}`
+/// is a value of N bytes. The test compares `bytes_written`. So replies contain no CAS value that a request has not
+/// set, and no time that may lose a digit within a few seconds.
 const ROUND: &str = "\
 set $ 0 0 5 | hello
 get $
@@ -139,7 +139,7 @@ stats detail on
 get $
 stats detail off";
 
-/// The same in the binary protocol.
+/// The requests of one round in the binary protocol.
 const PACKETS: &str = "\
 set key=$ flags=0 exp=0 val=1
 set key=$ flags=0 exp=0 val=1 cas=999999999
@@ -174,7 +174,7 @@ setq key=$ flags=0 exp=0 val=1
 deleteq key=nothing
 version";
 
-/// Dead items at the tail of a list, which is where a flat LRU looks before it takes memory, and others that are in the way.
+/// Dead items at the tail of a list, and other items before them. A flat LRU looks at the tail before it takes memory.
 const TAILS: &str = "\
 set a 0 -1 1 | x
 set a 0 0 1 | y
@@ -208,7 +208,7 @@ set p 0 -1 1 | x
 lru_crawler enable
 lru_crawler crawl all";
 
-/// What tells of the parts a server is made of.
+/// Statistics about the parts of a server.
 const PARTS: &[(&str, &str)] = &[
     ("pid uptime time libevent rusage_user rusage_system", "of the process"),
     ("threads", "corecached is asked for as many as are tested"),
@@ -220,7 +220,7 @@ const PARTS: &[(&str, &str)] = &[
     ("slab_global_page_pool", "housekeeping gives empty pages back, at its own time"),
 ];
 
-/// Fields of `stats items` and `stats slabs` that are no counters, or of another memory.
+/// Fields of `stats items` and `stats slabs` that are no counters, or that depend on the layout of memory.
 const CLASSES: &[(&str, &str)] = &[
     ("age age_hot age_warm", "times"),
     ("mem_requested", "an item takes less here"),
@@ -228,18 +228,18 @@ const CLASSES: &[(&str, &str)] = &[
     ("active_slabs total_malloced", "other classes"),
 ];
 
-/// Counters that are the same only after `flush_all`.
+/// Counters that may differ after `flush_all`.
 const FLUSHED: &[(&str, &str)] = &[
     ("get_flushed curr_items", "what was accessed more than a second ago is found later, and how long it took differs"),
     ("bytes_written", "the reply to `stats` has been counted"),
 ];
 
-/// With several workers: which dead item is at a tail depends on the hash of its key.
+/// Counters that may differ with several workers, because the hash of a key determines the list of its item.
 const SHARDS: &[(&str, &str)] = &[("expired_unfetched get_expired reclaimed", "each worker has tails of its own")];
 
 type Counts = BTreeMap<String, String>;
 
-/// One server and the two connections that live with it.
+/// One server and two connections to it.
 struct Life {
     server: Server,
     text: Client,
@@ -248,7 +248,7 @@ struct Life {
 
 impl Life {
     fn begin(program: Program, workers: &str) -> Life {
-        // Their threads would count what they find, and move pages, in their own time.
+        // The server runs without these threads, because they would count items and move pages in their own time.
         let words = "no_lru_maintainer,no_lru_crawler,slab_automove=0";
         let server = Server::on_unix_socket(program, &["-t", workers, "-m", "256", "-o", words]);
         Life { text: server.client(), binary: server.client(), server }
@@ -268,7 +268,7 @@ impl Life {
 
     fn lead(&mut self, key: &str) {
         self.ask_all(ROUND, key);
-        // A value that is too long.
+        // This value is too long.
         let large = format!("set key={key}-large flags=0 exp=0 val={}", "x".repeat(1 << 21));
         self.binary.send([packet::request(&large), packet::request("noop")].concat());
         while packet::Packet::receive(&mut self.binary).expect("a packet").expect("of the protocol").opcode
@@ -283,13 +283,14 @@ impl Life {
         }
     }
 
-    /// Has the worker of the packets count all that it has sent: it counts after sending, and the reader may be faster.
+    /// Waits until the worker of this connection has counted everything. The worker counts after it has sent a reply,
+    /// so the client may be faster.
     fn part_with_binary(&mut self) {
         self.binary.finish_sending();
         self.binary.expect_closed();
     }
 
-    /// The statistics of a kind: those of classes as sums over all.
+    /// The statistics of a kind. For statistics of classes, it adds up the values of all classes.
     fn counts(&mut self, kind: &str) -> Counts {
         let mut counts = Counts::new();
         for line in self.text.ask_list(kind) {
@@ -307,7 +308,7 @@ impl Life {
     }
 }
 
-/// All names are the same, and all values but those of the tables.
+/// Checks that all names are the same, and that all values are the same but those in the tables.
 #[track_caller]
 fn compare(kind: &str, theirs: &Counts, ours: &Counts, tables: &[&[(&str, &str)]]) {
     assert_eq!(theirs.keys().collect::<Vec<_>>(), ours.keys().collect::<Vec<_>>(), "{kind}");
@@ -339,7 +340,7 @@ fn dead_items_count_for_who_finds_them() {
         while life.text.stat("lru_crawler_running") == 1 {}
     }
     let [theirs, ours] = &mut lives;
-    // A client that waits for the crawler asks often.
+    // A client asks often until the crawler is done.
     let asked: &[(&str, &str)] = &[("bytes_read bytes_written", "the crawler was asked for")];
     compare("stats", &theirs.counts("stats"), &ours.counts("stats"), &[PARTS, asked]);
     compare("stats items", &theirs.counts("stats items"), &ours.counts("stats items"), &[CLASSES]);
@@ -353,7 +354,7 @@ fn what_was_stored_in_the_second_of_a_flush_is_gone_from_the_counts() {
         }
         let mut life = Life::begin(program, "1");
         let value = "x".repeat(5000);
-        // Until all of it is done within one second.
+        // Repeat this until all of it happens within one second.
         loop {
             let before = life.text.stat("time");
             life.text.send(format!("set a 0 0 1\r\nx\r\nset b 0 0 5000\r\n{value}\r\nflush_all\r\n"));

@@ -1,9 +1,9 @@
-//! Statistics for monitors: their names and order are those of memcached 1.6.45, and the values have the shapes that
-//! exporters parse.
+//! Statistics for monitors: their names and their order are those of memcached 1.6.45, and their values have the forms
+//! that exporters parse.
 
 use crate::server::Server;
 
-/// `stats`, in a default configuration. Tools count its 93 lines.
+/// The names in `stats` with the default configuration. Tools count its 93 lines.
 const GENERAL: &str = "pid uptime time version libevent pointer_size rusage_user rusage_system max_connections \
     curr_connections total_connections rejected_connections connection_structures response_obj_oom \
     response_obj_count response_obj_bytes read_buf_count read_buf_bytes read_buf_bytes_free read_buf_oom \
@@ -19,7 +19,7 @@ const GENERAL: &str = "pid uptime time version libevent pointer_size rusage_user
     evicted_active evictions reclaimed crawler_reclaimed crawler_items_checked lrutail_reflocked moves_to_cold \
     moves_to_warm moves_within_lru direct_reclaims lru_bumps_dropped";
 
-/// `stats settings`, without the groups of builds with TLS, proxy, disk tier or seccomp.
+/// The names in `stats settings`, without those of builds with TLS, proxy, disk tier or seccomp.
 const SETTINGS: &str = "maxbytes maxconns tcpport udpport inter verbosity oldest evictions domain_socket umask \
     shutdown_command growth_factor chunk_size num_threads num_threads_per_udp stat_key_prefix detail_enabled \
     reqs_per_event cas_enabled tcp_backlog binding_protocol auth_enabled_sasl auth_enabled_ascii item_size_max \
@@ -29,13 +29,13 @@ const SETTINGS: &str = "maxbytes maxconns tcpport udpport inter verbosity oldest
     temp_lru temporary_ttl idle_timeout watcher_logbuf_size worker_logbuf_size read_buf_mem_limit track_sizes \
     inline_ascii_response num_napi_ids memory_file client_flags_size";
 
-/// `stats items`, for each class that holds any.
+/// The names in `stats items` for each class with items.
 const ITEMS: &str = "number number_hot number_warm number_cold age_hot age_warm age mem_requested evicted \
     evicted_nonzero evicted_time outofmemory tailrepairs reclaimed expired_unfetched evicted_unfetched \
     evicted_active crawler_reclaimed crawler_items_checked lrutail_reflocked moves_to_cold moves_to_warm \
     moves_within_lru direct_reclaims hits_to_hot hits_to_warm hits_to_cold hits_to_temp";
 
-/// `stats slabs`, for each class that has pages.
+/// The names in `stats slabs` for each class with pages.
 const SLABS: &str = "chunk_size chunks_per_page total_pages total_chunks used_chunks free_chunks free_chunks_end \
     get_hits cmd_set delete_hits incr_hits decr_hits cas_hits cas_badval touch_hits";
 
@@ -63,7 +63,7 @@ fn words(list: &str) -> Vec<&str> {
     list.split_whitespace().collect()
 }
 
-/// Splits `1:name` or `items:1:name`; what has no class stays whole.
+/// Splits `1:name` or `items:1:name` into class and field. `None` if the name has no class.
 fn without_class(name: &str) -> Option<(u32, &str)> {
     let name = name.strip_prefix("items:").unwrap_or(name);
     let (class, field) = name.split_once(':')?;
@@ -115,7 +115,7 @@ fn their_values_have_the_shapes_that_tools_parse() {
     assert_eq!(value(&statistics, "max_connections"), "200");
     assert_eq!(value(&statistics, "limit_maxbytes"), (100 << 20).to_string());
     assert_eq!(value(&statistics, "pointer_size"), "64");
-    // This one, and perhaps the one that found out whether it listens.
+    // The server counts this connection. It may still count the one that checked whether the server listens.
     assert!(matches!(value(&statistics, "curr_connections"), "1" | "2"));
     assert!(value(&statistics, "uptime").parse::<u64>().expect("a number") >= 1, "tools divide by uptime");
     let length: usize = statistics.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
@@ -134,7 +134,7 @@ fn the_settings_have_their_names_and_order() {
         .into_iter()
         .filter(|name| !of_other_builds(name) && *name != "slab_automove_freeratio")
         .collect();
-    // Our own statistics may follow memcached's.
+    // Statistics of our own may follow memcached's.
     assert_eq!(names[..words(SETTINGS).len().min(names.len())], words(SETTINGS));
     for (name, wanted) in [
         ("maxbytes", "268435456"),
@@ -195,7 +195,8 @@ fn items_and_slabs_speak_of_the_same_classes() {
     }
 }
 
-/// Every class has exactly these fields, in this order, with numbers for values. Gives the classes.
+/// Checks that every class has exactly these fields, in this order, and that their values are numbers. Returns the
+/// classes.
 fn check_classes(statistics: &[(String, String)], fields: &[&str]) -> Vec<u32> {
     let mut classes: Vec<u32> = Vec::new();
     let mut of_class: Vec<(u32, Vec<&str>)> = Vec::new();
@@ -206,7 +207,7 @@ fn check_classes(statistics: &[(String, String)], fields: &[&str]) -> Vec<u32> {
             classes.push(class);
             of_class.push((class, Vec::new()));
         }
-        // Printed only where the temporary segment is in use.
+        // The server prints this field only if the temporary segment is in use.
         if field != "number_temp" {
             of_class.last_mut().expect("just pushed").1.push(field);
         }
