@@ -16,7 +16,7 @@ const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
 fn as_many_as_the_limit_says_are_served_and_one_more_is_told() {
     for workers in ["1", "3"] {
         let server = Server::corecached_tcp(&["-c", "10", "-t", workers, "-m", "256"]);
-        // The one that found out that the server is ready may not be counted out yet: refused ones ask again.
+        // The server may still count the connection that checked whether it is ready, so refused clients ask again.
         let mut served: Vec<Client> = Vec::new();
         wait_until("ten are served", || {
             let mut client = server.client();
@@ -75,7 +75,7 @@ fn a_server_without_descriptors_rests_and_recovers() {
         assert_eq!(first.ask("mn"), "MN");
         let fds = format!("/proc/{}/fd", server.pid());
         let open = std::fs::read_dir(&fds).expect("/proc of a living child").count();
-        // A little more than is open now; /proc counts the listing itself nowhere.
+        // The server may open only five descriptors more than it has now.
         let limit = format!("--nofile={}", open + 5);
         let status = Command::new("prlimit").arg("--pid").arg(server.pid().to_string()).arg(limit).status();
         assert!(status.expect("prlimit runs").success());
@@ -89,7 +89,7 @@ fn a_server_without_descriptors_rests_and_recovers() {
         let connections = first.stat("curr_connections");
         assert!((2..20).contains(&connections), "{connections} connections with room for 5");
 
-        // It looks again a hundred times a second, not as often as it can.
+        // The server checks for free descriptors a hundred times a second, not all the time.
         let switches = || {
             let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("of a living child");
             let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).expect("a line");
@@ -104,7 +104,7 @@ fn a_server_without_descriptors_rests_and_recovers() {
         assert!((1..=most).contains(&looks), "it woke {looks} times in {:?}", since.elapsed());
         assert_eq!(first.stat("listen_disabled_num"), 1, "one rest is counted once");
 
-        // Each that leaves makes room for one that waits; in the end all have been served.
+        // Each client that leaves makes room for one that waits. In the end the server has answered all of them.
         while !clients.is_empty() {
             let mut client = clients.remove(0);
             client.expect("MN\r\n");
@@ -125,13 +125,14 @@ fn idle_connections_are_kicked_and_busy_ones_are_not() {
         let (mut idle, mut busy) = (server.client(), server.client());
         assert_eq!(busy.ask("debugtime p"), "OK");
         assert_eq!(idle.ask("mn"), "MN");
-        // A client that stops in the middle of a value is idle, unlike in memcached; a client that goes on is not.
+        // A client that stops in the middle of a value is idle here, unlike in memcached. A client that goes on is not
+        // idle.
         let (mut stopped, mut halfway) = (server.client(), server.client());
         for client in [&mut stopped, &mut halfway] {
             client.send("mn\r\nset a 0 0 5\r\nhel");
             client.expect("MN\r\n");
         }
-        // Nor is one idle that has not taken its replies.
+        // A client that has not read its replies is not idle either.
         let mut slow = server.client();
         let big = "x".repeat(1_000_000);
         assert_eq!(slow.ask(&format!("set big 0 0 1000000\r\n{big}")), "STORED");
@@ -156,7 +157,7 @@ fn idle_connections_are_kicked_and_busy_ones_are_not() {
         slow.expect(format!("{big}\r\nEND\r\n"));
         slow.expect(format!("VALUE big 0 1000000\r\n{big}\r\nEND\r\n").repeat(19));
     }
-    // On a Unix socket no client is kicked, as in memcached.
+    // On a Unix socket the server kicks no client, like memcached.
     let server = Server::corecached(&["-o", "idle_timeout=10", "-t", "1"]);
     let (mut idle, mut busy) = (server.client(), server.client());
     assert_eq!(idle.ask("mn"), "MN");
@@ -180,8 +181,8 @@ fn a_greedy_connection_lets_others_go_first() {
     assert!((1..=requests as u64).contains(&yields), "{yields} yields in {requests} requests, one at a time");
 }
 
-/// As in memcached, which counts the same: a connection yields each time that it has had `-R` of the commands that it sent
-/// at once and has more, also where nobody else is there. The keys of a list are one command.
+/// A connection yields each time that it has had `-R` of the commands that it sent at once and has more. It does so
+/// even without other clients. The keys of a list are one command. memcached counts the same.
 #[test]
 fn each_pipeline_beyond_the_limit_counts_as_yields() {
     let commands = ["get a\r\n", "get a b c\r\n", "set a 0 0 1 noreply\r\nx\r\n", "mg a q\r\n", "verbosity 0\r\n"];
@@ -226,11 +227,11 @@ fn the_backlog_is_what_is_asked_for() {
     }
 }
 
-/// A reply to `stats conns` without what differs from run to run: descriptors, ports and seconds; sorted.
-/// No seconds are more than those since the server was started.
+/// The sorted reply to `stats conns` without descriptors, ports and seconds, which differ from run to run. Checks that
+/// no number of seconds is greater than the server's age.
 fn described(client: &mut Client, server: &Server, peer: u16, started: Instant) -> Vec<String> {
     let lines = client.ask_list("stats conns");
-    // Two readings of a clock of whole seconds may be one more apart.
+    // Two readings of a clock of whole seconds may differ by one more.
     let age = started.elapsed().as_secs() + 1;
     let line = |line: String| {
         let (_, rest) = line.split_once(':').unwrap_or_else(|| panic!("STAT fd:name value: {line}"));
@@ -277,7 +278,7 @@ fn connections_are_described_as_memcached_does() {
     }
 }
 
-/// The state of each connection, and the bytes that lead to it.
+/// Checks the state of a connection after these bytes.
 #[test]
 fn the_state_of_a_connection_is_memcacheds() {
     let packet = |opcode: u8, key_len: u8, extras_len: u8, body_len: u32, body: &[u8]| {
@@ -348,7 +349,7 @@ fn connections_are_told_in_order_of_descriptors() {
         let listening: Vec<u32> = listening.filter_map(|line| of(line, ":state ")).collect();
         assert_eq!((rows.len(), listening.len()), (10, 1), "{program:?}: {lines:#?}");
         assert!(rows.is_sorted(), "{program:?}: {lines:#?}");
-        // Where a descriptor below is free, memcached gives it to a client.
+        // memcached may give a client a free descriptor below that of the listener.
         assert!(program != Program::Corecached || rows.starts_with(&listening), "{lines:#?}");
     }
 }
@@ -378,7 +379,8 @@ fn nobody_is_heard_who_was_refused() {
 
 #[test]
 fn who_has_sent_all_is_answered_to_the_end() {
-    // Replies that come from elsewhere, and turns that end before the input does, are no end of it.
+    // The server must not end the connection while it waits for replies of another shard, or when a turn of the
+    // connection ends before its input.
     for workers in ["1", "3"] {
         let server = Server::corecached(&["-t", workers, "-m", "256", "-R", "1"]);
         let mut other = server.client();

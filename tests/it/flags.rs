@@ -12,16 +12,17 @@ use crate::packet::{Packet, request};
 use crate::peers;
 use crate::server::{Address, CORECACHED, Program, Server, is_root, new_folder};
 
-/// Lines `flags -> outcome`, or `flags -> memcached's outcome | ours` where they differ, with the reason above. An
-/// outcome is `serves`, with lines of `stats settings` as `name=value`, or `exits CODE` with how its first line on
-/// standard error begins. All are run as with `-u root -p -1` before them, unless they have a `-p` or a `-s`; SOCKET is
-/// a path in a folder of the test. `''` is an empty argument, `·` stands for a space within one.
+/// Lines of the form `flags -> outcome`. If the programs differ, a line has the form `flags -> memcached's outcome |
+/// ours`, and the reason is above. An outcome is `serves`, with lines of `stats settings` as `name=value`, or `exits
+/// CODE`, with the beginning of its first line on standard error. The test adds `-u root -p -1` before all flags,
+/// unless they have a `-p` or a `-s`. SOCKET is a path in a folder of the test. `''` is an empty argument, and `·`
+/// stands for a space within one.
 const LINES: &str = include_str!("flags/lines.txt");
 
-/// How long a process may take to serve, or to end.
+/// How long a process may take to serve or to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A process, killed when dropped, and its folder.
+/// A process and its folder. Dropping it kills the process.
 struct Started {
     child: Child,
     folder: PathBuf,
@@ -80,7 +81,7 @@ fn start(program: Program, flags: &str) -> Outcome {
             let first = said.lines().next().unwrap_or_default().to_owned();
             return Outcome::Exits(status.code().unwrap_or(-1), first);
         }
-        // A server that is about to end may accept a connection, but answers nothing.
+        // A server that is about to end may accept a connection, but it does not answer.
         let address = if socket.exists() { Some(Address::Unix(socket.clone())) } else { tcp_address(&ports) };
         if let Some(settings) = address.and_then(|address| settings(&address)) {
             return Outcome::Serves(settings);
@@ -90,7 +91,8 @@ fn start(program: Program, flags: &str) -> Outcome {
     }
 }
 
-/// The first of the port file, which is written beside its place: whoever finds it finds it whole.
+/// The first address in the port file. The server writes the file elsewhere and moves it here, so it is always
+/// complete.
 fn tcp_address(ports: &Path) -> Option<Address> {
     let text = fs::read_to_string(ports).ok()?;
     let (family, port) = text.lines().next()?.split_once(": ")?;
@@ -110,7 +112,7 @@ fn settings(address: &Address) -> Option<Vec<String>> {
     }
 }
 
-/// The mistake in an outcome, if any.
+/// The difference between an outcome and the expected one, if they differ.
 fn complaint(expected: &str, outcome: &Outcome) -> Option<String> {
     let (verb, rest) = expected.split_once(' ').unwrap_or((expected, ""));
     let as_expected = match (verb, outcome) {
@@ -140,14 +142,14 @@ fn check(program: Program) {
         let (flags, outcomes) = line.split_once(" -> ").unwrap_or_else(|| panic!("no arrow in {line:?}"));
         let (theirs, ours) = outcomes.split_once(" | ").unwrap_or((outcomes, outcomes));
         let expected = if program == Program::Corecached { ours } else { theirs };
-        // memcached's behaviour with these is no model.
+        // The test does not care what memcached does with these flags.
         if expected.trim() != "anything" {
             cases.push((flags.trim(), expected.trim()));
         }
     }
     assert!(cases.len() > 200, "{}", cases.len());
     let next = AtomicUsize::new(0);
-    // Most of it is waiting for processes to start.
+    // The test mostly waits for processes to start.
     let complaints: Vec<String> = std::thread::scope(|scope| {
         let run = || {
             let mut complaints = Vec::new();
@@ -174,7 +176,7 @@ fn flags_come_to_what_memcached_makes_of_them() {
     }
 }
 
-/// Settings that only one of the two has, or that follow from the machine.
+/// Settings that only one of the two programs has, or that depend on the machine.
 const OWN_SETTINGS: [&str; 7] = [
     "num_threads", // memcached: 4; here: usable CPUs
     "num_threads_per_udp",
@@ -205,7 +207,7 @@ fn settings_are_the_same_line_by_line() {
         let [ours, theirs] = [Program::Corecached, Program::Newest].map(|program| match start(program, flags) {
             Outcome::Serves(settings) => {
                 let common = settings.into_iter().filter(is_common);
-                // The folder is each one's own.
+                // The folder differs.
                 common.filter(|line| !line.starts_with("domain_socket=/")).collect::<Vec<_>>()
             }
             Outcome::Exits(code, line) => panic!("{program:?} {flags}: {code}, {line}"),
@@ -224,7 +226,7 @@ fn check_protocols(program: Program) {
         let server = Server::on_tcp(program, flags);
         assert_eq!(server.addresses().len(), 2, "{flags:?}");
         for (at, address) in server.addresses().iter().enumerate() {
-            // An end of input behind it: a reply or none, but no waiting.
+            // The client ends its input, so the server replies and closes, or only closes.
             let hears = |bytes: &[u8]| {
                 let mut client = Client::connect(address);
                 client.send(bytes);
@@ -257,7 +259,7 @@ fn connections_without_a_queue_go_to_any_worker() {
         if !peers::has(program) {
             continue;
         }
-        // Loopback has no queues.
+        // The loopback interface has no queues.
         let server = Server::on_tcp(program, &["-t", "2", "-N", "2"]);
         let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
         for client in &mut clients {
