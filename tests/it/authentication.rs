@@ -1,4 +1,5 @@
-//! Logins by SASL (`-S`) in packets, and changes of password files. `conversations/login.txt` has the replies with `-Y`.
+//! Logins by SASL (`-S`) in packets, and changes of password files. `conversations/login.txt` has the replies with
+//! `-Y`.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +10,8 @@ use crate::peers;
 use crate::server::{Program, Server, TemporaryFile, corecached_run, run};
 use crate::waiting::wait_until;
 
-/// Holds a conversation in packets, one request at a time: `> request` and `< reply`, several replies with ` | `, `= closed`.
+/// Runs a conversation in packets, one line at a time: `> request`, `< reply` or `= closed`. ` | ` separates several
+/// packets of a line. `---` begins a new connection.
 #[track_caller]
 fn check(file: &str, talk: &str) {
     let users = TemporaryFile::new(file);
@@ -33,7 +35,7 @@ fn check(file: &str, talk: &str) {
     }
 }
 
-/// `%` stands for the zero byte, which separates the parts of a message of PLAIN.
+/// `%` stands for the zero byte, which separates the parts of a PLAIN message.
 fn request_with_nul(words: &str) -> Vec<u8> {
     request(&words.replace('%', "\0"))
 }
@@ -113,13 +115,13 @@ fn clients_that_fail() {
         "sasl_step key=PLAIN val=%user%secret",
     ] {
         let name = &attempt[..9];
-        // It may try again, and nothing else.
+        // The client may try to log in again. Other requests end the connection.
         talk += &format!("> {attempt} | version\n< {name} {FAILURE} | version val=\"1.6.45\"\n");
         talk += &format!("> get key=a\n< get {FAILURE}\n= closed\n---\n");
     }
     talk += "> sasl_auth key=PLAIN val=%user%wrong | sasl_auth key=PLAIN val=%user%secret | noop\n";
     talk += &format!("< sasl_auth {FAILURE} | sasl_auth val=\"Authenticated\" | noop\n");
-    // A client that has logged in and then fails to is logged out.
+    // A failed login logs out a client that was logged in.
     talk += "> sasl_auth key=PLAIN val=%user%wrong | noop\n";
     talk += &format!("< sasl_auth {FAILURE} | noop {FAILURE}\n= closed\n---\n");
     talk += "> sasl_auth key=PLAIN val=%user%secret | sasl_step key=PLAIN val=%user%secret | noop\n";
@@ -211,7 +213,7 @@ fn a_password_file_that_has_changed_is_read_again() {
     assert_eq!(inside.ask("set x 0 0 7\r\nfoo old"), "STORED");
     assert_eq!(log_in("new"), "CLIENT_ERROR authentication failure");
 
-    // A file that makes no sense changes nothing.
+    // The server ignores a malformed file.
     users.write("no colon\n");
     server.signal("HUP");
     wait_until("the server complains", || server.printed().contains("users stay as they were"));
@@ -221,7 +223,7 @@ fn a_password_file_that_has_changed_is_read_again() {
     server.signal("HUP");
     wait_until("the new password is known", || log_in("new") == "STORED");
     assert_eq!(log_in("old"), "CLIENT_ERROR authentication failure");
-    // A client that is logged in stays so.
+    // A logged-in client stays logged in.
     assert_eq!(inside.ask("mn"), "MN");
 }
 
@@ -247,7 +249,8 @@ fn a_server_that_cannot_know_its_users_does_not_start() {
     }
 }
 
-/// The result of a file of `-Y`: the server serves, or exits with code 1 and these words in its first line.
+/// Checks the result of a password file for `-Y`: the server serves, or it exits with code 1 and these words in its
+/// first line.
 #[track_caller]
 fn check_file(program: Program, file: &[u8], complaint: Option<&str>) {
     let users = TemporaryFile::new("");
@@ -271,7 +274,7 @@ fn check_file(program: Program, file: &[u8], complaint: Option<&str>) {
 fn a_file_of_users_is_what_memcached_takes_for_one() {
     const MALFORMED: &str = "] has a malformed entry. Should be 'user:password'";
     let eight: String = (0..8).map(|number| format!("user{number}:password{number}\n")).collect();
-    // The file; what memcached says of it, if it does not serve; the same of ours.
+    // Each row has the file, memcached's message if it does not serve, and our message.
     let same = |complaint| [complaint, complaint];
     let longest = format!("user:{}\n", "x".repeat(250));
     let too_long = format!("user:{}\n", "x".repeat(251));
@@ -291,11 +294,11 @@ fn a_file_of_users_is_what_memcached_takes_for_one() {
         (b":password\n", same(None)),
         (b":\n", same(None)),
         (eight.as_bytes(), same(None)),
-        // Behind the eighth nothing is read.
+        // The server does not read more than eight lines.
         (format!("{eight}\n").as_bytes(), same(None)),
         (format!("{eight}malformed\n").as_bytes(), same(None)),
         (longest.as_bytes(), same(None)),
-        // It would cut these.
+        // memcached would cut off a part of these lines.
         (too_long.as_bytes(), [None, Some("] has a line of more than 255 bytes (line 1)")]),
         (b"user:pass\0word\n", [None, Some("] has a zero byte (line 1)")]),
         (b"us\0er:password\n", [Some(MALFORMED), Some("] has a zero byte (line 1)")]),

@@ -1,7 +1,8 @@
-//! Values and credentials are never in the log, at any level, in whatever form and in whatever pieces they come.
+//! The log never contains values and credentials, at any log level, in whatever form and in whatever pieces they
+//! arrive.
 //!
-//! A value may come where the server does not expect one, behind a line that it has refused. It looks like a command then,
-//! and may be one: it is executed, as by memcached, but not told.
+//! A value may arrive where the server does not expect one, after a line that it has refused. The server then executes
+//! it as a command, as memcached does, but does not log it.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
@@ -10,9 +11,9 @@ use crate::client::Client;
 use crate::packet::request;
 use crate::server::{Server, TemporaryFile};
 
-/// The text that must not be in a log. No four bytes of it are anywhere else in a log.
+/// The text that must not be in a log. No four successive bytes of it are in a log for another reason.
 const SECRET: &str = "Qz7Xw9Kp3VmG";
-/// Bytes of it that tell it.
+/// Length of a piece of the secret that the test looks for.
 const PIECE: usize = 4;
 
 #[track_caller]
@@ -25,14 +26,14 @@ fn check_log(server: &Server) {
     }
 }
 
-/// Sends a form whole, and on connections of their own in two pieces, cut at every byte.
+/// Sends a form whole. Also sends it on other connections in two pieces, cut at every byte.
 fn send_in_pieces(server: &Server, form: &[u8]) {
     let cuts: Vec<usize> = (0..form.len().min(150)).collect();
     let mut clients: Vec<Client> = cuts.iter().map(|_| server.client()).collect();
     for (client, &cut) in clients.iter_mut().zip(&cuts) {
         client.send(&form[..cut]);
     }
-    // There is one worker, and whoever comes last is served last: it has read the first pieces by then.
+    // The only worker serves the last connection last, so it has read the first pieces when this ends.
     let mut last = server.client();
     last.finish_sending();
     last.rest().expect("it is closed");
@@ -46,7 +47,7 @@ fn send_in_pieces(server: &Server, form: &[u8]) {
     }
 }
 
-/// What may come behind a line that was refused, and is a value: of several lines, and in the form of commands.
+/// Values that may follow a refused line. They have several lines, or look like commands.
 fn values() -> Vec<String> {
     let lines = [
         "user SECRET",
@@ -80,7 +81,7 @@ fn values() -> Vec<String> {
     lines.iter().map(|line| line.replace("SECRET", SECRET)).collect()
 }
 
-/// Lines behind which a client has a value and the server expects none, or one of another length.
+/// Lines after which a client sends a value, while the server expects none or one of another length.
 fn refused_lines() -> Vec<String> {
     let key = "k".repeat(251);
     [
@@ -100,7 +101,7 @@ fn refused_lines() -> Vec<String> {
         "AUTH",
         "*2\r\n$4\r\nAUTH\r\n$12",
         "se",
-        // The value is three bytes longer than is said.
+        // The value is three bytes longer than the line says.
         "set a 0 0 1\r\nxyz",
         "cas a 0 0 1 1\r\nxyz",
         "ms a 1\r\nxyz",
@@ -112,7 +113,7 @@ fn refused_lines() -> Vec<String> {
     .collect()
 }
 
-/// Requests that have the secret where a value or a credential may be, each whole.
+/// Complete requests with the secret in place of a value or a credential.
 fn text_forms() -> Vec<String> {
     let key = "k".repeat(251);
     let mut forms: Vec<String> = [
@@ -186,7 +187,7 @@ fn no_value_of_a_text_client_is_in_the_log() {
         send_in_pieces(&server, format!("{form}\r\n").as_bytes());
         check_log(&server);
     }
-    // Cut at every byte once each; and each with each.
+    // Send each line with one value, cut at every byte. Then send each line with each value.
     let (lines, values) = (refused_lines(), values());
     for (number, line) in lines.iter().enumerate() {
         send_in_pieces(&server, format!("{line}\r\n{}\r\n", values[number % values.len()]).as_bytes());
@@ -203,7 +204,7 @@ fn no_value_of_a_text_client_is_in_the_log() {
         }
         check_log(&server);
     }
-    // Longer than what waits in a buffer, than a line may be, and than an item may be.
+    // These requests are longer than a buffer, than a line may be, and than an item may be.
     let (long, filler) = ("x".repeat(100_000), "x".repeat(3000));
     for form in [
         format!("set a 0 0 100012\r\n{SECRET}{long}\r\n"),
@@ -221,7 +222,7 @@ fn no_value_of_a_text_client_is_in_the_log() {
         client.rest().expect("it is closed");
         check_log(&server);
     }
-    // The log is of use all the same.
+    // The log is useful nevertheless.
     let mut client = server.client();
     client.send("set seen 1 0 2\r\nxy\r\nget seen b\r\nms seen 2 T30 Oopaque\r\nxy\r\nincr seen 1\r\nstats settings\r\nset a\r\nget seen\r\n");
     client.finish_sending();
@@ -246,7 +247,8 @@ fn no_value_in_packets_is_in_the_log() {
     let hidden = |words: &str| request(&words.replace("SECRET", SECRET).replace('%', "\0"));
     let inner = hidden("get key=SECRET");
     let within = |name: &str| {
-        // A packet in the value of a command that has none: it is the next one.
+        // The value of this command is a packet. The command takes no value, so the server reads the packet as the next
+        // request.
         let mut outer = request(name);
         let body_len = u32::from_be_bytes(outer[8..12].try_into().expect("four bytes")) + inner.len() as u32;
         outer[8..12].copy_from_slice(&body_len.to_be_bytes());
@@ -328,14 +330,14 @@ fn no_value_in_datagrams_is_in_the_log() {
     };
     let behind = refused_lines().into_iter().zip(values().into_iter().cycle());
     let behind = behind.map(|(line, value)| format!("{line}\r\n{value}"));
-    // A value that begins in one datagram and ends in the next looks like a command there.
+    // A value may begin in one datagram and end in the next. There it looks like a command.
     let split = values().into_iter().map(|value| format!("set a 0 0 30\r\n{value}"));
     for form in text_forms().into_iter().chain(behind).chain(split) {
         let form = format!("{form}\r\n");
         for cut in 0..form.len().min(150) {
             send(&form.as_bytes()[..cut]);
             send(&form.as_bytes()[cut..]);
-            // The buffers of sockets are not endless.
+            // The test reads a reply now and then, because the buffers of sockets are limited.
             if cut % 16 == 0 {
                 send(b"mn\r\n");
                 let mut buffer = [0; 2000];
