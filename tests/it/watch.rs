@@ -1,4 +1,5 @@
-//! `watch`: a watcher reads what other clients do, to the byte as from memcached. Without a watcher nothing is recorded.
+//! `watch`: a watcher reads what other clients do, byte for byte as from memcached. Without a watcher the server
+//! records nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,10 +14,10 @@ use crate::packet::request;
 use crate::peers;
 use crate::server::{Program, Server};
 
-/// Requests of a client, replies, and lines that a watcher of `fetchers mutations` reads, for both servers. Lines are
-/// without `ts`, `gid` and `cfd`; a `clsid` is 0 or N. ` | ` ends a line. `m` is what memcached tells instead of all
-/// the `w` of an exchange, `n` what 1.6.45 alone does. `l` is what a server may tell instead if a second has passed
-/// meanwhile.
+/// Requests of a client (`>`), replies (`<`), and lines that a watcher of `fetchers mutations` reads (`w`), for both
+/// servers. Lines have no `ts`, `gid` and `cfd`, and a `clsid` is 0 or N. ` | ` ends a line. `m` lines are memcached's
+/// instead of all `w` lines of an exchange. `n` lines are those of 1.6.45 alone. A server may send an `l` line instead
+/// if a second has passed meanwhile.
 const TOLD: &str = "
 > get nothing
 < END
@@ -179,16 +180,16 @@ fn expanded(text: &str) -> String {
     lines
 }
 
-/// A line without the fields that differ from run to run, which other tests check.
+/// A line without the fields that differ from run to run. Other tests check those fields.
 fn settled(line: &str) -> String {
     let mut settled = String::new();
     for field in line.trim_end_matches('\n').split(' ') {
         match field.split_once('=') {
             Some(("ts" | "gid" | "cfd", _)) => continue,
             Some(("clsid", class)) if class != "0" => settled.push_str("clsid=N"),
-            // Dead before it was born.
+            // The item expired before the client stored it.
             Some(("ttl", ttl)) if ttl.len() == 10 => settled.push_str("ttl=LATE"),
-            // Those of the table, or some seconds less.
+            // A `ttl` is the number in the table, or some seconds less.
             Some(("ttl", ttl)) if ttl.parse().is_ok_and(|ttl| (1..=100).contains(&ttl)) => {
                 let _ = write!(settled, "ttl={}", ttl.parse::<u32>().expect("a number").next_multiple_of(25));
             }
@@ -211,7 +212,7 @@ fn told(watcher: &mut Client) -> String {
 }
 
 fn check(program: Program, flags: &[&str]) {
-    // Dead items must stay until the watcher can read of them: nothing else may remove them.
+    // Dead items must stay until the watcher reads about them, so no thread may remove them.
     let flags = [flags, &["-o", "no_lru_maintainer,no_lru_crawler"]].concat();
     let server = Server::on_unix_socket(program, &flags);
     let mut watcher = watcher(&server, "fetchers mutations");
@@ -224,7 +225,7 @@ fn check(program: Program, flags: &[&str]) {
         let of = |mark| exchange.contains(&format!("\n{mark} "));
         let own = match program {
             Program::Corecached => "w",
-            // As corecached, it looks at once for what was stored within this second.
+            // Like corecached, 1.6.45 removes items of this very second as soon as a flush comes.
             Program::Newest if of("n") => "n",
             Program::Memcached | Program::Newest => {
                 if of("m") {
@@ -343,7 +344,7 @@ fn moves_of_pages_are_told() {
         }
         let (mut events, mut evictions) = (watcher(&server, "sysevents"), watcher(&server, "evictions"));
         let (moved, evicted) = (client.stat("slabs_moved"), client.stat("evictions"));
-        // Half of the pages are to go.
+        // Half of the pages must go.
         assert_eq!(client.ask("cache_memlimit 8"), "OK");
         let class = client.ask_list("stats items").into_iter().find_map(|line| {
             let class = line.strip_prefix("STAT items:")?.split(':').next()?;
@@ -357,7 +358,7 @@ fn moves_of_pages_are_told() {
         while client.stat("slabs_moved") < moved + 8 {
             assert!(client.ask("mn") == "MN");
         }
-        // What the pages held is told to those who watch evictions: as much as is counted.
+        // A watcher of evictions gets a line for each item of these pages, as many as the server counts.
         let evicted = client.stat("evictions") - evicted;
         assert!(evicted > 1000, "{evicted}");
         for _ in 0..evicted {
@@ -382,7 +383,7 @@ fn check_connections(program: Program) {
         assert_eq!(new, format!("type=conn_new rip=127.0.0.1 rport={port} transport=tcp"));
         assert_eq!(close, new.replace("conn_new", "conn_close") + " reason=normal");
     }
-    // One that resets its connection is known by its address all the same.
+    // The server also knows the address of a client that resets its connection.
     for host in ["127.0.0.1", "::1"] {
         let server = Server::on_tcp(program, &["-t", "2", "-m", "256", "-l", host]);
         let mut watcher = crate::watch::watcher(&server, "connevents");
@@ -397,7 +398,7 @@ fn check_connections(program: Program) {
         assert_eq!(settled(&told(&mut watcher)), close);
     }
     let server = Server::on_unix_socket(program, &["-t", "2", "-m", "256"]);
-    // The client that tried whether the server accepts must have gone before a watcher begins.
+    // The client that checked whether the server accepts must have gone before a watcher begins.
     let mut early = server.client();
     while early.stat("curr_connections") > 1 {}
     let mut watcher = crate::watch::watcher(&server, "connevents");
@@ -423,7 +424,8 @@ fn memcached_tells_of_connections() {
     }
 }
 
-/// What a client says in packets, and what a watcher of `fetchers mutations connevents` is told of it, as in `TOLD`.
+/// The packets of a client, and the lines that a watcher of `fetchers mutations connevents` reads about them, as in
+/// `TOLD`.
 const TOLD_OF_PACKETS: &str = "
 > set key=k flags=0 exp=0 val=v
 w type=item_get key=k status=not_found clsid=0 size=0
@@ -503,7 +505,7 @@ fn lines_are_stamped_numbered_and_name_the_connection() {
     let server = Server::corecached(&["-t", "3", "-m", "256"]);
     let mut watcher = watcher(&server, "fetchers");
     let mut clients: Vec<Client> = (0..4).map(|_| server.client()).collect();
-    // Every key names its sender.
+    // Each key contains the number of its sender.
     for round in 0..50 {
         for (number, client) in clients.iter_mut().enumerate() {
             let keys: String = (0..10).map(|n| format!(" client{number}-{round}-{n}")).collect();
@@ -524,7 +526,7 @@ fn lines_are_stamped_numbered_and_name_the_connection() {
         assert!(
             (now - 60.0..=now + 1.0).contains(&ts) && value("ts").split_once('.').expect("a fraction").1.len() == 6
         );
-        // What several workers tell comes in turns; `gid` is there to put it into order.
+        // The lines of several workers come in turns. `gid` gives their order.
         let number: u64 = value("gid").parse().expect("a number");
         assert!(numbers.insert(number), "gid {number} came twice");
         let sender = value("key").split('-').next().expect("the sender").to_owned();
@@ -549,7 +551,7 @@ fn who_does_not_listen_holds_up_nobody_and_no_memory() {
         client.expect("END\r\n".repeat(gets));
         gets as u64
     };
-    // Until what the kernel takes for the deaf one is full, too, and then as much again.
+    // Ask until the kernel's buffer for this watcher is full too, and then as much again.
     while client.stat("log_watcher_skipped") < 20_000 {
         said += ask(&mut client, 200);
         assert!(said < 10_000_000, "nothing is ever skipped");
@@ -559,13 +561,13 @@ fn who_does_not_listen_holds_up_nobody_and_no_memory() {
     let states = client.ask_list("stats conns");
     assert!(states.iter().any(|line| line.ends_with(":state conn_watch")), "{states:?}");
 
-    // What was said is told, skipped or dropped, once every worker's turn has come to its end.
+    // At the end of a worker's turn, each line of that turn is sent, skipped or dropped.
     let counted = |client: &mut Client| {
         ["log_watcher_sent", "log_watcher_skipped", "log_worker_dropped"].map(|name| client.stat(name))
     };
     while counted(&mut client).iter().sum::<u64>() < said {}
     let [sent, lost, _] = counted(&mut client);
-    // The watcher reads the kept lines, and how many were dropped, in the order of events.
+    // The watcher reads the kept lines, and the numbers of dropped lines between them, in the order of events.
     let (mut heard, mut skipped) = (0, 0);
     while heard < sent {
         match told(&mut deaf).strip_prefix("skipped=") {
