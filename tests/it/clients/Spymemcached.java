@@ -1,5 +1,6 @@
-// spymemcached, the client of most programs in Java, and the only one that keeps many requests in flight of its own accord:
-// every command, over ketama's ring of servers, a restart. After three ports comes the protocol: text or binary.
+// spymemcached, the client of most programs in Java. It is the only one that keeps many requests in flight by itself.
+// The script uses every command, a ketama ring of servers, and a restart. The arguments are three ports and the
+// protocol: text or binary.
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
@@ -70,7 +71,7 @@ public class Spymemcached {
         new Random(1).nextBytes(blob);
         same(true, client.set("blob", 100, blob).get(), "set of a large value");
         same(true, Arrays.equals(blob, (byte[]) client.get("blob")), "a large value");
-        // Its usual limit is no higher than the servers'.
+        // The client's default limit is not above the servers' limit.
         byte[] huge = new byte[3_000_000];
         new Random(2).nextBytes(huge);
         SerializingTranscoder larger = new SerializingTranscoder(10_000_000);
@@ -136,7 +137,7 @@ public class Spymemcached {
         client.delete("counter").get();
         client.delete("down").get();
 
-        // Eight of them, each of which writes only what nobody else has written meanwhile.
+        // Eight threads write to one value. Each writes only if no other thread has written meanwhile.
         CASMutation<Object> next = value -> (Integer) value + 1;
         List<Thread> threads = new ArrayList<>();
         List<Exception> failures = Collections.synchronizedList(new ArrayList<>());
@@ -162,7 +163,7 @@ public class Spymemcached {
         same(160, client.get("sum"), "the sum");
     }
 
-    // All are in flight at once: it makes one request of many gets that wait.
+    // All requests are in flight at once. The client joins waiting gets into one request.
     static void many(MemcachedClient client) throws Exception {
         List<Future<Boolean>> stored = new ArrayList<>();
         for (int i = 0; i < 1000; i++) {
@@ -211,7 +212,7 @@ public class Spymemcached {
     }
 
     public static void main(String[] arguments) throws Exception {
-        // It logs every connection it makes.
+        // Turn off the log, because the client logs every connection.
         System.setProperty("net.spy.log.LoggerImpl", "net.spy.memcached.compat.log.SunLogger");
         Logger.getLogger("net.spy.memcached").setLevel(Level.OFF);
         List<String> ports = Arrays.asList(arguments).subList(0, 3);
@@ -232,7 +233,8 @@ public class Spymemcached {
         }
         System.out.println("restart");
         new BufferedReader(new InputStreamReader(System.in)).readLine();
-        // What it was sending when a server went, it sends again; what it was waiting for is cancelled.
+        // The client repeats requests that it was sending when a server ended. It cancels requests that were waiting
+        // for a reply.
         for (int i = 0; i < 30; i++) {
             boolean stored = false;
             for (int attempt = 0; attempt < 100 && !stored; attempt++) {
@@ -240,7 +242,7 @@ public class Spymemcached {
                     same(true, client.get("before-" + i) == null, "get after a restart");
                     stored = client.set("again-" + i, 100, "x").get();
                 } catch (RuntimeException | java.util.concurrent.ExecutionException error) {
-                    // It connects again by and by.
+                    // The client takes some time to connect again.
                 }
             }
             same("x", client.get("again-" + i), "what was set after a restart");

@@ -1,4 +1,4 @@
-# aiomcache: many tasks over a small pool of connections, each doing what a web application does.
+# aiomcache: many tasks share a small pool of connections. Each does what a web application does.
 import asyncio
 import sys
 import time
@@ -37,7 +37,7 @@ async def main(port):
     assert not await client.cas(b"key", b"late", token)
     assert await client.gets(b"nothing") == (None, None)
 
-    # Four tasks count with cas and four with incr: no step is lost.
+    # Four tasks count with cas and four with incr. No step is lost.
     await client.set(b"by-cas", b"0")
     await client.set(b"by-incr", b"0")
 
@@ -89,7 +89,7 @@ async def main(port):
     assert await client.get(b"key") is None
     await client.close()
 
-    # Flags are the application's: here they say what type a value has.
+    # The application chooses the flags. Here they give the type of a value.
     async def load(value, flags):
         return int(value) if flags == 7 else value
 

@@ -5,7 +5,7 @@ import time
 import bmemcached
 
 address = f"127.0.0.1:{sys.argv[1]}"
-# A user and a password, as where SASL is required: a server without it says so, and all goes on.
+# The client sends a user and a password, as for SASL. A server without SASL refuses them, and the client continues.
 client = bmemcached.Client((address,), "user", "password", socket_timeout=10)
 
 assert client.get("nothing") is None
@@ -54,7 +54,7 @@ for expiry, found in ((100, "x"), (30 * 24 * 3600, "x"), (int(time.time()) + 100
     assert client.set("timed", "x", time=expiry)
     assert client.get("timed") == found, expiry
 
-# What Datadog reads: four kinds of statistics, all over STAT.
+# Datadog reads four kinds of statistics, all with STAT.
 for kind, wanted in (
     (None, ("pid", "uptime", "version", "rusage_user", "curr_items", "cmd_get", "get_hits", "limit_maxbytes", "threads")),
     ("settings", ("maxconns", "item_size_max", "evictions", "num_threads")),

@@ -1,4 +1,4 @@
-# Cache::Memcached, the first client there was, and the one that munin's plugin uses.
+# Cache::Memcached, the oldest client. munin's plugin uses it.
 use strict;
 use warnings;
 use Cache::Memcached;
@@ -74,7 +74,7 @@ sub commands {
     same(undef, $client->get('quiet'), 'what was deleted');
 }
 
-# What munin draws, and the other kinds this client asks for.
+# The statistics that munin draws, and the other kinds that this client can ask for.
 sub statistics {
     my ($client, $servers) = @_;
     my $all = $client->stats(['misc'])->{hosts};

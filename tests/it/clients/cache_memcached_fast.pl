@@ -1,4 +1,4 @@
-# Cache::Memcached::Fast, the client of Perl in C: many keys at once in every command, cas, noreply by void context.
+# Cache::Memcached::Fast, a client for Perl in C: commands with many keys, cas, noreply by void context.
 use strict;
 use warnings;
 use Cache::Memcached::Fast;
@@ -14,7 +14,7 @@ sub same($$$) {
     die "$what: expected $wanted, got $found\n" unless $is;
 }
 
-# It tells success from failure by true and '', and what went wrong in between by undef.
+# The client returns true for success, '' for failure, and undef for an error.
 sub connect_to {
     my ($servers, %options) = @_;
     return Cache::Memcached::Fast->new({
@@ -76,13 +76,13 @@ sub commands {
     my $blob = join '', map { pack 'N', $_ * 2654435761 % 4294967296 } 1 .. 225_000;
     same(1, $client->set('blob', $blob), 'a large value');
     same($blob, $client->get('blob'), 'a large value read');
-    # It knows the limit and sends nothing.
+    # The client knows the limit and sends nothing.
     same(undef, $client->set('huge', $blob . reverse $blob) || undef, 'a value too large');
     same(undef, $client->get('huge'), 'what was too large');
     same('mine', $client->get('key'), 'what was there before');
 }
 
-# Every command of many keys is one write to each server.
+# A command with many keys is one write to each server.
 sub many {
     my ($client) = @_;
     my @names = map { "many-$_" } 1 .. 300;
@@ -114,7 +114,7 @@ sub many {
     $told = $client->delete_multi(@names, 'nothing');
     same(300, scalar(grep { $_ } values %$told), 'delete_multi');
 
-    # Nobody looks at what these return: they go without replies, and nobody waits.
+    # The script ignores the results of these calls, so the client sends them as noreply and does not wait.
     $client->set("quiet-$_", $_) for 1 .. 500;
     $client->incr("quiet-$_") for 1 .. 500;
     $client->append('quiet-1', '!');
@@ -141,7 +141,7 @@ for my $servers ([$addresses[0]], [@addresses]) {
     $client->disconnect_all;
 }
 
-# Two applications.
+# Two applications use the same servers.
 my ($one, $two) = map { connect_to(\@addresses, namespace => "$_:") } qw(one two);
 same(1, $one->set('key', 1) && $two->set('key', 2), 'set in namespaces');
 same('1 2', join(' ', $one->get('key'), $two->get('key')), 'namespaces');

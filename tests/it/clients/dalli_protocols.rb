@@ -1,5 +1,5 @@
-# Dalli as today's Rails has it: the meta protocol where it is offered, or the binary one. After three ports come the
-# protocol and how the version must begin.
+# Dalli as today's Rails uses it, with the meta protocol if dalli has it, or with the binary one. The arguments are
+# three ports, the protocol, and the beginning of dalli's version.
 require 'dalli'
 
 ports = ARGV.first(3)
@@ -11,12 +11,12 @@ ADDRESSES = ports.map { |port| "127.0.0.1:#{port}" }
 OPTIONS = { protocol: PROTOCOL.to_sym, socket_timeout: 10, down_retry_delay: 0, socket_failure_delay: 0 }.freeze
 META = PROTOCOL == 'meta'
 FIVE = Dalli::VERSION.start_with?('5')
-# With meta, dalli 3 reads a value as a line: none of its own may have the end of one inside.
+# With meta, dalli 3 reads a value as a line, so no value here may contain the end of a line.
 LINES = META && !FIVE
 
 Dalli.logger.level = Logger::FATAL
 
-# Dalli 5 is made for Ruby 3.2 and later. This is what Debian 12's Ruby, 3.1, lacks of what it uses.
+# Dalli 5 needs Ruby 3.2. These are the methods that it uses and that Debian 12's Ruby 3.1 lacks.
 unless String.method_defined?(:byteindex)
   class String
     def byteindex(part, offset = 0)
@@ -66,13 +66,13 @@ def values(cache)
   begin
     truth(false, cache.set('huge', bytes(2, 2_000_000), 100, raw: true), 'a value too large')
   rescue Dalli::DalliError
-    # That is how meta says it: an error of the server.
+    # With meta, dalli raises an error of the server.
   end
   same(nil, cache.get('huge'), 'what was too large')
   same('', cache.get('empty'), 'a get after a refusal')
 end
 
-# Spaces and what is not ASCII go in base64 with meta; what is too long is shortened by the client.
+# With meta, the client sends keys with spaces or other characters than ASCII in base64. It shortens long keys.
 def keys(cache)
   ['k', 'k' * 250, 'with space', "tab\there", 'schlüssel', '日本', "\u{1f511}" * 20, 'x' * 1000].each do |key|
     next if !META && key.match?(/\s/)
@@ -101,7 +101,7 @@ def stores(cache)
   truth(false, cache.prepend('nothing', 'x'), 'prepend to nothing')
   truth(true, cache.replace('new', 'x', 100), 'replace')
   replaced = cache.replace('nothing', 'x')
-  # In Ruby the 0 of the binary protocol is true.
+  # The binary protocol returns 0, which is true in Ruby.
   truth(false, replaced, 'replace of nothing') unless replaced == 0
   same(nil, cache.get('nothing'), 'what was not replaced')
   truth(true, cache.delete('new'), 'delete')
@@ -176,12 +176,12 @@ def times(cache)
 
   return unless META
 
-  # In the binary protocol there is no time in the past: its -1 is a date far away.
+  # The binary protocol has no time in the past. There, -1 is a date in the far future.
   truth(true, cache.touch('timed', -1), 'touch with a time in the past')
   same(nil, cache.get('timed'), 'what that left')
 end
 
-# Requests without replies, and the one at their end that has one.
+# Requests without replies, and a last one with a reply.
 def quietly(cache)
   cache.set('once', 'x')
   cache.quiet do
@@ -210,7 +210,7 @@ def quietly(cache)
   cache.get_multi(names) { |key, value| seen[key] = value }
   same(299, seen.size, 'get_multi with a block')
   same({}, cache.get_multi('nothing', 'nobody'), 'get_multi of nothing')
-  # More than fits into the buffers of a socket, in one request and in its reply.
+  # The request and the reply are larger than the buffers of a socket.
   large = (0...40).to_h { |i| ["large-#{i}", bytes(i, 50_000)] }
   cache.multi { large.each { |key, value| cache.set(key, value, 100, raw: true) } }
   got = cache.get_multi(large.keys)
@@ -221,7 +221,7 @@ def quietly(cache)
   same({}, cache.get_multi(names), 'what a quiet block deleted')
 end
 
-# What dalli has since it speaks only meta.
+# Methods that dalli has since it uses only meta.
 def only_meta(cache, servers)
   pairs = (0...500).to_h { |i| ["pair-#{i}", [i]] }
   cache.set_multi(pairs, 100)
@@ -239,7 +239,7 @@ def only_meta(cache, servers)
   cache.set('forever', 'x')
   same(-1, cache.get_with_metadata('forever', told)[:ttl_remaining], 'no time to live')
 
-  # Many ask, one makes.
+  # Many clients ask at the same time, and only one makes the value.
   same('made', cache.fetch_with_lock('herd', ttl: 100) { 'made' }, 'the first to ask')
   same('made', cache.fetch_with_lock('herd', ttl: 100) { raise 'called' }, 'the second')
   makers = Queue.new
@@ -265,7 +265,7 @@ def only_meta(cache, servers)
   cache.set('kept', 'x', 100)
   both = cache.get_multi_with_metadata('grave', 'kept', 'nothing')
   same({ 'grave' => true, 'kept' => false }, both.transform_values { |entry| entry[:stale] }, 'what is stale')
-  # Debian 12's memcached has no flag for it.
+  # Debian 12's memcached has no flag for this.
   unless cache.version.value?('1.6.18')
     truth(true, cache.delete('kept', drop_value: true), 'a value dropped')
     same('', cache.get('kept'), 'what was dropped')
@@ -298,7 +298,7 @@ end
   statistics(cache)
   cache.flush
   same(nil, cache.get('typed'), 'get after a flush')
-  # An application that has threads shares its client among them.
+  # The threads of an application share a client.
   threads = Array.new(8) do |thread|
     Thread.new do
       100.times do |i|
@@ -311,7 +311,7 @@ end
   cache.close
 end
 
-# Two applications on the same servers.
+# Two applications use the same servers.
 one = client(namespace: 'one', compress: true, expires_in: 100)
 two = client(namespace: -> { 'two' }, digest_class: Digest::SHA256)
 one.set('key', 1)

@@ -1,4 +1,4 @@
-# Dalli, as Rails uses it: fetch, multi, cas with a block, counters, a ring of servers. It speaks the binary protocol.
+# Dalli as Rails uses it: fetch, multi, cas with a block, counters, a ring of servers. It uses the binary protocol.
 require 'dalli'
 
 ports = ARGV
@@ -65,7 +65,7 @@ def commands(client)
   same(nil, client.touch('nothing', 100), 'touch of nothing')
   same(nil, client.gat('nothing', 100), 'gat of nothing')
 
-  # Quiet commands, and the reply to a noop behind them.
+  # The client sends quiet commands, and then a noop whose reply it waits for.
   client.multi do
     300.times { |i| client.set("many-#{i}", i, 100) }
     client.delete('many-0')
@@ -79,7 +79,7 @@ def commands(client)
   begin
     same(false, client.set('huge', blob * 2, 100, raw: true) ? true : false, 'a value too large')
   rescue Dalli::ValueOverMaxSize, Dalli::DalliError
-    # The client knows the limit, too.
+    # The client knows the limit too.
   end
   same(nil, client.get('huge'), 'what was too large')
 end

@@ -133,7 +133,7 @@ func commands(client *memcache.Client) {
 	same("x", value(client, strings.Repeat("k", 250)), "what is under it")
 }
 
-// Each adds to one counter in two ways: with the command, and by cas until it was nobody else's turn.
+// Each goroutine adds to two counters: with the command, and with cas until no other goroutine has written meanwhile.
 func together(client *memcache.Client) {
 	same(nil, client.Set(item("sum", "0")), "set of a sum")
 	same(nil, client.Set(item("swapped", "0")), "set of a sum")
@@ -192,7 +192,7 @@ func main() {
 	bufio.NewReader(os.Stdin).ReadString('\n')
 	for i := 0; i < 30; i++ {
 		key, err := fmt.Sprint("before-", i), errors.New("not tried")
-		// Connections that it kept are of the servers that were.
+		// The client still has connections to the old servers.
 		for attempt := 0; attempt < 100 && err != nil; attempt++ {
 			if _, err = client.Get(key); err == memcache.ErrCacheMiss {
 				err = client.Set(item(key, "again"))

@@ -7,11 +7,11 @@ const Memcached = require('memcached');
 const ports = process.argv.slice(2);
 assert.strictEqual(ports.length, 3);
 const addresses = ports.map((port) => `127.0.0.1:${port}`);
-// A request that finds all connections of the pool in use tries again, soon and often.
+// A request that finds all connections of the pool in use tries again soon and often.
 const busy = { retries: 1000, factor: 1, minTimeout: 1, maxTimeout: 5 };
 const options = { ...busy, timeout: 10000, failures: 1000, retry: 1, reconnect: 1, idle: 60000 };
 
-// A method as a promise.
+// Calls a method and returns a promise.
 function call(client, method, ...args) {
   return new Promise((resolve, reject) => {
     client[method](...args, (error, result) => (error ? reject(error) : resolve(result)));
@@ -25,7 +25,7 @@ async function commands(client) {
   assert.strictEqual(await ask('get', 'nothing'), undefined);
   assert.strictEqual(await ask('set', 'key', 'value', 100), true);
   assert.strictEqual(await ask('get', 'key'), 'value');
-  // The type of a value travels in the flags.
+  // The flags carry the type of a value.
   for (const value of ['', 'ünïcode', 42, -1.5, true, false, null, [1, 'two'], { a: { b: 'c' } }]) {
     await ask('set', 'typed', value, 100);
     assert.deepStrictEqual(await ask('get', 'typed'), value);
@@ -56,7 +56,7 @@ async function commands(client) {
   await Promise.all(Array.from({ length: 200 }, () => ask('incr', 'counter', 1)));
   assert.strictEqual(Number(await ask('get', 'counter')), 200);
 
-  // Expiry: none, in a while, a date (the client makes the seconds of more than a month one), long ago.
+  // Expiry: none, in a while, a date (the client turns more than a month into a date), long ago.
   const now = Math.floor(Date.now() / 1000);
   for (const [expiry, value] of [[0, 'x'], [100, 'x'], [2592000, 'x'], [now + 100, 'x'], [-1, undefined]]) {
     await ask('set', 'timed', 'x', expiry);
@@ -117,7 +117,7 @@ async function main() {
   await restarted;
   input.close();
   for (let i = 0; ; i++) {
-    // Connections of before may fail once each.
+    // Each old connection may fail once.
     const set = await call(ring, 'set', 'again', 'x', 100).catch(() => false);
     if (set && (await call(ring, 'get', 'again').catch(() => null)) === 'x') break;
     assert.ok(i < 100, 'it does not reconnect');

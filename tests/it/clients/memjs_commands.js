@@ -19,7 +19,7 @@ async function commands(client) {
   assert.strictEqual(await client.add('new', 'b', {}), true);
   assert.strictEqual(await client.replace('new', 'b', {}), true);
   assert.strictEqual(await client.replace('nothing', 'x', {}), false);
-  // No prepend: this client sends the opcode of append for it.
+  // The script uses no prepend, because this client sends the opcode of append for it.
   assert.strictEqual(await client.append('new', 'c'), true);
   await assert.rejects(client.append('nothing', 'c'), /not stored/i);
   assert.strictEqual(text(await client.get('new')), 'bc');
@@ -47,7 +47,7 @@ async function commands(client) {
   assert.strictEqual(await client.touch('timed', 100), true);
   assert.strictEqual(await client.touch('nothing', 100), false);
 
-  // All in flight at once.
+  // All requests are in flight at once.
   const keys = Array.from({ length: 300 }, (_, i) => `many-${i}`);
   await Promise.all(keys.map((key) => client.set(key, key, {})));
   assert.deepStrictEqual((await Promise.all(keys.map((key) => client.get(key)))).map(text), keys);
@@ -60,7 +60,7 @@ async function commands(client) {
   assert.strictEqual(text(await client.get('key')), 'value');
 }
 
-// One kind of statistics, of every server.
+// One kind of statistics of every server.
 function statistics(client, kind) {
   const all = [];
   return new Promise((resolve, reject) => {

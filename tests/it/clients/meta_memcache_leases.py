@@ -1,4 +1,4 @@
-# meta-memcache, which speaks nothing but the meta commands: leases, recaching, stale values, over three servers.
+# meta-memcache, which uses only the meta commands: leases, recaching, stale values, over three servers.
 import logging
 import random
 import sys
@@ -8,7 +8,7 @@ from meta_memcache.configuration import LeasePolicy, RecachePolicy, StalePolicy
 from meta_memcache.errors import MemcacheServerError
 from meta_memcache.protocol import Miss, RequestFlags, Value
 
-# What it cannot reach it reports as an error, with a traceback, besides raising it.
+# If the client cannot reach a server, it raises an error and also logs it with a traceback.
 logging.disable(logging.ERROR)
 
 ports = [int(port) for port in sys.argv[1:]]
@@ -26,13 +26,13 @@ def connect():
 
 client = connect()
 
-# Values of every type; the client keeps the type in the flags.
+# Values of every type. The client keeps the type in the flags.
 for value in ("text", b"bytes", 1, -5, True, 1.5, None, [1, 2], {"a": {"b": "c"}}, "ünïcode"):
     assert client.set("typed", value, ttl=100)
     assert client.get("typed") == value, value
 assert client.get("nothing") is None
 
-# Keys beyond what the protocol has: of any bytes, and longer than 250 (the client sends base64, or a hash).
+# Keys that the protocol does not allow: with any bytes, and longer than 250. The client sends base64 or a hash.
 for key in (Key("🍺"), Key("with space"), Key("k" * 200 + "é"), Key("long" * 200), "k" * 250):
     assert client.set(key, "kept", ttl=100)
     assert client.get(key) == "kept", key
@@ -49,7 +49,7 @@ assert client.set("mode", "a", ttl=100, set_mode=SetMode.PREPEND)
 assert client.get("mode") == "abc"
 assert not client.refill("mode", "x", ttl=100)
 
-# Many at once: a server is asked for its share in one write.
+# Many keys at once. The client asks each server for its share in one write.
 many = {f"many-{i}": f"value {i}" for i in range(500)}
 for key, value in many.items():
     client.set(key, value, ttl=100, no_reply=True)
@@ -79,7 +79,7 @@ assert client.delta_and_get("counter", -100) == 0
 assert client.delta("counter", 7, no_reply=True)
 assert int(client.get("counter")) == 7  # digits and padding: the client knows no type for what the server made
 
-# Time: it says how long a value has still to live, and when it was last read.
+# Time: the server reports the time left to a value, and the time of its last access.
 assert client.set("timed", "x", ttl=100)
 meta = client.meta_get(Key("timed"), RequestFlags(return_value=True, return_ttl=True, return_last_access=True, return_fetched=True))
 assert isinstance(meta, Value) and meta.value == "x" and 98 <= meta.flags.ttl <= 100, meta
@@ -91,7 +91,7 @@ assert 998 <= meta.flags.ttl <= 1000 and meta.flags.fetched is True, meta
 assert not client.touch("nothing", 10)
 assert isinstance(client.meta_get(Key("nothing"), RequestFlags(return_value=True)), Miss)
 
-# A lease: the first who misses fills, the others wait for it.
+# A lease: the first client with a miss sets the value, and the others wait for it.
 waits = []
 
 
@@ -108,14 +108,14 @@ assert waits == []
 assert second.get_or_lease("leased", lease, lease_wait_fn=wait) == "filled"
 assert len(waits) == 2, waits
 
-# Recaching: one of them is told to renew what has less than so long to live.
+# Recaching: the server tells one client to renew a value with little time left.
 recache = RecachePolicy(ttl=30)
 assert first.set("renewed", "old", ttl=10)
 assert [first.get("renewed", recache_policy=recache), second.get("renewed", recache_policy=recache)] == [None, "old"]
 assert first.set("renewed", "new", ttl=100)
 assert [first.get("renewed", recache_policy=recache), second.get("renewed", recache_policy=recache)] == ["new", "new"]
 
-# Stale: an invalidated value is renewed by one and still served to the others.
+# Stale: one client renews an invalidated value, and the others still get the old one.
 stale = StalePolicy(mark_stale_on_deletion_ttl=30, mark_stale_on_cas_mismatch=True)
 assert first.set("stale", "old", ttl=100)
 assert first.delete("stale", stale_policy=stale)
@@ -125,12 +125,12 @@ assert second.get("stale", recache_policy=recache) == "old"
 assert first.set("stale", "new", ttl=100, cas_token=cas, stale_policy=stale)
 assert second.get("stale", recache_policy=recache) == "new"
 
-# Large values. (Those beyond its read buffer this client reads in steps of 40 ms, hence the buffer above.)
+# Large values. (The client reads values beyond its read buffer in steps of 40 ms, hence the buffer above.)
 blob = random.Random(1).randbytes(900_000)
 assert client.set("blob", blob, ttl=100)
 assert client.get("blob") == blob
 
-# The servers restart: an error or a miss is what the application may see, and then it goes on.
+# The servers restart. The application may see an error or a miss, and then it continues.
 print("restart", flush=True)
 sys.stdin.readline()
 

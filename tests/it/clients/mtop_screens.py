@@ -1,5 +1,5 @@
-# mtop, which watches servers from a terminal: here one of ours, 160 by 50, that reads what is drawn. The ports of two
-# servers, and mtop. It insists on all fields it knows and shows an error if one is missing.
+# mtop watches servers from a terminal. The script is a terminal of 160 by 50 characters that reads what mtop draws. The
+# arguments are the ports of two servers, and mtop. mtop shows an error if a field that it knows is missing.
 import fcntl
 import os
 import pty
@@ -13,12 +13,12 @@ import time
 
 COLUMNS, ROWS = 160, 50
 *ports, mtop = sys.argv[1:]
-# In the order in which it has them.
+# mtop shows the servers in this order.
 ports.sort()
 names = [f"127.0.0.1:{port}" for port in ports]
 assert len(names) == 2
 
-# Moves of the cursor, other sequences, and what is to be drawn.
+# Moves of the cursor, other sequences, and characters.
 PIECES = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])|\x1b[()=>].?|([^\x1b])", re.S)
 
 
@@ -42,7 +42,7 @@ class Terminal:
     def press(self, key):
         os.write(self.handle, key.encode())
 
-    # Reads what was drawn since, at most until then.
+    # Reads what mtop has drawn, or waits at most this many seconds for it.
     def draw(self, seconds):
         if not select.select([self.handle], [], [], seconds)[0]:
             return
@@ -50,7 +50,7 @@ class Terminal:
             self.bytes += os.read(self.handle, 1 << 16)
         except OSError:  # it has gone
             raise AssertionError(f"mtop ended:\n{self.text()}")
-        # A frame can be cut anywhere, also in a letter: what is not whole yet waits.
+        # A read can end within a sequence or a character. Incomplete bytes wait for the next read.
         end = max(self.bytes.rfind(b"\x1b"), 0)
         whole, self.bytes = self.bytes[:end], self.bytes[end:]
         for place, kind, letter in (piece.groups() for piece in PIECES.finditer(whole.decode())):
@@ -89,7 +89,7 @@ terminal = Terminal([mtop, *names])
 deadline = time.monotonic() + 40
 
 
-# Waits for a screen of which `reads` makes something, while the servers work.
+# Keeps the servers busy until `reads` finds something on the screen.
 def wait_for(what, reads):
     while time.monotonic() < deadline:
         for load in loads:
@@ -100,7 +100,7 @@ def wait_for(what, reads):
     raise AssertionError(f"{what} is not what is drawn:\n{terminal.text()}")
 
 
-# The numbers in a line of boxes, below their titles.
+# The numbers in a line of boxes, by the titles above them.
 def boxes(text, titles):
     lines = text.split("\n")
     top = next((at for at, line in enumerate(lines) if all(title in line for title in titles)), None)
@@ -124,7 +124,7 @@ def general(name):
         if not (first and second and third):
             return None
         shown = first | second | third
-        # Figures of two moments: there are none in the first second.
+        # These figures compare two moments, so mtop has none in the first second.
         ratio = float(shown["Hit Ratio"].rstrip("%"))
         return shown if 74 <= ratio <= 76 and not shown["Gets"].startswith("0/") else None
 
@@ -141,7 +141,7 @@ for name, load in zip(names, loads):
     assert shown["User CPU"].endswith("%") and shown["System CPU"].endswith("%"), shown
     terminal.press("l")
 
-# Classes: one line each.
+# A table with one line for each class.
 terminal.press("m")
 wait_for("a table of classes", lambda text: "Slabs" in text)
 slabs, items = (loads[1].statistics(f"stats {kind}") for kind in ("slabs", "items"))

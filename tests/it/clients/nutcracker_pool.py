@@ -1,5 +1,5 @@
-# pymemcache through nutcracker, which spreads keys over three servers: the first port is nutcracker's, the others are
-# those of the servers behind it.
+# pymemcache through nutcracker, which spreads keys over three servers. The arguments are the port of nutcracker and the
+# ports of the servers behind it.
 import random
 import sys
 import threading
@@ -41,7 +41,7 @@ for expiry, found in ((0, b"x"), (100, b"x"), (30 * 24 * 3600, b"x"), (now + 100
     client.set("timed", "x", expire=expiry)
     assert client.get("timed") == found, expiry
 
-# Keys are spread, a get of many is split and its replies are joined again.
+# nutcracker spreads keys. It splits a get of many keys and joins the replies again.
 many = {f"many-{i}": f"value {i}".encode() for i in range(900)}
 assert client.set_many(many) == []
 assert client.get_many([*many, "nothing"]) == many
@@ -49,7 +49,7 @@ assert set(client.gets_many(list(many)[:50])) == set(list(many)[:50])
 shares = [len(one.get_many(list(many))) for one in behind]
 assert sum(shares) == 900 and min(shares) > 100, shares
 
-# Without replies, and a reply after them.
+# Requests without replies, and then one with a reply.
 for i in range(200):
     client.set(f"quiet-{i}", str(i), noreply=True)
 assert client.get("quiet-199") == b"199"
@@ -60,7 +60,7 @@ assert client.set("blob", blob) is True
 assert client.get("blob") == blob
 
 
-# Several clients, whose requests nutcracker sends down one connection to each server.
+# Several clients at once. nutcracker sends their requests on one connection to each server.
 def use(number):
     try:
         mine = connect(proxy)

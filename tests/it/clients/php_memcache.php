@@ -1,6 +1,6 @@
 <?php
-// PHP's older extension, memcache, which has a client of its own, without libmemcached: every command, a ring of
-// servers, types in the flags, a restart. After three ports comes the protocol: ascii or binary.
+// PHP's older extension memcache. It has a client of its own, without libmemcached. The script uses every command, a
+// ring of servers, types in the flags, and a restart. The arguments are three ports and the protocol: ascii or binary.
 
 [$protocol, $ports] = [$argv[4], array_slice($argv, 1, 3)];
 ini_set('memcache.protocol', $protocol);
@@ -104,7 +104,7 @@ function statistics($cache, $ports)
 foreach ([array_slice($ports, 0, 1), $ports] as $used) {
     $cache = connect_to($used);
     commands($cache);
-    // It asks for statistics in text only.
+    // The client asks for statistics only with the text protocol.
     if (!$binary) {
         statistics($cache, $used);
     }

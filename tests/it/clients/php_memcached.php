@@ -1,6 +1,6 @@
 <?php
-// php-memcached, as frameworks use it: sessions, rate limits, cached objects, several servers, locks. The ports of
-// three servers are followed by the protocol: `text` or `binary`.
+// php-memcached as frameworks use it: sessions, rate limits, cached objects, several servers, locks. The arguments are
+// the ports of three servers and the protocol: `text` or `binary`.
 error_reporting(E_ALL);
 set_error_handler(function ($number, $message, $file, $line) {
     throw new ErrorException($message, 0, $number, $file, $line);
@@ -42,7 +42,7 @@ function commands(Memcached $client, Memcached $rival): void
     same(true, $client->set('key', 'value', 100), 'set');
     same('value', $client->get('key'), 'get');
 
-    // Types and compression travel in the flags.
+    // The flags carry types and compression.
     $object = new ArrayObject(['a' => 1, 'b' => [true, null, 'ünïcode']]);
     foreach (['', 'text', 42, -7, 1.5, true, false, [1, 'two' => [3]], str_repeat('compress me ', 1000)] as $value) {
         same(true, $client->set('typed', $value), 'set of a ' . gettype($value));
@@ -52,7 +52,7 @@ function commands(Memcached $client, Memcached $rival): void
     same(true, $client->get('typed') == $object, 'an object');
 
     same(false, $client->add('key', 'x'), 'add of what is there');
-    // The binary protocol has another name for it.
+    // The binary protocol has another code for this.
     $binary = $client->getOption(Memcached::OPT_BINARY_PROTOCOL);
     same($binary ? Memcached::RES_DATA_EXISTS : Memcached::RES_NOTSTORED, $client->getResultCode(), 'its code');
     same(true, $client->add('new', 'b'), 'add');
@@ -66,7 +66,7 @@ function commands(Memcached $client, Memcached $rival): void
     same(false, $client->delete('new'), 'delete of nothing');
     same(Memcached::RES_NOTFOUND, $client->getResultCode(), 'its code');
 
-    // Cas in a loop, as its users write it: here another one gets between once.
+    // Cas in a loop, as users write it. Another client writes once in between.
     $client->set('balance', 100);
     $rounds = 0;
     do {
@@ -115,14 +115,14 @@ function commands(Memcached $client, Memcached $rival): void
     same(array_fill_keys(array_keys($many), true), $client->deleteMulti(array_keys($many)), 'deleteMulti');
     same([], $client->getMulti(array_keys($many)), 'getMulti of what was deleted');
 
-    // Asked now, fetched later.
+    // The client asks now and fetches later.
     $client->setMulti(['one' => 1, 'two' => 2]);
     same(true, $client->getDelayed(['one', 'two']), 'getDelayed');
     $fetched = array_column($client->fetchAll(), 'value', 'key');
     ksort($fetched);
     same(['one' => 1, 'two' => 2], $fetched, 'fetchAll');
 
-    // A session with its lock, as the session handler of this extension keeps it.
+    // A session with its lock, as the session handler of this extension uses it.
     same(true, $client->add('lock.session', '1', 30), 'the lock of a session');
     same(false, $client->add('lock.session', '1', 30), 'a lock that is held');
     same(true, $client->set('session', serialize(['user' => 7]), 1440), 'a session');
@@ -168,7 +168,7 @@ foreach ([1, 3] as $servers) {
     same(false, $client->get('key'), 'get after a flush');
 }
 
-// Writes that wait for no reply, and writes kept back and sent together.
+// Writes without replies, and writes that the client keeps back and sends together.
 foreach ([Memcached::OPT_NOREPLY, Memcached::OPT_BUFFER_WRITES] as $option) {
     $client = connect($ports, $protocol, [$option => true]);
     for ($i = 0; $i < 200; $i++) {
@@ -178,7 +178,7 @@ foreach ([Memcached::OPT_NOREPLY, Memcached::OPT_BUFFER_WRITES] as $option) {
     if ($option == Memcached::OPT_BUFFER_WRITES) {
         $client->flushBuffers();
     }
-    // Nothing says when they are done: they are looked for until they are there.
+    // The client does not know when the server has executed them, so the script looks until they are there.
     $reader = connect($ports, $protocol);
     $keys = array_map(fn ($i) => "quiet-$i", range(0, 199));
     for ($i = 0; count($reader->getMulti($keys)) != 199 && $i < 2000; $i++) {
@@ -188,7 +188,7 @@ foreach ([Memcached::OPT_NOREPLY, Memcached::OPT_BUFFER_WRITES] as $option) {
     $reader->flush();
 }
 
-// Keys stay together that shall.
+// Values under the same server key stay on one server.
 $client = connect($ports, $protocol);
 same(true, $client->setByKey('user-7', 'name', 'somebody'), 'setByKey');
 same('somebody', $client->getByKey('user-7', 'name'), 'getByKey');

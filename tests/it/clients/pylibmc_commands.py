@@ -1,4 +1,4 @@
-# Every command of pylibmc, over the protocol that is named after the port: `text` or `binary`.
+# Every command of pylibmc, with the protocol that follows the port: `text` or `binary`.
 import sys
 import time
 

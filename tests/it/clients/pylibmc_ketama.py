@@ -1,4 +1,4 @@
-# Consistent hashing: of three servers, one is taken away. About a third of the keys move, the others stay where they are.
+# Consistent hashing: the script removes one of three servers. About a third of the keys move, and the others stay.
 import sys
 
 import pylibmc

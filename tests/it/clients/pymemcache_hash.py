@@ -1,4 +1,4 @@
-# pymemcache's HashClient: keys spread over three servers, as an application would.
+# pymemcache's HashClient spreads keys over three servers, as in an application.
 import sys
 
 from pymemcache.client.base import Client

@@ -1,4 +1,4 @@
-# One server with a port for each worker: to the client they are three servers, and each keeps what it is sent.
+# One server with a port for each worker. The client sees three servers, and each keeps the keys that it gets.
 import sys
 
 from pymemcache.client.base import Client
@@ -13,9 +13,9 @@ assert client.set_many(keys) == []
 assert client.get_many(keys) == keys
 
 ones = [Client(server, timeout=10) for server in servers]
-# It is one process: its statistics speak of all.
+# The ports belong to one process, so its statistics cover all of them.
 assert [one.stats()[b"curr_items"] for one in ones] == [1000] * 3
-# But each port has its own keys.
+# But each port has keys of its own.
 found = [len(one.get_many(list(keys))) for one in ones]
 assert sum(found) == 1000 and min(found) > 200, found
 ones[0].set("mine", b"1", noreply=False)

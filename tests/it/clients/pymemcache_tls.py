@@ -1,4 +1,4 @@
-# pymemcache over TLS, with a certificate of its own.
+# pymemcache over TLS with a client certificate.
 import ssl
 import sys
 

@@ -1,4 +1,4 @@
-# python-memcached, the first client of Python and for long the one of Django: every command, with pickles and
+# python-memcached, the first client of Python and for a long time the one of Django: every command, with pickles and
 # compression, many keys, cas ids that it remembers, a ring of servers, a restart.
 import random
 import sys
@@ -14,7 +14,7 @@ def connect(servers):
     return memcache.Client(servers, socket_timeout=10, dead_retry=0, cache_cas=True)
 
 
-# What it returns: 0 where it failed, also where that is what the server says; 1 or True.
+# The client returns 1 or True for success. It returns 0 for a failure, and also if the server replies 0.
 def commands(client):
     assert client.get("nothing") is None
     assert client.get("nothing", default=7) == 7
@@ -27,7 +27,7 @@ def commands(client):
     blob = random.Random(1).randbytes(900_000)
     assert client.set("blob", blob)
     assert client.get("blob") == blob
-    # It knows the limit and sends nothing.
+    # The client knows the limit and sends nothing.
     assert not client.set("huge", blob * 2)
     assert client.get("huge") is None
 
@@ -52,7 +52,7 @@ def commands(client):
     client.reset_cas()
     assert client.gets("key") == "value"
     assert client.cas("key", "mine")
-    # The id it remembers is of the value before.
+    # The client remembers the id of the value before.
     assert not client.cas("key", "late")
     assert client.get("key") == "mine"
     client.reset_cas()
@@ -68,7 +68,7 @@ def commands(client):
     assert client.delete_multi(many, key_prefix="many-")
     assert client.get_multi(many, key_prefix="many-") == {}
 
-    # Without replies, and a reply after them.
+    # Requests without replies, and then one with a reply.
     for i in range(200):
         client.set(f"quiet-{i}", i, noreply=True)
     client.incr("quiet-7", 10, noreply=True)
@@ -96,7 +96,7 @@ for servers in (addresses[:1], addresses):
     assert client.get("key") is None
     client.disconnect_all()
 
-# cas with the ids of gets of a client whose values are compared.
+# Two clients count with cas, each with the ids of its own gets.
 one, two = connect(addresses), connect(addresses)
 one.set("shared", 0)
 for i in range(100):
