@@ -436,6 +436,7 @@ fn a_stranger_is_sent_no_more_than_it_has_sent() {
     }
 }
 
+/// The UDP port of the second address.
 fn outer_port(server: &Server) -> u16 {
     server.udp_ports()[1]
 }

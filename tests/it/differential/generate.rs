@@ -142,6 +142,7 @@ pub(super) struct Generator {
     damage: usize,
     /// Whether requests set CAS values (`E`).
     explicit: bool,
+    /// Whether some values are large.
     large: bool,
     /// Whether a flush empties the cache now and not later.
     flushes: bool,

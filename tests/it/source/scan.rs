@@ -293,6 +293,7 @@ struct Reader<'a> {
     inline: Vec<(String, usize)>,
     /// The items of the file's own modules that `pub use` re-exports.
     reexported: Vec<(String, Mention)>,
+    /// Modules that the file declares.
     children: Vec<String>,
 }
 

@@ -54,6 +54,7 @@ pub(super) struct Setting {
     flags: &'static [&'static str],
     /// The largest item and the largest chunk, if they differ from the default.
     kilobytes: Option<usize>,
+    /// Whether items have CAS values.
     cas: bool,
 }
 
@@ -447,6 +448,7 @@ impl Generator {
         }
     }
 
+    /// Adds bytes that are no packet.
     fn nonsense(&mut self, pieces: &mut Vec<Piece>) {
         let junk = match self.random.below(4) {
             0 => b"get a\r\n".repeat(1 + self.random.below(8)),
