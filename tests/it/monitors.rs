@@ -239,7 +239,7 @@ fn every_reader_finds_what_it_insists_on() {
 fn the_sums_that_readers_make_are_of_this_world() {
     on_every_server(|server| {
         let [general, items, slabs] = ["stats", "stats items", "stats slabs"].map(|kind| Statistics::ask(server, kind));
-        // The exporter shows this difference as the number of plain sets, in a counter.
+        // The exporter shows `cmd_set` minus this sum in a counter, as the number of plain sets.
         let cas = general.number("cas_hits") + general.number("cas_misses") + general.number("cas_badval");
         assert!(general.number("cmd_set") >= cas, "fewer sets than those with cas");
         assert_eq!((general.number("cas_misses"), general.number("cas_badval")), (1, 1));

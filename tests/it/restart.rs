@@ -136,8 +136,8 @@ fn what_only_meta_commands_see_is_kept() {
     let mut client = server.client();
     let reply = |client: &mut Client, request: &str| client.ask(request);
     assert_eq!(reply(&mut client, "mg a h t"), "HD h0 t-1");
-    // There are two stale items. The server has told no client to fetch the first one again, but it has told one to
-    // fetch the second.
+    // Two items are stale. The server has told no client to fetch the first one again, but it has told one to fetch the
+    // second.
     assert_eq!(reply(&mut client, "mg b h"), "HD h0 X W");
     assert_eq!(reply(&mut client, "mg c h"), "HD h1 Z X");
     assert_eq!(reply(&mut client, "mg d t"), "HD t-1");

@@ -121,8 +121,8 @@ fn one_that_reads_nothing_of_what_it_asks_for() {
 
 #[test]
 fn some_that_ask_for_much_from_all_shards_and_read_nothing() {
-    // The values are just short enough for the server to copy them into replies. There are four shards, so many replies
-    // wait for another shard.
+    // The values are just short enough for the server to copy them into replies. With four shards, many replies wait
+    // for another shard.
     const KEYS: usize = 26;
     const CLIENTS: u64 = 4;
     // A connection may hold 1 MiB of replies and the replies to a group of requests. A batch between two of the four
