@@ -152,7 +152,7 @@ const READERS: &[Reader] = &[
 
 /// A server whose statistics have something for everything that a monitor shows.
 fn lived(program: Program, workers: &str) -> Server {
-    // A moving page evicts items after some seconds, so pages do not move here.
+    // After some seconds the server would move pages and evict their items, so page moves are off here.
     let server = Server::on_tcp(program, &["-t", workers, "-m", "24", "-I", "512k", "-o", "slab_automove=0"]);
     let mut client = server.client();
     let mut exchange = |sent: String, expected: &str| {
