@@ -1,4 +1,4 @@
-//! Where the server is, and connections to it: TCP or unix, from as many source addresses as their number needs.
+//! Addresses of servers, and connections to them: TCP or unix sockets, from as many source addresses as needed.
 
 use std::fmt;
 use std::io;
@@ -11,25 +11,25 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::wire::{self, Wire};
 
-/// Long enough for a full listen queue, which makes the kernel repeat itself after 1, 3 and 7 seconds.
+/// While a listen queue is full, the kernel tries again after 1, 3 and 7 seconds; this is long enough for that.
 const CONNECT_SECONDS_MAX: Duration = Duration::from_secs(10);
 const PORT_DEFAULT: u16 = 11211;
 
 /// Connections from one source address: below the 28,000 ephemeral ports that Linux has by default.
 const PER_SOURCE: usize = 25_000;
 
-/// A server's address, known to have answered once.
+/// The address of a server. `find` has connected to it once.
 #[derive(Clone, Debug)]
 pub struct Address {
     text: String,
     socket: SockAddr,
-    /// There if it is spoken to by TLS.
+    /// The client speaks TLS if this is set.
     tls: Option<Arc<ClientConfig>>,
 }
 
 impl Address {
-    /// `host`, `host:port` or, with a slash in it, the path of a unix socket. Connects once: of a name's several
-    /// addresses, the first where somebody listens is the server.
+    /// Parses `host`, `host:port`, or the path of a unix socket, which has a slash in it. Connects once: if a name has
+    /// several addresses, takes the first that accepts a connection.
     pub fn find(text: &str) -> Result<Address, String> {
         let fail = |error: &dyn fmt::Display| format!("cannot connect to {text}: {error}");
         let candidates = if text.contains('/') {
@@ -54,19 +54,19 @@ impl Address {
         Err(reason)
     }
 
-    /// The same, by TLS if there is a configuration for it.
+    /// Makes connections speak TLS with this configuration, or no TLS if it is `None`.
     pub fn with_tls(self, tls: Option<Arc<ClientConfig>>) -> Address {
         Address { tls, ..self }
     }
 
-    /// What goes over a connection to it.
+    /// Wraps a connected socket, with a TLS session if the address has a configuration for it.
     pub fn wire(&self, socket: Socket) -> Result<Wire, String> {
         let session = self.tls.as_ref().map(|config| wire::session(config, &self.text)).transpose()?;
         Ok(Wire::new(socket, session))
     }
 
-    /// A connection, established within ten seconds and non-blocking from then on. `ordinal` counts the connections of
-    /// this process, and chooses the source address where one has too few ports.
+    /// Connects within ten seconds; the socket is non-blocking from then on. `ordinal` counts the connections of this
+    /// process. It selects the source address, because one address has too few ports.
     pub fn connect(&self, ordinal: usize) -> io::Result<Socket> {
         let socket = self.socket(ordinal)?;
         socket.connect_timeout(&self.socket, CONNECT_SECONDS_MAX)?;
@@ -74,21 +74,21 @@ impl Address {
         Ok(socket)
     }
 
-    /// A connection that is still being established: it becomes writable, or an error, later.
+    /// Begins to connect. The socket becomes writable later, or reports an error.
     pub fn connect_later(&self, ordinal: usize) -> io::Result<Socket> {
         let socket = self.socket_later(ordinal)?;
         self.begin(&socket)?;
         Ok(socket)
     }
 
-    /// A socket that does not block, to be connected by `begin`.
+    /// A non-blocking socket, to be connected by `begin`.
     pub fn socket_later(&self, ordinal: usize) -> io::Result<Socket> {
         let socket = self.socket(ordinal)?;
         socket.set_nonblocking(true)?;
         Ok(socket)
     }
 
-    /// Begins to connect it.
+    /// Begins to connect a socket that `socket_later` has made.
     pub fn begin(&self, socket: &Socket) -> io::Result<()> {
         match socket.connect(&self.socket) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
@@ -116,7 +116,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Makes room for `count` file descriptors, beyond the hard limit if the system lets us.
+/// Raises the limit of file descriptors to `count`, beyond the hard limit if the system permits it.
 pub fn allow_files(count: usize) -> Result<(), String> {
     let needed = count as libc::rlim_t;
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

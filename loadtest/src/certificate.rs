@@ -1,4 +1,5 @@
-//! A certificate for servers that are started here, and clients that trust it: made anew each time, gone with its value.
+//! A certificate for servers that loadtest starts, and clients that trust it. Every [`Certificate`] is new, and
+//! dropping it deletes its files.
 
 use std::fs;
 use std::io::Write;
@@ -16,7 +17,7 @@ use rustls::{ClientConfig, NamedGroup, RootCertStore};
 /// Sessions that a client keeps, at most.
 const SESSIONS_MAX: usize = 10_000;
 
-/// A P-256 certificate for localhost, signed by itself, in files.
+/// A self-signed P-256 certificate for localhost, in files.
 #[derive(Debug)]
 pub struct Certificate {
     folder: PathBuf,
@@ -41,13 +42,14 @@ impl Certificate {
         Ok(certificate)
     }
 
-    /// What a server under TLS is to be told besides `-Z`, with a space before it.
+    /// The flags, besides `-Z`, that give the certificate to a server. The text begins with a space.
     pub fn flags(&self) -> String {
         let folder = self.folder.display();
         format!(" -o ssl_chain_cert={folder}/cert.pem,ssl_key={folder}/key.pem")
     }
 
-    /// A client that trusts this one certificate, makes full handshakes, or takes up the sessions that it has.
+    /// A client that trusts only this certificate. It makes full handshakes, or resumes its sessions if `resumes` is
+    /// set.
     pub fn client(&self, resumes: bool) -> Result<ClientConfig, String> {
         let mut roots = RootCertStore::empty();
         roots.add(self.own.clone()).map_err(|error| error.to_string())?;
@@ -62,13 +64,13 @@ impl Certificate {
 
 impl Drop for Certificate {
     fn drop(&mut self) {
-        // What is left of it, if anything, is a certificate that nobody uses.
+        // An error leaves a certificate that nobody uses.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
 
-/// All sessions that a server has offered and nobody has taken up yet: rustls' own store has room for eight, and many
-/// connections at once need one each.
+/// Sessions that servers have offered and no connection has resumed yet. The store of rustls has room for eight, but
+/// many connections at once need one each.
 #[derive(Debug, Default)]
 struct Sessions(Mutex<Vec<Tls13ClientSessionValue>>);
 

@@ -6,8 +6,9 @@
 //!                            └─partial┘  an unfinished line waits here for its rest
 //! ```
 //!
-//! Replies come in the order of requests. Within a get of several keys their order is the server's choice (proxies mix
-//! it), so a key is looked up among the open ones. A key that is open when the reply ends was missed.
+//! Replies come in the order of requests. Within a get of several keys, the server chooses the order of the values
+//! (proxies change it), so the client searches the open keys for each value. Keys that are open when the reply ends are
+//! misses.
 
 use std::collections::VecDeque;
 use std::io;
@@ -30,20 +31,20 @@ pub struct Rules {
     pub cache_aside: bool,
 }
 
-/// A connection that is established.
+/// An established connection.
 pub struct Client {
     wire: Wire,
-    /// Requests as bytes; what lies before `written` is on its way. Invariant: written <= out.len().
+    /// Encoded requests. The socket has taken the bytes before `written`. Invariant: written <= out.len().
     out: Vec<u8>,
     written: usize,
     parser: Parser,
     partial: Vec<u8>,
     waiting: VecDeque<Request>,
-    /// The keys asked for and not yet answered. Invariant: as many as the `open` of all `waiting` together.
+    /// Keys without a reply. Invariant: their number is the sum of `open` over all `waiting`.
     ids: VecDeque<u64>,
-    /// The value whose data is coming in.
+    /// The value whose data is arriving.
     value: Option<Value>,
-    /// Keys that gets did not find, for the caller to take.
+    /// Keys that gets did not find; the caller takes them.
     pub missed: Vec<u64>,
 }
 
@@ -56,25 +57,24 @@ struct Request {
 }
 
 struct Value {
-    /// `None`: not to be checked (any more).
+    /// `None` if the client does not check the data (any more).
     id: Option<u64>,
     offset: usize,
-    /// A meta get of one key has no other end.
+    /// A meta get of one key ends with its value: no other line follows.
     ends_request: bool,
 }
 
-/// The result of a read.
+/// Tells whether the socket may hold more bytes.
 pub enum Received {
     /// The socket was empty.
     Nothing,
-    /// Less than there was room for: the socket is empty now, or closed.
+    /// The read did not fill the buffer, so the socket is empty now, or closed.
     Some,
-    /// There may be more.
+    /// The read filled the buffer, so the socket may hold more.
     Full,
 }
 
 impl Client {
-    /// Takes a connection.
     pub fn new(wire: Wire) -> Client {
         Client {
             wire,
@@ -89,7 +89,7 @@ impl Client {
         }
     }
 
-    /// Requests whose reply has not come.
+    /// Requests without a complete reply.
     pub fn in_flight(&self) -> usize {
         self.waiting.len()
     }
@@ -130,8 +130,8 @@ impl Client {
         Ok(())
     }
 
-    /// Reads once, into `buffer`, which serves all connections of a thread, and counts the replies. `Err` says why the
-    /// connection cannot be used any more.
+    /// Reads once into `buffer`, which all connections of a thread share, and counts the replies. `Err` says why the
+    /// connection is unusable now.
     pub fn receive(
         &mut self,
         rules: &Rules,
@@ -190,7 +190,7 @@ impl Client {
             }
             (_, Reply::Other(_)) => {
                 tally.error(|| format!("{}: {}", self.describe_request(rules), describe(reply)));
-                // Each of several meta gets may fail, and the mn behind them is answered all the same.
+                // Each of several meta gets may fail; the server still answers the mn behind them.
                 if rules.protocol == Protocol::Classic || request.keys == 1 {
                     self.complete(now, tally);
                 }
@@ -207,7 +207,7 @@ impl Client {
         Ok(())
     }
 
-    /// The first line of a value that answers the first request, which is a get.
+    /// Takes the first line of a value. The first waiting request is a get.
     #[inline]
     fn value(&mut self, rules: &Rules, key: Option<&[u8]>, length: usize, tally: &mut Tally) {
         let request = self.waiting.front_mut().expect("the caller has looked");
@@ -286,7 +286,8 @@ mod tests {
         Rules { protocol, keys, verify: true, cache_aside: true }
     }
 
-    /// A client that has asked, and then reads `replies` in two parts, cut at `cut`.
+    /// A client sends requests by `ask`, and then reads `replies` in two parts, cut at `cut`. Returns its counts, or
+    /// why it failed.
     fn converse(rules: &Rules, ask: fn(&mut Client, &Rules), replies: &[u8], cut: usize) -> String {
         let (ours, mut theirs) = Socket::pair(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a pair");
         ours.set_nonblocking(true).expect("an open socket");

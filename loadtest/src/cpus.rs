@@ -1,9 +1,9 @@
-//! Which cores a thread may run on.
+//! Lists of cores, and threads that run only on these.
 
 use std::str::FromStr;
 use std::{fs, io, mem};
 
-/// A list such as `0,2-3`, not empty.
+/// A list of cores such as `0,2-3`, not empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cpus(Vec<usize>);
 
@@ -29,17 +29,16 @@ impl FromStr for Cpus {
 }
 
 impl Cpus {
-    /// How many there are.
     pub fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The one for thread `index`, over and over when there are more threads.
+    /// The core for thread `index`. If threads outnumber the cores, the list starts over.
     pub fn nth(&self, index: usize) -> Cpus {
         Cpus(vec![self.0[index % self.0.len()]])
     }
 
-    /// Those of either list.
+    /// The cores of both lists.
     pub fn union(&self, other: &Cpus) -> Cpus {
         let mut cpus = [self.0.as_slice(), &other.0].concat();
         cpus.sort_unstable();
@@ -47,17 +46,17 @@ impl Cpus {
         Cpus(cpus)
     }
 
-    /// Keeps the calling thread, and what it starts from now on, on these cores.
+    /// Keeps the calling thread, and the threads and processes that it starts from now on, on these cores.
     ///
-    /// Makes one system call and allocates nothing, so that it may be called between fork and exec.
+    /// Makes one system call and allocates nothing, so a process may call it between fork and exec.
     pub fn pin(&self) -> io::Result<()> {
-        // SAFETY: `cpu_set_t` is an array of integers, for which all zeroes is the empty set.
+        // SAFETY: `cpu_set_t` is an array of integers, for which all zeros is the empty set.
         let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
         for cpu in &self.0 {
             // SAFETY: every number of the list is below CPU_SETSIZE, as `from_str` has checked.
             unsafe { libc::CPU_SET(*cpu, &mut set) };
         }
-        // SAFETY: 0 is the calling thread; the set is valid and its size is its own.
+        // SAFETY: 0 is the calling thread; the set is valid, and the size is that of the set.
         if unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &set) } == 0 {
             Ok(())
         } else {
@@ -66,7 +65,7 @@ impl Cpus {
     }
 }
 
-/// Nanoseconds that a task, given by its directory in /proc, has run so far.
+/// Nanoseconds that a task has run so far. `task` is its directory in /proc.
 pub fn nanoseconds_run(task: &str) -> Option<u64> {
     fs::read_to_string(format!("{task}/schedstat")).ok()?.split(' ').next()?.parse().ok()
 }

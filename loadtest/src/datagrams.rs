@@ -1,7 +1,7 @@
-//! Gets over UDP: a number of sockets, each with some requests in flight, each request a datagram.
+//! Gets over UDP, each in one datagram. Each of several sockets keeps some requests in flight.
 //!
-//! A datagram may be lost: after a while, a request without a reply counts as lost, and another one is sent. The id in its
-//! header tells to which request a reply belongs, so that a late one is not taken for another's.
+//! A datagram may be lost. A request without a reply counts as lost after a while, and the client sends another one.
+//! The id in the header of a reply tells its request, so a late reply is not taken for that of another request.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -16,12 +16,12 @@ use mio::{Events, Interest, Poll, Token};
 use crate::cpus::{Cpus, nanoseconds_run};
 use crate::random::Random;
 
-/// After so long a reply does not come any more.
+/// A request without a reply for so long counts as lost.
 const PATIENCE: Duration = Duration::from_millis(200);
 const LOOK: Duration = Duration::from_millis(20);
 const HEADER_LEN: usize = 8;
 
-/// The requests.
+/// Parameters of a measurement over UDP.
 #[derive(Clone, Debug)]
 pub struct Datagrams {
     pub sockets: usize,
@@ -29,7 +29,7 @@ pub struct Datagrams {
     pub keys: u64,
 }
 
-/// The results.
+/// Results of a measurement over UDP.
 pub struct Answered {
     pub replies: u64,
     pub lost: u64,
@@ -39,7 +39,7 @@ pub struct Answered {
     pub client_busy: f64,
 }
 
-/// A socket and what it waits for: ids and when they were sent, none in places that are free.
+/// A socket and its requests in flight: ids and send times, `None` for a free place.
 struct Asker {
     socket: UdpSocket,
     waiting: Vec<Option<(u16, Instant)>>,
@@ -47,12 +47,13 @@ struct Asker {
 }
 
 impl Datagrams {
-    /// The key with this number, and its value.
+    /// The key and the value of item `number`.
     pub fn item(&self, number: u64) -> (String, String) {
         (format!("datagram-{number:016}"), format!("{number:032}"))
     }
 
-    /// Gets at `server`, which holds all items, for so long, from one thread. `Err`: a wrong reply, or none at all.
+    /// Sends gets to `server` for `time`, from one thread. The server must hold all items. `Err` reports a wrong reply,
+    /// or no reply at all.
     pub fn ask(&self, server: SocketAddr, time: Duration, cpus: &Cpus, stop: &AtomicBool) -> Result<Answered, String> {
         let result = std::thread::scope(|scope| {
             let work = || {
@@ -124,7 +125,7 @@ impl Datagrams {
         }
     }
 
-    /// Fills the places of a socket that are free with new requests.
+    /// Sends a new request for each free place of a socket.
     fn send(&self, asker: &mut Asker, random: &mut Random) -> std::io::Result<()> {
         let Asker { socket, waiting, next_id } = asker;
         for place in waiting.iter_mut().filter(|place| place.is_none()) {
@@ -139,13 +140,13 @@ impl Datagrams {
         Ok(())
     }
 
-    /// Takes a reply: a whole value in one datagram, of whichever request waits for it.
+    /// Takes a reply, a whole value in one datagram, and frees the place of its request.
     fn take(&self, asker: &mut Asker, datagram: &[u8], answered: &mut Answered) -> Result<(), String> {
         let wrong = || format!("a wrong datagram: {}", datagram.escape_ascii());
         let (header, reply) = datagram.split_at_checked(HEADER_LEN).ok_or_else(wrong)?;
         let id = u16::from_be_bytes([header[0], header[1]]);
         let place = asker.waiting.iter_mut().find(|place| place.is_some_and(|(other, _)| other == id));
-        // One that was given up, and came after all.
+        // The request has been counted as lost, and its reply came after all.
         let Some(place) = place else { return Ok(()) };
         if header[2..6] != [0, 0, 0, 1] || !self.is_right(reply) {
             return Err(wrong());
@@ -171,7 +172,7 @@ impl Datagrams {
 mod tests {
     use super::*;
 
-    /// Asks a server whose reply to a datagram is made by `reply`, if there is one.
+    /// Sends gets to a server that makes its replies by `reply`. It sends nothing where `reply` returns `None`.
     fn ask(mut reply: impl FnMut(&Datagrams, &[u8]) -> Option<Vec<u8>> + Send + 'static) -> Result<Answered, String> {
         let server = UdpSocket::bind(("127.0.0.1", 0)).expect("a free port");
         let address = server.local_addr().expect("it is bound");
@@ -188,7 +189,7 @@ mod tests {
         datagrams.ask(address, Duration::from_millis(600), &"0".parse().expect("a core"), &AtomicBool::new(false))
     }
 
-    /// The value that a get asks for, behind its header.
+    /// The reply that answers a get with the value, under the same header.
     fn value(datagrams: &Datagrams, request: &[u8]) -> Vec<u8> {
         let text = std::str::from_utf8(&request[HEADER_LEN..]).expect("text");
         let number = text.trim_end().rsplit('-').next().and_then(|digits| digits.parse().ok()).expect("a number");
@@ -203,7 +204,8 @@ mod tests {
         let answered = ask(|datagrams, request| Some(value(datagrams, request))).expect("all is right");
         assert!(answered.replies > 10 && answered.lost == 0, "{} lost", answered.lost);
         assert_eq!(answered.latency.len(), answered.replies);
-        // Every third is dropped: all six places wait for one in the end, and go on when it is given up.
+        // The server drops every third request. All six places wait for a dropped one in the end, and go on after the
+        // client has given it up.
         let mut count = 0;
         let answered = ask(move |datagrams, request| {
             count += 1;

@@ -1,4 +1,4 @@
-//! Keys and values, derived from a key's id: nothing is stored, and every byte can be checked with the seed.
+//! Keys and values, derived from a key's id. The client stores nothing, and can check every byte by the seed.
 //!
 //! ```text
 //! id 4711 of 100,000, 25 bytes:   key:000000000000000004711
@@ -18,7 +18,7 @@ const DIGITS_MAX: usize = 20;
 #[derive(Clone, Debug)]
 pub struct Keys {
     count: u64,
-    /// What all keys begin with. Invariant: `prefix.len() + digits` is the key size.
+    /// The start of all keys. Invariant: `prefix.len() + digits` is the key size.
     prefix: Vec<u8>,
     digits: usize,
     value_size_min: usize,
@@ -27,7 +27,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// `count` keys of `size` bytes with values of `value_size_min..=value_size_max` bytes, all following from `seed`.
+    /// `count` keys of `size` bytes, with values of `value_size_min..=value_size_max` bytes. All of them follow from
+    /// `seed`.
     pub fn new(count: u64, size: usize, value_size: (usize, usize), seed: u64) -> Result<Keys, String> {
         let digits = count.saturating_sub(1).max(1).ilog10() as usize + 1;
         if count == 0 {
@@ -47,7 +48,6 @@ impl Keys {
         Ok(Keys { count, prefix, digits, value_size_min, value_size_max, seed: mix(seed) })
     }
 
-    /// How many keys there are.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -76,14 +76,14 @@ impl Keys {
         out.extend_from_slice(&digits[DIGITS_MAX - self.digits..]);
     }
 
-    /// The key of `id`, to show.
+    /// The key of `id` as text, for messages.
     pub fn text(&self, id: u64) -> String {
         let mut out = Vec::new();
         self.write_key(id, &mut out);
         String::from_utf8(out).expect("keys are ASCII")
     }
 
-    /// The id of a key, `None` if it is not one of ours.
+    /// The id of a key; `None` if the key is not one of these keys.
     pub fn id(&self, key: &[u8]) -> Option<u64> {
         let digits = key.strip_prefix(self.prefix.as_slice())?;
         if digits.len() != self.digits {
@@ -100,9 +100,9 @@ impl Keys {
         (id < self.count).then_some(id)
     }
 
-    /// The id that stands at `rank` of popularity: a bijection of `0..count` without pattern, so that the popular keys
-    /// are neither those stored first nor neighbours. Ids are mixed within the next power of two; one that falls
-    /// outside is mixed again (cycle walking), which happens less than once per key.
+    /// The id at `rank` of popularity. This is a bijection of `0..count` without a pattern, so popular keys are not
+    /// neighbours, and not those stored first. It mixes the rank within the next power of two. While the result is not
+    /// below `count`, it mixes the result again (cycle walking), on average less than once per key.
     pub fn at_rank(&self, rank: u64) -> u64 {
         let bits = self.count.saturating_sub(1).max(1).ilog2() + 1;
         let mask = u64::MAX >> (64 - bits);
@@ -144,8 +144,8 @@ impl Keys {
         tail.copy_from_slice(&word(base, index).to_le_bytes()[..tail.len()]);
     }
 
-    /// Whether `bytes` are the value of `id` from `offset` on; if not, `Err` holds the first wrong byte's place in the
-    /// value and what should stand there.
+    /// Checks that `bytes` are the value of `id` from `offset` on. If not, `Err` holds the position of the first wrong
+    /// byte in the value, and the expected byte.
     pub fn check_value(&self, id: u64, offset: usize, bytes: &[u8]) -> Result<(), (usize, u8)> {
         let base = self.value_base(id);
         let check_bytes = |offset: usize, bytes: &[u8]| {
@@ -176,7 +176,7 @@ impl Keys {
     }
 }
 
-/// Eight bytes of the value that starts from `base`. One multiplication: a value of a megabyte takes 0.1 ms.
+/// Word `index` of the value that starts from `base`. It takes one multiplication: a value of a megabyte takes 0.1 ms.
 fn word(base: u64, index: u64) -> u64 {
     let word = (base ^ index).wrapping_mul(0xd6e8_feb8_6659_fd93);
     word ^ (word >> 32)

@@ -42,7 +42,7 @@ mod tally;
 // `compare`: two servers in turn.
 mod compare;
 
-// `replay` and `soak`, and what several commands use.
+// `replay`, `soak`, and code that several commands share.
 mod datagrams;
 mod replay;
 mod server;
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// `Ok(false)`: it ran, but not everything went well.
+/// Returns `Ok(false)` if the run ended with errors or wrong replies.
 fn run(options: RunOptions) -> Result<bool, String> {
     if let Some(listing) = options.listing() {
         print!("{listing}");
@@ -100,8 +100,8 @@ fn run(options: RunOptions) -> Result<bool, String> {
     Ok(report.is_clean())
 }
 
-/// Errors of either server fail the row that met them: figures of a server that fails say nothing. The rest is still
-/// run and written, and the program fails at its end.
+/// An error of either server fails its row, because the figures of a failing server mean nothing. The other rows still
+/// run and are written; the program fails at its end.
 fn compare(options: CompareOptions) -> Result<bool, String> {
     if let Some(listing) = options.listing() {
         print!("{listing}");
@@ -130,7 +130,7 @@ fn compare(options: CompareOptions) -> Result<bool, String> {
     Ok(failed.is_empty())
 }
 
-/// Misses are figures, not failures. A malformed trace or reply is a failure.
+/// Misses do not make the program fail; a malformed trace or reply does.
 fn replay(options: ReplayOptions) -> Result<bool, String> {
     let json = options.json;
     let stop = stop_on_signal()?;
@@ -143,7 +143,7 @@ fn replay(options: ReplayOptions) -> Result<bool, String> {
     Ok(true)
 }
 
-/// A check that fails is a failure, whether the soak came to its end or not.
+/// A failed check makes the program fail, even if a signal has ended the soak early.
 fn soak(options: SoakOptions) -> Result<bool, String> {
     let stop = stop_on_signal()?;
     let verdict = options.soak()?.run(stop.as_ref())?;
@@ -151,7 +151,7 @@ fn soak(options: SoakOptions) -> Result<bool, String> {
     Ok(verdict.holds())
 }
 
-/// Set by the first ctrl-C or SIGTERM; the second ends the program at once.
+/// Returns a flag that the first ctrl-C or SIGTERM sets; the second ends the program at once.
 fn stop_on_signal() -> Result<Arc<AtomicBool>, String> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

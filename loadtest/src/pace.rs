@@ -1,23 +1,23 @@
-//! When requests are due at a fixed rate: the open loop.
+//! Due times of requests at a fixed rate: the open loop.
 //!
-//! Latency is measured from the time a request was due, not from when it could be sent. A server that stalls for a
-//! second thus shows that second in every request which fell into it, instead of in one ("coordinated omission",
-//! G. Tene). Due times follow from the request's number alone, so that nothing drifts and nothing is queued.
+//! Latency counts from the time a request was due, not from the time the client could send it. If a server stalls for a
+//! second, all requests due in that second show the stall, instead of one request ("coordinated omission", G. Tene). A
+//! due time follows from the number of its request alone, so nothing drifts and the client needs no queue.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 use std::{io, ptr};
 
-/// Due times of one of several threads that share a rate. Times are nanoseconds since the start.
+/// Due times of one thread. Several threads share a rate. Times are nanoseconds since the start.
 pub struct Pace {
     per_second: f64,
-    /// Number, over all threads, of the next request of this one.
+    /// Number of this thread's next request, counted over all threads.
     next: u64,
     step: u64,
 }
 
 impl Pace {
-    /// The due times of thread `index` of `threads`, which together send `per_second` requests from time 0 on.
+    /// The due times of thread `index`. All `threads` together send `per_second` requests from time 0 on.
     pub fn new(per_second: f64, index: usize, threads: usize) -> Pace {
         Pace { per_second, next: index as u64, step: threads as u64 }
     }
@@ -27,7 +27,7 @@ impl Pace {
         (self.next as f64 * (1e9 / self.per_second)) as u64
     }
 
-    /// The due time of the next request if it has come, and on to the one after.
+    /// Returns the due time of the next request if it has come, and then steps to the request after it.
     pub fn take(&mut self, now: u64) -> Option<u64> {
         let due = self.due();
         (due <= now).then(|| {
@@ -43,7 +43,7 @@ impl Pace {
     }
 }
 
-/// Wakes a poll at a time given to the nanosecond, where epoll's own timeout knows milliseconds only.
+/// Wakes a poll with a precision of nanoseconds; epoll's own timeout counts milliseconds.
 pub struct Timer(OwnedFd);
 
 impl Timer {
@@ -53,11 +53,12 @@ impl Timer {
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor was just made and belongs to nobody else.
+        // SAFETY: the descriptor is new and has no other owner.
         Ok(Timer(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Fires once after `wait`; an earlier setting is forgotten. Expiries need not be read: every one is an edge.
+    /// Fires once after `wait`, and drops an earlier setting. The poll is edge-triggered, so the caller need not read
+    /// expiries.
     pub fn set(&self, wait: Duration) {
         let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         let value = libc::timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().max(1).into() };

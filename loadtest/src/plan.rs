@@ -1,4 +1,4 @@
-//! A run, validated: a [`Workload`], and where, how long and how fast it is to be sent.
+//! A validated run: a [`Workload`], and where, how long and how fast the client sends it.
 
 use std::time::Duration;
 
@@ -12,25 +12,25 @@ use crate::workload::Workload;
 #[derive(Clone, Copy, Debug)]
 pub enum Limit {
     Time(Duration),
-    /// After this many requests of all threads.
+    /// Ends after this many requests of all threads.
     Count(u64),
 }
 
-/// Everything a run needs to know.
+/// All parameters of a run.
 pub struct Plan {
     pub workload: Workload,
-    /// One; or several that together hold the keys, key *id* at `id % addresses.len()`: servers, or the ports of one.
-    /// Connection *i* leads to `i % addresses.len()` and asks for that one's keys.
+    /// One address, or several that share the keys: servers, or the ports of one server. Key *id* belongs to address
+    /// `id % addresses.len()`. Connection *i* leads to address `i % addresses.len()` and asks for its keys.
     pub addresses: Vec<Address>,
     pub threads: usize,
-    /// Thread *i* runs on the *i*-th of these.
+    /// Thread *i* runs on the *i*-th of these cores.
     pub cpus: Option<Cpus>,
-    /// How many keys, from the first on, are set before the measured part.
+    /// The client sets this many keys, from the first on, before the measured part.
     pub prefill: u64,
-    /// Requests per second of all threads; `None` is as fast as the replies come.
+    /// Requests per second of all threads. `None`: the client sends as fast as the replies come.
     pub rate: Option<f64>,
     pub limit: Limit,
-    /// Which of the workload's sequences of random requests: a server that lives on must not meet the same one again.
+    /// Number of the workload's random sequence. Each run against the same live server must use another one.
     pub sequence: u64,
     pub verify: bool,
     pub reconnect: bool,
@@ -40,7 +40,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A run of `workload`, with everything else as the command line has it by default.
+    /// A run of `workload`; everything else has the default of the command line.
     pub fn new(addresses: Vec<Address>, workload: Workload, limit: Limit) -> Plan {
         Plan {
             workload,
@@ -58,12 +58,12 @@ impl Plan {
         }
     }
 
-    /// Where the connections lead, to show.
+    /// The addresses of the servers as text, for reports.
     pub fn server(&self) -> String {
         self.addresses.iter().map(Address::to_string).collect::<Vec<_>>().join(",")
     }
 
-    /// What the clients of this run go by. `Err` says which numbers do not fit together.
+    /// The part of the plan that the clients need. `Err` says which numbers conflict.
     pub fn rules(&self) -> Result<Rules, String> {
         let workload = &self.workload;
         if self.threads == 0 || workload.connections < self.threads {

@@ -3,17 +3,17 @@
 //! The figures are the statistics of Twitter's cache traces of March 2020 (github.com/twitter/cache-trace,
 //! `stat/2020Mar.md`; J. Yang, Y. Yue, K. V. Rashmi, "A large scale analysis of hundreds of in-memory cache clusters at
 //! Twitter", OSDI 2020): mean key and value size, share of operations, common TTLs, Zipf exponent. `add`, `cas` and
-//! `incr` count as set, `gets` as get; `delete` is left out. Long lists of TTLs are shortened, and none exceeds the 30
-//! days that the protocol counts from now. What the traces do not say, such as the number of keys, is for the user to
-//! choose.
+//! `incr` count as set, `gets` as get; `delete` is left out. Long lists of TTLs are shortened. No TTL exceeds 30 days,
+//! because the protocol takes larger ones for Unix times. The user chooses other parameters, such as the number of
+//! keys.
 
 use crate::workload::{Popularity, Workload};
 
-/// One cluster.
+/// The workload of one cluster.
 pub struct Preset {
-    /// As the traces call it.
+    /// The cluster's name in the traces.
     pub name: &'static str,
-    /// What is special about it.
+    /// A short description for the user.
     pub about: &'static str,
     key_size: usize,
     value_size: usize,
@@ -51,12 +51,11 @@ const PRESETS: [Preset; 18] = [
 ];
 
 impl Preset {
-    /// The presets there are.
     pub fn all() -> &'static [Preset] {
         &PRESETS
     }
 
-    /// The preset of this name; the error lists them all.
+    /// Finds a preset by name; the error lists all presets.
     pub fn find(name: &str) -> Result<&'static Preset, String> {
         PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
             let known: Vec<String> =
@@ -65,7 +64,7 @@ impl Preset {
         })
     }
 
-    /// Makes `workload` like this cluster.
+    /// Copies the parameters of this cluster into `workload`.
     pub fn apply(&self, workload: &mut Workload) {
         workload.key_size = self.key_size;
         workload.value_size = (self.value_size, self.value_size);

@@ -1,8 +1,8 @@
 //! Replies of a memcached-protocol server, classic and meta, from a stream of bytes that may be cut anywhere.
 //!
-//! The parser keeps one number between calls: the rest of an open data block. The caller keeps an unfinished line, and
-//! gives it again with more bytes behind it. Data is handed on as it comes, so that a value of any size needs no memory.
-//! The parser does not know the requests: the caller matches replies with them.
+//! The parser keeps one number between calls: the bytes to come of an open data block. The caller keeps an unfinished
+//! line, and passes it again with more bytes behind it. The parser returns data as it arrives, so a value of any size
+//! needs no memory. It does not know the requests: the caller matches replies with them.
 
 use memchr::memchr;
 
@@ -12,7 +12,7 @@ pub const LINE_SIZE_MAX: usize = 4096;
 /// A piece of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply<'a> {
-    /// `VALUE <key> <flags> <length>`, or `VA <length>` with the key if the flag k asked for it. Data follows.
+    /// `VALUE <key> <flags> <length>`, or `VA <length>`, with the key if the request had the flag k. Data follows.
     Value {
         /// As the server wrote it.
         key: Option<&'a [u8]>,
@@ -21,24 +21,24 @@ pub enum Reply<'a> {
     },
     /// The next bytes of the value.
     Data {
-        /// May be empty only at the end.
+        /// Empty at most at the end of the value.
         bytes: &'a [u8],
-        /// The value is complete.
+        /// These bytes complete the value.
         last: bool,
     },
-    /// `END`, `EN` or `MN`: nothing more for this get.
+    /// `END`, `EN` or `MN`: the end of a get.
     End,
     /// `STORED` or `HD`.
     Stored,
-    /// Any other line: `ERROR`, `SERVER_ERROR …`, `NOT_STORED`, or what no memcached says.
+    /// Any other line: `ERROR`, `SERVER_ERROR …`, `NOT_STORED`, or an unknown one.
     Other(&'a [u8]),
 }
 
-/// The stream makes no sense any more; what follows cannot be understood.
+/// The stream is malformed; the parser cannot interpret the rest.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Broken(pub String);
 
-/// Where in the stream we are.
+/// Splits a stream into replies, and remembers its place in it.
 #[derive(Debug, Default)]
 pub struct Parser {
     /// Bytes to come of the open data block, its `\r\n` included; 0 between replies.
@@ -46,7 +46,8 @@ pub struct Parser {
 }
 
 impl Parser {
-    /// Takes the next piece off `input`. `None`: nothing complete is left, come back with the rest and more.
+    /// Takes the next piece off `input`. `None`: `input` holds no complete piece; call again with the rest and more
+    /// bytes.
     #[inline]
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Reply<'a>>, Broken> {
         if self.data_left > 0 {
@@ -87,14 +88,14 @@ impl Parser {
     }
 }
 
-/// `<key> <flags> <length>`, read from the end, where the short tokens are.
+/// Parses `<key> <flags> <length>` from the end, where the short tokens are.
 fn classic_value(line: &[u8]) -> Option<(Option<&[u8]>, usize)> {
     let (rest, length) = last_number(line)?;
     let (key, _flags) = last_number(rest)?;
     Some((Some(key), length))
 }
 
-/// `<length> <flag>*`.
+/// Parses `<length> <flag>*`.
 fn meta_value(line: &[u8]) -> Option<(Option<&[u8]>, usize)> {
     let digits = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
     let length = number(&line[..digits])?;
@@ -130,7 +131,7 @@ fn broken(what: &str, bytes: &[u8]) -> Broken {
 mod tests {
     use super::*;
 
-    /// What the pieces come to, one line per reply, data joined: cuts must not show.
+    /// Parses all parts into text, one line per reply. It joins data, so that the cuts do not show.
     fn parse(parts: &[&[u8]]) -> String {
         let (mut parser, mut carried, mut out) = (Parser::default(), Vec::new(), String::new());
         for part in parts {
@@ -159,7 +160,7 @@ mod tests {
         out + &carried.escape_ascii().to_string()
     }
 
-    /// The same replies from the whole, from every two parts, and byte by byte.
+    /// Expects the same replies from the whole stream, from every two parts of it, and byte by byte.
     fn check(stream: &[u8], expected: &str) {
         assert_eq!(parse(&[stream]), expected);
         for cut in 0..=stream.len() {

@@ -1,4 +1,4 @@
-//! The results of a run, for people and for programs.
+//! The results of a run, as text and as JSON.
 
 use std::fmt::Write;
 
@@ -21,14 +21,14 @@ pub struct Report {
     idle_connections: usize,
     /// Idle connections that the server has closed.
     pub idle_lost: usize,
-    /// Keys set before the measured part, and the nanoseconds it took.
+    /// The counts of the prefill, if the run had one.
     pub prefill: Option<Tally>,
-    /// The measured part.
+    /// The counts of the measured part.
     pub tally: Tally,
 }
 
 impl Report {
-    /// The frame for the figures of `plan`'s run.
+    /// A report of `plan`'s run.
     pub fn new(plan: &Plan, prefill: Option<Tally>, tally: Tally, idle_lost: usize) -> Report {
         Report {
             server: plan.server(),
@@ -42,13 +42,13 @@ impl Report {
         }
     }
 
-    /// Whether every request had the answer that it should have. Requests lost with a connection count only if they
-    /// ended the run: with `--reconnect` that is what the user wants to see survived.
+    /// Whether every request had the right answer. A request lost with its connection counts only if it ended the run:
+    /// with `--reconnect`, the user wants the run to survive that.
     pub fn is_clean(&self) -> bool {
         self.is_right() && self.errors() == 0
     }
 
-    /// The same, where a reply that reports an error is an answer too: of a cache that is full, for example.
+    /// Like `is_clean`, but a reply that reports an error is right, too, such as that of a full cache.
     pub fn is_right(&self) -> bool {
         let right = |tally: &Tally| tally.wrong == 0 && tally.failures.is_empty();
         right(&self.tally) && self.prefill.as_ref().is_none_or(right) && self.idle_lost == 0
@@ -76,13 +76,13 @@ impl Report {
         self.keys() as f64 / self.seconds()
     }
 
-    /// Share of the keys looked up that were found; `None` without gets.
+    /// Share of looked-up keys that the server had; `None` without gets.
     pub fn hit_rate(&self) -> Option<f64> {
         let keys = self.tally.hits + self.tally.misses;
         (keys > 0).then(|| self.tally.hits as f64 / keys as f64)
     }
 
-    /// Share of their time that the client threads were on a core: near 1, the client is what limits the throughput.
+    /// Share of time that the client threads spent on a core. Near 1, the client limits the throughput.
     pub fn client_busy(&self) -> f64 {
         self.tally.cpu as f64 / (self.tally.elapsed.max(1) * self.threads as u64) as f64
     }
@@ -94,7 +94,7 @@ impl Report {
         all
     }
 
-    /// Everything that went wrong, a line each.
+    /// Everything that went wrong, one line each.
     pub fn complaints(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (part, tally) in [("prefill", self.prefill.as_ref()), ("run", Some(&self.tally))] {
@@ -113,7 +113,7 @@ impl Report {
         lines
     }
 
-    /// A page to read.
+    /// The report as text.
     pub fn text(&self) -> String {
         let tally = &self.tally;
         let mut lines = vec![("server", self.server.clone()), ("workload", self.workload.clone())];
@@ -165,7 +165,7 @@ impl Report {
         out
     }
 
-    /// The same as one JSON object.
+    /// The report as one JSON object.
     pub fn json(&self) -> Value {
         let tally = &self.tally;
         let mut latency = serde_json::Map::new();
@@ -217,7 +217,7 @@ impl Report {
 
 const OPERATIONS: [(&str, Operation); 2] = [("get", Operation::Get), ("set", Operation::Set)];
 
-/// The latency that a share of `quantile` of all requests did not exceed, in microseconds; 1.0 is the longest.
+/// The latency in microseconds that a share `quantile` of all requests did not exceed; 1.0 gives the longest.
 pub fn microseconds(latency: &Histogram<u64>, quantile: f64) -> f64 {
     latency.value_at_quantile(quantile) as f64 / 1e3
 }

@@ -5,7 +5,8 @@ use crate::workload::Protocol;
 
 /// Appends one request for all keys of `ids`.
 ///
-/// Several keys of the meta protocol are quiet `mg`s and an `mn`, whose reply tells that the misses were misses.
+/// For several keys of the meta protocol, appends quiet `mg`s and an `mn`. Its reply proves that the missing keys are
+/// misses.
 pub fn get(protocol: Protocol, keys: &Keys, ids: &[u64], out: &mut Vec<u8>) {
     match protocol {
         Protocol::Classic => {
@@ -30,7 +31,7 @@ pub fn get(protocol: Protocol, keys: &Keys, ids: &[u64], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the request that stores the value of `id`; `ttl` in seconds as the protocol counts them, 0 forever.
+/// Appends the request that stores the value of `id`. `ttl` counts seconds as the protocol does; 0 means forever.
 pub fn set(protocol: Protocol, keys: &Keys, id: u64, ttl: u32, out: &mut Vec<u8>) {
     let length = keys.value_length(id) as u64;
     match protocol {
@@ -58,7 +59,7 @@ pub fn set(protocol: Protocol, keys: &Keys, id: u64, ttl: u32, out: &mut Vec<u8>
     out.extend_from_slice(b"\r\n");
 }
 
-/// Most bytes that a request for one key can take.
+/// Maximum size of a request for one key.
 pub fn set_size_max(keys: &Keys) -> usize {
     "set  0 4294967295 1073741824\r\n\r\n".len() + keys.size() + keys.value_size_max()
 }

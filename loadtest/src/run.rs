@@ -1,6 +1,6 @@
-//! A run: threads are started and connect, prefill, wait for each other, and measure.
+//! A run: client threads connect, prefill, wait for each other, and measure.
 //!
-//! It has two halves, so that `compare` can look at the server's CPU time between prefill and measurement.
+//! It has two halves, so that `compare` can read the server's CPU time between prefill and measurement.
 
 use std::io::{IsTerminal, Read, Write, stderr};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::worker::{Progress, Worker};
 const FILES_PER_THREAD: usize = 4;
 const FILES_BESIDES: usize = 64;
 
-/// A run whose threads are connected, have prefilled, and wait for the start.
+/// A run whose threads have connected and prefilled, and wait for the start.
 pub struct Session {
     plan: Arc<Plan>,
     prefill: Option<Tally>,
@@ -33,14 +33,14 @@ pub struct Session {
 }
 
 enum Message {
-    /// Connected, and prefilled if asked for; or why that is impossible.
+    /// The thread has connected, and prefilled if the plan says so; or why it could not.
     Ready(Result<Box<Tally>, String>),
     Measured(Box<Tally>),
 }
 
 impl Session {
-    /// Connects and, if the plan says so, prefills. When `stop` is set, by a signal or a failing thread, whatever is
-    /// going on ends in good order.
+    /// Connects, and prefills if the plan says so. A signal or a failing thread sets `stop`; the threads then end in
+    /// good order.
     pub fn open(plan: Plan, stop: &Arc<AtomicBool>, mut observe: impl FnMut(&Status)) -> Result<Session, String> {
         plan.rules()?;
         let plan = Arc::new(plan);
@@ -81,12 +81,13 @@ impl Session {
         Ok(())
     }
 
-    /// What the prefill has seen, if there was one.
+    /// The counts of the prefill, if the plan has one.
     pub fn prefill(&self) -> Option<&Tally> {
         self.prefill.as_ref()
     }
 
-    /// Lets the threads go and waits for their results. `observe` is called about once a second, here as in `open`.
+    /// Starts the measurement and waits for the results of all threads. Calls `observe` about once a second, as `open`
+    /// does.
     pub fn measure(mut self, mut observe: impl FnMut(&Status)) -> Report {
         self.status = Status::new();
         for start in &self.starts {
@@ -119,7 +120,7 @@ impl Session {
     }
 }
 
-/// A client thread, from connecting to its result.
+/// Runs a client thread, from connecting to its result.
 fn work(
     plan: Arc<Plan>,
     index: usize,
@@ -132,7 +133,7 @@ fn work(
     let worker = pinned
         .map_err(|error| format!("thread {index} cannot be pinned: {error}"))
         .and_then(|()| Worker::connect(plan.clone(), index, stop, progress));
-    // Whoever listens has given up if a message cannot be sent; there is nothing left to do then.
+    // Sending fails only if the receiver has given up. Nothing is left to do then.
     let mut worker = match worker {
         Ok(worker) => worker,
         Err(why) => {
@@ -147,21 +148,21 @@ fn work(
     }
 }
 
-/// An idle connection has nothing to read, not even an end.
+/// An idle connection has nothing to read, not even an end of file.
 fn is_idle(mut socket: &Socket) -> bool {
     socket.read(&mut [0]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
-/// How far prefill or measurement is.
+/// Progress of the prefill or the measurement.
 pub struct Status {
     begun: Instant,
-    /// When to look next.
+    /// Time of the next update.
     next: Instant,
-    /// Totals when last looked at.
+    /// Totals at the last update.
     requests: u64,
     hits: u64,
     misses: u64,
-    /// Since the look before.
+    /// Over the last second.
     requests_per_second: f64,
     hit_rate: Option<f64>,
 }
@@ -220,7 +221,7 @@ mod tests {
 
     type Items = Arc<Mutex<HashMap<String, Vec<u8>>>>;
 
-    /// A server as dull as can be. Every connection is closed after `requests_max` requests.
+    /// A minimal server. It closes every connection after `requests_max` requests.
     fn start_server(requests_max: usize) -> Address {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket").to_string();

@@ -1,8 +1,8 @@
-//! A server as a child process: it starts on chosen cores and a free port, and stops whatever happens.
+//! A server as a child process. It starts on chosen cores and free ports.
 //!
-//! It is killed when its [`Server`] is dropped, and by the kernel if this process dies first (unless the server changes its
-//! user, which makes the kernel drop the request). It has its own process group: a wrapper such as `env` or `sh` ends
-//! together with the server, and ctrl-C reaches only this process, which then stops the server.
+//! Dropping the [`Server`] kills it. If this process dies first, the kernel kills it (unless the server changes its
+//! user, which makes the kernel drop the request). The server has its own process group. A wrapper such as `env` or
+//! `sh` therefore ends together with it, and ctrl-C reaches only this process, which then stops the server.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -22,22 +22,21 @@ const ANSWER_SECONDS_MAX: Duration = Duration::from_secs(10);
 const SETTLE_SECONDS_MAX: Duration = Duration::from_secs(30);
 const SETTLE_POLL: Duration = Duration::from_millis(200);
 
-/// Share of its time that a server which does nothing may be busy.
+/// Maximum share of its time that an idle server may be busy.
 const IDLE_BUSY_MAX: f64 = 0.03;
 
 const PORT_ATTEMPTS_MAX: usize = 20;
 
-/// How much of a server's standard error is shown.
+/// Bytes of the server's standard error to show.
 const STDERR_SHOWN: u64 = 4096;
 
-/// The ports that a server is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ports {
-    /// So many in a row.
+    /// This many ports in a row.
     Plain(usize),
-    /// One for TLS, and the next one without.
+    /// A port for TLS, and the next one without TLS.
     Tls,
-    /// One, also for UDP.
+    /// One port, for TCP and UDP.
     Udp,
 }
 
@@ -50,7 +49,7 @@ impl Ports {
         }
     }
 
-    /// Those that the load is for.
+    /// Number of ports that the load uses.
     fn loaded(self) -> usize {
         match self {
             Ports::Plain(count) => count,
@@ -63,21 +62,21 @@ impl Ports {
 pub struct Server {
     command: String,
     child: Child,
-    /// The first of its ports; the others follow.
+    /// The first port; the others follow.
     port: u16,
     ports: Ports,
     stderr: File,
 }
 
 impl Server {
-    /// Starts `command`, in the shell's words, with `-p` and the first of its free ports behind it, and waits until it
-    /// accepts. Its TLS is up to the command.
+    /// Starts `command` by the shell, with `-p` and the first of its free ports appended, and waits until it accepts.
+    /// The command must contain the options for TLS.
     pub fn start(command: &str, ports: Ports, cpus: &Cpus, stop: &AtomicBool) -> Result<Server, String> {
         let port = free_ports(ports.count()).map_err(|error| format!("no free port: {error}"))?;
         Server::start_at(command, port, ports, Some(cpus), stop)
     }
 
-    /// The same on given ports, the first of them `port`; without `cpus` on any core.
+    /// Like `start`, on given ports, the first of them `port`; without `cpus`, on any core.
     pub fn start_at(
         command: &str,
         port: u16,
@@ -128,18 +127,18 @@ impl Server {
         Ok(())
     }
 
-    /// Where the load goes.
+    /// The addresses for the load.
     pub fn addresses(&self) -> Result<Vec<Address>, String> {
         let address = |port| Address::find(&format!("{}:{}", Ipv4Addr::LOCALHOST, self.port + port as u16));
         (0..self.ports.loaded()).map(address).collect()
     }
 
-    /// A connection to its port number `port`, as the standard library makes them.
+    /// A blocking connection to port number `port` of the server.
     pub fn connect(&self, port: usize) -> io::Result<TcpStream> {
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.port + port as u16))
     }
 
-    /// Where it takes datagrams, if it does.
+    /// The address for datagrams, if the server takes them.
     pub fn udp(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
@@ -149,23 +148,23 @@ impl Server {
         self.connect(if self.ports == Ports::Tls { 1 } else { 0 })
     }
 
-    /// Its answer to a command that has an answer of one line.
+    /// The reply to a command whose reply is one line.
     pub fn ask(&self, command: &str) -> Option<String> {
         self.converse(command, |_| true).ok()?.pop()
     }
 
-    /// A number of its general statistics.
+    /// A number from `stats`.
     pub fn stat(&self, name: &str) -> Option<u64> {
         self.statistic("stats", name)
     }
 
-    /// A number of a kind of statistics, `stats slabs` for one.
+    /// A number from one kind of statistics, such as `stats slabs`.
     pub fn statistic(&self, kind: &str, name: &str) -> Option<u64> {
         let lines = self.converse(kind, |line| !line.starts_with("STAT ")).ok()?;
         lines.iter().find_map(|line| line.strip_prefix("STAT ")?.strip_prefix(name)?.trim().parse().ok())
     }
 
-    /// The lines of an answer, up to the one that is its `last`.
+    /// The lines of a reply, up to the first for which `last` is true.
     fn converse(&self, command: &str, last: fn(&str) -> bool) -> io::Result<Vec<String>> {
         let mut stream = self.connect_plain()?;
         stream.set_read_timeout(Some(ANSWER_SECONDS_MAX))?;
@@ -181,8 +180,8 @@ impl Server {
         Ok(lines)
     }
 
-    /// Waits until it does nothing any more, for half a minute at most: growing a hash table and sorting what was set
-    /// go on in the background, and belong to the load that caused them, not to the one that comes next.
+    /// Waits until the server is idle, for half a minute at most. In the background, it grows its hash table and sorts
+    /// new items. This work belongs to the load that caused it, and must not slow down the next one.
     pub fn settle(&self) {
         let begun = Instant::now();
         let mut before = self.cpu();
@@ -206,7 +205,7 @@ impl Server {
         }
     }
 
-    /// CPU time of all its threads, user and system. The scheduler's nanoseconds, or, without these, clock ticks.
+    /// CPU time of all threads, user and system: nanoseconds from the scheduler, or else clock ticks.
     pub fn cpu(&self) -> Option<Duration> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
         let times: Option<u64> = tasks.map(|task| nanoseconds_run(task.ok()?.path().to_str()?)).sum();
@@ -222,14 +221,14 @@ impl Server {
         Some(Duration::from_secs_f64(ticks as f64 / per_second.max(1) as f64))
     }
 
-    /// Bytes of memory that it has in use.
+    /// Bytes of resident memory.
     pub fn memory(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         Some(resident.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
     }
 
-    /// Bytes of that without what lies in nameless mappings of at least so many bytes.
+    /// Bytes of resident memory, except in nameless mappings of at least `mapping_bytes`.
     pub fn memory_besides(&self, mapping_bytes: u64) -> Option<u64> {
         let maps = fs::read_to_string(format!("/proc/{}/smaps", self.child.id())).ok()?;
         let (mut sum, mut counts) = (0, true);
@@ -248,23 +247,22 @@ impl Server {
         Some(sum)
     }
 
-    /// Descriptors that it has open.
+    /// Number of open descriptors.
     pub fn descriptors(&self) -> Option<u64> {
         Some(fs::read_dir(format!("/proc/{}/fd", self.child.id())).ok()?.count() as u64)
     }
 
-    /// Sends it a signal.
     pub fn signal(&self, signal: libc::c_int) {
-        // SAFETY: touches no memory. The child has not been waited for by others, so its number is its own, or nobody's.
+        // SAFETY: touches no memory. Only this value waits for the child, so no other process can have its number.
         unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
     }
 
-    /// How it has ended, if it has.
+    /// The exit status, if the server has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// The end of its standard error.
+    /// The end of the server's standard error, as the end of a sentence.
     pub fn last_words(&self) -> String {
         let (mut file, mut bytes) = (&self.stderr, Vec::new());
         let length = file.metadata().map_or(0, |metadata| metadata.len());
@@ -280,15 +278,15 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            // SAFETY: touches no memory. The group is the child's own, and as the child has not been waited for, its
-            // number cannot have become another's.
+            // SAFETY: touches no memory. The group is the child's own. Nobody has waited for the child yet, so no other
+            // process can have its number.
             unsafe { libc::kill(-(self.child.id() as libc::pid_t), libc::SIGKILL) };
             let _ = self.child.wait();
         }
     }
 }
 
-/// The first of `count` free ports in a row, found by trying.
+/// The first of `count` free ports in a row. Tries random ones.
 fn free_ports(count: usize) -> io::Result<u16> {
     let bind = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let mut attempts = 0;
@@ -306,8 +304,8 @@ fn free_ports(count: usize) -> io::Result<u16> {
     }
 }
 
-/// The first of `count` free ports in a row that the system does not give to connections, so that a server which ends can
-/// be started on them again.
+/// The first of `count` free ports in a row that the system does not assign to connections, so that another server can
+/// start on them after the first has ended.
 pub fn lasting_ports(count: usize) -> io::Result<u16> {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 22_000;
@@ -323,7 +321,7 @@ pub fn lasting_ports(count: usize) -> io::Result<u16> {
     Err(refused)
 }
 
-/// A file that ends with its last descriptor.
+/// A file that the system deletes when its last descriptor is closed.
 fn nameless_file() -> io::Result<File> {
     let path = std::env::temp_dir().join(format!("loadtest-{}.stderr", std::process::id()));
     let file = File::options().read(true).append(true).create(true).open(&path)?;

@@ -1,9 +1,9 @@
-//! A storm: many connections begin at once, each with a TLS handshake and one request, close, and begin again. An older
-//! connection without TLS measures how long the server makes it wait meanwhile.
+//! A storm: many connections begin at once. Each makes a TLS handshake, sends one request, and closes; then the next
+//! storm begins. Meanwhile an older connection without TLS measures how long the server makes it wait.
 //!
-//! The client must not limit the result. It makes its keys before a storm begins, and watches the established connection in
-//! a separate thread, with a higher priority than the storm's if the system allows it. If client and server share no core,
-//! their work on handshakes overlaps, and the storm is as fast as the slower of both.
+//! The client must not limit the result. It creates its TLS sessions before a storm begins. It watches the established
+//! connection in a separate thread, with a higher priority than the storm's if the system allows it. If client and
+//! server share no core, their work on handshakes overlaps, and the slower of both sets the speed of the storm.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -20,51 +20,51 @@ use crate::address::Address;
 use crate::cpus::{Cpus, nanoseconds_run};
 use crate::wire::Wire;
 
-/// What each connection asks, and how long the answer is: a key that is not there.
+/// The request of each connection, for a missing key, and the length of the reply.
 const REQUEST: &[u8] = b"get nothing\r\n";
 const REPLY_LEN: usize = 5;
 
-/// A storm that is not over by then has failed.
+/// A longer storm has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The established connection is asked once in so long.
+/// Interval between requests on the established connection.
 const WATCH_EVERY: Duration = Duration::from_millis(1);
-/// How often its thread looks whether a storm has begun.
+/// Interval at which its thread checks whether a storm has begun.
 const REST: Duration = Duration::from_micros(200);
 
-/// Where the established connection's thread is to be.
+/// The phases of the thread that watches the established connection.
 const RESTING: u8 = 0;
 const WATCHING: u8 = 1;
 const OVER: u8 = 2;
 
-/// The connections that begin at once.
+/// Parameters of a storm.
 #[derive(Clone, Debug)]
 pub struct Storm {
     pub connections: usize,
-    /// Each takes up a session of an earlier one, instead of a full handshake.
+    /// Each connection resumes an earlier session, instead of a full handshake.
     pub resumed: bool,
 }
 
-/// The results of storms.
+/// The results of several storms.
 pub struct Weather {
     pub handshakes: u64,
-    /// All storms together, without what lay between them.
+    /// Total time of all storms, without the pauses between them.
     pub elapsed: Duration,
-    /// Of each storm, how long the slowest connection took from the storm's beginning to the end of its reply, in
-    /// nanoseconds.
+    /// For each storm, nanoseconds from its beginning to the last byte of the slowest reply.
     pub slowest: Vec<u64>,
-    /// How long the established connection waited, in nanoseconds.
+    /// Nanoseconds that requests on the established connection waited.
     pub established: Histogram<u64>,
-    /// Share of the storms' time that the client was on a core.
+    /// Share of the storms' time that the client spent on a core.
     pub client_busy: f64,
-    /// The system did not let the established connection's thread go first: its figures are the client's, too.
+    /// The system did not grant priority to the thread of the established connection, so its figures include delays by
+    /// the client itself.
     pub unwatched: bool,
 }
 
 impl Storm {
-    /// Storms at `door` (by TLS) for so long, at least one, and looks at `established` (without) meanwhile. `Err`: a
-    /// connection that was not served.
+    /// Sends storms to `door` (by TLS) for `time`, at least one, and measures `established` (without TLS) meanwhile.
+    /// `Err`: the server did not serve a connection.
     pub fn rage(
         &self,
         door: &Address,
@@ -105,7 +105,7 @@ impl Storm {
         };
         let mut crowd = Crowd::new().map_err(|error| format!("no poll: {error}"))?;
         if self.resumed {
-            // Where the sessions are from.
+            // These connections get the sessions that the storms resume.
             crowd.gather(door, self.connections)?;
             crowd.come(door)?;
             crowd.leave()?;
@@ -133,15 +133,15 @@ impl Storm {
     }
 }
 
-/// One of a storm.
+/// One connection of a storm.
 struct Visitor {
     wire: Wire,
-    /// Bytes of the reply.
+    /// Bytes of the reply so far.
     received: usize,
     gone: bool,
 }
 
-/// All of a storm.
+/// All connections of a storm.
 struct Crowd {
     poll: Poll,
     events: Events,
@@ -153,7 +153,7 @@ impl Crowd {
         Ok(Crowd { poll: Poll::new()?, events: Events::with_capacity(1024), visitors: Vec::new() })
     }
 
-    /// Makes so many sessions, with what they will say first, and sends nothing.
+    /// Creates `count` sessions with their first requests, and sends nothing.
     fn gather(&mut self, door: &Address, count: usize) -> Result<(), String> {
         self.visitors.clear();
         for ordinal in 0..count {
@@ -165,7 +165,7 @@ impl Crowd {
         Ok(())
     }
 
-    /// Connects all at once, and returns when all have their reply.
+    /// Connects all at once, and returns when every connection has its reply.
     fn come(&mut self, door: &Address) -> Result<(), String> {
         for (token, visitor) in self.visitors.iter_mut().enumerate() {
             let socket = visitor.wire.socket();
@@ -190,20 +190,20 @@ impl Crowd {
         })
     }
 
-    /// Says goodbye on all connections, and waits until the server has closed them.
+    /// Closes TLS on all connections, and waits until the server has closed them.
     fn leave(&mut self) -> Result<(), String> {
         let mut farewell = |visitor: &mut Visitor| visitor.wire.farewell();
         self.visitors.iter_mut().try_for_each(&mut farewell).map_err(|error| format!("leaving: {error}"))?;
         let done = self.until_each("was let go", |visitor, _| match visitor.read() {
             Ok(()) => Ok(visitor.gone),
-            // A server need not say goodbye.
+            // A server may close without ending TLS.
             Err(_) => Ok(true),
         });
         self.visitors.clear();
         done
     }
 
-    /// Steps each connection that has an event until its step says that it is there.
+    /// Calls `step` for each connection that has an event, until `step` returns true for every connection.
     fn until_each(
         &mut self,
         what: &str,
@@ -234,7 +234,7 @@ impl Crowd {
 }
 
 impl Visitor {
-    /// Reads what is there.
+    /// Reads all bytes that have arrived.
     fn read(&mut self) -> io::Result<()> {
         let mut buffer = [0; 512];
         loop {
@@ -252,8 +252,8 @@ impl Visitor {
     }
 }
 
-/// Asks once in a while, as long as there is a storm; an answer that comes late is late for all that were due meanwhile.
-/// Says besides whether its thread could not be put first.
+/// Sends requests at fixed intervals during a storm. Each wait counts from the time the request was due, so a late
+/// reply delays all requests that were due meanwhile. Also returns whether its thread could not get priority.
 fn watch(mut stream: TcpStream, phase: &AtomicU8) -> io::Result<(Histogram<u64>, bool)> {
     let mut waits = histogram();
     let unwatched = !go_first();
@@ -280,14 +280,14 @@ fn watch(mut stream: TcpStream, phase: &AtomicU8) -> io::Result<(Histogram<u64>,
     }
 }
 
-/// Has the calling thread run before others of its core whenever it can. False: the system does not allow it.
+/// Lets the calling thread run before all others on its core. Returns false if the system does not allow it.
 fn go_first() -> bool {
     let least = libc::sched_param { sched_priority: 1 };
     // SAFETY: 0 is the calling thread, and the parameter is valid for the length of the call.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &least) == 0 }
 }
 
-/// From a nanosecond to a minute.
+/// A histogram from a nanosecond to a minute.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(PATIENCE.as_nanos() as u64, 3).expect("bounds in order")
 }
@@ -305,7 +305,7 @@ mod tests {
     use super::*;
     use crate::certificate::Certificate;
 
-    /// Answers each request with END, by TLS if there is a configuration, a thread for each connection.
+    /// A server that replies END to each request. It speaks TLS if `tls` is set, and has a thread for each connection.
     fn serve(tls: Option<Arc<ServerConfig>>) -> Address {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -326,7 +326,8 @@ mod tests {
         while stream.read_exact(&mut request).is_ok() && stream.write_all(b"END\r\n").is_ok() {}
     }
 
-    /// Storms, of full or resumed handshakes, at a server that keeps so many sessions.
+    /// A storm of full or resumed handshakes. `resumes` says whether the client keeps sessions, `tickets` how many the
+    /// server offers per connection.
     fn storm(resumed: bool, resumes: bool, tickets: usize) -> Result<Weather, String> {
         let certificate = Certificate::new().expect("a certificate");
         let flags = certificate.flags();

@@ -1,10 +1,10 @@
-//! The counts of one client thread. The counts of all threads are added up at the end.
+//! The counts of one client thread. The run adds up the counts of all threads.
 
 use hdrhistogram::Histogram;
 
 use crate::workload::Operation;
 
-/// How many errors are kept with their detail; the rest is only counted.
+/// The number of errors to keep in detail. Further errors are only counted.
 const SAMPLES_MAX: usize = 5;
 
 /// Latencies beyond an hour are recorded as an hour.
@@ -17,27 +17,27 @@ pub struct Tally {
     pub sent: u64,
     pub completed: u64,
     pub lost: u64,
-    /// Keys of gets that were found, and that were not.
+    /// Keys that gets found, and that they did not find.
     pub hits: u64,
     pub misses: u64,
-    /// Sets that were confirmed.
+    /// Sets that the server confirmed.
     pub stored: u64,
-    /// Replies that say that something went wrong: `ERROR`, `SERVER_ERROR …`, `NOT_STORED`.
+    /// Replies that report an error: `ERROR`, `SERVER_ERROR …`, `NOT_STORED`.
     pub errors: u64,
-    /// Replies that are not an answer to the request, and values that are not the key's.
+    /// Replies that do not answer the request, and values that do not belong to the key.
     pub wrong: u64,
     pub connections_lost: u64,
     pub reconnects: u64,
-    /// Requests of the open loop that were due but never sent, because the server was behind.
+    /// Requests of the open loop that were due but never sent, because the server was too slow.
     pub unsent: u64,
     /// The reasons why the run ended early.
     pub failures: Vec<String>,
     /// The first errors and wrong replies.
     pub samples: Vec<String>,
-    /// Nanoseconds from the start to the last reply, and of the thread's own CPU time.
+    /// Nanoseconds from the start to the last reply, and nanoseconds of CPU time of the thread.
     pub elapsed: u64,
     pub cpu: u64,
-    /// Nanoseconds from intended or actual sending to the last byte of the reply.
+    /// Nanoseconds from the due time or the actual sending to the last byte of the reply.
     get: Histogram<u64>,
     set: Histogram<u64>,
 }
@@ -66,7 +66,7 @@ impl Tally {
         }
     }
 
-    /// Requests whose reply is awaited.
+    /// Requests that wait for their reply.
     pub fn in_flight(&self) -> u64 {
         self.sent - self.completed - self.lost
     }
@@ -94,7 +94,7 @@ impl Tally {
         self.sample(detail);
     }
 
-    /// Counts a reply that should not have come.
+    /// Counts a reply that does not answer the request, or a wrong value.
     pub fn wrong(&mut self, detail: impl FnOnce() -> String) {
         self.wrong += 1;
         self.sample(detail);
@@ -106,7 +106,7 @@ impl Tally {
         }
     }
 
-    /// Adds the counts of another thread in the same time.
+    /// Adds the counts of another thread that ran at the same time.
     pub fn add(&mut self, other: Tally) {
         self.sent += other.sent;
         self.completed += other.completed;

@@ -1,4 +1,4 @@
-//! Bytes to and from a server that does not block: a socket, or TLS over it.
+//! A non-blocking stream of bytes to and from a server: a socket, or TLS over a socket.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,14 +13,14 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, HandshakeKind, RootCertStore, SignatureScheme};
 use socket2::Socket;
 
-/// Whether and how servers are spoken to by TLS.
+/// Options for TLS to servers.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TlsFlags {
-    /// Speak TLS; needs one of the two below
+    /// Speak TLS; requires --tls-ca or --tls-insecure
     #[arg(long)]
     tls: bool,
 
-    /// Trust servers with certificates of the authorities in this PEM file
+    /// Trust servers whose certificates come from the authorities in this PEM file
     #[arg(long, value_name = "FILE", requires = "tls")]
     tls_ca: Option<PathBuf>,
 
@@ -30,7 +30,7 @@ pub struct TlsFlags {
 }
 
 impl TlsFlags {
-    /// What these flags ask for, if it is TLS.
+    /// The TLS configuration for these flags; `None` without `--tls`.
     pub fn config(&self) -> Result<Option<Arc<ClientConfig>>, String> {
         if !self.tls {
             return Ok(None);
@@ -55,7 +55,7 @@ impl TlsFlags {
     }
 }
 
-/// A session with the server at an address, `host:port` or a path.
+/// A new TLS session with the server at an address, `host:port` or a path.
 pub fn session(config: &Arc<ClientConfig>, address: &str) -> Result<ClientConnection, String> {
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
     let name = ServerName::try_from(host.to_owned()).or_else(|_| ServerName::try_from("localhost"));
@@ -63,36 +63,35 @@ pub fn session(config: &Arc<ClientConfig>, address: &str) -> Result<ClientConnec
     ClientConnection::new(Arc::clone(config), name).map_err(|error| error.to_string())
 }
 
-/// A connection; the handshake happens along with the first reads and writes.
+/// A connection. The first reads and writes also do the TLS handshake.
 pub struct Wire {
     socket: Socket,
     session: Option<Box<ClientConnection>>,
 }
 
 impl Wire {
-    /// Takes a socket that does not block.
+    /// Takes a non-blocking socket.
     pub fn new(socket: Socket, session: Option<ClientConnection>) -> Wire {
         Wire { socket, session: session.map(Box::new) }
     }
 
-    /// The socket under it.
     pub fn socket(&self) -> &Socket {
         &self.socket
     }
 
-    /// Whether the handshake, now that it is done, took up an earlier session. None without TLS.
+    /// Whether the finished handshake resumed an earlier session. `None` without TLS.
     pub fn is_resumed(&self) -> Option<bool> {
         let kind = self.session.as_ref()?.handshake_kind()?;
         Some(kind == HandshakeKind::Resumed)
     }
 
-    /// Has these bytes, not many, sent behind the handshake by the first pushes.
+    /// Queues a few bytes, which the first pushes send right after the handshake.
     pub fn prepare(&mut self, bytes: &[u8]) -> io::Result<()> {
         let Some(session) = &mut self.session else { return Err(ErrorKind::Unsupported.into()) };
         session.writer().write_all(bytes)
     }
 
-    /// Says that this was all.
+    /// Tells the server that no more bytes follow.
     pub fn farewell(&mut self) -> io::Result<()> {
         if let Some(session) = &mut self.session {
             session.send_close_notify();
@@ -100,7 +99,7 @@ impl Wire {
         self.push()
     }
 
-    /// Sends what is sealed already. Without TLS there is no such thing.
+    /// Sends bytes that TLS has encrypted already. Does nothing without TLS.
     pub fn push(&mut self) -> io::Result<()> {
         let Some(session) = &mut self.session else { return Ok(()) };
         while session.wants_write() {
@@ -114,7 +113,7 @@ impl Wire {
         Ok(())
     }
 
-    /// As much as there is room for; what is sealed may still have to be pushed.
+    /// Takes as many bytes as fit. Under TLS, a later `push` may have to send the encrypted rest.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(session) = &mut self.session else { return self.socket.write(bytes) };
         let count = session.writer().write(bytes)?;
@@ -122,7 +121,8 @@ impl Wire {
         if count == 0 { Err(ErrorKind::WouldBlock.into()) } else { Ok(count) }
     }
 
-    /// As much as there is: less than there is room for means that the socket is empty, or at its end.
+    /// Reads all bytes that have arrived, up to the size of `buffer`. If they do not fill it, the socket is empty, or
+    /// at its end.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Some(session) = &mut self.session else { return self.socket.read(buffer) };
         let mut filled = 0;
@@ -158,7 +158,7 @@ impl Wire {
     }
 }
 
-/// Takes every certificate for good; what is signed must still be signed by its key.
+/// Accepts every certificate, but still checks that the server's signatures fit its key.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 

@@ -1,9 +1,9 @@
 //! One client thread: its poll, its connections, and the loop that keeps requests in flight.
 //!
-//! Closed loop: a connection sends `pipeline` requests in one write, and the next batch when all replies are there.
-//! Every server then gets the same bytes in one read, however it cuts its replies.
-//! Open loop: requests are sent when due, in turn over the connections with less than `pipeline` in flight; when all
-//! are full they wait, and their latency counts from when they were due.
+//! Closed loop: a connection sends `pipeline` requests in one write, and the next batch after all replies. Every server
+//! thus gets the same bytes in one read, however it cuts its replies. Open loop: the thread sends requests when they
+//! are due, in turn on connections with less than `pipeline` in flight. If all connections are full, requests wait, and
+//! their latency still counts from their due times.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,25 +28,25 @@ use crate::request;
 use crate::tally::Tally;
 use crate::workload::{Draw, Operation, share};
 
-/// Bytes read at once; a value may be larger.
+/// Bytes per read; a value may be larger.
 const BUFFER_SIZE: usize = 256 << 10;
 
-/// A connection with this much unwritten is given no more requests: large values wait unmade.
+/// A connection with this many unwritten bytes gets no more requests, so that large values need little memory.
 const UNSENT_MAX: usize = 256 << 10;
 
-/// How many bytes, and requests, the prefill has in flight per connection.
+/// Bytes and requests that the prefill has in flight per connection.
 const PREFILL_BYTES: usize = 64 << 10;
 const PREFILL_PIPELINE: usize = 32;
 
-/// How often stop and deadline are looked at, and lost connections tried again.
+/// Interval for checking stop and deadline, and for reopening lost connections.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The timer is set this much early, and the rest is spent polling: waking up takes about as long.
+/// The timer fires this much early, because waking up takes about as long. The thread polls for the rest.
 const WAKE_EARLY: Duration = Duration::from_micros(50);
 
 const TIMER: Token = Token(usize::MAX);
 
-/// What the progress line shows, as each thread publishes it once per turn.
+/// The figures of the progress line. Each thread publishes its own once per turn.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Progress {
@@ -55,7 +55,6 @@ pub struct Progress {
     pub misses: AtomicU64,
 }
 
-/// A client thread's state.
 pub struct Worker {
     plan: Arc<Plan>,
     index: usize,
@@ -63,7 +62,7 @@ pub struct Worker {
     poll: Poll,
     timer: Timer,
     slots: Vec<Slot>,
-    /// Number of the first connection among those of all threads.
+    /// Number of this thread's first connection, counted over all threads.
     first: usize,
     /// Open loop: connections that can take a request, each at most once.
     ready: VecDeque<usize>,
@@ -72,10 +71,10 @@ pub struct Worker {
     ids: Vec<u64>,
     tally: Tally,
     phase: Phase,
-    /// Time 0 of all nanoseconds here.
+    /// All nanoseconds of this thread count from here.
     epoch: Instant,
     retry_at: u64,
-    /// When the server was last heard of, or first asked after a silence that was ours.
+    /// Time of the last bytes from the server, or of the first request after a pause by the client.
     heard_at: u64,
     stop: Arc<AtomicBool>,
     progress: Arc<Progress>,
@@ -83,9 +82,9 @@ pub struct Worker {
 
 struct Slot {
     link: Link,
-    /// Closed loop: requests of the current batch that are not made yet.
+    /// Closed loop: requests of the current batch that are not sent yet.
     batch_left: usize,
-    /// Stands in `ready`.
+    /// The slot is in the list `ready`.
     ready: bool,
 }
 
@@ -95,9 +94,9 @@ enum Link {
     Down,
 }
 
-/// The phase: prefill or measurement.
+/// Parameters of the prefill, or of the measurement.
 struct Phase {
-    /// The keys to set, in order, for each address; `None` draws requests of the workload.
+    /// The keys to set, in order, for each address; `None` draws requests from the workload.
     prefill: Option<Vec<StepBy<Range<u64>>>>,
     pipeline: usize,
     /// Requests still to be sent.
@@ -107,13 +106,13 @@ struct Phase {
 }
 
 impl Phase {
-    /// Whether there is a request left for the connections to address `port`.
+    /// Whether the connections to address `port` have requests left.
     fn has_request(&self, port: usize) -> bool {
         self.budget > 0 && self.prefill.as_ref().is_none_or(|ids| ids[port].size_hint().0 > 0)
     }
 }
 
-/// The last key up to `id` that belongs to address `port` of `ports`; the first of them all if there is none.
+/// The last key up to `id` that belongs to address `port` of `ports`; or else the first key that does.
 fn on_port(id: u64, port: usize, ports: usize) -> u64 {
     let ports = ports as u64;
     let below = (id % ports + ports - port as u64) % ports;
@@ -164,7 +163,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Where a connection leads.
+    /// The address of a connection.
     fn address(&self, slot: usize) -> &Address {
         &self.plan.addresses[(self.first + slot) % self.plan.addresses.len()]
     }
@@ -186,7 +185,7 @@ impl Worker {
         })
     }
 
-    /// Sends the workload, from `start` until its limit.
+    /// Sends the workload from `start` on, up to its limit.
     pub fn measure(&mut self, start: Instant) -> Tally {
         self.epoch = start;
         let plan = &self.plan;
@@ -288,7 +287,7 @@ impl Worker {
         self.feed(slot)
     }
 
-    /// Gives a connection the requests that it should have in flight.
+    /// Fills a connection up with requests.
     fn feed(&mut self, slot: usize) -> Result<(), String> {
         let (now, ports) = (self.now(), self.plan.addresses.len());
         loop {
@@ -317,7 +316,7 @@ impl Worker {
             if let Err(why) = client.flush() {
                 return self.lose(slot, &why);
             }
-            // A large batch is made in parts: go on as long as the socket takes them whole.
+            // A large batch is written in parts. Continue while the socket takes them whole.
             if before < UNSENT_MAX || client.unsent() > 0 {
                 return Ok(());
             }
@@ -388,7 +387,7 @@ impl Worker {
         self.phase.budget -= 1;
     }
 
-    /// Gives up a connection. An error, unless the plan is to reconnect.
+    /// Gives up a connection. Returns an error, unless the plan is to reconnect.
     fn lose(&mut self, slot: usize, why: &str) -> Result<(), String> {
         let Link::Up(client) = std::mem::replace(&mut self.slots[slot].link, Link::Down) else { return Ok(()) };
         self.tally.connections_lost += 1;
@@ -400,7 +399,7 @@ impl Worker {
         Err(format!("connection {ordinal} to {} was lost with {lost} requests in flight: {why}", self.address(slot)))
     }
 
-    /// Tries again, ten times a second, to open the connections that are down.
+    /// Tries to reopen lost connections, ten times a second.
     fn reopen(&mut self, now: u64) {
         if !self.plan.reconnect || now < self.retry_at {
             return;
@@ -460,7 +459,7 @@ impl Worker {
     }
 }
 
-/// This thread, where /proc shows it.
+/// This thread's directory in /proc.
 const SELF: &str = "/proc/thread-self";
 
 #[cfg(test)]

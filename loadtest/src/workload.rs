@@ -1,5 +1,5 @@
-//! The work for a server: which requests, for which keys, how many at once. The [`Plan`](crate::plan::Plan) says where, how
-//! long and how fast.
+//! The work for a server: requests, their keys, and how many at once. The [`Plan`](crate::plan::Plan) says where, how
+//! long and how fast the client sends them.
 
 use std::fmt;
 
@@ -25,18 +25,18 @@ pub enum Operation {
     Set,
 }
 
-/// How often which key is asked for.
+/// The distribution of requests over keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Popularity {
-    /// All alike.
+    /// All keys equally often.
     Uniform,
     /// By rank, with this exponent.
     Zipf(f64),
-    /// One after the other, over and over; each thread has its own place to start.
+    /// One after the other, over and over. Each thread starts at a place of its own.
     Sequential,
 }
 
-/// A workload as data.
+/// The parameters of a workload.
 #[derive(Clone, Debug)]
 pub struct Workload {
     pub protocol: Protocol,
@@ -44,7 +44,7 @@ pub struct Workload {
     pub get: u32,
     pub set: u32,
     pub keys_per_get: usize,
-    /// Requests sent together on one connection before their replies are awaited.
+    /// Requests that a connection sends together, before it waits for their replies.
     pub pipeline: usize,
     pub connections: usize,
     pub keys: u64,
@@ -52,9 +52,9 @@ pub struct Workload {
     /// Smallest and largest.
     pub value_size: (usize, usize),
     pub popularity: Popularity,
-    /// Seconds and weights; none means forever.
+    /// Seconds and weights. An empty list means forever.
     pub ttls: Vec<(u32, f64)>,
-    /// A key that a get did not find is set.
+    /// Set keys that a get did not find.
     pub cache_aside: bool,
     pub seed: u64,
 }
@@ -113,13 +113,13 @@ impl fmt::Display for Workload {
     }
 }
 
-/// The requests of one client thread, drawn one by one.
+/// Draws the requests of one client thread, one by one.
 pub struct Draw {
     random: Random,
     ranks: Ranks,
     /// A get if the upper half of a draw is below this.
     get_below: u64,
-    /// Seconds, and the share of draws at or below this entry.
+    /// Seconds, and the cumulated share of draws up to this entry.
     ttls: Vec<(u32, f64)>,
 }
 
@@ -130,7 +130,7 @@ enum Ranks {
 }
 
 impl Draw {
-    /// Thread `thread` of `threads`, in the sequence of this number.
+    /// The requests of thread `thread` of `threads`, in random sequence number `sequence`.
     pub fn new(workload: &Workload, thread: usize, threads: usize, sequence: u64) -> Draw {
         let total: f64 = workload.ttls.iter().map(|(_, weight)| weight).sum();
         let mut sum = 0.0;
@@ -179,7 +179,8 @@ impl Draw {
     }
 }
 
-/// The part of `total` that falls to `index` of `count`: contiguous, complete, and equal within one.
+/// Part `index` of `total` in `count` parts. The parts are contiguous and cover `total`; their sizes differ by at most
+/// one.
 pub fn share(total: u64, index: usize, count: usize) -> std::ops::Range<u64> {
     let bound = |index: usize| (u128::from(total) * index as u128 / count as u128) as u64;
     bound(index)..bound(index + 1)

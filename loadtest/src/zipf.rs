@@ -1,10 +1,10 @@
-//! Zipf's law: rank *k* of *n* comes with a probability proportional to *k*^-exponent.
+//! Zipf's law: rank *k* of *n* has a probability proportional to *k*^-exponent.
 //!
 //! Rejection-inversion (W. Hörmann and G. Derflinger, "Rejection-inversion to generate variates from monotone discrete
-//! distributions", ACM TOMACS 6(3), 1996): no table, constant time for any *n*, exact for every exponent ≥ 0. The
-//! histogram of k^-exponent is enclosed by its continuous integral H; a uniform point under H is inverted, rounded to a
-//! rank, and rejected where the curve lies above the histogram (a few per cent of the draws).
-//! H(x) = (x^(1-s) - 1) / (1-s) has a hole at s = 1, which `expm1` and `ln_1p` fill without a special case for it.
+//! distributions", ACM TOMACS 6(3), 1996): no table, constant time for any *n*, exact for every exponent ≥ 0. A
+//! continuous integral H encloses the histogram of k^-exponent. The code inverts a uniform point under H, rounds it to
+//! a rank, and rejects it where the curve lies above the histogram (a few per cent of the draws). H(x) = (x^(1-s) - 1)
+//! / (1-s) is undefined at s = 1; `expm1` and `ln_1p` cover that case without a branch for it.
 
 use crate::random::Random;
 
@@ -16,7 +16,7 @@ pub struct Zipf {
     /// H at the left end of rank 1 and the right end of the last rank.
     integral_first: f64,
     integral_last: f64,
-    /// A rank this close to its point needs no test.
+    /// A rank this close to its point is accepted without a test.
     shortcut: f64,
 }
 
@@ -34,7 +34,6 @@ impl Zipf {
         }
     }
 
-    /// A rank.
     pub fn draw(&self, random: &mut Random) -> u64 {
         loop {
             let area = self.integral_last + random.unit() * (self.integral_first - self.integral_last);
@@ -59,7 +58,7 @@ fn integral(x: f64, exponent: f64) -> f64 {
 }
 
 fn integral_inverse(area: f64, exponent: f64) -> f64 {
-    // Rounding may push the product past -1, where the logarithm ends.
+    // Rounding may push the product past -1, where the logarithm is undefined.
     let product = (area * (1.0 - exponent)).max(-1.0);
     (ln_1p_over(product) * area).exp()
 }
@@ -78,7 +77,7 @@ fn ln_1p_over(x: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Chi-square against the exact probabilities, ranks with few draws taken together.
+    /// Chi-square test against the exact probabilities. Ranks with few draws are taken together.
     fn check(ranks: u64, exponent: f64) {
         const DRAWS: u64 = 400_000;
         let zipf = Zipf::new(ranks, exponent);

@@ -1,4 +1,4 @@
-//! A short soak of the server beside this program, as Cargo builds both for the tests of the workspace.
+//! A short soak of the server beside this program. Cargo builds both for the tests of the workspace.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,6 +16,6 @@ fn a_short_soak_finds_nothing() {
     let output = Command::new(LOADTEST).args(["soak", "--seconds", "20"]).output().expect("it was built for this test");
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}\n{said}{complained}", output.status);
-    // Every kind of load was there, and every figure held.
+    // The soak has produced every kind of load, and every figure is within its limit.
     assert!(said.lines().filter(|line| line.ends_with(" ok")).count() > 20, "{said}");
 }

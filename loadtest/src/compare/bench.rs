@@ -24,24 +24,24 @@ use crate::server::{Ports, Server};
 use crate::storm::Storm;
 use crate::workload::{Operation, Workload};
 
-/// Above this share of busy time the client, not the server, may have set the throughput. (At a fixed rate it waits
-/// awake, and being busy says nothing.)
+/// Above this busy share, the client may have limited the throughput instead of the server. (At a fixed rate the client
+/// polls while it waits, so its busy share means nothing.)
 const CLIENT_BUSY_MAX: f64 = 0.95;
 
-/// Files that this program has open besides connections.
+/// Open files of this program besides connections.
 pub const FILES_BESIDES: usize = 64;
 
-/// Starts the servers of a row when they are needed, and keeps them for the next round if the row says so.
+/// Starts the servers of a row when the row needs them, and keeps them for the next round if the row says so.
 pub struct Bench<'a> {
     pub comparison: &'a Comparison,
     pub row: &'a Row,
     pub stop: &'a Arc<AtomicBool>,
     kept: [Option<Server>; 2],
-    /// Requests per second, once the baseline has shown what it holds.
+    /// Requests per second, set after the runs that find the baseline's rate.
     pub rate: Option<f64>,
 }
 
-/// Why there is no sample.
+/// The reason why a measurement has no sample.
 pub enum Failure {
     /// The candidate does not know a flag of the row.
     Refused(String),
@@ -59,8 +59,8 @@ impl<'a> Bench<'a> {
         Bench { comparison, row, stop, kept: [None, None], rate: None }
     }
 
-    /// Starts the server of `side` with the row's flags. A row with more workers than the server has cores gives it the
-    /// client's as well.
+    /// Starts the server of `side` with the row's flags. If the row has more workers than the server has cores, the
+    /// server may also use the client's cores.
     pub fn start(&self, side: usize) -> Result<Server, Failure> {
         let (comparison, flags) = (self.comparison, &self.row.flags);
         let crowded = flags.threads.is_some_and(|threads| threads > comparison.server_cpus.count());
@@ -74,17 +74,17 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// The servers', if the row is by TLS.
+    /// The servers' certificate, if the row uses TLS.
     fn certificate(&self) -> Option<&Certificate> {
         self.comparison.certificate.as_ref().filter(|_| self.row.flags.tls)
     }
 
-    /// What clients know of the servers' certificate, if the row is by TLS.
+    /// The client's TLS configuration, if the row uses TLS.
     pub fn tls(&self, resumes: bool) -> Result<Option<Arc<ClientConfig>>, String> {
         self.certificate().map(|certificate| certificate.client(resumes).map(Arc::new)).transpose()
     }
 
-    /// Storms at a server of `side`.
+    /// Sends storms to a server of `side`.
     pub fn storm(&self, side: usize, storm: &Storm) -> Result<Sample, Failure> {
         let comparison = self.comparison;
         allow_files(storm.connections + FILES_BESIDES)?;
@@ -111,7 +111,7 @@ impl<'a> Bench<'a> {
         Ok(sample)
     }
 
-    /// Gets over UDP from a server of `side`.
+    /// Sends gets over UDP to a server of `side`.
     pub fn datagrams(&self, side: usize, datagrams: &Datagrams) -> Result<Sample, Failure> {
         let mut server = self.start(side)?;
         let mut plain = server.connect_plain().map_err(|error| format!("connection: {error}"))?;
@@ -139,7 +139,7 @@ impl<'a> Bench<'a> {
         ])
     }
 
-    /// One measurement of `side` under `load`. Both sides get the same requests, and other ones in each round.
+    /// Measures `side` under `load` once. Both sides get the same requests; each round has different ones.
     pub fn measure(&mut self, side: usize, load: &Load, round: u32) -> Result<Sample, Failure> {
         if load.rate_share.is_some() && self.rate.is_none() {
             self.rate = Some(self.find_rate(load)?);
@@ -179,8 +179,8 @@ impl<'a> Bench<'a> {
         Ok(sample)
     }
 
-    /// The share of the rate that the baseline reaches in a closed loop, one request at a time on each connection: the
-    /// median of three runs, because everything after depends on it.
+    /// The row's share of the rate that the baseline reaches in a closed loop, with one request at a time on each
+    /// connection. It takes the median of three runs, because all later figures depend on it.
     fn find_rate(&self, load: &Load) -> Result<f64, Failure> {
         let mut server = self.start(0)?;
         let workload = Workload { pipeline: 1, ..load.workload.clone() };
@@ -194,9 +194,9 @@ impl<'a> Bench<'a> {
         Ok(median(rates).unwrap_or(0.0) * load.rate_share.unwrap_or(1.0))
     }
 
-    /// Measures, and insists that everything went well.
+    /// Measures, and fails if any reply was wrong.
     fn finish(&self, server: &mut Server, session: Result<Session, String>) -> Result<Report, Failure> {
-        // A server that has died is the better explanation of whatever else went wrong.
+        // If the server has died, that explains any other error best.
         server.check()?;
         let report = session?.measure(|_| ());
         server.check()?;
@@ -211,12 +211,12 @@ impl<'a> Bench<'a> {
         Ok(report)
     }
 
-    /// Values are verified: a fast wrong answer is no answer.
+    /// A plan for the row's client. It verifies values, because a fast wrong reply is worth nothing.
     pub fn plan(&self, server: &Server, workload: &Workload, limit: Limit) -> Result<Plan, String> {
         let cpus = &self.comparison.client_cpus;
         let tls = self.tls(true)?;
         let ports: Vec<_> = server.addresses()?.into_iter().map(|port| port.with_tls(tls.clone())).collect();
-        // Every thread needs a connection to every port; a single connection is one thread's.
+        // Every thread needs a connection to every port; only one thread can use a single connection.
         let threads = cpus.count().min(workload.connections / ports.len()).max(1);
         Ok(Plan { threads, cpus: Some(cpus.clone()), verify: true, ..Plan::new(ports, workload.clone(), limit) })
     }
@@ -236,7 +236,7 @@ fn sample(report: &Report, cpu_seconds: f64) -> Sample {
     sample
 }
 
-/// What the samples tell about themselves.
+/// Remarks that follow from the samples.
 pub fn remarks(samples: &[Vec<Sample>; 2]) -> Vec<String> {
     let mut remarks = Vec::new();
     for (side, name) in SIDES.iter().enumerate() {

@@ -7,15 +7,15 @@ use serde_json::{Map, Value, json};
 /// Baseline and candidate, in this order everywhere.
 pub const SIDES: [&str; 2] = ["baseline", "candidate"];
 
-/// Something that a measurement tells of a server.
+/// A quantity that a measurement gives for a server.
 #[derive(Debug)]
 pub struct Figure {
     pub name: &'static str,
     /// Its name in JSON.
     pub key: &'static str,
-    /// Digits behind the point.
+    /// Digits after the decimal point.
     pub precision: usize,
-    /// Stands in tables; what does not is for remarks and JSON.
+    /// Whether tables show it; the others are for remarks and JSON.
     pub shown: bool,
 }
 
@@ -52,14 +52,14 @@ pub static UNSENT: Figure = hidden("requests_unsent");
 /// One measurement of one server.
 pub type Sample = Vec<(&'static Figure, f64)>;
 
-/// Where the ratio of candidate to baseline should be.
+/// A limit of the ratio of candidate to baseline.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound {
     AtMost(f64),
     AtLeast(f64),
 }
 
-/// The bound of a figure's ratio.
+/// A figure, and the limit of its ratio.
 pub type Target = (&'static Figure, Bound);
 
 impl Bound {
@@ -70,7 +70,7 @@ impl Bound {
         }
     }
 
-    /// `held`, `MISSED`, or nothing about what was not measured.
+    /// `held` or `MISSED`; empty without a ratio.
     pub fn verdict(self, ratio: Option<f64>) -> &'static str {
         match ratio.map(|ratio| self.holds(ratio)) {
             Some(true) => "held",
@@ -95,27 +95,27 @@ pub struct Outcome {
     pub name: String,
     pub about: String,
     pub targets: Vec<Target>,
-    /// Baseline and candidate; one sample per round.
+    /// Of baseline and candidate, one sample per round.
     pub samples: [Vec<Sample>; 2],
-    /// Remarks for the reader of the figures.
+    /// Remarks that help to read the figures.
     pub remarks: Vec<String>,
     /// The reason why figures are missing.
     pub failure: Option<String>,
 }
 
 impl Outcome {
-    /// The figures that its samples have, in their order, without the hidden ones.
+    /// The figures of the samples, in their order, without the hidden ones.
     pub fn figures(&self) -> Vec<&'static Figure> {
         let sample = self.samples.iter().flatten().next();
         sample.into_iter().flatten().map(|(figure, _)| *figure).filter(|figure| figure.shown).collect()
     }
 
-    /// Median over the rounds of one side, 0 the baseline.
+    /// The median over the rounds of one side (0 is the baseline).
     pub fn median(&self, side: usize, figure: &Figure) -> Option<f64> {
         median(self.samples[side].iter().filter_map(|sample| value(sample, figure)).collect())
     }
 
-    /// Candidate over baseline.
+    /// The ratio of candidate to baseline.
     pub fn ratio(&self, figure: &Figure) -> Option<f64> {
         Some(self.median(1, figure)? / self.median(0, figure)?)
     }
@@ -124,7 +124,7 @@ impl Outcome {
         self.targets.iter().find(|(other, _)| other.key == figure.key).map(|(_, bound)| *bound)
     }
 
-    /// The figures that the row is about: those with a target, or else CPU time, or else the first.
+    /// The main figures of the row: those with a target, or else CPU time, or else the first one.
     pub fn leads(&self) -> Vec<&'static Figure> {
         if !self.targets.is_empty() {
             return self.targets.iter().map(|(figure, _)| *figure).collect();
@@ -168,12 +168,12 @@ impl Outcome {
     }
 }
 
-/// A figure of a sample, if it has it.
+/// The value of a figure, if the sample has it.
 pub fn value(sample: &Sample, figure: &Figure) -> Option<f64> {
     sample.iter().find(|(other, _)| other.key == figure.key).map(|(_, value)| *value)
 }
 
-/// `None` of nothing.
+/// `None` if `values` is empty.
 pub fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -188,7 +188,8 @@ pub fn median(mut values: Vec<f64>) -> Option<f64> {
 pub mod tests {
     use super::*;
 
-    /// An outcome of a row with a target of 0.5 for CPU time, measured three times; or refused by the candidate.
+    /// An outcome with a target of 0.5 for CPU time, measured three times. With `None`, the candidate has refused the
+    /// row.
     pub fn outcome(candidate: Option<f64>) -> Outcome {
         let sample = |cpu: f64| vec![(&KEYS_PER_SECOND, 1e6 / cpu), (&CPU_PER_KEY, cpu), (&HIT_RATE, 1.0)];
         Outcome {

@@ -1,21 +1,21 @@
-//! Where and when figures were taken: what a reader must know to judge them.
+//! The machine and the date of the figures, which a reader needs to judge them.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The machine, the day, and who ran.
+/// The machine, the date, and the servers' versions.
 pub struct Machine {
     pub cpu: String,
     pub cores: usize,
     pub kernel: String,
     /// Year, month and day, UTC.
     pub date: String,
-    /// What the servers say they are, baseline first.
+    /// The servers' replies to `version`, baseline first.
     pub versions: [String; 2],
 }
 
 impl Machine {
-    /// This one, now.
+    /// This machine, today.
     pub fn here(versions: [String; 2]) -> Machine {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let days = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() / 86_400);
@@ -30,7 +30,7 @@ impl Machine {
     }
 }
 
-/// Memory of this machine in MiB; no limit if it does not say.
+/// Memory of this machine in MiB; `u64::MAX` if it is unknown.
 pub fn memory_mib() -> u64 {
     let kibibytes = |text: String| {
         let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
@@ -44,8 +44,8 @@ fn cpu_model(cpuinfo: &str) -> Option<&str> {
     Some(line.split_once(':')?.1.trim())
 }
 
-/// Year, month and day of a day counted from 1970-01-01 (H. Hinnant, "chrono-compatible low-level date algorithms"):
-/// years begin in March, so that the leap day is the last.
+/// Year, month and day of a day counted from 1970-01-01 (H. Hinnant, "chrono-compatible low-level date algorithms").
+/// Years begin in March here, so that the leap day is the last.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);

@@ -1,4 +1,4 @@
-//! All outcomes as a page of tables: for each set what it is about, and then everything that was measured.
+//! All outcomes as a page of tables: for each set first the main figures, and then all of them.
 
 use std::fmt::Write;
 
@@ -6,7 +6,6 @@ use super::Results;
 use super::figure::{Outcome, SIDES};
 use super::text::number;
 
-/// The page.
 pub fn page(results: &Results<'_>) -> String {
     let (comparison, machine) = (results.comparison, &results.machine);
     let mut out = "# Comparison\n\n| | |\n|---|---|\n".to_owned();
@@ -42,7 +41,7 @@ fn names(outcome: &Outcome) -> Vec<&'static str> {
     outcome.figures().iter().map(|figure| figure.name).collect()
 }
 
-/// What each row is about, with its target.
+/// The main figures of each row, with their targets.
 fn leads(set: &[Outcome]) -> String {
     let mut out =
         "| row | work | figure | baseline | candidate | ratio | target | |\n|---|---|---|--:|--:|--:|--:|---|\n"
@@ -65,7 +64,7 @@ fn leads(set: &[Outcome]) -> String {
     out
 }
 
-/// Every figure of rows that have the same ones: `baseline → candidate (ratio)`.
+/// All figures of rows that have the same ones: `baseline → candidate (ratio)`.
 fn everything(group: &[Outcome]) -> String {
     let figures = group[0].figures();
     if figures.len() < 2 {

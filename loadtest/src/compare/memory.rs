@@ -1,4 +1,4 @@
-//! Memory of a server: how many items it holds for its size, and what a connection costs that does nothing.
+//! Memory of a server: how many items it holds per MiB, and how much an idle connection costs.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ use crate::workload::Workload;
 
 const MIB: f64 = 1_048_576.0;
 
-/// Sets all keys, of which not all fit, and counts those that are held, per MiB of resident memory.
+/// Sets all keys, more than fit, and counts those that the server holds, per MiB of resident memory.
 pub fn fill(bench: &Bench<'_>, side: usize, workload: &Workload) -> Result<Sample, Failure> {
     let mut server = bench.start(side)?;
     let plan = Plan { prefill: workload.keys, ..bench.plan(&server, workload, Limit::Count(0))? };
@@ -41,7 +41,7 @@ pub fn fill(bench: &Bench<'_>, side: usize, workload: &Workload) -> Result<Sampl
     ])
 }
 
-/// Opens connections, asks one thing on each, and divides what memory has grown by.
+/// Opens `count` connections, sends one request on each, and divides the growth of memory by `count`.
 pub fn idle(bench: &Bench<'_>, side: usize, count: usize) -> Result<Sample, Failure> {
     let fail = |error| format!("connection: {error}");
     allow_files(count + FILES_BESIDES)?;
@@ -58,7 +58,7 @@ pub fn idle(bench: &Bench<'_>, side: usize, count: usize) -> Result<Sample, Fail
     Ok(vec![(&CONNECTION_KIB, (memory - before) / 1024.0 / count as f64), (&MEMORY, memory)])
 }
 
-/// A connection on which a key was asked for that is not there.
+/// A connection that has asked for a missing key.
 fn used(server: &Server, tls: Option<&Arc<ClientConfig>>) -> std::io::Result<TcpStream> {
     let mut stream = server.connect(0)?;
     let mut reply = [0; 5];

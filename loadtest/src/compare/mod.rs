@@ -1,10 +1,10 @@
-//! Two servers, the same work: each server in turn, alone, on the same cores.
+//! The same work for two servers: each in turn, alone, on the same cores.
 //!
-//! Machines are noisy, most of all in throughput. Hence rounds that alternate, medians, and first of all the server's
-//! CPU time per key, which a busy neighbour or a slow client changes least.
+//! Machines are noisy, most of all in throughput. Hence rounds alternate, and medians count. The main figure is the
+//! server's CPU time per key, because a busy neighbour or a slow client changes it least.
 //!
-//! Reading order: [`sets`] are tables of [`row`]s; [`mod@bench`] and [`memory`] measure; [`figure`] says what was measured
-//! and what has come of it; [`text`], [`markdown`] and [`plots`] show it.
+//! Reading order: [`sets`] are tables of [`row`]s; [`mod@bench`] and [`memory`] measure; [`figure`] holds figures and
+//! outcomes; [`text`], [`markdown`] and [`plots`] show them.
 
 mod figure;
 mod row;
@@ -40,23 +40,23 @@ use row::Job;
 pub use row::Row;
 use sets::Set;
 
-/// The servers to compare, and how.
+/// Parameters of a comparison.
 pub struct Comparison {
     /// The commands, baseline first.
     pub commands: [String; 2],
     pub rows: Vec<(Set, Row)>,
     pub rounds: u32,
-    /// Rounds for which the servers of a row with load live.
+    /// Rounds for which the servers of a row with load keep running.
     pub keep: u32,
     pub time: Duration,
     pub server_cpus: Cpus,
     pub client_cpus: Cpus,
     pub quiet: bool,
-    /// Of both servers, in rows by TLS.
+    /// The certificate of both servers, for rows by TLS.
     pub certificate: Option<Certificate>,
 }
 
-/// All outcomes, and where they are from.
+/// All outcomes, and the machine they were measured on.
 pub struct Results<'a> {
     comparison: &'a Comparison,
     machine: Machine,
@@ -64,8 +64,8 @@ pub struct Results<'a> {
 }
 
 impl Comparison {
-    /// Runs everything, or what can be run before `stop` is set. `each` is given every row's outcome as soon as it is
-    /// there. A row that fails does not keep the others from being run.
+    /// Runs all rows, or those before `stop` is set. Passes each outcome to `each` at once. If a row fails, the others
+    /// still run.
     pub fn run(&self, stop: &Arc<AtomicBool>, mut each: impl FnMut(&Outcome)) -> Result<Results<'_>, String> {
         let version = |command: &String| {
             let server = Server::start(command, Ports::Plain(1), &self.server_cpus, stop)?;
@@ -142,7 +142,7 @@ impl Comparison {
 }
 
 impl Results<'_> {
-    /// The rows that failed.
+    /// Names of the rows that failed.
     pub fn failed(&self) -> Vec<&str> {
         let failed = self.outcomes.iter().filter(|outcome| outcome.failure.is_some());
         failed.map(|outcome| outcome.name.as_str()).collect()
@@ -169,7 +169,7 @@ impl Results<'_> {
         write(path, &markdown::page(self))
     }
 
-    /// Writes all plots into a directory, which is made if need be.
+    /// Writes all plots into a directory, and creates it if needed.
     pub fn write_plots(&self, directory: &Path) -> Result<(), String> {
         fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         plots::all(&self.outcomes).iter().try_for_each(|(name, svg)| write(&directory.join(name), svg))

@@ -1,4 +1,4 @@
-//! The plots: the main figure of each set at a glance.
+//! The plots of the main figure of each set.
 
 use super::figure::{
     Bound, CONNECTION_KIB, CPU_PER_HANDSHAKE, CPU_PER_KEY, Figure, ITEMS_PER_MIB, KEYS_PER_SECOND, Outcome, P50, P90,
@@ -7,7 +7,7 @@ use super::figure::{
 use super::svg::{Bars, Lines, Pair};
 use super::text::number;
 
-/// File names and contents, of the sets that were run.
+/// File names and contents, for the sets that have run.
 pub fn all(outcomes: &[Outcome]) -> Vec<(String, String)> {
     let mut plots = Vec::new();
     for set in outcomes.chunk_by(|one, next| one.set == next.set) {
@@ -49,8 +49,8 @@ pub fn all(outcomes: &[Outcome]) -> Vec<(String, String)> {
     plots
 }
 
-/// A pair for each row that has the figure. Lengths are relative to the baseline, because a get of 100 KiB and one of
-/// 32 bytes do not fit on one axis; the texts are absolute.
+/// A pair of bars for each row that has the figure. Lengths are relative to the baseline, because a get of 100 KiB and
+/// one of 32 bytes do not fit on one axis. The texts are absolute.
 fn bars(title: &str, set: &[Outcome], figure: &Figure) -> String {
     let pair = |outcome: &Outcome| {
         let baseline = outcome.median(0, figure)?;
@@ -76,7 +76,7 @@ fn percentiles(outcome: &Outcome) -> String {
     .svg()
 }
 
-/// CPU time per key over the rows whose names begin with `prefix` and end in their size.
+/// CPU time per key, over the rows whose names are `prefix` and their size.
 fn growth(set: &[Outcome], prefix: &str, title: &str) -> String {
     let rows: Vec<(&str, &Outcome)> =
         set.iter().filter_map(|outcome| Some((outcome.name.strip_prefix(prefix)?, outcome))).collect();

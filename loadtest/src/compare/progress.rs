@@ -1,25 +1,23 @@
-//! Where a comparison is and when it will end, on standard error.
+//! The progress of a comparison, and the estimated time to its end, on standard error.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
-/// Counts measurements.
 pub struct Progress {
     begun: Instant,
     done: usize,
     total: usize,
-    /// A terminal has one line that changes; a file gets one line per row.
+    /// A terminal has one line that changes; a file has one line per row.
     terminal: bool,
     quiet: bool,
 }
 
 impl Progress {
-    /// Of `total` measurements.
     pub fn new(total: usize, quiet: bool) -> Progress {
         Progress { begun: Instant::now(), done: 0, total, terminal: stderr().is_terminal(), quiet }
     }
 
-    /// Says what is measured next. `first` of its row.
+    /// Shows the next measurement. `first` says that it is the first of its row.
     pub fn show(&self, what: &str, first: bool) {
         let line = format!("{what}{}", remaining(self.begun.elapsed(), self.done, self.total));
         match (self.quiet, self.terminal) {
@@ -29,13 +27,13 @@ impl Progress {
         }
     }
 
-    /// So many measurements are done, or will not be.
+    /// Counts measurements that are done or skipped.
     pub fn advance(&mut self, count: usize) {
         self.done += count;
         self.clear();
     }
 
-    /// Makes room for a result on the terminal.
+    /// Clears the progress line, before the program prints a result.
     pub fn clear(&self) {
         if self.terminal && !self.quiet {
             let _ = write!(stderr(), "\r\x1b[K");
@@ -43,7 +41,7 @@ impl Progress {
     }
 }
 
-/// What is to come is taken to be as slow as what was.
+/// Assumes that the other measurements take as long as those that are done.
 fn remaining(elapsed: Duration, done: usize, total: usize) -> String {
     if done == 0 {
         return format!(", {} elapsed", clock(elapsed));

@@ -1,4 +1,4 @@
-//! A row of a table: one piece of work for both servers, and the expected ratio.
+//! A row of a table: the same work for both servers, and the target ratios.
 
 use std::{fmt, fs};
 
@@ -8,7 +8,7 @@ use crate::server::Ports;
 use crate::storm::Storm;
 use crate::workload::Workload;
 
-/// What is done, with which settings of the servers.
+/// A piece of work, with the settings of the servers.
 #[derive(Clone, Debug)]
 pub struct Row {
     pub name: String,
@@ -18,7 +18,7 @@ pub struct Row {
     pub targets: Vec<Target>,
 }
 
-/// What a row sets on both servers, behind their commands, so that it goes over what stands there.
+/// Flags that a row appends to both servers' commands, where they override earlier ones.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     /// `-t`
@@ -27,9 +27,9 @@ pub struct Flags {
     pub memory: Option<u64>,
     /// `-c`
     pub connections: Option<usize>,
-    /// `--port-per-core`, which only the candidate is given.
+    /// `--port-per-core`, for the candidate only.
     pub port_per_core: bool,
-    /// `-Z`, with a certificate that is made for it.
+    /// `-Z`, with the certificate of the comparison.
     pub tls: bool,
     /// `-U`
     pub udp: bool,
@@ -39,38 +39,38 @@ pub struct Flags {
 #[derive(Clone, Debug)]
 pub enum Job {
     Load(Load),
-    /// Sets the keys of the workload, more than fit, and counts what is held.
+    /// Sets the keys of the workload, more than fit, and counts those that the server holds.
     Fill(Workload),
-    /// Opens so many connections, each used once, and looks at the memory.
+    /// Opens this many connections, uses each once, and measures the memory.
     Idle(usize),
-    /// Begins connections by TLS at once, again and again.
+    /// Begins many TLS connections at once, again and again.
     Storm(Storm),
-    /// Asks by UDP.
+    /// Sends gets over UDP.
     Datagrams(Datagrams),
 }
 
-/// A workload against a server that holds what the workload needs.
+/// A workload for a server that holds the keys of the prefill.
 #[derive(Clone, Debug)]
 pub struct Load {
     pub workload: Workload,
-    /// Keys set first.
+    /// Keys to set first.
     pub prefill: u64,
-    /// Requests of the workload before those that count.
+    /// Requests of the workload before the measurement.
     pub warm_up: u64,
-    /// Send at this share of the rate that the baseline reaches when it is asked as fast as it answers.
+    /// Send requests at this share of the rate that the baseline reaches in a closed loop.
     pub rate_share: Option<f64>,
-    /// Not all keys fit: error replies are reported, and end nothing. memcached refuses some sets when many come at
-    /// once, because its background thread has not yet sorted what could be evicted.
+    /// Not all keys fit, so the row reports error replies and does not fail by them. memcached refuses some sets when
+    /// many arrive at once, because its background thread has not yet found items to evict.
     pub full: bool,
     /// Report the longest set of the prefill.
     pub watch_prefill: bool,
 }
 
-/// Rows with more keys keep their two servers for all rounds, instead of fresh ones for each.
+/// Rows with more keys keep their two servers for all rounds, instead of new ones for each.
 const FRESH_KEYS_MAX: u64 = 1_000_000;
 
 impl Row {
-    /// A workload whose keys are all set before.
+    /// A workload with a prefill of all its keys.
     pub fn load(name: impl Into<String>, about: impl Into<String>, workload: Workload) -> Row {
         let (prefill, warm_up) = (workload.keys, 0);
         let load = Load { workload, prefill, warm_up, rate_share: None, full: false, watch_prefill: false };
@@ -81,13 +81,13 @@ impl Row {
         Row { name: name.into(), about: about.into(), flags: Flags::default(), job, targets: Vec::new() }
     }
 
-    /// On servers with so many workers and MiB.
+    /// Sets the number of workers, and the memory in MiB.
     pub fn on(mut self, threads: usize, memory: u64) -> Row {
         (self.flags.threads, self.flags.memory) = (Some(threads), Some(memory));
         self
     }
 
-    /// With the servers' CPU time per key at most this share of the baseline's.
+    /// Adds the target that the candidate's CPU time per key is at most this share of the baseline's.
     pub fn at_most(self, ratio: f64) -> Row {
         self.target((&CPU_PER_KEY, Bound::AtMost(ratio)))
     }
@@ -97,13 +97,13 @@ impl Row {
         self
     }
 
-    /// The same by TLS.
+    /// Makes the row use TLS.
     pub fn by_tls(mut self) -> Row {
         self.flags.tls = true;
         self
     }
 
-    /// Changes the load, if it is one.
+    /// Changes the load, if the row has one.
     pub fn with(mut self, change: impl FnOnce(&mut Load)) -> Row {
         if let Job::Load(load) = &mut self.job {
             change(load);
@@ -111,14 +111,14 @@ impl Row {
         self
     }
 
-    /// Whether both servers live on between rounds, on a machine of so many MiB: what they hold is costly, and they fit
-    /// side by side.
+    /// Whether both servers keep running between rounds, on a machine with this many MiB: the prefill is costly, and
+    /// both fit in memory.
     pub fn keeps_servers(&self, machine_mib: u64) -> bool {
         let costly = matches!(&self.job, Job::Load(load) if load.is_costly());
         costly && self.flags.memory.is_none_or(|memory| memory * 2 < machine_mib)
     }
 
-    /// What is done, on what.
+    /// A description of the work, the flags and the number of keys.
     pub fn about(&self) -> String {
         let flags = self.flags.text(1);
         let keys = match &self.job {
@@ -133,19 +133,19 @@ impl Row {
         }
     }
 
-    /// Why this machine has not the memory for both servers, if so.
+    /// The reason to leave the row out, if this machine lacks memory for both servers.
     pub fn does_not_fit(&self) -> Option<String> {
         let needed = 2 * self.flags.memory?;
         let available = available_mib()?;
         (needed > available).then(|| format!("left out: both servers need {needed} MiB, and {available} are available"))
     }
 
-    /// Memory settles in one round.
+    /// The number of rounds. Memory needs only one.
     pub fn rounds(&self, wanted: u32) -> u32 {
         if let Job::Fill(_) | Job::Idle(_) = self.job { 1 } else { wanted }
     }
 
-    /// The most keys that a server holds or is asked for; 0 without a workload.
+    /// The number of keys of the workload; 0 without a workload.
     pub fn keys(&self) -> u64 {
         match &self.job {
             Job::Load(load) => load.workload.keys,
@@ -157,14 +157,14 @@ impl Row {
 }
 
 impl Load {
-    /// Whether the servers live on between rounds: what they hold is costly, or comes about only in time.
+    /// Whether the prefill takes long, because of its many keys or of a warm-up.
     fn is_costly(&self) -> bool {
         self.prefill > FRESH_KEYS_MAX || self.warm_up > 0
     }
 }
 
 impl Flags {
-    /// The flags of `side`, 0 the baseline, with a space before each.
+    /// The flags of `side` (0 is the baseline), with a space before each.
     pub fn text(&self, side: usize) -> String {
         let own = if self.port_per_core && side == 1 { " --port-per-core" } else { "" };
         let tls = if self.tls { " -Z" } else { "" };
@@ -200,7 +200,7 @@ impl fmt::Display for Flags {
     }
 }
 
-/// Memory that programs may still take, as the kernel sees it.
+/// Memory in MiB that is available by the kernel's estimate.
 fn available_mib() -> Option<u64> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;

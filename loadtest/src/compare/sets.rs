@@ -1,4 +1,4 @@
-//! The tables: which rows each set has, with the ratios that are aimed at.
+//! The tables: the rows of each set, and their target ratios.
 
 use super::figure::{Bound, ITEMS_PER_MIB, P50, P99, P999};
 use super::row::{Job, Row};
@@ -9,35 +9,35 @@ use crate::workload::{Popularity, Protocol, Workload};
 /// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Set {
-    /// A first look: six workloads on the commands as they are
+    /// A quick comparison: six workloads, with the commands as they are
     Canonical,
     /// CPU time per key over all kinds of work, with targets
     Throughput,
-    /// Percentiles of the time to answer, one at a time and at a fixed rate, with targets
+    /// Percentiles of latency, one request at a time and at a fixed rate, with targets
     Latency,
     /// Items per MiB, with targets, and KiB per idle connection
     Memory,
     /// CPU time per key as keys and connections grow
     Growth,
-    /// By TLS: requests, handshakes alone and a thousand at once, and memory
+    /// Over TLS: requests, handshakes one by one and a thousand at once, and memory
     Tls,
-    /// By UDP: CPU time per get
+    /// Over UDP: CPU time per get
     Udp,
     /// All of these
     All,
 }
 
-/// Numbers of keys that `growth` goes through, as far as the options allow.
+/// Numbers of keys in the rows of `growth`, as far as the options allow.
 const GROWTH_KEYS: [(u64, &str); 5] =
     [(10_000, "10k"), (100_000, "100k"), (1_000_000, "1M"), (10_000_000, "10M"), (100_000_000, "100M")];
 const GROWTH_CONNECTIONS: [usize; 4] = [1, 50, 1000, 10_000];
 
 const MILLION: u64 = 1_000_000;
 
-/// `-m` of rows in which nothing is to be evicted: a million items of up to 150 bytes and the other server besides.
+/// `-m` of rows without evictions: room for a million items of up to 150 bytes, and for the overhead of either server.
 const ROOMY: u64 = 1024;
 
-/// More bytes than either server needs for an item of the default sizes, index and slack included.
+/// Upper bound of the bytes that either server needs for an item of the default sizes, with index and slack.
 const ITEM_MAX: u64 = 160;
 
 /// `-m` of the rows that count items.
@@ -46,11 +46,11 @@ const FILL: u64 = 256;
 /// Connections besides those of a storm.
 const STORM_BESIDES: usize = 100;
 
-/// Bytes that no server needs less of for an item, besides key and value.
+/// Lower bound of the bytes that any server needs for an item, besides key and value.
 const OVERHEAD_MIN: u64 = 20;
 
 impl Set {
-    /// The sets that this one stands for.
+    /// The sets that this value stands for.
     pub fn each(self) -> Vec<Set> {
         match self {
             Set::All => {
@@ -73,7 +73,7 @@ impl Set {
         }
     }
 
-    /// Its rows, in the order they are run. `keys` is the number of keys of the canonical set.
+    /// The rows, in the order in which they run. `keys` is the number of keys of the canonical set.
     pub fn rows(self, keys: u64) -> Vec<Row> {
         match self {
             Set::Canonical => canonical(keys),
@@ -114,7 +114,7 @@ fn throughput() -> Vec<Row> {
     let mg_50 = Workload { protocol: Protocol::Meta, ..get_50(MILLION) };
     let get_1k = Workload { value_size: (1024, 1024), ..get_32() };
     let get_100k = Workload { value_size: (102_400, 102_400), ..gets(2000) };
-    // So many keys that hardly a set meets its own old value.
+    // With this many keys, hardly any set replaces an earlier value of its key.
     let evicting = Row::load("set-evict", "set, 32 in flight, each evicts an item", sets(100 * MILLION));
     let mix = Workload {
         pipeline: 32,
@@ -165,7 +165,7 @@ fn latency() -> Vec<Row> {
 fn memory() -> Vec<Row> {
     let fill = |name: &str, key_size, value_size: (usize, usize), at_least| {
         let size = (key_size + value_size.0.midpoint(value_size.1)) as u64 + OVERHEAD_MIN;
-        // What would fit without any overhead of the server's, and half of it again, to see it evict.
+        // One and a half times the keys that would fit without any overhead, so that the server evicts.
         let keys = (FILL << 20) * 3 / 2 / size;
         let workload = Workload { get: 0, set: 1, keys, key_size, value_size, ..Workload::default() };
         let values = match value_size {

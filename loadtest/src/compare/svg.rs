@@ -1,4 +1,4 @@
-//! Plots as SVG, written by hand: pairs of bars, and lines over steps. Text is text, and colours follow the reader's
+//! Hand-written SVG plots: pairs of bars, and lines over steps. Text stays text, and colours follow the reader's
 //! preference for light or dark.
 //!
 //! ```text
@@ -16,10 +16,10 @@ use super::figure::SIDES;
 
 const WIDTH: f64 = 760.0;
 const MARGIN: f64 = 20.0;
-/// Where title and legend end.
+/// Lower end of title and legend.
 const TOP: f64 = 72.0;
 
-/// Fill of the page, text, faint lines, and the two sides.
+/// Styles of the page, the text, the grid, and the two sides.
 const STYLE: &str = "\
 text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-size:16px;font-weight:600}.small{font-size:12px}\
 .page{fill:#fff}.grid{stroke:#d0d7de}.mark{stroke:#24292f;stroke-width:2}.end{text-anchor:end}.middle{text-anchor:middle}\
@@ -35,16 +35,16 @@ pub struct Bars {
 
 pub struct Pair {
     pub label: String,
-    /// Length and the text at its end; `None` draws nothing.
+    /// Length, and the text at its end; `None` draws nothing.
     pub bars: [Option<(f64, String)>; 2],
-    /// Where the second bar should end.
+    /// Target length of the second bar.
     pub mark: Option<f64>,
 }
 
 /// A line per side over the same steps.
 pub struct Lines {
     pub title: String,
-    /// What the steps are.
+    /// The title of the horizontal axis.
     pub steps_title: String,
     pub steps: Vec<String>,
     pub values: [Vec<Option<f64>>; 2],
@@ -120,7 +120,7 @@ impl Lines {
     }
 }
 
-/// A step of 1, 2 or 5 times a power of ten, and how many of them reach `highest`: three to six.
+/// A step of 1, 2 or 5 times a power of ten, and the number of steps up to `highest`: three to six.
 fn ticks(highest: f64) -> (f64, u32) {
     if highest <= 0.0 || !highest.is_finite() {
         return (1.0, 1);
@@ -131,7 +131,7 @@ fn ticks(highest: f64) -> (f64, u32) {
     (step, (highest / step).ceil() as u32)
 }
 
-/// Page, title and legend.
+/// Begins a plot: page, title and legend.
 fn open(title: &str, height: f64) -> String {
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\">\n\

@@ -1,11 +1,11 @@
-//! An outcome, to read on a terminal.
+//! An outcome as text for a terminal.
 
 use std::fmt::Write;
 
 use super::figure::{Outcome, SIDES};
 
 impl Outcome {
-    /// A line for each side, their ratio, and its target if there is one.
+    /// A line for each side, a line for the ratios, and one for the targets if the row has any.
     pub fn text(&self) -> String {
         let figures = self.figures();
         let mut out = format!("{}: {}\n{:<11}", self.name, self.about, "");
@@ -33,7 +33,7 @@ impl Outcome {
     }
 }
 
-/// With so many digits behind the point, or a dash.
+/// A number with `precision` digits after the point, or a dash.
 pub fn number(value: Option<f64>, precision: usize) -> String {
     value.map_or("-".into(), |value| format!("{value:.precision$}"))
 }

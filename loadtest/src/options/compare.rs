@@ -12,16 +12,16 @@ use crate::cpus::Cpus;
 
 #[derive(Args)]
 pub struct CompareOptions {
-    /// Command that starts the one server. `-p PORT` is appended, and the -t, -m and -c that a row is about (see --list):
-    /// they go over those in the command
+    /// Command that starts the baseline server. The program appends `-p PORT`, and -t, -m and -c where a row needs them
+    /// (see --list); these override those in the command
     #[arg(long, value_name = "COMMAND", default_value = "memcached -u root -U 0 -t 1 -m 1024")]
     baseline: String,
 
-    /// Command that starts the other, in the same way
+    /// Command that starts the candidate server, in the same way
     #[arg(long, value_name = "COMMAND", required_unless_present = "list")]
     candidate: Option<String>,
 
-    /// Every row by TLS, with a certificate that is made for it (the set `tls` is without this, too; the set `udp` never)
+    /// Run every row over TLS, with a certificate made for the run (the set `tls` always uses TLS, the set `udp` never)
     #[arg(long)]
     tls: bool,
 
@@ -33,7 +33,7 @@ pub struct CompareOptions {
     #[arg(long, short, value_name = "NAME")]
     workload: Vec<String>,
 
-    /// Show the workloads of the sets given with --set, or of all
+    /// List the workloads of the sets given with --set, or of all sets
     #[arg(long)]
     list: bool,
 
@@ -41,17 +41,17 @@ pub struct CompareOptions {
     #[arg(long, short, value_name = "N", default_value_t = 100_000)]
     keys: u64,
 
-    /// Leave out the rows of `growth` with more keys
+    /// Leave out rows of the set `growth` with more keys than this
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
     keys_max: u64,
 
-    /// Measurements of each server for each row, in turn. Servers are started anew for each, unless what they must hold
-    /// first is costly and both fit in memory: then they live on, and take turns. (Memory is measured once.)
+    /// Measurements of each server for each row, in turn. Each measurement starts a new server, unless its prefill is
+    /// costly and both servers fit in memory: then both keep running (memory is measured once)
     #[arg(long, short, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
 
-    /// Rounds for which both servers live and take turns. Many short ones show a difference of one percent, which the
-    /// machine's own changes hide otherwise: --rounds 60 --seconds 0.3 --keep 12
+    /// Rounds for which the same two servers run. Many short rounds show a difference of one percent, which changes of
+    /// the machine hide otherwise: --rounds 60 --seconds 0.3 --keep 12
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     keep: u32,
 
@@ -85,7 +85,7 @@ pub struct CompareOptions {
 }
 
 impl CompareOptions {
-    /// Text to print instead of running, if that is what was asked for.
+    /// The text that --list prints instead of a comparison; `None` without --list.
     pub fn listing(&self) -> Option<String> {
         let line = |(set, row): (Set, Row)| {
             let targets: String =
@@ -95,7 +95,7 @@ impl CompareOptions {
         self.list.then(|| self.rows(Set::All).into_iter().map(line).collect())
     }
 
-    /// The rows of the sets, those of `default` if none is given, without what is left out.
+    /// The rows of the chosen sets, or of `default` if no set is chosen, without those that other options leave out.
     fn rows(&self, default: Set) -> Vec<(Set, Row)> {
         let wanted = if self.set.is_empty() { &[default] } else { self.set.as_slice() };
         let sets: Vec<Set> = wanted.iter().flat_map(|set| set.each()).collect();
@@ -135,7 +135,7 @@ mod tests {
 
     use crate::options::{Command, Options};
 
-    /// Sets and names of the rows that an option line leads to, or why it leads to none.
+    /// The sets and names of the rows that an option line selects, or the error.
     fn rows(line: &str) -> Result<Vec<String>, String> {
         let words = "loadtest compare --candidate x".split(' ').chain(line.split_whitespace());
         let Command::Compare(options) = Options::parse_from(words).command else { panic!("compare was asked for") };

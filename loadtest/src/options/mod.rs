@@ -1,4 +1,4 @@
-//! The command line. Options become a plan, a comparison or a replay once; no other module sees them.
+//! The command line. Options become a plan, a comparison, a replay or a soak; no other module sees them.
 
 mod compare;
 mod replay;
@@ -29,7 +29,7 @@ pub enum Command {
     Compare(CompareOptions),
     /// Ask for the keys of a trace, set those that are missing, and report the miss ratio
     Replay(ReplayOptions),
-    /// Start servers one after the other under guests of every kind, and check all that they answer and hold
+    /// Start servers one after the other under many kinds of clients, and check all their replies and their memory
     Soak(SoakOptions),
 }
 

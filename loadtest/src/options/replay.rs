@@ -12,20 +12,20 @@ const GENERATED_DEFAULT: u64 = 2_000_000;
 
 #[derive(Args)]
 pub struct ReplayOptions {
-    /// The trace: ARC's lines of `first count 0 sequence`, or with --key-column a CSV file; name.zst is decompressed by
-    /// the program zstd
+    /// The trace: ARC's lines of `first count 0 sequence`, or with --key-column a CSV file. The program zstd
+    /// decompresses a file whose name ends in .zst
     #[arg(value_name = "FILE", required_unless_present = "generate", conflicts_with = "generate")]
     file: Option<PathBuf>,
 
-    /// Where to replay it
+    /// Server that receives the requests
     #[arg(long, short, value_name = "HOST:PORT", default_value = "127.0.0.1:11211")]
     server: String,
 
-    /// Column of the key, by its name in the first line or by its number from 1 (then there is no such line)
+    /// Column of the key: its name in the first line, or its number from 1 if the file has no such line
     #[arg(long, value_name = "COLUMN")]
     key_column: Option<Column>,
 
-    /// Column of the value's bytes
+    /// Column of the value's size in bytes
     #[arg(long, value_name = "COLUMN", requires = "key_column")]
     size_column: Option<Column>,
 
@@ -33,20 +33,20 @@ pub struct ReplayOptions {
     #[arg(long, value_name = "BYTES", default_value_t = 32)]
     value_size: usize,
 
-    /// Bytes of the keys of ARC and generated traces, with zeros in front
+    /// Bytes of the keys of ARC and generated traces, padded with zeros in front
     #[arg(long, value_name = "BYTES", default_value_t = 25, value_parser = clap::value_parser!(u8).range(20..=250))]
     key_size: u8,
 
-    /// Gets in flight, on one connection; sets of what was missing follow, in order, when all are answered. A batch ends
-    /// early at a key that it already has; 1 is the trace to the letter
+    /// Gets that are sent together, on one connection; after all replies, sets of the missing keys follow in the same
+    /// order. A batch ends before a key that it already contains; with 1, the replay follows the trace exactly
     #[arg(long, short, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pipeline: u16,
 
-    /// End after so many requests [default: all; 2000000 of a generated trace]
+    /// End after this many requests [default: all; 2000000 of a generated trace]
     #[arg(long, short = 'n', value_name = "REQUESTS")]
     count: Option<u64>,
 
-    /// Make the trace instead of reading it
+    /// Generate the trace instead of reading it
     #[arg(long, value_name = "NAME", value_enum)]
     generate: Option<Generated>,
 
@@ -58,11 +58,11 @@ pub struct ReplayOptions {
     #[arg(long, value_name = "EXPONENT", default_value_t = 0.99)]
     zipf: f64,
 
-    /// Length of a generated scan, and of the requests between two of them; 0 for none [default: as --keys]
+    /// Requests in a generated scan, and between two scans; 0 for no scans [default: as --keys]
     #[arg(long, value_name = "REQUESTS")]
     scan: Option<u64>,
 
-    /// Start of all random numbers
+    /// Seed of all random numbers
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 

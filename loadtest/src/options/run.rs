@@ -14,8 +14,8 @@ use crate::workload::{Popularity, Protocol, Workload};
 
 #[derive(Args)]
 pub struct RunOptions {
-    /// host or host:port, or the path of a unix socket (anything with a slash); of several, separated by commas, each has its
-    /// share of connections and keys
+    /// host, host:port, or the path of a unix socket (anything with a slash). Several addresses, separated by commas,
+    /// get equal shares of the connections and keys
     #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:11211", value_delimiter = ',')]
     server: Vec<String>,
 
@@ -30,7 +30,8 @@ pub struct RunOptions {
     #[arg(long, short, value_name = "N")]
     connections: Option<usize>,
 
-    /// Requests in flight per connection: sent in one write, the next when all are answered [default: 1]
+    /// Requests in flight per connection: one write sends them all, and the next write follows after all replies
+    /// [default: 1]
     #[arg(long, short, value_name = "N")]
     pipeline: Option<usize>,
 
@@ -42,7 +43,7 @@ pub struct RunOptions {
     #[arg(long, value_name = "GET:SET")]
     ratio: Option<Ratio>,
 
-    /// get and set, or mg and ms [default: classic]
+    /// classic sends get and set, meta sends mg and ms [default: classic]
     #[arg(long, value_name = "NAME")]
     protocol: Option<Protocol>,
 
@@ -66,7 +67,8 @@ pub struct RunOptions {
     #[arg(long, value_name = "clusterN")]
     preset: Option<String>,
 
-    /// Seconds until a key expires (from 30 days on a Unix time), 0 for never; or a weighted choice such as 60:0.7,3600:0.3 [default: 0]
+    /// Seconds until a key expires (above 30 days, a Unix time), 0 for never; or a weighted choice such as
+    /// 60:0.7,3600:0.3 [default: 0]
     #[arg(long, value_name = "SECONDS")]
     ttl: Option<Ttls>,
 
@@ -74,8 +76,8 @@ pub struct RunOptions {
     #[arg(long)]
     prefill: bool,
 
-    /// Requests per second over all connections, with latency from the time each was due; sets by --cache-aside come
-    /// on top. As fast as replies come if left out
+    /// Requests per second over all connections. Latency counts from the time a request was due; sets by --cache-aside
+    /// are extra. Without this option, the client sends as fast as replies come
     #[arg(long, short, value_name = "N")]
     rate: Option<Rate>,
 
@@ -83,7 +85,7 @@ pub struct RunOptions {
     #[arg(long, value_name = "SECONDS", conflicts_with = "count")]
     time: Option<Seconds>,
 
-    /// End after so many requests instead
+    /// End after this many requests instead
     #[arg(long, short = 'n', value_name = "REQUESTS")]
     count: Option<u64>,
 
@@ -91,7 +93,7 @@ pub struct RunOptions {
     #[arg(long)]
     cache_aside: bool,
 
-    /// Start of all random numbers, and of the values [default: 1]
+    /// Seed of all random numbers and of the values [default: 1]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
@@ -99,19 +101,19 @@ pub struct RunOptions {
     #[arg(long, value_name = "LIST")]
     pin_cpus: Option<Cpus>,
 
-    /// Check every byte of every value (it must have been set with the same seed and sizes)
+    /// Check every byte of every value (the same seed and sizes must have been used to set it)
     #[arg(long)]
     verify: bool,
 
-    /// Open lost connections again, and go on
+    /// Reopen lost connections, and go on
     #[arg(long)]
     reconnect: bool,
 
-    /// Connections that are opened besides, and send nothing
+    /// Additional connections that send nothing
     #[arg(long, value_name = "N", default_value_t = 0)]
     idle_connections: usize,
 
-    /// A server that is silent for so long, with requests in flight, has failed
+    /// Fail if the server is silent for so long while requests are in flight
     #[arg(long, value_name = "SECONDS", default_value = "10")]
     patience: Seconds,
 
@@ -125,13 +127,13 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// Text to print instead of running, if that is what was asked for.
+    /// The text that `--preset list` prints instead of a run; otherwise `None`.
     pub fn listing(&self) -> Option<String> {
         (self.preset.as_deref() == Some("list"))
             .then(|| Preset::all().iter().map(|preset| format!("{:<10} {}\n", preset.name, preset.about)).collect())
     }
 
-    /// The plan that these options describe. Finds the server.
+    /// The plan that these options describe. Connects to the server once.
     pub fn plan(self) -> Result<Plan, String> {
         let mut workload = Workload::default();
         if let Some(name) = &self.preset {
@@ -168,7 +170,7 @@ impl RunOptions {
         })
     }
 
-    /// Explicit options go over defaults and preset.
+    /// Explicit options override the defaults and the preset.
     fn apply(&self, workload: &mut Workload) {
         fn set<T>(field: &mut T, option: Option<T>) {
             if let Some(value) = option {

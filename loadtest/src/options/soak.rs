@@ -9,8 +9,8 @@ use crate::soak::Soak;
 
 #[derive(Args)]
 pub struct SoakOptions {
-    /// Command that starts the server; ports, TLS, UDP, -m and -e are appended [default: the corecached beside this program,
-    /// with -u root -t 2]
+    /// Command that starts the server; the program appends ports, TLS, UDP, -m and -e [default: the corecached beside
+    /// this program, with -u root -t 2]
     #[arg(long, value_name = "COMMAND")]
     command: Option<String>,
 
@@ -18,15 +18,15 @@ pub struct SoakOptions {
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u64).range(128..=65536))]
     memory: u64,
 
-    /// How long it takes: from 20 seconds on all of it is tried
+    /// Length of the soak; it tries everything if this is 20 seconds or more
     #[arg(long, value_name = "SECONDS", conflicts_with = "minutes")]
     seconds: Option<Seconds>,
 
-    /// The same in minutes [default: 60]
+    /// Length of the soak in minutes [default: 60]
     #[arg(long, value_name = "MINUTES")]
     minutes: Option<u32>,
 
-    /// No line for each look at a server at rest
+    /// Print no line for each check of a server at rest
     #[arg(long, short)]
     quiet: bool,
 }

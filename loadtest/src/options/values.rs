@@ -1,14 +1,14 @@
-//! Values of options that are more than a number or a name.
+//! Option values other than plain numbers and names.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::workload::Popularity;
 
-/// The largest value that is made: a gigabyte, as no memcached takes more.
+/// The largest value that loadtest makes. No memcached takes more than this gigabyte.
 pub const VALUE_SIZE_MAX: usize = 1 << 30;
 
-/// Gets to sets, not both 0.
+/// Weights of gets and sets, not both 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ratio {
     pub get: u32,
@@ -64,7 +64,7 @@ impl FromStr for Popularity {
     }
 }
 
-/// Seconds and weights; one entry or several.
+/// TTLs in seconds and their weights; one entry or several.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ttls(pub Vec<(u32, f64)>);
 
@@ -83,7 +83,7 @@ impl FromStr for Ttls {
     }
 }
 
-/// Requests per second, more than none.
+/// Requests per second, above 0.
 #[derive(Clone, Debug)]
 pub struct Rate(pub f64);
 
@@ -95,7 +95,7 @@ impl FromStr for Rate {
     }
 }
 
-/// A span of time, more than none.
+/// A duration above 0.
 #[derive(Clone, Debug)]
 pub struct Seconds(pub Duration);
 

@@ -1,4 +1,4 @@
-//! The one connection of a replay: a batch of gets and their answers, then the sets of the missing keys.
+//! The one connection of a replay: it sends a batch of gets, reads the replies, and sets the missing keys.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -12,19 +12,19 @@ const BUFFER_SIZE: usize = 256 << 10;
 /// A server that is silent for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection that waits for its answers.
+/// A blocking connection.
 pub struct Connection<S> {
     stream: S,
     out: Vec<u8>,
     buffer: Vec<u8>,
-    /// What was read and not understood yet. Invariant: start <= end <= buffer.len().
+    /// `buffer[start..end]` has been read and not parsed yet. Invariant: start <= end <= buffer.len().
     start: usize,
     end: usize,
     parser: Parser,
 }
 
 impl Connection<TcpStream> {
-    /// To `host:port`.
+    /// Connects to `host:port`.
     pub fn open(server: &str) -> Result<Connection<TcpStream>, String> {
         let fail = |error| format!("cannot connect to {server}: {error}");
         let addresses: Vec<_> = server.to_socket_addrs().map_err(fail)?.collect();
@@ -40,7 +40,7 @@ impl<S: Read + Write> Connection<S> {
         Connection { stream, out: Vec::new(), buffer, start: 0, end: 0, parser: Parser::default() }
     }
 
-    /// Asks for all keys, a get each, in one write. Whether each was there is added to `found`.
+    /// Sends a get for each key, all in one write. Adds to `found` whether the server had each key.
     pub fn get(&mut self, batch: &[Request], found: &mut Vec<bool>) -> Result<(), String> {
         for request in batch {
             self.out.extend_from_slice(b"get ");
@@ -64,7 +64,7 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    /// Stores `requests`, each with a value of its size or else of `size`, in order. Counts those that were refused.
+    /// Stores `requests` in order. Each value has the size of its request, or else `size` bytes. Counts refused sets.
     pub fn set<'a>(&mut self, requests: impl Iterator<Item = &'a Request> + Clone, size: usize) -> Result<u64, String> {
         for request in requests.clone() {
             let size = request.size.unwrap_or(size);
@@ -95,7 +95,7 @@ impl<S: Read + Write> Connection<S> {
         written
     }
 
-    /// Gives replies to `take` until it says that the answer is complete.
+    /// Passes replies to `take` until it reports that the answer is complete.
     fn answer(&mut self, mut take: impl FnMut(Reply<'_>) -> Result<bool, String>) -> Result<(), String> {
         loop {
             let mut rest = &self.buffer[self.start..self.end];
@@ -138,7 +138,7 @@ pub mod tests {
 
     use super::*;
 
-    /// A server whose replies are known beforehand, and come in pieces of one byte.
+    /// A server with prepared replies. It sends them one byte at a time.
     pub struct Script {
         pub replies: VecDeque<u8>,
         pub asked: Vec<u8>,

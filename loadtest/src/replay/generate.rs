@@ -1,27 +1,27 @@
-//! Workloads that no trace has at hand: a working set with scans through it.
+//! Generated workloads, for which no trace is at hand: a working set with scans through it.
 //!
-//! A cache that ranks items by their last use loses its working set to every scan, whose items are never asked for
-//! again. One that resists scans keeps it, and its miss ratio outside the scans shows that.
+//! No request asks again for the items of a scan. A cache that ranks items by their last use loses its working set to
+//! every scan. A cache that resists scans keeps its working set, and shows that by a lower miss ratio outside the
+//! scans.
 
 use crate::keys::Keys;
 use crate::random::Random;
 use crate::replay::trace::{Request, Requests};
 use crate::zipf::Zipf;
 
-/// The workloads there are.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum Generated {
-    /// Keys by Zipf's law, and after every so many requests a scan through as many keys never seen before
+    /// Zipf-distributed keys; after every --scan requests, a scan through as many new keys
     ZipfScan,
 }
 
-/// Sizes of a workload with scans.
+/// Parameters of a Zipf workload with scans.
 pub struct ZipfScan {
     pub requests: u64,
     /// Keys of the working set.
     pub keys: u64,
     pub exponent: f64,
-    /// Length of a scan, and of the stretch of other requests before it; 0 for no scans.
+    /// Requests in a scan, and in the stretch of other requests before it; 0 for no scans.
     pub scan: u64,
     pub key_size: usize,
     pub seed: u64,
@@ -29,7 +29,7 @@ pub struct ZipfScan {
 
 impl ZipfScan {
     pub fn requests(self) -> Result<Requests, String> {
-        // The keys of the scans lie behind those of the working set.
+        // The ids of scanned keys follow those of the working set.
         let all = Keys::new(self.keys + self.requests, self.key_size, (0, 0), self.seed)?;
         let popular = Keys::new(self.keys, self.key_size, (0, 0), self.seed)?;
         let zipf = Zipf::new(self.keys, self.exponent);

@@ -1,9 +1,9 @@
-//! Cache-aside replay: every request of a [`trace`] is a get, and a key that is not there is set.
+//! Cache-aside replay: the client sends a get for every request of a [`trace`], and sets every missing key.
 //!
-//! The result must be the same each time, so that it depends on the server's evictions alone. The replay therefore has one
-//! connection, and keeps the order of the trace: gets go out in batches, and after all their answers, the sets of the
-//! missing keys follow in the same order. A batch ends before a key that it already has, so that no key is missed twice
-//! because its set has not come yet. Batches of one request are exactly the trace.
+//! The result must depend on the server's evictions alone, so that it is the same each time. The replay therefore uses
+//! one connection, and keeps the order of the trace: it sends gets in batches, and after all replies it sets the
+//! missing keys in the same order. A batch ends before a key that it already contains; otherwise that key would miss
+//! twice, because its set has not been sent yet. Batches of one request follow the trace exactly.
 
 mod connection;
 mod generate;
@@ -19,14 +19,14 @@ use connection::Connection;
 pub use generate::{Generated, ZipfScan};
 pub use trace::{Column, Requests, arc, csv, open};
 
-/// The trace to replay, and how.
+/// The parameters of a replay.
 pub struct Replay {
     /// `host:port`
     pub server: String,
     pub requests: Requests,
     /// Bytes of values whose size the trace does not tell.
     pub value_size: usize,
-    /// Gets that are sent together, at most.
+    /// Maximum number of gets in a batch.
     pub pipeline: usize,
 }
 
@@ -35,7 +35,7 @@ pub struct Replay {
 pub struct Misses {
     requests: u64,
     misses: u64,
-    /// Those of scans, which cannot be found in any cache.
+    /// Requests of scans. Every cache misses their keys.
     scanned: u64,
     scan_misses: u64,
     /// Sets that the server refused.
@@ -87,7 +87,7 @@ impl Misses {
         self.misses as f64 / self.requests.max(1) as f64
     }
 
-    /// Among the requests that are not part of a scan.
+    /// The miss ratio of requests outside scans.
     fn ratio_outside_scans(&self) -> f64 {
         (self.misses - self.scan_misses) as f64 / (self.requests - self.scanned).max(1) as f64
     }
@@ -96,7 +96,7 @@ impl Misses {
         self.requests as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
-    /// A few lines to read.
+    /// The result as text.
     pub fn text(&self) -> String {
         let Misses { requests, misses, scanned, refused, .. } = self;
         let seconds = self.elapsed.as_secs_f64();
@@ -111,7 +111,7 @@ impl Misses {
         out
     }
 
-    /// The same as one JSON object.
+    /// The result as one JSON object.
     pub fn json(&self) -> Value {
         json!({
             "requests": self.requests,

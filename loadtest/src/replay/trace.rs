@@ -14,28 +14,28 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 
-/// The protocol's limit.
+/// The longest key of the protocol.
 const KEY_SIZE_MAX: usize = 250;
 
-/// A key that is asked for.
+/// A request for a key.
 #[derive(Debug, PartialEq)]
 pub struct Request {
     pub key: Vec<u8>,
-    /// Bytes of its value, as far as the trace knows.
+    /// Bytes of the value, if the trace tells them.
     pub size: Option<usize>,
     /// Part of a scan through keys that are never asked for again.
     pub scan: bool,
 }
 
-/// Requests one after the other, or why there are no more.
+/// Requests in order. An error ends them.
 pub type Requests = Box<dyn Iterator<Item = Result<Request, String>>>;
 
-/// Where in a line of a table something stands.
+/// A column of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Column {
     /// Counted from 0.
     Number(usize),
-    /// As the first line calls it.
+    /// The name in the first line.
     Name(String),
 }
 
@@ -63,7 +63,7 @@ impl Column {
     }
 }
 
-/// Opens a file, decompressed if it is compressed.
+/// Opens a file, and decompresses it if its name ends in `.zst`.
 pub fn open(path: &Path) -> Result<Box<dyn BufRead>, String> {
     let fail = |error| format!("{}: {error}", path.display());
     let file = File::open(path).map_err(fail)?;
@@ -76,7 +76,7 @@ pub fn open(path: &Path) -> Result<Box<dyn BufRead>, String> {
     Ok(Box::new(BufReader::new(Decompressed { output, zstd })))
 }
 
-/// The output of zstd, whose failure is an error at the end and not a short trace.
+/// The output of zstd. If zstd fails, the reader gets an error at the end, and not a short trace.
 struct Decompressed {
     output: std::process::ChildStdout,
     zstd: Child,
@@ -94,13 +94,13 @@ impl std::io::Read for Decompressed {
 
 impl Drop for Decompressed {
     fn drop(&mut self) {
-        // Whoever stops reading early has no use for the rest.
+        // A reader that stops early does not need the rest.
         let _ = self.zstd.kill();
         let _ = self.zstd.wait();
     }
 }
 
-/// The requests of an ARC trace. Keys are the page numbers in decimal, with zeros in front up to `key_size` bytes.
+/// The requests of an ARC trace. Keys are page numbers in decimal, padded with zeros to `key_size` bytes.
 pub fn arc(lines: Box<dyn BufRead>, key_size: usize) -> Requests {
     let pages = move |(number, line): (usize, std::io::Result<String>)| {
         let (pages, why) = match line.map_err(|error| error.to_string()).and_then(|line| arc_line(&line)) {
@@ -160,7 +160,7 @@ mod tests {
         Box::new(text.as_bytes())
     }
 
-    /// `key` or `key:size` of each request, and the error that ends them.
+    /// Formats each request as `key` or `key:size`, and the error that ends them.
     fn show(requests: Result<Requests, String>) -> String {
         let request = |request: Request| {
             let key = String::from_utf8(request.key).expect("ASCII");

@@ -1,5 +1,5 @@
-//! Guests of many kinds: they fill the cache, read slowly, break off in the middle of a value, come and go, or administer
-//! the server.
+//! Clients of many kinds ("guests"): they fill the cache, read slowly, stop in the middle of a value, connect and
+//! leave, or administer the server.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -10,11 +10,11 @@ use super::link::{Link, unexpected};
 use super::world::{Fillers, Guest, World};
 use crate::random::Random;
 
-/// Sets and gets of one exchange of a [`Filler`], and the pause behind it.
+/// Sets and gets in one exchange of a [`Filler`], and the pause after it.
 const BATCH: usize = 20;
 const FILLER_PAUSE: Duration = Duration::from_millis(8);
 
-/// Sets values until most of them are evicted, and reads what is left.
+/// Sets values, of which the server must evict most, and reads the rest.
 pub struct Filler {
     random: Random,
     fillers: Fillers,
@@ -77,15 +77,15 @@ impl Guest for Filler {
 }
 
 const SLOW_LINKS: usize = 6;
-/// Requests that each of them sends at once: replies of some megabytes.
+/// Requests that each connection sends at once: their replies take some megabytes.
 const SLOW_REQUESTS: usize = 400;
 const SLOW_PAUSE: Duration = Duration::from_millis(5);
 
-/// Asks for much and reads one value after a while.
+/// Sends many gets at once, and reads one value at a time, with pauses.
 pub struct SlowReader {
     random: Random,
     fillers: Fillers,
-    /// Each with what it has asked for and not read.
+    /// Each connection with the keys whose replies it has not read.
     links: Vec<(Link, Vec<u64>)>,
 }
 
@@ -113,7 +113,7 @@ impl Guest for SlowReader {
             Fillers::check(world, number, &value);
             world.tally.values_slow.up();
         }
-        // Most go before they have read all.
+        // Most connections close before they have read all replies.
         if self.random.below(200) == 0 {
             let (link, _) = self.links.swap_remove(at);
             link.cut(self.random.below(2) == 0);
@@ -131,7 +131,7 @@ const HALF_KEYS: u64 = 50;
 const HALF_MAX: u64 = 700_000;
 const HALF_PAUSE: Duration = Duration::from_millis(15);
 
-/// Announces values and sends none of them to the end.
+/// Announces values and never sends a whole one.
 pub struct HalfSender {
     random: Random,
     links: Vec<Link>,
@@ -162,12 +162,12 @@ impl Guest for HalfSender {
         let sent = match self.random.below(3) {
             0 => 0,
             1 => self.random.below(length),
-            // All but its end.
+            // Sends all of the value except its `\r\n`.
             _ => length,
         };
         let mut request = format!("set {key} 0 0 {length}\r\n").into_bytes();
         request.resize(request.len() + sent as usize, b'h');
-        // The server may refuse, and close, in the middle of it.
+        // The server may refuse and close while the request is sent.
         if link.send(&request).is_ok() {
             self.links.push(link);
         }
@@ -182,7 +182,7 @@ impl Guest for HalfSender {
 
 const VISIT_PAUSE: Duration = Duration::from_millis(5);
 
-/// Comes, says a word at most, and goes.
+/// Connects, sends one request at most, and closes.
 pub struct Visitor {
     random: Random,
     fillers: Fillers,
@@ -208,7 +208,7 @@ impl Guest for Visitor {
                 }
             }
             4 => link.send(b"get hal")?,
-            // What is no request, and no handshake either: it may be closed while it is sent.
+            // Neither a request nor a handshake: the server may close while it is sent.
             5 => drop(link.send_raw(&self.random.next().to_le_bytes())),
             6 => {
                 link.send(b"lru_crawler metadump all\r\n")?;
@@ -236,11 +236,11 @@ impl Guest for Visitor {
 
 const UDP_PAUSE: Duration = Duration::from_millis(5);
 const UDP_PATIENCE: Duration = Duration::from_millis(200);
-/// With it, the answer is one datagram.
+/// Values of up to this length fit into one datagram.
 const UDP_VALUE_MAX: usize = 1200;
 const UDP_HEADER: usize = 8;
 
-/// Asks over UDP for values that fit into one datagram. An answer may be lost.
+/// Sends gets over UDP for values that fit into one datagram. A reply may be lost.
 pub struct Datagrams {
     random: Random,
     fillers: Fillers,
@@ -302,7 +302,7 @@ impl Guest for Datagrams {
 }
 
 const TURN: Duration = Duration::from_millis(100);
-/// In turns: what happens once in so many.
+/// In turns: a flush and a change of the limit happen once in this many.
 const FLUSH_EVERY: u64 = 97;
 const LIMIT_EVERY: u64 = 23;
 
@@ -314,7 +314,7 @@ pub struct Steward {
 }
 
 impl Steward {
-    /// The limit goes between `megabytes` and three quarters of that.
+    /// The limit alternates between `megabytes` and three quarters of it.
     pub fn new(megabytes: u64) -> Steward {
         Steward { link: None, turn: FLUSH_EVERY - 15, megabytes }
     }

@@ -1,6 +1,6 @@
-//! A guest that remembers what the server has confirmed. No other guest writes its keys, so each value that it reads
-//! must be the last one whose set was answered, or a later one whose answer was lost. A key that was deleted, flushed
-//! or lost, or that has expired, must have no value.
+//! A client that remembers all sets that the server has confirmed. No other client writes its keys. Each value that it
+//! reads must thus come from the last confirmed set, or from a later one whose reply was lost. A key that was deleted,
+//! flushed or lost, or that has expired, must have no value.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,32 +11,32 @@ use super::world::{Guest, World};
 use crate::random::Random;
 
 const KEYS: u64 = 300;
-/// Of a value that is to expire, in seconds, and how much longer it may be seen: clocks count whole seconds.
+/// Seconds until some values expire, and how much longer the server may return them: clocks count whole seconds.
 const TTL: u64 = 2;
 const TTL_GRACE: Duration = Duration::from_secs(2);
 
-/// Its knowledge of a key.
+/// The keeper's knowledge of a key.
 #[derive(Clone, Copy, Debug, Default)]
 struct Known {
-    /// The version whose set was answered last; 0: none.
+    /// The last version with a confirmed set; 0 for none.
     stored: u64,
-    /// A later one whose set was never answered.
+    /// A later version whose set had no reply.
     perhaps: Option<u64>,
-    /// When neither must be there any more.
+    /// The server must not return either version after this time.
     dead: Option<Instant>,
-    /// How many flushes had begun when `stored` was.
+    /// The number of flushes that had begun when `stored` was confirmed.
     flushes: u64,
 }
 
 pub struct Keeper {
     number: u64,
     tls: bool,
-    /// Before each step.
+    /// Pause before each step.
     pause: Duration,
     random: Random,
     link: Option<Link>,
     known: HashMap<u64, Known>,
-    /// The count of losses that `known` is of.
+    /// The value of `World::forgotten` for which `known` holds.
     forgotten: u64,
     version: u64,
 }
@@ -59,8 +59,8 @@ impl Keeper {
         format!("keeper-{}-{id}", self.number)
     }
 
-    /// The connection, a new one if there is none. Whatever was answered on an old one was of a server that may have
-    /// been killed: it is known before the new one connects.
+    /// The connection, or a new one. The server of the old connection may have been killed. The keeper forgets its
+    /// items in that case, before the new connection opens.
     fn link(&mut self, world: &World) -> io::Result<&mut Link> {
         if self.link.is_none() {
             let forgotten = world.forgotten.get();
@@ -80,7 +80,7 @@ impl Keeper {
         let value = value_of(&key, version);
         let entry = self.known.entry(id).or_default();
         entry.perhaps = Some(version);
-        // Until it is answered, what was stored before may be there as well, and then does not expire.
+        // Until the reply comes, the earlier value may still be stored, and its expiry is unknown.
         entry.dead = None;
         let ttl = if expires { TTL } else { 0 };
         let line = if meta {
@@ -97,7 +97,7 @@ impl Keeper {
             refusal if refusal.starts_with("SERVER_ERROR out of memory") => {
                 world.tally.refused.up();
                 world.complain(format!("{line}: {refusal}"));
-                // As in memcached, the old value has gone as well.
+                // memcached also drops the old value here.
                 self.known.insert(id, Known::default());
                 return Ok(());
             }
@@ -149,7 +149,7 @@ impl Keeper {
             world.complain(format!("{key}, {known:?}, is there after {flushes} flushes, at {asked:?}"));
         }
         if known.perhaps == Some(version) {
-            // It was seen: from now on it is this one. When it expires, nobody knows.
+            // The unconfirmed version has been stored after all. Its expiry is unknown.
             *known = Known { stored: version, perhaps: None, dead: None, flushes: world.flushes_begun.get() };
         }
         Ok(())
@@ -184,7 +184,7 @@ impl Guest for Keeper {
     }
 }
 
-/// Each version has another length, from 30 bytes to 30 KB.
+/// Consecutive versions have different lengths, from 30 bytes to 30 KB.
 fn value_of(key: &str, version: u64) -> String {
     let times = if version.is_multiple_of(29) { 1000 } else { 1 + version % 40 };
     format!("{key}={version};").repeat(times as usize)
@@ -201,23 +201,22 @@ mod tests {
     use super::*;
     use crate::certificate::Certificate;
 
-    /// A mistake of the server.
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum Fault {
         None,
-        /// It keeps a value that was deleted.
+        /// Keeps a deleted value.
         Undead,
-        /// It keeps the first value of a key.
+        /// Keeps the first value of a key.
         Old,
-        /// It gives one key's value for another.
+        /// Returns the value of another key.
         Foreign,
-        /// A byte is another.
+        /// Changes a byte of a value.
         Bent,
-        /// It has no room.
+        /// Refuses sets as out of memory.
         Full,
     }
 
-    /// The commands of a keeper, on one connection.
+    /// Serves the commands of a keeper on one connection.
     fn serve(mut stream: TcpStream, fault: Fault) -> io::Result<()> {
         let mut input = BufReader::new(stream.try_clone()?);
         let mut items: HashMap<String, Vec<u8>> = HashMap::new();
@@ -296,7 +295,7 @@ mod tests {
                 Fault::None => [false, false, false],
                 Fault::Undead | Fault::Old => [true, false, false],
                 Fault::Foreign => [false, true, false],
-                // It still begins with the key.
+                // The value still begins with the key, so it counts as stale.
                 Fault::Bent => [true, false, false],
                 Fault::Full => [true, false, true],
             };

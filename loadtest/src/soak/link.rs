@@ -1,4 +1,4 @@
-//! A connection of a guest: blocking, with a limit to its patience, plain or under TLS.
+//! A blocking connection of a guest with a timeout, plain or by TLS.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,10 +10,10 @@ use socket2::SockRef;
 
 use crate::wire;
 
-/// How long a reply may take before it counts as missing.
+/// A reply that takes longer counts as missing.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where the server takes guests in.
+/// The server's addresses.
 #[derive(Clone)]
 pub struct Doors {
     pub plain: SocketAddr,
@@ -21,7 +21,7 @@ pub struct Doors {
     pub config: Arc<ClientConfig>,
 }
 
-/// Received bytes that were not asked for yet are `received[at..]`.
+/// A connection. `received[at..]` has been received and not returned yet.
 pub struct Link {
     stream: Stream,
     received: Vec<u8>,
@@ -57,7 +57,7 @@ impl Link {
         }
     }
 
-    /// Sends past TLS what no client would.
+    /// Sends bytes past TLS, which no proper client would do.
     pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.socket().write_all(bytes)
     }
@@ -87,13 +87,13 @@ impl Link {
         Ok(self.received[self.at - count..self.at].to_vec())
     }
 
-    /// Sends a line and gives the line that comes back.
+    /// Sends a line and returns the reply line.
     pub fn ask(&mut self, request: &str) -> io::Result<String> {
         self.send(format!("{request}\r\n").as_bytes())?;
         self.line()
     }
 
-    /// The value of `key`, or none: the answer to a `get` of this key alone.
+    /// The value of `key`, or `None`. Reads the reply to a `get` of this key alone.
     pub fn value(&mut self, key: &str) -> io::Result<Option<Vec<u8>>> {
         let line = self.line()?;
         if line == "END" {
@@ -111,10 +111,10 @@ impl Link {
         }
     }
 
-    /// Closes without a word, or with a reset.
+    /// Closes the connection without TLS's closing message, or with a reset.
     pub fn cut(mut self, reset: bool) {
         if reset {
-            // If it cannot be reset, it is closed.
+            // If the reset fails, the connection just closes.
             let _ = SockRef::from(&*self.socket()).set_linger(Some(Duration::ZERO));
         }
     }
@@ -146,7 +146,7 @@ impl Link {
     }
 }
 
-/// An answer to no question that was asked.
+/// The error for a reply that does not fit the request.
 pub fn unexpected(line: &str) -> io::Error {
     let shown: String = line.chars().take(200).collect();
     io::Error::new(ErrorKind::InvalidData, format!("an answer that makes no sense: {shown:?}"))

@@ -1,14 +1,14 @@
-//! A soak: for an hour, or another time, one server after the other serves guests of every kind, well-behaved and rude.
-//! Each server ends by a graceful restart, which keeps the cache, or is killed, which loses it. The soak checks every
-//! value that is read. Twice in the life of each server the guests leave, and the server must have released what it
-//! held for them.
+//! A soak: for an hour, or another time, one server after the other serves clients of every kind ("guests"),
+//! well-behaved and rude. Each server ends by a graceful restart, which keeps the cache, or by a kill, which loses it.
+//! The soak checks every value that a guest reads. Twice in the life of each server the guests leave, and the server
+//! must release all that it held for them.
 //!
 //! ```text
 //!        guests come      rest    guests come     rest    guests come
 //! start ─────────────────▶ measure ──────────────▶ measure ───────────▶ restart or kill, under load ─▶ start …
 //! ```
-//! The load is bounded: every guest pauses after each step. [`world`] is the state that guests share, [`link`] has their
-//! connections, [`keeper`] and [`guests`] are the guests, and [`verdict`] is the report.
+//! Every guest pauses after each step, which bounds the load. [`world`] is the state that guests share, [`link`] has
+//! their connections, [`keeper`] and [`guests`] are the guests, and [`verdict`] is the report.
 
 mod guests;
 mod keeper;
@@ -33,40 +33,41 @@ use world::{EndOfWorld, FILLER_BYTES, Fillers, World};
 const KEEPERS: u64 = 4;
 const KEEPER_PAUSE: Duration = Duration::from_micros(500);
 const FILLERS: u64 = 2;
-/// Values of the fillers, as a multiple of the memory.
+/// Total size of the fillers' values, as a multiple of the memory.
 const OVERFILL: u64 = 3;
 
-/// Lives of servers in a soak, but each takes so long at least, and so many there are at least: of both ends, and a
-/// successor to each.
+/// Number of lives of servers in a soak, the minimum length of a life, and the minimum number of lives: one for each
+/// kind of end, and a successor to each.
 const LIVES: u32 = 12;
 const LIFE_MIN: Duration = Duration::from_secs(5);
 const LIVES_MIN: u64 = 4;
-/// How many times as long as it was told a soak takes at most, if its machine is too slow for all of it.
+/// On a slow machine, a soak takes at most this many times its set length.
 const LONGER_MAX: u32 = 10;
-/// Share of a life that comes before its first rest, and before its second.
+/// Shares of a life before its first rest, and before its second.
 const RESTS: [f64; 2] = [0.45, 0.9];
 
-/// How long guests may take to go, a server to let go of what it held for them, and to end.
+/// Maximum times until guests have left, until a server has released what it held for them, and until it has ended.
 const LEAVE_MAX: Duration = Duration::from_secs(60);
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 const END_MAX: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(20);
-/// Pages and index of a cache lie in mappings of their own, which have room for more than the least that is soaked.
+/// Pages and index of the cache lie in mappings of their own. Even the smallest cache of a soak has larger mappings
+/// than this.
 const CACHE_MAPPING_MIN: u64 = 100 << 20;
-/// Its buffers are counted once a second.
+/// Time before the first measurement, because the server counts its buffers once a second.
 const FIRST_COUNT: Duration = Duration::from_millis(2500);
 
-/// The server to soak, and for how long.
+/// Parameters of a soak.
 #[derive(Debug)]
 pub struct Soak {
-    /// Starts the server; what the soak needs is appended.
+    /// Starts the server; the soak appends further options.
     pub command: String,
     pub megabytes: u64,
     pub time: Duration,
     pub quiet: bool,
 }
 
-/// The memory file of the servers, in a folder of its own: gone with its value.
+/// The memory file of the servers, in a folder of its own. Dropping the value deletes it.
 struct Image(PathBuf);
 
 impl Image {
@@ -89,7 +90,8 @@ impl Drop for Image {
 }
 
 impl Soak {
-    /// Soaks until the time is over or `stop` is set. `Err`: it could not go on, as when the server has ended by itself.
+    /// Soaks until the time is over or `stop` is set. `Verdict::failure` says why the soak could not go on, for example
+    /// because a server ended by itself.
     pub fn run(&self, stop: &AtomicBool) -> Result<Verdict, String> {
         let (image, certificate) = (Image::new()?, Certificate::new()?);
         let flags = certificate.flags();
@@ -113,7 +115,7 @@ impl Soak {
         let mut verdict = Verdict::default();
         let soaked = thread::scope(|scope| {
             let mut server = start()?;
-            // Before the server goes.
+            // This ends the guests, and is dropped before the server.
             let _end = EndOfWorld(&world);
             self.invite(scope, &world);
             thread::sleep(FIRST_COUNT);
@@ -126,7 +128,7 @@ impl Soak {
                 if stop.load(Relaxed) || !goes_on {
                     break;
                 }
-                // The last life ends as gracefully as the others, and has no successor.
+                // The last server ends gracefully too, and has no successor.
                 let tried = verdict.has_tried_all(&world.tally) || begun.elapsed() > self.time * LONGER_MAX;
                 let last = left < life_time / 2 && world.life() >= LIVES_MIN && tried;
                 server = match self.end(server, &world, last, &image)? {
@@ -144,7 +146,7 @@ impl Soak {
         Ok(verdict)
     }
 
-    /// Starts the threads of the guests, who wait until a server opens.
+    /// Starts the threads of the guests, which wait until a server opens.
     fn invite<'scope, 'env>(&self, scope: &'scope thread::Scope<'scope, 'env>, world: &'env World) {
         let fillers = Fillers { count: OVERFILL * (self.megabytes << 20) / FILLER_BYTES };
         for number in 0..KEEPERS {
@@ -161,7 +163,7 @@ impl Soak {
         scope.spawn(move || world.host(Steward::new(megabytes)));
     }
 
-    /// One life, but for its end. False: there is no point in going on.
+    /// One life, except for its end. Returns false if the soak must stop.
     fn live(
         &self,
         server: &mut Server,
@@ -196,7 +198,7 @@ impl Soak {
         Ok(true)
     }
 
-    /// Ends a server under load, gracefully or not, in turn. True: it was the last.
+    /// Ends a server under load, gracefully and by a kill in turn. Returns true if it was the last server.
     fn end(&self, mut server: Server, world: &World, last: bool, image: &Image) -> Result<bool, String> {
         let kills = world.life().is_multiple_of(2) && !last;
         world.closes();
@@ -224,7 +226,7 @@ impl Soak {
     }
 }
 
-/// The resources of a server without guests, once it has released all that it can.
+/// The resources of a server without guests, after it has released all that it can.
 fn rest(server: &mut Server, start: &Rest) -> Result<Rest, String> {
     let begun = Instant::now();
     loop {

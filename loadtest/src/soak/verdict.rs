@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::world::Tally;
 
-/// Bytes that a server may hold beside its cache, above what it held at its start: buffers of its threads, which are kept,
-/// and what the allocator keeps for the next load.
+/// Bytes that a server may hold besides its cache, above those at its start: buffers that its threads keep, and memory
+/// that the allocator keeps for the next load.
 const BESIDE_MAX: u64 = 24 << 20;
-/// How much more of that it may hold at the second rest of its life than at the first: nothing is kept for those who went.
+/// Maximum growth of these bytes from the first rest of a life to the second: the server keeps nothing for guests that
+/// have left.
 const GROWTH_MAX: u64 = 8 << 20;
 
 /// The resources of a server without guests.
@@ -17,12 +18,13 @@ pub struct Rest {
     pub connections: u64,
     pub buffers: u64,
     pub descriptors: u64,
-    /// Resident memory without that of the pages and the index of the cache.
+    /// Resident memory, without the pages and the index of the cache.
     pub beside_the_cache: u64,
 }
 
 impl Rest {
-    /// Nothing is held for guests who have gone. Of memory the verdict speaks: it goes back in its own time.
+    /// Whether the server holds nothing for guests that have left. Memory may stay a little above the start, because
+    /// the allocator returns it late.
     pub fn is_as_at(&self, start: &Rest) -> bool {
         self.connections <= start.connections
             && self.descriptors <= start.descriptors
@@ -43,18 +45,18 @@ impl fmt::Display for Rest {
     }
 }
 
-/// All of it.
+/// All results of a soak.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub start: Rest,
     pub lives: Vec<Vec<Rest>>,
     pub tally: Tally,
     pub evictions: u64,
-    /// Items that servers had from the one before.
+    /// Items that servers took over from the ones before.
     pub kept: u64,
     pub time: Duration,
     pub interrupted: bool,
-    /// Why it could not go on.
+    /// The reason why the soak could not go on.
     pub failure: Option<String>,
     pub complaints: Vec<String>,
 }
@@ -70,23 +72,23 @@ fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / (1 << 20) as f64
 }
 
-/// This must not happen at all.
+/// A row for an event that must not happen.
 fn none(what: &str, count: u64) -> Row {
     Row { what: what.into(), figure: count.to_string(), limit: "0".into(), holds: count == 0 }
 }
 
-/// This must have happened, or nothing was tried.
+/// A row for an event that must happen; otherwise the soak has tested nothing.
 fn some(what: &str, count: u64) -> Row {
     Row { what: what.into(), figure: count.to_string(), limit: "≥ 1".into(), holds: count > 0 }
 }
 
 impl Verdict {
-    /// Everything held, to the end.
+    /// Whether all rows hold, and the soak ran to its end.
     pub fn holds(&self) -> bool {
         self.failure.is_none() && !self.interrupted && self.rows().iter().all(|row| row.holds)
     }
 
-    /// Each kind of load was there: until then a soak goes on, on a machine however slow.
+    /// Whether the soak has produced each kind of load. On a slow machine, the soak goes on until then.
     pub fn has_tried_all(&self, tally: &Tally) -> bool {
         self.loads(tally).iter().all(|row| row.holds)
     }
@@ -124,7 +126,7 @@ impl Verdict {
         ]
     }
 
-    /// The most of each resource that a server held at rest.
+    /// The highest figure of each resource of a server at rest.
     fn rests(&self) -> Vec<Row> {
         let most = |of: fn(&Rest) -> u64| self.lives.iter().flatten().map(of).max().unwrap_or(0);
         let row = |what: &str, of: fn(&Rest) -> u64| {
@@ -165,7 +167,7 @@ impl Verdict {
         rows
     }
 
-    /// The table, and what there is to say besides.
+    /// The table, and the complaints.
     pub fn text(&self) -> String {
         let mut text = format!("{:<52} {:>12}  {:<20}\n", "what", "figure", "limit");
         for Row { what, figure, limit, holds } in self.rows() {

@@ -1,4 +1,4 @@
-//! The state that all guests of a soak share: whether a server runs, what it has confirmed, and the counts.
+//! The state that all guests of a soak share: whether a server runs, counts of flushes and losses, and results.
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -10,9 +10,9 @@ use super::link::Doors;
 use crate::random::Random;
 
 const LOOK: Duration = Duration::from_millis(2);
-/// Between two tries to reach a server that is gone.
+/// Pause between two tries to reach a server that has ended.
 const RETRY: Duration = Duration::from_millis(5);
-/// So many complaints are shown.
+/// Maximum number of complaints to show.
 const COMPLAINTS_MAX: usize = 10;
 
 /// A number that several threads add to.
@@ -24,7 +24,6 @@ impl Count {
         self.0.load(SeqCst)
     }
 
-    /// Adds one.
     pub fn up(&self) {
         self.0.fetch_add(1, SeqCst);
     }
@@ -37,24 +36,24 @@ impl Count {
 /// Counts of events.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Values that were read and compared, over TLS, over UDP, and slowly among them.
+    /// Values that guests read and compared: all, and those read over TLS, over UDP, and slowly.
     pub values: Count,
     pub values_tls: Count,
     pub values_udp: Count,
     pub values_slow: Count,
     /// Values that differ from the stored one, or belong to another key.
     pub wrong: Count,
-    /// Values that had been replaced, deleted, flushed or lost with a killed server, or had expired.
+    /// Values that should have gone: replaced, deleted, flushed, lost with a killed server, or expired.
     pub stale: Count,
-    /// Values that were never sent to their end, and were stored all the same.
+    /// Values that the server stored although it never received their ends.
     pub half_stored: Count,
-    /// Sets of values that the server had no room for.
+    /// Sets that the server refused for lack of memory.
     pub refused: Count,
-    /// Answers that make no sense.
+    /// Replies that do not fit the request.
     pub nonsense: Count,
-    /// Answers that did not come.
+    /// Replies that did not come.
     pub silent: Count,
-    /// Connections that the server has ended without a reason.
+    /// Connections that the server closed without a reason.
     pub lost: Count,
     pub half_values: Count,
     pub visits: Count,
@@ -64,31 +63,31 @@ pub struct Tally {
     pub kills: Count,
 }
 
-/// The world of the guests.
+/// The state that all guests share.
 pub struct World {
     pub doors: Doors,
     pub tally: Tally,
-    /// Number of the server: counted up when one has been started.
+    /// Number of the current server. It grows when a server has started.
     life: Count,
-    /// A server runs, and was not told to end.
+    /// A server runs, and has not been told to end.
     serving: AtomicBool,
-    /// How often a server has forgotten everything. Counted up between its end and the start of the next.
+    /// How often a server has lost its cache. It grows between the end of that server and the start of the next.
     pub forgotten: Count,
-    /// `flush_all`: how many were sent, and how many of these answered.
+    /// Numbers of `flush_all` commands that were sent, and that were answered.
     pub flushes_begun: Count,
     pub flushes_done: Count,
     pausing: AtomicBool,
     over: AtomicBool,
-    /// Guests that may have connections.
+    /// Number of guests that may have connections.
     active: Count,
     complaints: Mutex<Vec<String>>,
 }
 
-/// A client of some kind. It does a little in each step, and says so if the server fails it.
+/// A client of some kind. Each step does a little work, and returns an error if the server fails.
 pub trait Guest {
     fn step(&mut self, world: &World) -> io::Result<()>;
 
-    /// Closes its connections.
+    /// Closes all connections.
     fn leave(&mut self);
 }
 
@@ -109,7 +108,7 @@ impl World {
         }
     }
 
-    /// Has a guest do its steps until all is over. In a pause it has no connection.
+    /// Runs the steps of a guest until the soak is over. The guest has no connections during a pause.
     pub fn host(&self, mut guest: impl Guest) {
         while !self.is_over() {
             self.active.up();
@@ -133,7 +132,8 @@ impl World {
         }
     }
 
-    /// A step has failed: a fault of the server, unless it was just about to end, or has ended, as it was told to.
+    /// Counts a failed step as a fault of the server, unless the server has ended, or is about to end, as it was told
+    /// to.
     fn note(&self, life: u64, error: &io::Error) {
         if error.kind() == ErrorKind::InvalidData {
             self.tally.nonsense.up();
@@ -158,13 +158,13 @@ impl World {
         self.complaints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A server takes guests in.
+    /// Lets the guests connect to a new server.
     pub fn opens(&self) {
         self.life.up();
         self.serving.store(true, SeqCst);
     }
 
-    /// The server is about to be told to end.
+    /// Call this before telling the server to end.
     pub fn closes(&self) {
         self.serving.store(false, SeqCst);
     }
@@ -177,7 +177,7 @@ impl World {
         self.pausing.store(pausing, SeqCst);
     }
 
-    /// Guests that still may have connections.
+    /// Number of guests that may still have connections.
     pub fn active(&self) -> u64 {
         self.active.get()
     }
@@ -191,7 +191,7 @@ impl World {
     }
 }
 
-/// Ends the world also when its thread does not come to it: the guests would stay for ever.
+/// Ends the world when dropped. After an early return, the guests would otherwise run for ever.
 pub struct EndOfWorld<'a>(pub &'a World);
 
 impl Drop for EndOfWorld<'_> {
@@ -201,13 +201,13 @@ impl Drop for EndOfWorld<'_> {
     }
 }
 
-/// Keys whose values follow from their numbers: so many of them that most of their bytes do not fit.
+/// Keys whose values follow from their numbers. Most of the values do not fit into the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Fillers {
     pub count: u64,
 }
 
-/// The mean length of the values of [`Fillers`].
+/// Mean length of the values of [`Fillers`].
 pub const FILLER_BYTES: u64 = 12_500;
 const FILLER_MAX: u64 = 200_000;
 
@@ -220,7 +220,7 @@ impl Fillers {
         format!("fill-{number}")
     }
 
-    /// Six in ten are small, three in ten up to 16 KB, the others up to 200 KB.
+    /// Six in ten values are small, three in ten up to 16 KB, the others up to 200 KB.
     pub fn value(number: u64) -> Vec<u8> {
         let mut random = Random::new(number);
         let length = match random.below(10) {
@@ -235,7 +235,7 @@ impl Fillers {
         value
     }
 
-    /// A value was read: it must be the key's.
+    /// Checks that a value belongs to its key.
     pub fn check(world: &World, number: u64, value: &[u8]) {
         world.tally.values.up();
         if value != Fillers::value(number) {
