@@ -1,8 +1,8 @@
-//! How much does the kernel alone cost? A responder that parses nothing answers a constant, under the loads of the
-//! comparison with memcached. Its CPU time per key is the floor for any server on sockets.
+//! How much does the kernel alone cost? A responder that parses nothing sends a constant reply, under the loads of the
+//! comparison with memcached. No server on sockets can use less CPU time per key.
 //!
-//! The responder does what a worker does for a connection and a turn: one read, one write. Its thread and that of the
-//! client are pinned to two cores where there are two; CPU time is that of the responder's thread alone.
+//! The responder does what a worker does in a turn for each connection: one read, one write. Its thread and that of the
+//! client are pinned to two cores if the machine has two. CPU time is that of the responder's thread alone.
 
 #![allow(clippy::print_stdout, reason = "the answer")]
 #![allow(missing_docs, reason = "a program")]
@@ -22,7 +22,7 @@ const ROUND: Duration = Duration::from_millis(1500);
 const KEY: &str = "key:000000000000000000001";
 const VALUE: &str = "01234567890123456789012345678901";
 
-/// What a client sends at a time, and what the constant answer to it is.
+/// A client's request, and the constant reply to it.
 struct Load {
     name: &'static str,
     request: String,
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Keys answered in a round, and the CPU time of the responder for them.
+/// Number of keys answered in a round, and the responder's CPU time for them.
 fn measure(load: &Load) -> io::Result<(usize, Duration)> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let address = listener.local_addr()?;
@@ -76,14 +76,14 @@ fn measure(load: &Load) -> io::Result<(usize, Duration)> {
         let responder = scope.spawn(|| respond(listener, load, &stop));
         let asked = ask(address, load);
         stop.store(true, Ordering::Relaxed);
-        // It may wait for events: a last connection wakes it.
+        // The responder may wait for events. A last connection wakes it.
         drop(std::net::TcpStream::connect(address));
         let cpu = responder.join().expect("the responder does not panic")?;
         Ok((asked?, cpu))
     })
 }
 
-/// Nanoseconds that this thread has run.
+/// CPU time of this thread so far.
 fn cpu_time() -> io::Result<Duration> {
     let text = fs::read_to_string("/proc/thread-self/schedstat")?;
     let nanos = text.split(' ').next().and_then(|field| field.parse().ok());
@@ -121,7 +121,7 @@ fn respond(mut listener: TcpListener, load: &Load, stop: &AtomicBool) -> io::Res
             let (stream, pending) = &mut streams[event.token().0];
             match stream.read(&mut buffer) {
                 Ok(count) => *pending += count,
-                // At the end of a round the client goes with replies unread.
+                // The client closes at the end of a round and leaves replies unread.
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionReset) => {}
                 Err(error) => return Err(error),
             }
@@ -139,7 +139,7 @@ fn respond(mut listener: TcpListener, load: &Load, stop: &AtomicBool) -> io::Res
     Ok(cpu_time()? - begun.unwrap_or_default())
 }
 
-/// Keeps a request in flight on each connection for a round, and checks the length of what comes back.
+/// Keeps a request in flight on each connection for a round, and checks the length of the replies.
 fn ask(address: SocketAddr, load: &Load) -> io::Result<usize> {
     pin(1);
     let mut poll = Poll::new()?;

@@ -1,17 +1,17 @@
-//! What share of requests does the cache miss, and what would an exact LRU miss that holds as many items?
+//! What share of requests does the cache miss, and what share would an exact LRU with as many items miss?
 //!
-//! Requests are replayed cache-aside: get, and on a miss set. The clock goes on by a second every so many requests and
-//! housekeeping gets its steps, as in a worker. Two sources:
+//! The bench replays requests cache-aside: a get, and a set after a miss. The clock advances by a second after a fixed
+//! number of requests, and housekeeping runs its steps as in a worker. The requests come from two sources:
 //!
-//! - a trace in the format of the ARC paper (Megiddo & Modha 2003), whose lines are `first-page count 0 sequence` and mean
-//!   `count` requests for consecutive pages. Its path is the first argument or in the environment variable
-//!   `CORECACHED_TRACE`; if it ends in `.zst` it is read through the program `zstd`. On the paper's OLTP trace with values
-//!   of 500 bytes memcached 1.6.45 misses 0.296 with `-m 16` and 0.256 with `-m 32`.
-//! - a working set under a Zipf law (0.9), without and with long scans of keys that do not come again: does a scan push
-//!   out what is in use? Scans miss whatever the policy, so only the working set's requests are counted.
+//! - a trace in the format of the ARC paper (Megiddo & Modha 2003). A line `first-page count 0 sequence` means `count`
+//!   requests for consecutive pages. The first argument or the environment variable `CORECACHED_TRACE` gives the path.
+//!   If the path ends in `.zst`, the bench reads the trace through the program `zstd`. On the paper's OLTP trace with
+//!   values of 500 bytes, memcached 1.6.45 misses 0.296 with `-m 16` and 0.256 with `-m 32`.
+//! - a working set under a Zipf law (0.9), without and with long scans of keys that occur only once: does a scan evict
+//!   items that are in use? Scans miss under every policy, so only requests for the working set count.
 //!
-//! Values are compared with their keys on each hit. The generated part is the same in each run, and must not miss more
-//! than the exact LRU does by more than [`WORSE_MAX`].
+//! The bench checks the value of each hit. The generated requests are the same in each run. They must not miss more
+//! often than the exact LRU does by more than [`WORSE_MAX`].
 
 #![allow(clippy::print_stdout, reason = "what a bench finds out is its product")]
 
@@ -26,30 +26,30 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::process::{Command, ExitCode, Stdio};
 
-/// Requests per second of the replay's clock: it matters to the ages that the LRU compares.
+/// Requests per second of the replay's clock. This rate determines the ages that the LRU compares.
 const REQUESTS_PER_SECOND: u64 = 20_000;
-/// A worker takes so many steps of housekeeping each second, of so many chunks (`Config`'s default).
+/// Steps of a worker's housekeeping per second, and chunks per step (`Config`'s defaults).
 const HOUSEKEEPING_STEPS: u64 = 256;
 const HOUSEKEEPING_CHUNKS: u32 = 256;
 
-/// Size of values, and of the memory for them in MiB.
+/// Bytes of each value, and MiB of memory.
 const SIZES: [(usize, usize); 4] = [(500, 16), (500, 32), (32, 4), (32, 8)];
 
 const ZIPF_KEYS: usize = 200_000;
 const ZIPF_EXPONENT: f64 = 0.9;
 const ZIPF_REQUESTS: u64 = 1_000_000;
-/// After so many requests for the working set there is a scan of so many keys.
+/// After this many requests for the working set follows a scan of this many keys.
 const SCAN_EVERY: u64 = 50_000;
 const SCAN_LEN: u64 = 50_000;
 
-/// By how much the generated part may miss more than an exact LRU, as a share of requests.
+/// Maximum share of requests that the generated part may miss in excess of an exact LRU.
 const WORSE_MAX: f64 = 0.01;
 
 /// One request of a replay.
 #[derive(Clone, Copy)]
 struct Request {
     key: u64,
-    /// Whether it is of interest if it misses.
+    /// Whether the request counts in the miss ratio.
     counts: bool,
 }
 
@@ -111,13 +111,13 @@ fn compare(
     }
 }
 
-/// A store that requests are replayed on.
+/// A store on which the bench replays requests.
 struct Replay {
     store: Store,
     hasher: KeyHasher,
     value_len: usize,
     requests: u64,
-    /// The most items that it held.
+    /// The largest number of items that the store has held.
     items_max: usize,
     /// Hits with a value that was not stored under this key.
     wrong: u64,
@@ -139,7 +139,7 @@ impl Replay {
         }
     }
 
-    /// Gets a key, and sets it if it was missed; says whether it was hit.
+    /// Gets a key, and sets it after a miss. Returns whether it was a hit.
     fn request(&mut self, number: u64) -> bool {
         self.pass_time();
         self.key.clear();
@@ -160,7 +160,7 @@ impl Replay {
         }
     }
 
-    /// As time passes for a store below a worker.
+    /// Advances the clock and runs housekeeping, as a worker does.
     fn pass_time(&mut self) {
         self.requests += 1;
         if self.requests.is_multiple_of(REQUESTS_PER_SECOND / HOUSEKEEPING_STEPS) {
@@ -171,7 +171,7 @@ impl Replay {
     }
 }
 
-/// The textbook's LRU: a list of keys by their last use, linked by their places in a vector.
+/// The textbook LRU: a list of keys by last use. Entries refer to each other by their places in a vector.
 struct ExactLru {
     capacity: usize,
     places: HashMap<u64, usize>,
@@ -186,7 +186,7 @@ struct LruEntry {
     older: usize,
 }
 
-/// No entry.
+/// The place of a neighbour that an entry lacks.
 const NONE: usize = usize::MAX;
 
 impl ExactLru {
@@ -194,7 +194,7 @@ impl ExactLru {
         ExactLru { capacity, places: HashMap::new(), entries: Vec::new(), newest: NONE, oldest: NONE }
     }
 
-    /// Uses a key, in place of the one not used for longest if it is new; says whether it was there.
+    /// Uses a key. A new key replaces the least recently used one. Returns whether the key was present.
     fn request(&mut self, key: u64) -> bool {
         if let Some(&place) = self.places.get(&key) {
             self.unlink(place);
@@ -243,7 +243,7 @@ impl ExactLru {
     }
 }
 
-/// Requests for a working set whose popularity follows Zipf's law, with or without scans in between.
+/// Requests for a working set whose popularity follows Zipf's law, with or without scans between them.
 fn zipf(scans: bool) -> Vec<Request> {
     let mut sums = Vec::with_capacity(ZIPF_KEYS);
     let mut sum = 0.0;

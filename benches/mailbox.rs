@@ -1,15 +1,16 @@
-//! What does it cost that any worker can use a shard: one worker alone, two that want it, and one that has it?
+//! What does it cost that any worker can use a shard: for one worker alone, for two that compete, and for one that
+//! posts?
 //!
-//! - Lease and give back, uncontended: the cost per shard for each connection that is served.
-//! - Two workers with batches of `get`s for one shard, as fast as they can: a worker that finds the lease taken posts
-//!   the batch and waits for it to come back by mail. Beside it, one worker doing the same alone, per batch and per
-//!   operation.
-//! - A hop: a batch of one `get` is posted to a shard whose holder is in the midst of its own operations, until it has
-//!   come back. Batches that the poster had to run itself, because the lease was free at that moment, do not count.
+//! - Lease and give back, uncontended: the cost per shard for each connection that a worker serves.
+//! - Two workers run batches of `get`s on one shard, as fast as they can. A worker that finds the lease taken posts the
+//!   batch, and waits until it comes back by mail. For comparison, one worker does the same alone. The figures are per
+//!   batch and per operation.
+//! - A hop: a worker posts a batch of one `get` to a shard whose holder is busy with its own operations, and waits
+//!   until it comes back. Batches that the poster had to run itself, because the lease was free at that moment, do not
+//!   count.
 //!
-//! The workers here are threads that do nothing else, so that this is the exchange without sockets and without
-//! sleeping. The figures mean much only on two cores that are otherwise idle. Replies are compared with the expected
-//! ones.
+//! The workers here are threads that do nothing else, so the bench measures the exchange without sockets and sleep. The
+//! figures mean much only on two cores that are otherwise idle. The bench compares replies with the expected ones.
 
 #![allow(clippy::print_stdout, reason = "what a bench finds out is its product")]
 
@@ -29,7 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Few enough for the caches: it is the exchange that is measured, not memory.
+/// So few that they fit into the caches: the bench measures the exchange, not memory.
 const ITEMS: u64 = 10_000;
 const VALUE_LEN: usize = 32;
 /// Bytes of the reply to one `get`: `VALUE <key> 0 32\r\n<value>\r\n`.
@@ -38,10 +39,10 @@ const REPLY_LEN: usize = 6 + common::KEY_LEN + 7 + VALUE_LEN + 2;
 const GROUP: usize = 64;
 
 const BATCH_SIZES: [usize; 5] = [1, 4, 16, 64, 256];
-/// How long each batch size is tried, alone and by two.
+/// Time for each batch size, with one worker and with two.
 const TIME: Duration = Duration::from_millis(300);
 const HOPS: usize = 20_000;
-/// After so much time hops end, however many there were.
+/// Hops end after this time, whatever their number.
 const HOPS_TIME: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
     verdict.exit()
 }
 
-/// One shard with [`ITEMS`] items, between two workers.
+/// A shard with [`ITEMS`] items, between two workers.
 fn exchange() -> Exchange {
     let mut shard = common::shard(16);
     let hasher = common::hasher();
@@ -111,13 +112,13 @@ fn contention(verdict: &mut Verdict) {
 }
 
 struct Competition {
-    /// Time by the clock, divided by the batches of all workers.
+    /// Elapsed time, divided by the batches of all workers.
     batch_ns: f64,
     /// Share of batches that found the lease taken.
     posted: f64,
 }
 
-/// Workers use the shard as fast as they can for [`TIME`].
+/// Lets workers use the shard as fast as they can for [`TIME`].
 fn compete(size: usize, workers: usize, verdict: &mut Verdict) -> Competition {
     let (exchange, clock) = (exchange(), Clock::start());
     let (stop, barrier) = (AtomicBool::new(false), Barrier::new(workers + 1));
@@ -221,14 +222,14 @@ fn hops(size: usize, verdict: &mut Verdict) -> Samples {
     })
 }
 
-/// The batch of a worker that has come back.
+/// Waits until the batch of a worker has come back.
 fn wait(exchange: &Exchange, worker: usize) -> Box<Batch> {
     let mut spins = 0_u32;
     loop {
         match exchange.next_mail(worker) {
             Some(Mail::Batch(batch)) => return batch,
             Some(other) => unreachable!("only batches are mailed here, not {other:?}"),
-            // Where there are fewer idle cores than threads, the one that is waited for needs this one.
+            // On a machine with few idle cores, the other thread may need this one.
             None if spins > 10_000 => thread::yield_now(),
             None => {
                 spins += 1;
@@ -258,7 +259,7 @@ fn batch(worker: usize, size: usize) -> Box<Batch> {
     batch
 }
 
-/// Executes the operations of a batch, in groups, as `serve.rs` does. It may have been run before.
+/// Executes the operations of a batch, in groups, as `serve.rs` does. A batch may run several times.
 fn run(shard: &mut Shard, batch: &mut Batch, clock: &Clock) {
     let Batch { tasks, bytes, reply, ends, .. } = batch;
     reply.out.clear();
@@ -277,7 +278,7 @@ fn run(shard: &mut Shard, batch: &mut Batch, clock: &Clock) {
     }
 }
 
-/// Whether a batch has the replies that it should have.
+/// Whether a batch has the expected replies.
 fn is_answered(batch: &Batch) -> bool {
     let mut expected = Vec::new();
     for (task, _) in &batch.tasks {

@@ -5,10 +5,10 @@
 //! the growth of the process (resident set), which includes everything that the accounts might forget. Free chunks have
 //! a column of their own: a shape of many sizes begins a page in many classes, whatever the number of items.
 //!
-//! The index is fullest just before it begins to grow and emptiest once it has: 7.7 and 12.8 bytes per item, of which
-//! 1.3 are overflow buckets; a million is in between. memcached's column is the memory that 1.6.45 takes for the same
-//! items with its default flags: the chunk for a header of 48, CAS, key with a zero, value with its `\r\n`; and its
-//! hash table of 8-byte buckets, doubled at 1.5 items per bucket.
+//! Just before the index begins to grow, it takes 7.7 bytes per item; just after it has grown, 12.8. Overflow buckets
+//! take 1.3 bytes of that. A million items are between these extremes. memcached's column is the memory that 1.6.45
+//! takes for the same items with its default flags: a chunk for a header of 48 bytes, CAS value, key with a zero, and
+//! value with its `\r\n`; and a hash table of 8-byte buckets, which doubles at 1.5 items per bucket.
 
 #![allow(clippy::print_stdout, reason = "what a bench finds out is its product")]
 
@@ -21,10 +21,10 @@ use corecached::store::{Store, StoreOptions};
 use std::process::ExitCode;
 
 const ITEMS: u64 = 1_000_000;
-/// What an item of up to [`SMALL_MAX`] bytes of key and value may take besides.
+/// Maximum overhead of an item of up to [`SMALL_MAX`] bytes of key and value.
 const OVERHEAD_MAX: f64 = 45.0;
 const SMALL_MAX: f64 = 150.0;
-/// How far the process may grow beyond the store's own accounts, per item: page tables are not in it.
+/// Maximum growth of the process beyond the store's own accounts, per item. Neither includes page tables.
 const UNACCOUNTED_MAX: f64 = 2.0;
 
 /// The shape of the items of a store.
@@ -56,8 +56,8 @@ fn main() -> ExitCode {
     verdict.exit()
 }
 
-/// Lengths like those of Twitter's cluster 19 (2020): 101 on average. The trace's statistics say no more; here most are
-/// within a factor of two (log-normal, sigma 0.5).
+/// Lengths like those of Twitter's cluster 19 (2020): 101 on average. The trace's statistics give only the average.
+/// Most lengths here are within a factor of two of it (log-normal, sigma 0.5).
 fn around_101(random: &mut Random) -> usize {
     let sigma = 0.5;
     let normal: f64 = (0..12).map(|_| random.unit()).sum::<f64>() - 6.0;
@@ -67,7 +67,7 @@ fn around_101(random: &mut Random) -> usize {
 impl Shape {
     fn measure(&self, verdict: &mut Verdict) {
         let resident_before = resident();
-        // Room for all of them and more: nothing is evicted.
+        // The store has more than enough pages for all items, so it evicts none.
         let options = StoreOptions { cas: self.cas, ..StoreOptions::default() };
         let mut store = common::store(common::pages_for(ITEMS as usize, 1024), options);
         let lengths = self.fill(&mut store);
@@ -114,7 +114,7 @@ impl Shape {
         lengths
     }
 
-    /// Every item must be there with its value.
+    /// Checks that the store has every item with its value.
     fn check(&self, store: &mut Store, verdict: &mut Verdict) {
         let (hasher, mut random) = (common::hasher(), Random(SEED));
         let (mut key, mut value) = (Vec::new(), Vec::new());
@@ -141,11 +141,11 @@ impl Shape {
 struct Lengths {
     /// Bytes of keys and values.
     payload: usize,
-    /// Bytes of memcached's chunks for them.
+    /// Bytes of the chunks that memcached takes for them.
     memcached: usize,
 }
 
-/// The chunk of memcached 1.6 for an item of `size` bytes: from 96 by 1.25, in multiples of 8.
+/// The chunk of memcached 1.6 for an item of `size` bytes. Chunks grow from 96 bytes by 1.25, in multiples of 8.
 fn memcached_chunk(size: usize) -> usize {
     let mut chunk = 96;
     while chunk < size {
@@ -154,7 +154,7 @@ fn memcached_chunk(size: usize) -> usize {
     chunk
 }
 
-/// Buckets of memcached's hash table.
+/// Number of buckets in memcached's hash table.
 fn memcached_buckets(items: u64) -> u64 {
     let mut buckets = 1 << 16;
     while items * 2 > buckets * 3 {
@@ -163,9 +163,9 @@ fn memcached_buckets(items: u64) -> u64 {
     buckets
 }
 
-/// Bytes of the process that are in memory, where the system tells.
+/// Resident bytes of the process, if the system reports them.
 fn resident() -> Option<usize> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?.split_whitespace().nth(1)?.parse::<usize>().ok()?;
-    // The page size of every system that has this file but some ARM64; the check of unaccounted bytes would notice.
+    // All systems with this file have this page size, except some ARM64. The check of unaccounted bytes would notice.
     Some(pages * 4096)
 }

@@ -1,8 +1,8 @@
 //! How much does it cost to parse a request into an operation?
 //!
-//! A buffer of pipelined requests, as one read brings them, is parsed from its beginning to its end, again and again. Keys
-//! are 25 bytes, values 32. An untimed run compares each operation with its request; the timed runs must add up to the same
-//! sum.
+//! The bench parses a buffer of pipelined requests, as one read returns them, from beginning to end, again and again.
+//! Keys are 25 bytes, values 32. An untimed run compares each operation with its request; the timed runs must add up to
+//! the same sum.
 
 #![allow(clippy::print_stdout, reason = "what a bench finds out is its product")]
 
@@ -14,24 +14,24 @@ use corecached::protocol::{Operation, Step, Verb, flag};
 use std::hint::black_box;
 use std::process::ExitCode;
 
-/// Requests in the buffer: about 30–60 KiB, which the caches hold as they hold what was just read from a socket.
+/// Requests in the buffer: about 30–60 KiB. They fit into the caches, just as bytes that were just read from a socket.
 const REQUESTS: u64 = 500;
 /// Keys of the long `get`.
 const KEYS_PER_GET: u64 = 50;
 const VALUE_LEN: usize = 32;
 const RUNS: usize = 2000;
 
-/// A kind of request, and what the parser must make of it.
+/// A kind of request, and the operations that the parser must make of it.
 struct Case {
     name: &'static str,
-    /// Appends the request with a number.
+    /// Appends the request of a number.
     write: fn(u64, &mut Vec<u8>),
     verb: Verb,
     flags: u64,
     has_value: bool,
     /// An `End` follows after this many operations; 0: never.
     keys_per_end: u64,
-    /// Operations, beyond `End`, in the buffer.
+    /// Number of operations in the buffer, without `End`.
     count: u64,
 }
 
@@ -89,7 +89,7 @@ impl Case {
         })
     }
 
-    /// Compares each operation with what was sent; gives the sum that timed runs must come to.
+    /// Compares each operation with its request. Returns the sum that timed runs must reach.
     fn verify(&self, input: &mut [u8], verdict: &mut Verdict) -> u64 {
         let original = input.to_vec();
         let (mut number, mut ends, mut sum) = (0, 0, 0);
@@ -122,7 +122,7 @@ impl Case {
     }
 }
 
-/// Parses all of a buffer, and adds up what `look` says of each operation.
+/// Parses a whole buffer, and adds up the results of `look` for each operation.
 #[inline]
 fn parse_all(input: &mut [u8], mut look: impl FnMut(&Operation) -> u64) -> u64 {
     let (mut parser, mut operation) = (Parser::default(), Operation::default());

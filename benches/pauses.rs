@@ -1,15 +1,14 @@
-//! How long does the administration of memory hold up a worker?
+//! How long does the administration of memory delay a worker?
 //!
 //! A worker serves no client while it evicts, moves a page, looks for dead items or answers a question about the whole
-//! cache. All of that is done in steps, between which requests are served. A store is filled with small items, the
-//! hardest case: a page of 1 MiB holds 11,915 of them. Then everything that an operator or a change of load can ask of
-//! it happens, and each step is timed: one request, one turn's housekeeping, one piece of a walk, one answer of a
-//! shard.
+//! cache. It does all of that in steps, and serves requests between them. The bench fills a store with small items, the
+//! hardest case: a page of 1 MiB holds 11,915 of them. Then it does everything that an operator or a change of load can
+//! cause, and times each step: one request, one turn's housekeeping, one piece of a walk, one answer of a shard.
 //!
 //! The longest step counts, and other work of the machine makes it longer. The bench therefore does the same work in
 //! [`RUNS`] runs, and prints the longest step of the best run first.
 //!
-//! `cargo bench --bench pauses -- 900` takes 900 pages (10 million items); without an argument it is 256.
+//! `cargo bench --bench pauses -- 900` takes 900 pages (10 million items); the default is 256.
 
 #![allow(clippy::print_stdout, reason = "what a bench finds out is its product")]
 
@@ -34,19 +33,19 @@ use std::time::{Duration, Instant};
 
 const RUNS: usize = 3;
 const VALUE_LEN: usize = 32;
-/// Items of such a key and value on a page.
+/// Items with such a key and value on a page.
 const ITEMS_PER_PAGE: u64 = 11_915;
-/// Bytes of a long value (`-I`): more than there is credit for.
+/// Bytes of a long value (`-I`), more than the credit of memory.
 const LONG: usize = 32_000_000;
 /// `Config::housekeeping_items_per_turn`'s default.
 const HOUSEKEEPING: u32 = 64;
-/// `Config::memory_credit_percent`'s.
+/// `Config::memory_credit_percent`'s default.
 const CREDIT_PERCENT: u32 = 12;
-/// `Config::walk_items_per_turn`'s and `walk_bytes_per_turn`'s.
+/// Defaults of `Config::walk_items_per_turn` and `walk_bytes_per_turn`.
 const WALK: WalkLimits = WalkLimits { items: 512, bytes: 32 << 10 };
-/// Requests between two turns' housekeeping.
+/// Requests before each turn's housekeeping.
 const REQUESTS_PER_TURN: u64 = 16;
-/// The most items of `stats cachedump CLASS 0`.
+/// Maximum number of items that `stats cachedump CLASS 0` shows.
 const COLD_ITEMS: usize = (2 << 20) / 19;
 
 /// Steps of one kind.
@@ -180,7 +179,7 @@ impl Bench {
 
         self.begin("slabs reassign: a turn of the mover");
         for _ in 0..16 {
-            // Every other item is in use.
+            // The items in use are random ones of the newer half.
             for _ in 0..ITEMS_PER_PAGE * 4 {
                 let number = self.next - 1 - self.random.below(items / 2);
                 self.touch(number);
@@ -281,7 +280,7 @@ impl Bench {
         });
     }
 
-    /// A value that is received in place: room is asked for in steps.
+    /// Sets a value that is received in place, for which the store makes room in steps.
     fn set_long(&mut self, value_len: usize, verdict: &mut Verdict) {
         let number = self.next;
         self.next += 1;

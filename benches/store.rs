@@ -1,14 +1,15 @@
-//! What does an operation cost in the store, by the number of items, and what does prefetching in groups save?
+//! What does an operation cost in the store, by the number of items, and how much does prefetching in groups save?
 //!
-//! Operations are executed as a worker does it (`serve.rs`, `execute_group`): hash the keys of a group and prefetch their
-//! buckets, then execute, and prefetch the items that the buckets name some operations ahead. A second column has the same
-//! groups without prefetching: if the columns are equal, prefetching is not worth its code.
+//! The bench executes operations as a worker does (`serve.rs`, `execute_group`). It hashes the keys of a group and
+//! prefetches their buckets; then it executes, and prefetches the items that the buckets name some operations ahead. A
+//! second column has the same groups without prefetching: if the columns are equal, prefetching is not worth its code.
 //!
-//! While the store is filled, the longest group of 64 insertions, with the pages that they took from the system, shows how
-//! long a growing index can hold up a request.
+//! While the store fills, the bench times groups of 64 insertions, with the pages that they take from the system. The
+//! longest group shows how long a growing index can delay a request.
 //!
-//! Keys are 25 bytes, values 32, picked at random from all in the store. Parsing and sockets are left out. Keys and
-//! expected replies are made between the groups and not timed. Every reply is compared with the expected one.
+//! Keys are 25 bytes, values 32. The bench picks keys at random from all in the store. It leaves out parsing and
+//! sockets. It makes keys and expected replies between the groups, untimed, and compares every reply with the expected
+//! one.
 //!
 //! The largest store has 10 million items and takes 1 GiB; `cargo bench --bench store -- 1000000` stops at a million.
 
@@ -28,15 +29,15 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const SIZES: [usize; 4] = [10_000, 100_000, 1_000_000, 10_000_000];
-/// Bytes a store takes per item, with its index and what the bench itself needs.
+/// Bytes per item that a store, its index and the bench itself need.
 const BYTES_PER_ITEM: usize = 120;
 
 const VALUE_LEN: usize = 32;
-/// Chunk of an item with such a key and value.
+/// Chunk size of an item with such a key and value.
 const CHUNK_SIZE: usize = 88;
 /// `Config::group_len`'s default.
 const GROUP: usize = 64;
-/// Groups of a run.
+/// Groups per run.
 const GROUPS: usize = 512;
 const RUNS: usize = 9;
 
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
     verdict.exit()
 }
 
-/// Bytes that the system could give without swapping; all there is if it does not say.
+/// Bytes that the system could provide without swapping; `usize::MAX` if it does not say.
 fn memory_available() -> usize {
     let available = |text: String| {
         let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
@@ -95,14 +96,14 @@ struct Bench<'a> {
     hints: Vec<Option<ItemId>>,
     reply: Reply,
     expected: Vec<u8>,
-    /// The longest time that a group took.
+    /// The longest time of a group.
     longest: Duration,
 }
 
 impl<'a> Bench<'a> {
     fn new(items: usize, prefetch: bool, verdict: &'a mut Verdict) -> Bench<'a> {
         Bench {
-            // As many pages as the items need: what comes after them evicts.
+            // Just as many pages as the items need: later items evict.
             shard: common::shard(common::pages_for(items, CHUNK_SIZE)),
             items,
             prefetch,
@@ -119,7 +120,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Hit, miss, overwrite, insert with eviction, insert into free memory; and the longest group of the last.
+    /// Measures hit, miss, overwrite, insertion with eviction, and insertion into free memory. Also returns the longest
+    /// group of the last.
     fn measure(mut self) -> ([Samples; 5], Duration) {
         let items = self.items as u64;
         let mut next = 0;
@@ -139,7 +141,7 @@ impl<'a> Bench<'a> {
         self.expect_items(next);
         self.expect_overwritten();
 
-        // The free chunks of the last page are used up first.
+        // Use up the free chunks of the last page first.
         while self.evicted() == 0 {
             self.run(1, Verb::Set, |_| {
                 next += 1;
@@ -168,7 +170,7 @@ impl<'a> Bench<'a> {
         samples
     }
 
-    /// Executes groups of one verb on the keys and versions that `pick` picks; gives the time of an operation.
+    /// Executes groups of one verb on keys and versions from `pick`. Returns the time per operation.
     fn run(&mut self, groups: usize, verb: Verb, mut pick: impl FnMut(&mut Random) -> (u64, u8)) -> f64 {
         let mut time = Duration::ZERO;
         for _ in 0..groups {
@@ -213,7 +215,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// What is measured. The input is opaque, so that nothing is known of it beforehand.
+    /// The measured part. `black_box` hides the input from the optimizer.
     fn execute(&mut self) {
         let input = black_box(&self.input[..]);
         for operation in &mut self.group {
@@ -239,7 +241,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Sets some keys once more, and finds the new values.
+    /// Sets some keys once more, and expects the new values.
     fn expect_overwritten(&mut self) {
         let first = self.random.below(self.items as u64 - GROUP as u64);
         for verb in [Verb::Set, Verb::Get] {

@@ -1,4 +1,5 @@
-//! Shared by the benches: a store to measure, keys and values that can be checked, time and repeatable randomness.
+//! Shared by the benches: a store to measure, keys and values that can be checked, timing, and repeatable random
+//! numbers.
 
 #![allow(dead_code, reason = "each bench is a program of its own and uses a part of this")]
 
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// The seed of everything random here: two runs do the same work.
+/// The seed of all random numbers: two runs do the same work.
 pub(crate) const SEED: u64 = 19;
 
 /// Bytes of the keys that [`write_key`] makes.
@@ -28,7 +29,7 @@ pub(crate) fn hasher() -> KeyHasher {
     KeyHasher::seeded(SEED)
 }
 
-/// An empty store, alone with a budget of `pages` pages.
+/// An empty store that has a budget of `pages` pages to itself.
 pub(crate) fn store(pages: usize, options: StoreOptions) -> Store {
     let pages = u32::try_from(pages).expect("the pages of a bench are few");
     let arena = Arc::new(Arena::reserve(pages).expect("address space"));
@@ -42,7 +43,7 @@ pub(crate) fn shard(pages: usize) -> Shard {
     Shard { number: 0, store: store(pages, StoreOptions::default()), limits: LIMITS, prefixes: None }
 }
 
-/// Pages taken by all classes of a store.
+/// Number of pages that all classes of a store have taken.
 pub(crate) fn pages_taken(store: &Store) -> usize {
     store.snapshot().classes.iter().map(|class| class.usage.total_pages as usize).sum()
 }
@@ -54,12 +55,12 @@ pub(crate) fn bytes_free(store: &Store) -> usize {
     classes.map(|class| free(class.usage) as usize * class.usage.chunk_size as usize).sum()
 }
 
-/// Pages that hold `items` items of a chunk size.
+/// Number of pages for `items` items of one chunk size.
 pub(crate) fn pages_for(items: usize, chunk_size: usize) -> usize {
     items.div_ceil(PAGE_SIZE / chunk_size)
 }
 
-/// Appends the key with a number: `key:` and 21 digits.
+/// Appends the key of a number: `key:` and 21 digits.
 pub(crate) fn write_key(number: u64, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(b"key:000000000000000000000");
@@ -73,7 +74,7 @@ pub(crate) fn write_key(number: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the value that belongs to a number and a version of it: `len` bytes.
+/// Appends the value of a number in one of its versions: `len` bytes.
 pub(crate) fn write_value(number: u64, version: u8, len: usize, out: &mut Vec<u8>) {
     let word = (number << 8 | u64::from(version)).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
     let end = out.len() + len;
@@ -101,7 +102,7 @@ impl Random {
         ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
 
-    /// A number from 0 up to 1.
+    /// A number from 0 up to, and without, 1.
     pub(crate) fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -112,7 +113,7 @@ impl Random {
 pub(crate) struct Samples(Vec<f64>);
 
 impl Samples {
-    /// Runs `work`, which does `operations` operations, `runs` times, after one run that is not counted.
+    /// Runs `work` `runs` times, after one run that does not count. Each run does `operations` operations.
     pub(crate) fn take(runs: usize, operations: usize, mut work: impl FnMut()) -> Samples {
         work();
         let mut samples = Samples::default();
@@ -129,22 +130,21 @@ impl Samples {
         self.0.push(nanoseconds);
     }
 
-    /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.0.len()
     }
 
-    /// The shortest: the cost of the code on an undisturbed machine.
+    /// The shortest sample: the cost of the code on an undisturbed machine.
     pub(crate) fn best(&self) -> f64 {
         self.0.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
-    /// The one in the middle; far from the best, the machine was busy.
+    /// The middle sample. If it is far from the best one, the machine was busy.
     pub(crate) fn median(&self) -> f64 {
         self.quantile(0.5)
     }
 
-    /// The sample that a share of all are not above.
+    /// The sample that a share `share` of all samples do not exceed.
     pub(crate) fn quantile(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_unstable_by(f64::total_cmp);
@@ -152,19 +152,19 @@ impl Samples {
     }
 }
 
-/// The mistakes that were found.
+/// The mistakes that a bench has found.
 #[derive(Default)]
 pub(crate) struct Verdict(Vec<String>);
 
 impl Verdict {
-    /// Notes a mistake unless something holds that must hold.
+    /// Notes a mistake unless `holds` is true.
     pub(crate) fn expect(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.0.push(what());
         }
     }
 
-    /// The exit code: failure if anything was wrong, which is told on standard error.
+    /// Prints the mistakes on standard error. Returns failure if the bench has found any.
     pub(crate) fn exit(self) -> ExitCode {
         for mistake in self.0.iter().take(10) {
             eprintln!("WRONG: {mistake}");
@@ -173,7 +173,7 @@ impl Verdict {
     }
 }
 
-/// The first argument that is not one that cargo adds.
+/// The first argument that does not come from cargo.
 pub(crate) fn argument() -> Option<String> {
     std::env::args().skip(1).find(|argument| !argument.starts_with("--"))
 }
