@@ -1,4 +1,4 @@
-//! Tools for fuzzing (see `tests/fuzz/run`). Each target is a module `fuzz` beside the code that it tries. Its function
+//! Tools for fuzzing (see `tests/fuzz/run`). Each target is a module `fuzz` beside the code that it tests. Its function
 //! takes an input and panics on a fault. `cargo test` runs each target on its corpus.
 
 /// Takes an input apart: each call returns the next part, and zeros at the end.

@@ -1,7 +1,7 @@
-//! Fuzzes the parsers with bytes of any kind. In whatever pieces the bytes arrive, the operations must be the same.
+//! Fuzzes the parsers with bytes of any kind. The operations must not depend on the pieces in which the bytes arrive.
 //!
-//! The first three bytes of an input choose the protocol, the limits and the pieces. A client sends the others. This
-//! target also parses password files, because logins are checked against the users in them.
+//! The first three bytes of an input choose the protocol, the limits and the pieces. The other bytes are those of a
+//! client. This target also parses password files, because logins are checked against the users in them.
 
 use super::parser::Parser;
 use super::token::KEY_LENGTH_MAX;
@@ -46,7 +46,7 @@ pub fn run(input: &[u8]) {
         parts.receive(piece);
         rest = later;
     }
-    // The result of a line that is too long depends on how much of it has arrived.
+    // The result of parsing a line that is too long depends on how much of it has arrived.
     let endless = |bytes: &[u8]| bytes.split(|&byte| byte == b'\n').any(|line| line.len() > text::LINE_LENGTH_MAX);
     if matches!(parser, Parser::Binary(_)) || !endless(bytes) {
         assert_eq!(whole.finish(), parts.finish(), "in pieces by {pieces}");
@@ -103,7 +103,7 @@ struct Said {
 struct Finished {
     said: Vec<Said>,
     waits: Option<Said>,
-    /// The bytes that are left in the buffer. None: the connection is closed.
+    /// The bytes that are left in the buffer; `None` after the connection was closed.
     left: Option<Vec<u8>>,
     idle: bool,
     closed: bool,
@@ -122,7 +122,7 @@ impl Client {
         self.buffer.drain(..at);
     }
 
-    /// Parses one operation. True: the caller goes on.
+    /// Parses one operation. Returns true if the caller may call it again.
     fn step(&mut self, at: &mut usize) -> bool {
         if let Some(operation) = self.waits {
             let (len, end) = (operation.value.len as usize, self.parser.terminator_len());
@@ -149,7 +149,7 @@ impl Client {
             return true;
         }
         let (before, kept) = (*at, self.buffer[*at..].to_vec());
-        // A reused operation may still hold such values.
+        // The parser must overwrite these leftovers of an earlier operation.
         let mut operation = Operation { flags: !0, mode: 77, too_large: true, quiet: true, ..Operation::default() };
         let step = match &mut self.parser {
             Parser::Undecided => unreachable!("it was decided"),

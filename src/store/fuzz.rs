@@ -1,8 +1,8 @@
-//! Compares the store with a simple model, for operations of all kinds: values of every length are stored, appended to,
-//! changed, pinned and gathered; limits change, pages move, flushes happen and the clock jumps.
+//! Compares the store with a simple model, for operations of all kinds. They store, append to, change, pin and gather
+//! values of every length, change limits, move pages, flush, and let the clock jump.
 //!
-//! The store holds only items that were stored. A missing item has expired or was flushed, deleted or evicted, and
-//! evictions are counted. In the end the store has freed all memory.
+//! The store must hold only items that were stored. A missing item has expired or was flushed, deleted or evicted; the
+//! store counts evictions. At the end the store must free all memory.
 
 use super::arena::{Arena, ItemId};
 use super::budget::Budget;
@@ -21,7 +21,7 @@ const PAGES: u32 = 14;
 const KEYS: usize = 200;
 /// The longest value, in bytes. It fills several pages of the smallest chunks.
 const LEN_MAX: usize = 1_500_000;
-/// The most operations of an input, and the most pins and values under way at a time.
+/// Maximum number of operations in an input, and of pins and values under way at a time.
 const OPERATIONS_MAX: usize = 400;
 const HELD_MAX: usize = 6;
 /// The clock stops here, so that it does not wrap.
@@ -54,7 +54,7 @@ struct Twin {
     marks: u8,
 }
 
-/// A value that a client is sending. `received` bytes have come. It has room for more, or waits for it.
+/// A value that a client is sending. `received` bytes have arrived. It has room for more bytes, or waits for room.
 struct Coming {
     key: usize,
     twin: Twin,
@@ -68,7 +68,7 @@ struct World {
     budget: Arc<Budget>,
     twins: HashMap<usize, Twin>,
     now: u32,
-    /// The time of a flush that is planned.
+    /// The time of a flush that is still to come.
     flush_at: Option<u32>,
     pins: Vec<(ItemId, Vec<Piece>)>,
     coming: Vec<Coming>,
@@ -300,8 +300,8 @@ impl World {
         twin.deadline == NEVER || twin.deadline > self.now
     }
 
-    /// Finds an item. The model must know an item that is found, and an item that the model knows counts as lost if it
-    /// is not.
+    /// Finds an item. The model must know every item that the store finds. An item that only the model knows counts as
+    /// lost.
     fn find(&mut self, number: usize) -> Option<Entry> {
         let name = key(number);
         let found = self.store.find(self.store.hasher.hash(&name), &name).ok();
@@ -343,7 +343,7 @@ impl World {
         assert_eq!(cursor.left(), 0, "a value is too long");
     }
 
-    /// Notes that an item was stored.
+    /// Notes in the model that the store has stored an item.
     fn stored(&mut self, number: usize, id: ItemId, twin: Twin) {
         let cas = self.store.next_cas();
         assert!(cas > self.last_cas, "a CAS value came again");
@@ -365,7 +365,7 @@ impl World {
         }
     }
 
-    /// Does an `append` or a `prepend`.
+    /// Executes an `append` or a `prepend`.
     fn extend(&mut self, number: usize, len: usize, appends: bool) {
         let Some(Entry { id: old, .. }) = self.find(number) else { return };
         let name = key(number);
@@ -492,7 +492,7 @@ impl World {
         assert!(met.is_empty(), "a walk met a key that nobody stored");
     }
 
-    /// Finds an item as `get` does, with a hint, which holds until a page moves.
+    /// Finds an item by a hint, as `get` does. The hint holds until a page moves.
     fn seek(&mut self, number: usize) {
         let name = key(number);
         let hash = self.store.hasher.hash(&name);

@@ -1,5 +1,5 @@
-//! Gives the loader images of arbitrary bytes with correct checksums. Whatever an image says, the loader must not
-//! panic, must not use more memory than its limit, and must leave stores that work like any others.
+//! Loads images of arbitrary bytes with correct checksums. Whatever the image contains, the loader must not panic, must
+//! not use more memory than its limit, and must leave stores that work like any others.
 
 use super::*;
 use crate::clock::NEVER;
@@ -25,7 +25,7 @@ struct Start {
     hasher: KeyHasher,
 }
 
-/// The items of stores, by key: value, client flags, exptime, state.
+/// The items of stores: value, client flags, exptime and state by key.
 type Seen = HashMap<Vec<u8>, (Vec<u8>, u32, u32, u8)>;
 
 /// Runs one input: five bytes of settings, then an image. It panics if it finds a fault.
@@ -61,7 +61,7 @@ pub fn run(input: &[u8]) {
     assert!(there == loaded.items || flushed && there < loaded.items, "not as many as were counted");
     stores.iter_mut().for_each(Store::validate_at_rest);
     let seen = see(&mut stores);
-    // A server can save and load these items once more, and loses none.
+    // A server must be able to save and load these items once more without a loss.
     let flush_at = stores.iter().map(|store| store.image_facts().flush_at).max().unwrap_or_default();
     let mut stores = if switches & 16 == 0 {
         let image = start.save(stores);
@@ -136,7 +136,7 @@ fn see(stores: &mut [Store]) -> Seen {
     seen
 }
 
-/// Acts as clients would: it stores items, old items make room for them, and time passes.
+/// Acts as clients would: it stores items, so that old items are evicted, and time passes.
 fn use_them(stores: &mut [Store], start: &Start, now: Now) {
     let filler = vec![b'f'; 200_000];
     for step in 0..40_u32 {

@@ -1,12 +1,12 @@
-//! For fuzzing: corrects the checksums of an image and the number of its items, so that inputs reach the code behind
-//! these checks.
+//! For fuzzing: corrects the checksums and the number of items in an image, so that inputs reach the code after these
+//! checks.
 
 use super::{BLOCK_HEADER_LEN, BLOCK_MAX, END_LEN, HEADER_LEN, Kind, MAGIC, VERSION};
 use super::{block_sum, payload_sum, record, u16_at, u32_at, u64_at};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// Corrects the checksums and the block numbers of an image, as far as the bytes are one. With `counts` it also
-/// corrects the number of records in the last block.
+/// Corrects the checksums and the block numbers, as far as the bytes form an image. With `counts` it also corrects the
+/// number of records in the last block.
 pub(crate) fn mend(image: &mut [u8], counts: bool) {
     let Some((header, mut rest)) = image.split_at_mut_checked(HEADER_LEN) else { return };
     header[..8].copy_from_slice(&MAGIC);

@@ -1,5 +1,5 @@
-//! A server of two workers and two shards gives the same replies as one of a single worker, to input of any kind: in whatever
-//! pieces the input comes, whichever worker has leased a shard, whenever batches come back, and whichever long values wait.
+//! A server of two workers and two shards must reply to any input like a server with a single worker. The pieces of the
+//! input must not matter, nor which worker leases a shard, when batches come back, and which long values wait.
 //!
 //! The input of a run has a few bytes of settings. Then come the bytes of one client, or of two that have no key in common. A
 //! byte 0xff and a count stand for `count` times 128 bytes, so that values may be long.
@@ -21,11 +21,11 @@ use crate::store::slab::{CHUNK_MAX, SlabOptions};
 use crate::store::{Store, StoreOptions};
 use std::sync::Arc;
 
-/// The pages of all shards: more than any input fills.
+/// The pages of all shards. No input fills them.
 const PAGES: u32 = 256;
-/// The most bytes that an input is expanded to.
+/// The maximum length of an expanded input.
 const INPUT_MAX: usize = 200_000;
-/// After so many turns, something waits for ever.
+/// After this many turns the target fails, because something waits for ever.
 const TURNS_MAX: usize = 100_000;
 
 struct Random(u64);
@@ -44,10 +44,10 @@ struct Settings {
     parser: Parser,
     /// Two values of this length may be under way at a time.
     upload_max: u64,
-    /// The number of shards of the server with one worker. With CAS values it is that of the other server, so that the CAS
-    /// values are the same.
+    /// The number of shards of the server with one worker. With CAS values both servers have the same number, so that
+    /// they give out the same CAS values.
     shards: usize,
-    /// The bytes that each client sends, and the seconds that the clock goes on after them.
+    /// The bytes that each client sends, and the seconds by which the clock then advances.
     stages: Vec<([Vec<u8>; 2], u32)>,
     /// The second client closes its connection at some time.
     leaves: bool,
@@ -104,7 +104,7 @@ impl Settings {
         let (one, other) = bytes.split_at(first);
         let keys = |bytes: &[u8]| protocol::fuzz::keys(parser, limits.parse, bytes);
         let other = if keys(one).is_disjoint(&keys(other)) { other } else { &[] };
-        // What the parser makes of an endless line depends on how much of it has come.
+        // The result of parsing an endless line depends on how much of it has arrived.
         let endless = |bytes: &[u8]| {
             !matches!(parser, Parser::Binary(_))
                 && bytes.first() != Some(&packet::REQUEST)
@@ -162,10 +162,10 @@ struct Server<'a> {
 struct Line {
     session: Option<Session>,
     input: Vec<u8>,
-    /// The input that the worker has, and has not served.
+    /// The input that the worker has, and has not served yet.
     buffer: Vec<u8>,
     received: Vec<u8>,
-    /// Everything is done that can be done without further input.
+    /// The worker can do nothing more without further input.
     is_idle: bool,
     is_closing: bool,
 }
@@ -191,7 +191,7 @@ impl<'a> Server<'a> {
         Server { exchange, items, hasher, clock, limits: settings.limits, now: clock.now(), random }
     }
 
-    /// The replies to both clients. `disturbed`: others lease shards now and then, and the input comes in pieces.
+    /// The replies to both clients. With `disturbed`, others lease shards now and then, and the input comes in pieces.
     fn replies(&mut self, settings: &Settings, disturbed: bool) -> [Vec<u8>; 2] {
         let Server { exchange, items, hasher, clock, limits, now, random } = self;
         let workers = exchange.workers();
@@ -229,7 +229,7 @@ impl<'a> Server<'a> {
                     if client == 1 && settings.leaves && random.below(20) == 0 {
                         line.leave(serve);
                     }
-                    // A value of which nothing comes makes way before the worker would close its connection.
+                    // A stalled value yields to others before the worker would close its connection.
                     if second_passes && let Some(session) = &mut line.session {
                         assert!(!serve.shards.is_too_slow(session), "it keeps others waiting");
                     }
@@ -261,7 +261,7 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Closes all connections. They must leave nothing behind.
+/// Closes all connections, and checks that they leave nothing behind.
 fn check_end(exchange: &Exchange, items: &Items, mut serves: Vec<Serve<'_>>, lines: &mut [Line], now: Now) {
     let workers = serves.len();
     for (client, line) in lines.iter_mut().enumerate() {
@@ -281,7 +281,7 @@ fn check_end(exchange: &Exchange, items: &Items, mut serves: Vec<Serve<'_>>, lin
     }
 }
 
-/// Flushes all shards. Nobody holds a lease.
+/// Flushes all shards. No worker may hold a lease.
 fn flush_all(serve: &mut Serve<'_>, exchange: &Exchange, now: Now) {
     for shard in 0..exchange.shards() {
         serve.shards.lease(shard).expect("nobody else has it").store.flush_at(now);
@@ -308,7 +308,7 @@ fn begin_turn(serve: &mut Serve<'_>, exchange: &Exchange, lines: &mut [Line], no
     }
 }
 
-/// Posts batches, and hands out the replies of those that have come back.
+/// Posts batches, and delivers the replies of batches that have come back.
 fn end_turn(serve: &mut Serve<'_>, items: &Items, lines: &mut [Line]) {
     serve.shards.flush();
     while let Some(mut batch) = serve.shards.next_done() {
@@ -343,7 +343,7 @@ impl Line {
         }
     }
 
-    /// Whether nothing more happens for this client.
+    /// Whether this client has nothing more to send or to receive.
     fn is_done(&self) -> bool {
         self.session.as_ref().is_none_or(|session| self.is_idle && self.input.is_empty() && !session.is_waiting())
     }
@@ -383,7 +383,7 @@ impl Line {
         }
     }
 
-    /// Closes the connection, whatever is under way.
+    /// Closes the connection, even if requests are under way.
     fn leave(&mut self, serve: &mut Serve<'_>) {
         if let Some(session) = self.session.take() {
             serve.shards.end(session);
