@@ -1,4 +1,4 @@
-//! A client: it thinks of requests, and checks every byte that comes back.
+//! A client: it makes up requests, and checks every byte of the replies.
 
 use super::model::{Action, CallId, Item, Key, Mode, Outcome, Setting, Text};
 use super::{Profile, Random};
@@ -28,7 +28,7 @@ pub(super) struct Client {
     pub(super) stalls: bool,
     wire: Arc<Mutex<Wire>>,
     unsent: VecDeque<u8>,
-    /// The bytes of all requests that the client has thought of.
+    /// The bytes of all requests that the client has made up.
     thought: u64,
     /// The bytes that it has sent.
     sent: u64,
@@ -78,13 +78,13 @@ impl Form {
     }
 }
 
-/// What the received bytes begin with.
+/// The first part of the received bytes.
 enum Found {
     /// Less than a part of a reply.
     Incomplete,
-    /// A part of a reply, of so many bytes.
+    /// A part of a reply, with its length in bytes.
     Part(usize),
-    /// The end of a reply, after so many bytes.
+    /// The last part of a reply, with its length in bytes.
     End(usize),
 }
 
@@ -100,7 +100,7 @@ impl Histories {
         Histories { keys: (0..keys).map(|_| Key::new()).collect(), next_call: 1 }
     }
 
-    /// Whether so many calls are under way on a key that some should end first.
+    /// Whether a key has so many calls under way that some should end first.
     fn is_crowded(&self, key: usize, profile: &Profile) -> bool {
         self.keys[key].calls() >= if profile.tight { 3 } else { 6 }
     }
@@ -113,7 +113,7 @@ impl Histories {
     }
 }
 
-/// What a client needs to think of a request.
+/// Everything that a client needs to make up a request.
 #[derive(Debug)]
 pub(super) struct Scene<'s> {
     pub(super) histories: &'s mut Histories,
@@ -162,7 +162,7 @@ impl Client {
         self.wire.lock().expect("nobody panics with a wire in hand")
     }
 
-    /// The number of requests that are not answered in full.
+    /// The number of requests without a complete reply.
     pub(super) fn outstanding(&self) -> usize {
         self.requests.len()
     }
@@ -175,7 +175,7 @@ impl Client {
         self.requests.push_back(Request { form, calls: calls.into(), opaque, end: self.thought });
     }
 
-    /// Thinks of a request.
+    /// Makes up a request.
     pub(super) fn think(&mut self, scene: &mut Scene<'_>) {
         let Scene { random, profile, .. } = *scene;
         let key = self.choose(scene);
@@ -235,8 +235,8 @@ impl Client {
         }
     }
 
-    /// Chooses a key of all clients, or one of this client, with equal chances. A key with many calls of several connections is
-    /// not chosen: the calls could have too many orders.
+    /// Chooses a key of all clients, or one of this client, with equal chances. It avoids a shared key with many calls
+    /// under way, because these calls could have too many orders.
     fn choose(&self, scene: &Scene<'_>) -> usize {
         let Scene { histories, random, profile, .. } = scene;
         let key = random.below(profile.shared_keys);
@@ -330,7 +330,7 @@ impl Client {
                 self.say(form(quiet), vec![call], opaque, &[line.as_bytes()]);
             }
             b's' => {
-                // When memory is short, a reply may come that does not name its request.
+                // If memory is short, the server may send a reply that does not name its request.
                 let (quiet, q) = if profile.tight { (false, "") } else { (quiet, q) };
                 let (value, text) = value_for(key, random, profile);
                 let (verb, mode) = mode(key, random);
@@ -387,7 +387,7 @@ impl Client {
         histories.keys.iter_mut().for_each(|key| key.forsake(self.id));
     }
 
-    /// Sends up to `count` bytes, as far as there is room on the way. Returns whether any were sent.
+    /// Sends up to `count` bytes, as far as the wire has room. Returns whether it sent any.
     pub(super) fn send(&mut self, count: usize, room: usize) -> bool {
         let mut wire = self.wire();
         if wire.closed || self.unsent.is_empty() {
@@ -406,7 +406,7 @@ impl Client {
         true
     }
 
-    /// Takes up to `count` bytes that have come, and checks them. Returns whether any had come.
+    /// Takes up to `count` bytes that have arrived, and checks them. Returns whether any had arrived.
     pub(super) fn receive(
         &mut self,
         count: usize,
@@ -441,7 +441,7 @@ impl Client {
         format!("client {} at {:?} of {:?}: {why}", self.id, shown.escape_ascii().to_string(), self.requests.front())
     }
 
-    /// The first request is answered, and its calls end.
+    /// Completes the first request, and ends its calls.
     fn end_request(
         &mut self,
         seen: Option<Outcome>,
@@ -462,7 +462,7 @@ impl Client {
         self.received.is_empty() && asked.map(|request| request.form).all(Form::may_be_silent)
     }
 
-    /// Nothing more comes for now: the requests without a reply are answered, and there must be no others.
+    /// No more bytes come for now. Completes the requests that may have no reply; no others must be left.
     pub(super) fn rest(&mut self, histories: &mut Histories, setting: Setting) -> Result<(), String> {
         if !self.received.is_empty() {
             return Err(self.explain(0, "nothing more comes"));
@@ -481,7 +481,7 @@ impl Client {
         Ok(())
     }
 
-    /// The server has closed the connection, and everything was received.
+    /// The server has closed the connection, and the client has received everything.
     pub(super) fn end(mut self, histories: &mut Histories, setting: Setting) -> Result<(), String> {
         if self.fate == Fate::Open {
             return Err(format!("the server closes the connection of client {}", self.id));

@@ -1,19 +1,21 @@
-//! A whole server on one thread: real workers, shards and mail, a simulated network and clock, and a schedule from a seed.
+//! A whole server on one thread: real workers, shards and mail, a simulated network and clock, and a schedule from a
+//! seed.
 //!
 //! ```text
 //! clients ──▶ wires ──▶ workers ──▶ mailbox ──▶ shards
 //!    │ ◀────────────────────────────────┘
 //!    └──▶ model: may this reply come now?
 //! ```
-//! A step is a turn or the sleep of a worker; a request, a send or a read of a client; a second of the clock; or a fault.
-//! Before each step of the mailbox, others may go on, whoever holds the lease.
+//! A step is a turn or the sleep of a worker; a request, a send or a read of a client; a second of the clock; or a
+//! fault. Before each operation of the mailbox, other workers and clients may take steps, even if a worker holds the
+//! lease.
 //!
 //! The simulation finds replies that are lost, doubled, out of order or for another client; operations that are not
-//! linearizable; workers and clients that wait for ever, because nothing moves any more; memory beyond its limits; memory that
-//! is still used when all clients have gone; and panics. A seed that fails prints how to run it again.
+//! linearizable; workers and clients that wait for ever; memory beyond its limits; memory that is still used after all
+//! clients have gone; and panics. A seed that fails prints how to run it again.
 //!
-//! `CORECACHED_SIM_OPERATIONS=10000000 cargo test --profile fast --lib simulation` simulates so many requests, from the
-//! seed `CORECACHED_SIM_FIRST` on. `CORECACHED_SIM_SEED` runs a single seed.
+//! `CORECACHED_SIM_OPERATIONS=10000000 cargo test --profile fast --lib simulation` simulates this many requests. The
+//! first seed is `CORECACHED_SIM_FIRST`. `CORECACHED_SIM_SEED` runs a single seed.
 
 mod client;
 mod model;
@@ -79,22 +81,22 @@ struct Profile {
     long_len: usize,
     item_size_max: usize,
     chunk_max: usize,
-    /// Others go on before one in `preemption` steps of the mailbox.
+    /// Other workers and clients take steps before one in `preemption` operations of the mailbox.
     preemption: usize,
-    /// The most bytes on the way to a client, and to the server.
+    /// Maximum number of bytes on the way to a client, and to the server.
     room: usize,
-    /// The most bytes that are moved at once.
+    /// Maximum number of bytes that one step moves.
     piece: usize,
     administers: bool,
-    /// Clients ask for `stats`, which has real times in it, so that a run of the seed may differ from the last one.
+    /// Clients ask for `stats`. Its replies contain real times, so another run of the seed may differ.
     asks_for_times: bool,
-    /// A connection has a fault in one of `faults` steps that may bring one.
+    /// Gives a connection a fault in one of `faults` steps that may do so.
     faults: usize,
     limits: ServeLimits,
     read_buffer_bytes: usize,
     list_backlog_max: usize,
     uploads_percent: u32,
-    /// Two values of so many bytes may be under way at a time, even if the share of memory is less.
+    /// Two values of this length may be under way at a time, even if the share of memory is less.
     upload_len: usize,
 }
 
@@ -173,7 +175,7 @@ impl Profile {
 /// The state of a worker between its turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rest {
-    /// The worker is about to see whether it may sleep.
+    /// The worker is about to check whether it may sleep.
     Awake,
     /// The worker may not sleep: its next turn comes at once.
     Dozing,
@@ -195,9 +197,9 @@ struct Simulation<'a> {
     next_client: Cell<u64>,
     /// The number of clients whose connection the server has closed because they were silent.
     kicked: Cell<u64>,
-    /// The number of requests that clients may still think of.
+    /// The number of requests that clients may still make up.
     requests_left: Cell<usize>,
-    /// Clients think of no requests until everything has come to rest.
+    /// Clients make up no requests until everything has come to rest.
     comes_to_rest: Cell<bool>,
     depth: Cell<usize>,
 }
@@ -216,7 +218,7 @@ impl Simulation<'_> {
         self.turns.iter().filter_map(Cell::get).fold(self.now(), u32::min)
     }
 
-    /// Fails if something went wrong. Ends the run if the model cannot tell.
+    /// Fails on an error. Ends the run without a failure if the model cannot decide.
     fn expect<T>(&self, result: Result<T, String>) -> T {
         result.unwrap_or_else(|why| {
             if why.contains(UNDECIDED) {
@@ -227,7 +229,7 @@ impl Simulation<'_> {
         })
     }
 
-    /// Others go on in the middle of a step.
+    /// Lets other workers and clients take steps in the middle of a step.
     fn others(&self) {
         if self.depth.get() >= 3 || self.random.below(self.profile.preemption) > 0 {
             return;
@@ -252,7 +254,7 @@ impl Simulation<'_> {
         }
     }
 
-    /// A step of a worker: it looks whether it may sleep, or has its turn. Returns whether there was anything to do.
+    /// A step of a worker: it checks whether it may sleep, or has its turn. Returns whether it had anything to do.
     fn work(&self, number: usize, time_is_up: bool) -> bool {
         let Ok(mut worker) = self.workers[number].try_borrow_mut() else { return false };
         let rest = &self.rests[number];
@@ -306,7 +308,7 @@ impl Simulation<'_> {
         assert!(self.profile.tight || !self.context.budget.is_exceeded(), "there are too many pages");
     }
 
-    /// A client does something.
+    /// A step of a random client.
     fn act(&self) {
         let (random, profile) = (self.random, self.profile);
         let mut clients = self.clients.borrow_mut();
@@ -344,7 +346,7 @@ impl Simulation<'_> {
         self.context.workers.iter().map(kicks).sum()
     }
 
-    /// The server has closed a connection.
+    /// Removes a client whose connection the server has closed.
     fn discard(&self, mut client: Client, histories: &mut Histories) {
         if (client.fate == Fate::Open || !client.has_all()) && self.kicked.get() < self.kicks() {
             // The client was silent for too long in the middle of a value.
@@ -354,7 +356,7 @@ impl Simulation<'_> {
         self.expect(client.end(histories, self.setting()));
     }
 
-    /// A client connects.
+    /// Opens the connection of a new client.
     fn open(&self) {
         if self.clients.borrow().len() >= self.profile.clients || self.requests_left.get() == 0 {
             return;
@@ -368,7 +370,7 @@ impl Simulation<'_> {
         self.exchange.mail(worker, Mail::Connection(stream, BindingProtocol::Auto));
     }
 
-    /// A connection has a fault.
+    /// Gives a connection a fault.
     fn misfortune(&self) {
         let mut clients = self.clients.borrow_mut();
         if clients.is_empty() || self.random.below(self.profile.faults) > 0 {
@@ -390,8 +392,8 @@ impl Simulation<'_> {
         }
     }
 
-    /// Lets everything that is under way come to its end. The clock goes on only if that takes long, as for a value that waits
-    /// for pages in little memory. A client that still waits at the end would wait for ever.
+    /// Lets everything that is under way end. The clock advances only if that takes long, for example while a value
+    /// waits for pages in little memory. A client that still waits at the end would wait for ever.
     fn come_to_rest(&self) {
         self.comes_to_rest.set(true);
         for round in 1.. {
@@ -457,7 +459,7 @@ impl Simulation<'_> {
     }
 }
 
-/// Checks a shard when all clients have gone: its items can be flushed, and nothing else is left in memory.
+/// Checks a shard after all clients have gone. A flush must remove all items, and leave nothing else in memory.
 fn check_shard(shard: &mut Shard, now: Now) {
     shard.store.validate();
     shard.store.set_now(now);
@@ -575,15 +577,16 @@ thread_local! {
     static IS_UNDECIDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// After so many rounds a second passes, and within so many seconds everything must come to rest.
+/// Rounds per simulated second, and seconds within which everything must come to rest.
 const ROUNDS_PER_SECOND: usize = 5000;
 const SECONDS_MAX: usize = 1000;
 
-/// The fewest bytes that a gap in the replies of a connection counts with.
+/// A gap in the replies of a connection counts with at least this many bytes.
 const GAP_BYTES_MIN: usize = 512;
 
-/// The seeds that run by default. The first 32 find every mutation of mailbox, lease, outbox and pending that was tried, except
-/// one: a gap whose expected bytes are never taken off. The tests of serving find the mutations of uploads.
+/// The seeds that run by default. The first 32 find every mutation of mailbox, lease, outbox and pending that was
+/// tried, except one: a gap whose expected bytes are never subtracted. The tests of serving find the mutations of
+/// uploads.
 const SEEDS: u64 = 40;
 
 /// The operations of one seed.

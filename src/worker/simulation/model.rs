@@ -1,19 +1,19 @@
-//! The model of a cache: it says which replies may come. A key is a register, and its history must be linearizable.
+//! The model of a cache: it decides which replies may come. A key is a register, and its history must be linearizable.
 //!
-//! A call begins when its client thinks of it, and ends when its reply comes. It takes effect at one moment between the two, and
-//! after the earlier calls of its connection on the same key. The model keeps all orders of the calls under way that agree
-//! with the replies so far (after Lowe, "Testing for linearizability", 2017): each is a [`Past`]. If a reply agrees with none
-//! of them, something is wrong.
+//! A call begins when its client makes it up, and ends when its reply comes. It takes effect at one moment between the
+//! two, and after the earlier calls of its connection on the same key. The model keeps all orders of the calls under
+//! way that agree with the replies so far (after Lowe, "Testing for linearizability", 2017): each is a [`Past`]. If a
+//! reply agrees with none of them, the server has made a mistake.
 
 use std::fmt;
 
 /// The number of a call, and of the version that it writes.
 pub(super) type CallId = u64;
 
-/// A value, as far as the model needs it to know it again.
+/// A value, as far as the model needs it for comparisons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Text {
-    /// The value of a counter. Spaces behind it do not matter.
+    /// The value of a counter. Trailing spaces do not matter.
     Number(u64),
     Bytes {
         len: u32,
@@ -21,7 +21,7 @@ pub(super) enum Text {
     },
 }
 
-/// The base of the hash, which is a polynomial modulo 2^64: the hash of two values in a row follows from those of both.
+/// The base of the hash, a polynomial modulo 2^64. The hash of two joined values follows from the hashes of both.
 const BASE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Text {
@@ -50,7 +50,7 @@ pub(super) struct Item {
     pub(super) flags: u32,
     /// The CAS value, or 0 if no client has seen it.
     pub(super) cas: u64,
-    /// The first and the last second in which the item may die.
+    /// The first and the last second in which the item may expire.
     dies: (u32, u32),
 }
 
@@ -72,7 +72,7 @@ pub(super) enum Mode {
     Prepend,
 }
 
-/// What a call does to its key.
+/// The kind of a call, with its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Get,
@@ -85,7 +85,7 @@ pub(super) enum Action {
         exptime: i32,
         compare: Option<u64>,
     },
-    /// A value that is too large for an item. `forget`: the old item goes.
+    /// The server refuses a value that is too large for an item. `forget`: it also removes the old item.
     StoreTooLarge {
         forget: bool,
     },
@@ -101,7 +101,7 @@ pub(super) enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Value(Option<Item>),
-    /// The model foretells the version of the new item; the client sees its CAS value, or 0.
+    /// The model predicts the version of the new item; the client sees its CAS value, or 0.
     Stored(u64),
     NotStored,
     Exists,
@@ -137,7 +137,7 @@ struct Past {
 pub(super) struct Key {
     /// The calls under way, in the order in which they began.
     calls: Vec<Call>,
-    /// Invariant: there is at least one, and no two are the same.
+    /// Invariant: not empty, and without duplicates.
     pasts: Vec<Past>,
     /// The last calls that have ended, for the message about a failure.
     ended: Vec<String>,
@@ -157,10 +157,10 @@ pub(super) struct Setting {
 /// The most bytes of an item besides its value.
 const OVERHEAD_MAX: u32 = 700;
 
-/// With more pasts than this the model cannot go on.
+/// With more pasts than this, the model gives up.
 const PASTS_MAX: usize = 20_000;
 
-/// The error of a key with more pasts than that.
+/// The error of a key with more pasts than `PASTS_MAX`.
 pub(super) const UNDECIDED: &str = "there are too many orders that the calls on a key may have had";
 
 impl Key {
@@ -176,7 +176,7 @@ impl Key {
         self.calls.push(Call { id, connection, action, since, forsaken: false });
     }
 
-    /// A call has ended. `seen` is its outcome, if its reply shows it.
+    /// Ends a call. `seen` is its outcome, if its reply shows it.
     pub(super) fn end(&mut self, id: CallId, seen: Option<Outcome>, setting: Setting) -> Result<(), String> {
         let call = *self.calls.iter().find(|call| call.id == id).expect("what ends has begun");
         let mut open = std::mem::take(&mut self.pasts);
@@ -220,14 +220,15 @@ impl Key {
         Ok(())
     }
 
-    /// A connection is broken. Its calls may still be executed.
+    /// Marks the calls of a broken connection. The server may still execute them.
     pub(super) fn forsake(&mut self, connection: u64) {
         for call in self.calls.iter_mut().filter(|call| call.connection == connection) {
             call.forsaken = true;
         }
     }
 
-    /// Nothing is under way any more: a call without a connection has been executed by now, or never will be.
+    /// Ends the calls without a connection, once nothing is under way. The server has executed them by now, or never
+    /// will.
     pub(super) fn come_to_rest(&mut self, setting: Setting) -> Result<(), String> {
         if let Some(call) = self.calls.iter().find(|call| !call.forsaken) {
             return Err(format!("nobody replies to {call:?}"));
