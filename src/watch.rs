@@ -442,7 +442,7 @@ mod tests {
         assert_eq!(text(&watcher), "skipped=3\nts=12.000345 gid=11 f0\n");
         assert_eq!(watchers.watcher_skipped.load(Ordering::Relaxed), 3);
         assert_eq!(watchers.watcher_sent.load(Ordering::Relaxed), 3);
-        // A log has its limit, too: two lines of four fit.
+        // A log has a limit, too: two of the four lines fit.
         watchers.publish(&mut log(&watchers, 50, 2), |_| ());
         assert_eq!(watchers.worker_dropped.load(Ordering::Relaxed), 2);
         assert_eq!(watchers.worker_written.load(Ordering::Relaxed), 14);

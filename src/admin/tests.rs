@@ -66,7 +66,7 @@ impl Cache {
         &mut self.shards[number]
     }
 
-    /// Stores a value in a shard, and fetches it once.
+    /// Stores a value in a shard, and gets it once.
     pub(crate) fn set(&mut self, number: usize, key: &str, deadline: u32, value: &[u8]) {
         let hash = self.hasher.hash(key.as_bytes());
         let store = &mut self.shards[number].store;
@@ -119,7 +119,7 @@ impl Cache {
     }
 }
 
-/// Checks the replies to lines. `BCLF` stands for memcached's most frequent error, and an empty text for no reply.
+/// Checks the reply to each line. `BCLF` stands for memcached's most frequent error; an empty text expects no reply.
 #[track_caller]
 fn check(flags: &str, talk: &str) {
     let mut cache = Cache::new(flags);

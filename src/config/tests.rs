@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 const HERE: Surroundings = Surroundings { cpus: 3, is_root: false, port_file: None, sasl_password_file: None };
 
-/// A command line in words; `''` is an empty word.
+/// Parses a command line of words; `''` is an empty word.
 fn line(words: &str) -> Result<Config, Exit> {
     let words = std::iter::once("corecached").chain(words.split_ascii_whitespace());
     parse(words.map(|word| if word == "''" { "" } else { word }.into()).collect(), &HERE)
@@ -18,15 +18,15 @@ fn good(words: &str) -> Config {
     line(words).unwrap_or_else(|exit| panic!("{words}: {exit}"))
 }
 
-/// Each line parses, and the field is what is given beside it.
+/// Parses each line, and compares the field with the given value.
 fn check<T: PartialEq + Debug>(field: impl Fn(&Config) -> T, lines: &[(&str, T)]) {
     for (words, expected) in lines {
         assert_eq!(field(&good(words)), *expected, "{words}");
     }
 }
 
-/// Each line is refused with this code, in one line on standard error that begins like this; in two if this ends with
-/// the first one's end.
+/// Expects that each line is refused with this code and one line on standard error, which begins with this text. If the
+/// text ends with a line end, standard error has a second line.
 fn check_refused(lines: &[(&str, u8, &str)]) {
     for (words, code, text) in lines {
         match line(words) {
@@ -261,7 +261,7 @@ fn where_it_listens() {
             ("-l [::1]", vec![host("::1", 11211)]),
             ("-l [::1]:7,localhost:8;a", vec![host("::1", 7), host("localhost", 8), host("a", 11211)]),
             ("-l a -l b:1 -l a", vec![host("a", 11211), host("b", 1)]),
-            // memcached looks for repeats by substring, and would lose the second.
+            // memcached looks for repeats by substring, and would lose the second address.
             ("-l 10.0.0.11 -l 10.0.0.1", vec![host("10.0.0.11", 11211), host("10.0.0.1", 11211)]),
             ("-l ,a,", vec![host("a", 11211)]),
             ("-s /tmp/s", unix(0o700)),
@@ -360,8 +360,8 @@ fn prefixes_of_an_address() {
             ("-l proto[auto]:a", vec![(None, None)]),
             ("-l tag[abc]:a,tag_12345678_:b", vec![(None, tag("abc")), (None, tag("12345678"))]),
             ("-l proto[ascii]:tag[x]:[::1]:5", vec![(Some(Ascii), tag("x"))]),
-            // At two ports that are chosen for them; only one can have a port that is given, which is said when they are
-            // bound, as in memcached.
+            // With `-p -1`, the system chooses two ports. With `-p 5`, only one of the two can have the port; binding
+            // reports that, as in memcached.
             ("-p -1 -l proto[ascii]:a,proto[binary]:a", vec![(Some(Ascii), None), (Some(Binary), None)]),
             ("-p 5 -l proto[ascii]:a,proto[binary]:a", vec![(Some(Ascii), None), (Some(Binary), None)]),
             ("-p 5 -l proto[ascii]:a -l proto[ascii]:a,proto[ascii]:a:5", vec![(Some(Ascii), None)]),
@@ -378,7 +378,7 @@ fn prefixes_of_an_address() {
     );
     check(|config| config.udp.sockets.clone(), &[("-U 5 -l proto[ascii]:tag[x]:a", vec![host("a", 5)])]);
     check(|config| config.listen.interface.clone(), &[("-l tag[x]:a -l b -l b", Some("tag[x]:a,b".into()))]);
-    // Nobody may come in by a protocol in which he cannot log in.
+    // If logins are required, no listener may use a protocol in which clients cannot log in.
     check(rules, &[("-Y /f -l proto[negotiating]:a,proto[ascii]:b", vec![(None, None), (None, None)])]);
     check_refused(&[("-Y /f -l proto[binary]:a", 71, "Cannot use binary protocol when ascii authentication enabled")]);
     let sasl = Surroundings { sasl_password_file: Some("/f".into()), ..HERE };

@@ -338,7 +338,7 @@ fn choose(list: &str, all: &[SupportedCipherSuite]) -> Vec<SupportedCipherSuite>
 mod tests {
     use super::*;
 
-    /// Checks which suites a cipher list gives, in order. E and R stand for ECDSA and RSA; 2, 1 and C for AES-256,
+    /// Checks the suites of a cipher list and their order. E and R stand for ECDSA and RSA; 2, 1 and C for AES-256,
     /// AES-128 and ChaCha20.
     fn check(list: &str, expected: &str) {
         let all = ring::default_provider().cipher_suites;

@@ -61,7 +61,7 @@ fn marker<'a>(line: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
 mod tests {
     use super::*;
 
-    /// Checks the blocks of a file: `label=content`, with `!` before an encrypted one, or the text of an error.
+    /// Checks the blocks of a file: each is `label=content`, with `!` before an encrypted one. An error is its text.
     fn check(file: &str, expected: &str) {
         let shown = |block: Result<Block, String>| match block {
             Ok(Block { label, encrypted, der }) => {

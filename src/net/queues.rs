@@ -59,7 +59,7 @@ mod tests {
             (513, (0, false)),
             (514, (2, false)),
             (517, (1, false)),
-            // A fourth: all begin anew.
+            // A fourth queue: the assignment starts over.
             (600, (0, true)),
             (601, (1, false)),
             (600, (0, false)),

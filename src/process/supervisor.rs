@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// A supervisor, and the socket that receives the reports to it.
+    /// A supervisor, and the socket that receives its reports.
     fn heard() -> (Supervisor, unix::UnixDatagram) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("corecached-notify-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -186,7 +186,7 @@ mod tests {
             assert_eq!(next(&socket), "STOPPING=1\nSTATUS=stopping");
         }
         fs::remove_file(path).expect("it was bound");
-        // The socket has no listener, or the environment names no socket. Neither is a reason to fail.
+        // The socket has no listener, or the environment names no socket. Neither is an error.
         Supervisor { socket: Some("/nonexistent".into()), watchdog: None }.ready();
         Supervisor { socket: None, watchdog: None }.ready();
         assert!(Supervisor { socket: None, watchdog: Some(EXTEND_EVERY) }.watchdog(Instant::now()).is_none());

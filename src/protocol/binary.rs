@@ -434,7 +434,7 @@ mod tests {
         [&bytes, extras, key, value].concat()
     }
 
-    /// Parses operations until the input has no more, and describes each in words.
+    /// Parses operations until the input is incomplete, and describes each in words.
     fn parse(parser: &mut Parser, input: &mut [u8], at: &mut usize, words: &mut Vec<String>) -> Step {
         let mut operation =
             Operation { client_flags: 77, exptime: 77, flags: !0, too_large: true, ..Default::default() };

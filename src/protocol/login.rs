@@ -66,7 +66,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 2048 };
 
-    /// Checks the replies to the client and the data blocks of its logins, with the input in pieces of several lengths.
+    /// Checks the replies and the data blocks of logins. The input comes in pieces of several lengths.
     #[track_caller]
     fn check(input: &str, expected: &[&str], last: Step) {
         for piece in [1, 3, 1000, 100_000] {

@@ -84,7 +84,7 @@ mod tests {
             &["END\r\n"],
             &["VALUE a 0 1\r\nx\r\nEND\r\n"],
             &["VALUE a 0 1\r\nx\r\n", "VALUE b 5 5 77\r\nEND\r\n\r\nEND\r\n", "MN\r\n"],
-            // A value that looks like replies.
+            // The values look like replies.
             &["VALUE a 0 12\r\nVALUE b 0 1\n\r\nEND\r\n", "VA 4\r\n\r\n\r\n\r\n", "HD\r\n"],
             &["VA 1 ka O5\r\nx\r\n", "EN\r\n", "ME a exp=-1 la=0\r\n", "MN\r\n"],
             &["STAT a 1\r\nSTAT b END\r\nEND\r\n", "RESET\r\n", "ITEM a [1 b; 0 s]\r\nEND\r\n", "END\r\n"],

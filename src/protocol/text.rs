@@ -656,14 +656,15 @@ mod tests {
 
     const LIMITS: Limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 64 };
 
-    /// A connection as the parser sees it: bytes come, operations are noted down.
+    /// A connection as the parser sees it. It receives bytes, and records the operations.
     struct Client {
         parser: Parser,
         limits: Limits,
         buffer: Vec<u8>,
-        /// What was parsed, in words.
+        /// The operations, in words.
         said: Vec<String>,
-        /// A storage command (in words, and whether it hides a complaint) that waits for so many bytes of value.
+        /// A storage command that waits for this many bytes of its value: the command in words, and whether it hides an
+        /// error.
         waiting: Option<(String, bool, usize)>,
         closed: bool,
     }
@@ -708,7 +709,7 @@ mod tests {
             self.buffer.drain(..at);
         }
 
-        /// All that was parsed, and how it ended.
+        /// All operations in words, and the state at the end.
         fn finish(mut self) -> String {
             match () {
                 () if self.closed => self.said.push("Close".to_owned()),
@@ -721,7 +722,7 @@ mod tests {
         }
     }
 
-    /// An operation in words: what was given, and nothing else.
+    /// An operation in words: only the fields that the request sets.
     fn words(operation: &Operation, buffer: &[u8], value: bool) -> String {
         let key = operation.key.of(buffer).escape_ascii();
         let verb = operation.verb;
@@ -765,7 +766,7 @@ mod tests {
         verb == Verb::MetaSet || (Verb::Set as u8..=Verb::Cas as u8).contains(&(verb as u8))
     }
 
-    /// Parses `input` and compares what is said of it, at once and in pieces.
+    /// Parses `input` as a whole and in pieces, and compares the operations with `want`.
     #[track_caller]
     fn check(input: &str, want: &str) {
         check_bytes(input.as_bytes(), want, LIMITS);
@@ -781,7 +782,7 @@ mod tests {
         }
     }
 
-    /// The same bytes, split at each point in turn and one by one, must give the same.
+    /// The input must give the same operations if it is split at any point, or comes byte by byte.
     #[track_caller]
     fn in_pieces(input: &[u8], want: &str, limits: Limits) {
         for split in 0..=input.len() {
@@ -839,7 +840,7 @@ mod tests {
         check(&format!("mg {more}\r\nms {more} 1\r\nx\r\n"), "CE BCLF; CE BCLF");
     }
 
-    /// Where a key ends, against the simplest way to tell.
+    /// Compares the search for long keys with the simplest one.
     #[test]
     fn long_keys_anywhere() {
         let mut random = Random::new(7);
@@ -854,7 +855,7 @@ mod tests {
         }
     }
 
-    /// A line of any length: keys are handed out as they come once a usual line would be over.
+    /// On an endless line, the parser returns keys as they arrive, once the line is longer than usual.
     #[test]
     fn endless_get() {
         let keys: Vec<String> = (0..5000).map(|index| format!("key{index}")).collect();
@@ -870,7 +871,7 @@ mod tests {
             assert_eq!(client.finish(), want, "{piece} at a time");
         }
 
-        // A key that is too long comes too late to take the others back.
+        // The parser has already returned the other keys when one turns out to be too long.
         let mut client = Client::new(LIMITS);
         let (most, more) = ("k".repeat(250), "k".repeat(251));
         client.receive(format!("gets {} {more}", [most.as_str(); 10].join(" ")).as_bytes());
@@ -938,7 +939,7 @@ mod tests {
         check(&format!("ms YQ== 100 b\r\n{long}\r\nmn\r\n"), &format!("MetaSet a <b> 0 0 0 [{long}]; MN"));
     }
 
-    /// What is wrong decides whether the value is thrown away.
+    /// The kind of error decides whether the parser discards the value.
     #[test]
     fn storage_refused() {
         for line in ["set", "set a", "set a 0 0", "cas a 0 0", "set a 0 0 x noreply", "set a 0 0 -1", "set a 0 0 1x"] {
@@ -958,7 +959,7 @@ mod tests {
         check("ms a 2 !\r\nmn\r\n", "CE BCLF; MN");
     }
 
-    /// The key of a `set` without one was once looked for in the next line.
+    /// An earlier parser looked for the missing key of a `set` in the next line.
     #[test]
     fn key_in_the_next_line() {
         for command in ["set", "add", "cas"] {
@@ -996,7 +997,7 @@ mod tests {
         check_bytes(format!("set a 0 0 {most}\r\n{fits}\r\n").as_bytes(), &format!("Set a 0 0 [{fits}]"), limits);
         let more = format!("set a 1 0 {most}\r\n{fits}\r\nmn\r\n");
         check_bytes(more.as_bytes(), "Set a 1 0 too large; MN", limits);
-        // The key counts as it is stored.
+        // The size limit counts the decoded key.
         let meta = format!("ms YQ== {most} b\r\n{fits}\r\n");
         check_bytes(meta.as_bytes(), &format!("MetaSet a <b> 0 0 0 [{fits}]"), limits);
     }
@@ -1033,7 +1034,7 @@ mod tests {
             check(&format!("delete a {words}\r\n"), "Delete a");
             check(&format!("delete a {words} noreply\r\n"), "Delete a quiet");
         }
-        // Not among the words that are looked at.
+        // `noreply` comes after the last word that the parser looks at.
         check(&format!("delete a {} noreply\r\n", "0 ".repeat(21)), "Delete a");
         check(&format!("delete {} 0\r\n", "k".repeat(251)), "CE BCLF");
         check(&format!("delete {} 0 noreply\r\n", "k".repeat(251)), "CE BCLF quiet");
@@ -1084,7 +1085,7 @@ mod tests {
         assert!(operation.text == b"MN\r\n" && parser.is_idle());
     }
 
-    /// A small generator of random numbers (xorshift), so that a failure can be repeated by its seed.
+    /// A small random generator (xorshift). The seed repeats a failure.
     struct Random(u64);
 
     impl Random {
@@ -1104,7 +1105,7 @@ mod tests {
         }
     }
 
-    /// Requests of which random input is made.
+    /// The random input consists of these requests.
     const SEEDS: &[&str] = &[
         "get a\r\n",
         "get aaa bb  c\r\n",
@@ -1134,7 +1135,7 @@ mod tests {
         "\r\n",
     ];
 
-    /// Random requests, some of them damaged: nothing panics, and pieces give the same as the whole.
+    /// Random requests, some of them damaged, must cause no panic, and give the same operations whole and in pieces.
     #[test]
     fn damaged_requests() {
         for seed in 1..=3000 {

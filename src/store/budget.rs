@@ -212,7 +212,7 @@ mod tests {
         let mut pages: Vec<PageId> = std::iter::from_fn(|| budget.take(0)).collect();
         while budget.take(1).is_some() {}
         assert_eq!(pages.len(), 12);
-        // A shard is not asked unless its items are older.
+        // The budget asks a shard for a page only if the shard's items are older.
         assert!(!budget.report(0, 100, Need::Nothing));
         budget.ask(1, 100.0);
         assert!(!budget.report(0, 100, Need::Nothing));

@@ -401,8 +401,8 @@ mod tests {
         }
     }
 
-    /// The hashes are: one for all ids; one that differs only in bits that do not choose the bucket; and one for many
-    /// ids, while other ids make the index grow. A search finds every entry of the index.
+    /// The hashes are: one for all ids; hashes that differ only in bits that do not choose the bucket; and one hash for
+    /// many ids, while other ids make the index grow. A search must find every entry of the index.
     #[test]
     fn no_chain_is_longer_than_its_limit() {
         let arena = Arena::reserve(8).expect("address space");
@@ -438,7 +438,7 @@ mod tests {
                 assert_eq!(found.is_some(), present.contains_key(&id.bits()), "{at}");
                 assert!(looked_at <= CHAIN_MAX * SLOTS, "{at}");
             }
-            // With the last hash, an entry may have been removed that shares the chain by chance.
+            // With the last hash, the test may have removed other entries that share the chain by chance.
             let full = CHAIN_MAX * SLOTS;
             let expected = [full..=full, full..=full, 4 * full..=4 * full, 15_000..=15_000 + full];
             assert!(expected[at].contains(&present.len()), "{at}: {}", present.len());

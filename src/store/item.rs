@@ -608,8 +608,8 @@ mod tests {
         assert!(read == value);
     }
 
-    /// For Miri and the thread sanitizer: the reader of a pinned value reads nothing that the holder of the lease may
-    /// write.
+    /// For Miri and the thread sanitizer: a reader of a pinned value must not read bytes that the holder of the lease
+    /// may write.
     #[test]
     fn pinned_values_are_read_while_their_header_changes() {
         let items = items(true);

@@ -272,7 +272,7 @@ mod tests {
         let uploads = uploads(16, 1 << 20);
         assert!(uploads.enter(value(0, 4)));
         assert!(!uploads.enter(value(1, 4)));
-        // The value has filled its room, and goes on later.
+        // The first value has filled its room. It yields, and continues later.
         assert_eq!(tokens(uploads.yield_to_others(4 << 20, 4 << 20)), [1]);
         let again = Admission::new(value(0, 4).ticket, 0, 4 << 20, 4 << 20);
         assert!(!uploads.enter(again));

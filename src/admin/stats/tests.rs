@@ -11,7 +11,7 @@ use general::{general, micros};
 use lists::cold_items;
 use nix::sys::time::TimeVal;
 
-/// The names of a reply, in their order.
+/// The names in a reply, in order.
 fn names(reply: &str) -> Vec<&str> {
     let lines = reply.strip_suffix("END\r\n").expect("an end").lines();
     lines.map(|line| line.split(' ').nth(1).expect("STAT name value")).collect()
@@ -30,7 +30,7 @@ fn check_values(reply: &str, expected: &[(&str, u64)]) {
     }
 }
 
-/// The names that memcached 1.6.45 shows without options.
+/// The names that memcached 1.6.45 prints without options.
 const GENERAL: &str = "pid uptime time version libevent pointer_size rusage_user rusage_system max_connections \
     curr_connections total_connections rejected_connections connection_structures response_obj_oom \
     response_obj_count response_obj_bytes read_buf_count read_buf_bytes read_buf_bytes_free read_buf_oom \
@@ -359,7 +359,7 @@ fn sizes_are_rounded_up_to_32_bytes() {
 #[test]
 fn what_is_told_in_pieces_is_told_once() {
     let mut cache = Cache::new("-o track_sizes");
-    // One shard has more items than a piece holds, the other has fewer.
+    // One shard has more items than one piece of a walk, the other has fewer.
     for (shard, count) in [(0, 1500), (1, 100)] {
         (0..count).for_each(|number| cache.set(shard, &format!("key-{shard}-{number:04}"), NEVER, b"12345678"));
     }

@@ -1,4 +1,5 @@
-//! Compares images with a twin that knows their items: whole images, images cut off, and images with any byte changed.
+//! Compares images with a twin that knows their items: whole images, truncated images, and images with any byte
+//! changed.
 
 use super::*;
 use crate::clock::NEVER;
@@ -40,7 +41,7 @@ fn rules(hasher: &KeyHasher, item_size_max: u32, cas: bool) -> Rules<'_> {
     Rules { hasher, limits: Limits { item_size_max, cas, inline_max: 64 }, ports: 0, threads: 3 }
 }
 
-/// Puts items of every kind into stores, and notes them in a twin.
+/// Stores items of every kind, and notes them in a twin.
 fn fill(stores: &mut [Store], hasher: &KeyHasher, count: usize, len_max: usize, seed: u64) -> Twin {
     let mut state = seed;
     let mut below = |limit: usize| {
@@ -126,7 +127,7 @@ fn load(bytes: &[u8], stores: Vec<Store>, now: u32, rules: Rules<'_>) -> Result<
 }
 
 /// Compares stores with their twin. They must hold every item that is alive at `now`, and no other item. Each item must
-/// be unchanged, but stores without CAS values show 0. Returns the number of items.
+/// be unchanged, except that stores without CAS values show 0. Returns the number of items.
 fn compare(stores: &mut [Store], twin: &Twin, hasher: &KeyHasher, now: u32) -> u64 {
     let mut count = 0;
     let shards = stores.len();
@@ -233,13 +234,13 @@ fn with_less_memory_what_is_there_is_right() {
         assert_eq!((loaded.items, loaded.dropped), (kept.len() as u64, (twin.len() - kept.len()) as u64));
         assert!(loaded.dropped > 0, "{pages} pages: too dull");
         let bytes_kept: usize = kept.values().map(|seen| seen.value.len()).sum();
-        // With large items and few pages the classes are many, and most of each page is empty.
+        // Large items on few pages have many classes, and most of each page is empty.
         let enough = if len_max > 200 { 0 } else { pages as usize * PAGE_SIZE / 16 };
         assert!(bytes_kept >= enough, "{pages} pages: {bytes_kept} bytes were kept");
     }
 }
 
-/// Cuts off or changes a small image at every byte, and an image with a value that spans blocks at some bytes.
+/// Truncates or changes a small image at every byte, and an image with a value that spans blocks at some bytes.
 #[test]
 fn a_part_of_an_image_is_refused_and_so_is_a_changed_one() {
     let hasher = KeyHasher::seeded(1);
@@ -306,7 +307,7 @@ fn shards_with_ports_keep_their_keys() {
     let options = StoreOptions::default();
     let mut before = stores(3, 12, &options, &hasher);
     for (number, store) in before.iter_mut().enumerate() {
-        // Every port has the same key, as when clients disagree about the port of a key.
+        // All ports have the same key, as if clients disagreed about the port of a key.
         store.put(hasher.hash(b"key"), b"key", 0, NEVER, format!("value {number}").as_bytes(), None).expect("memory");
     }
     let header = Header { ports: 3, clock: NOW, ..Header::default() };

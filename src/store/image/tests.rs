@@ -1,4 +1,4 @@
-//! Tests of lists that are saved and loaded. `server/restart/` tests items, and images that were damaged.
+//! Tests of saved and loaded lists. The tests of `server/restart/` cover items, and damaged images.
 
 use super::super::item::Item;
 use super::super::lru::Segment;
@@ -25,7 +25,7 @@ fn save(mut store: Store) -> Vec<u8> {
     let header = Header { nonce: 77, ..store.image_facts() };
     let image = Mutex::new(Writer::new(Vec::new(), &header).expect("memory"));
     store.save(&image).expect("memory");
-    // The store gave all memory back: no page has an item left.
+    // The store has returned all memory: no page has an item left.
     for class in store.slabs.ids() {
         for &page in store.slabs.pages_of(class) {
             let items: Vec<_> = store.slabs.chunks(page, &store.items).map(|id| store.items.chunk(id)).collect();
@@ -62,7 +62,7 @@ fn item<'a>(store: &'a mut Store, key: &[u8]) -> Item<'a> {
     store.item(entry.id)
 }
 
-/// Stores items of several classes. In between it fetches some, and does housekeeping.
+/// Stores items of several classes. Between the sets, it gets some items and runs housekeeping.
 fn live(store: &mut Store, items: u64, seed: u64) {
     let mut random = Random(seed);
     for number in 0..items {
@@ -96,7 +96,7 @@ fn lists_come_back_as_they_were() {
         assert_eq!(loaded, Loaded { items: 2500, expired: 0, dropped: 0 });
         assert!(all_lists(&after) == lists, "seed {seed}: other lists than before");
         assert_eq!(after.image_facts(), Header { last_cas: after.last_cas, ..facts });
-        // The store works: it can be used, and saved again.
+        // The store still works: it serves requests, and can be saved again.
         live(&mut after, 3000, seed + 10);
         after.validate();
         save(after);
@@ -146,7 +146,7 @@ fn a_smaller_store_drops_the_coldest_items_of_each_class() {
     for (then, now) in then.chunks(4).zip(all_lists(&after).chunks(4)) {
         let (then_all, now_all): (usize, usize) = (then.iter().map(Vec::len).sum(), now.iter().map(Vec::len).sum());
         assert!(now_all * 5 >= 2 * then_all, "{then_all} items of a class, {now_all} were kept");
-        // With all lists one behind the other, from WARM's head to COLD's tail, the items that are left come first.
+        // The store keeps the first items of the joined lists, from WARM's head to COLD's tail.
         let order = |lists: &[Vec<Vec<u8>>]| [3, 1, 0, 2].map(|segment| lists[segment].clone()).concat();
         let (then, now) = (order(then), order(now));
         let slack = 2 + now.len() / 500;
@@ -180,7 +180,7 @@ fn a_planned_flush_takes_effect_after_loading() {
 fn a_flush_just_after_loading_kills_all_items() {
     let mut before = store(4, StoreOptions::default());
     before.flush_at(Now(2));
-    // The flush spares this item, which is stored in the same second.
+    // The flush spares this item, because it is stored in the same second.
     before.set(b"key", b"value", NEVER).expect("memory");
     let (mut after, loaded) = load(&save(before), store(4, StoreOptions::default()), 2);
     assert_eq!(loaded.items, 1);

@@ -1,13 +1,13 @@
-//! Long values: the store makes and frees their room in steps, and loses none of it.
+//! Long values: the store makes and frees room for them in steps, and loses no memory.
 
 use super::*;
 use crate::store::gather::{Announced, Gathered, Gathering};
 
-/// The chunks or items that one step may concern. It clears this many chunks of a page.
+/// Maximum number of chunks or items that one step may touch. It clears this many chunks of a page.
 const STEP_MAX: u64 = 1200;
 const STEPS_MAX: usize = 10_000;
 
-/// A value whose bytes come in parts.
+/// A value whose bytes arrive in parts.
 struct Upload {
     key: u64,
     len: usize,
@@ -47,7 +47,7 @@ fn long_value(len: usize, seed: u64) -> Vec<u8> {
 }
 
 impl Store {
-    /// Makes room for a value, with a call of `between` after each step.
+    /// Makes room for a value. Calls `between` after each step.
     fn gather_all(
         &mut self,
         key: &[u8],
@@ -122,7 +122,7 @@ fn values_under_way_leave_pages_that_other_classes_can_take() {
         let id = store.gather_all(&key, 300_000, |_, _| {}).expect("it evicts");
         store.store_long(&key, id, &long_value(300_000, number));
     }
-    // The uploads take a quarter of the memory. Their chunks are spread, because evictions freed them.
+    // The uploads take a quarter of the memory. Earlier evictions freed their chunks, so the chunks lie on many pages.
     let uploads: Vec<Gathering> = (0..8)
         .map(|number| {
             let key = format!("upload{number}").into_bytes();
@@ -146,7 +146,7 @@ fn values_under_way_leave_pages_that_other_classes_can_take() {
 #[test]
 fn a_value_that_is_waited_for_too_long_is_refused() {
     let mut store = store(4, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
-    // All items are pinned, so that no page can move.
+    // All items are pinned, so no page can move.
     let pinned: Vec<ItemId> = (0..40)
         .map_while(|number| {
             let id = store.set(format!("k{number}").as_bytes(), &[1; 60_000], NEVER).ok()?;
@@ -184,7 +184,7 @@ fn a_long_item_is_freed_in_steps() {
         store.remove(entry);
         assert!((1..200).contains(&(held - chunks_in_use(&store))));
         store.validate();
-        // The next item finds the room, with housekeeping or without.
+        // The next item finds this room, with housekeeping or without.
         if round == 1 {
             (0..store.housekeeping_round()).for_each(|_| {
                 store.housekeep(64, true);

@@ -52,8 +52,8 @@ impl Store {
         Some(self.items.value_to_vec(id))
     }
 
-    /// Called with every eviction for room of every test here: it happens only where the class has no chunk and the
-    /// shard no page.
+    /// Every eviction in these tests calls this. The store may evict only if the class has no free chunk and the shard
+    /// no empty page.
     pub(super) fn assert_that_eviction_is_needed(&self, class: ClassId) {
         assert!(!self.slabs.has_room(class), "{class:?} has a free chunk, and evicts");
         assert!(
@@ -129,7 +129,7 @@ fn agrees_with_a_hash_map() {
                     store.flush_at(Now(now));
                     model.clear();
                 }
-                // A cache that always evicts becomes one that is mostly empty, or the other way round.
+                // A cache that always evicts becomes mostly empty, or the reverse.
                 _ if evicting && random.below(4) == 0 => {
                     assert!(store.budget.set_limit(2 + random.below(10) as u32));
                 }
@@ -266,7 +266,7 @@ fn a_flush_spares_what_is_stored_in_the_same_second() {
 fn flushes_leave_times_true() {
     let mut store = store(2, StoreOptions::default());
     store.set_now(Now(10));
-    // These are more items than a flush removes at once, so that some dead ones are always left.
+    // One flush cannot remove this many items at once, so some dead ones are always left.
     for number in 0..FLUSHED_AT_ONCE + 100 {
         store.set(format!("old{number}").as_bytes(), b"1", NEVER).expect("memory");
     }
@@ -312,7 +312,7 @@ fn a_flush_with_nothing_to_flush_changes_nothing() {
         store.flush_at(Now(9));
     }
     assert_eq!((store.stamps.current(), store.index.len()), (before, 1));
-    // After a reset the counters do not tell whether items are there.
+    // After a reset, the counters do not show whether the store has items.
     store.set(b"b", b"1", NEVER).expect("memory");
     store.reset_counters();
     store.flush_at(Now(9));
@@ -351,7 +351,7 @@ fn a_lowered_limit_is_met() {
         store.housekeep(256, true);
     }
     assert_eq!((store.budget.surplus(0), store.budget.pool()), (0, 5));
-    // The coldest items are gone, on whatever pages they were. Nearly all memory holds the newest ones.
+    // The store has evicted the coldest items, whatever their pages. Nearly all memory holds the newest ones.
     let kept = (0..40_000).rev().take_while(|number| store.get(format!("k{number}").as_bytes()).is_some()).count();
     assert!(recent > 25_000 && kept > 7_000, "{kept} of {recent}");
     store.validate();
@@ -368,13 +368,13 @@ fn a_hint_holds_until_a_page_changes_hands() {
     let hint = store.prefetch_item(hash);
     let found = store.find(hash, b"k7").expect("it was set").id;
     assert_eq!(store.seek(hint, hash, b"k7"), Ok(found));
-    // The place of another item is no answer. Nor is the place of the item itself, once the item is gone.
+    // The hint must not return another item. It must not return the item itself after its removal, either.
     let other = store.find(store.hasher.hash(b"k8"), b"k8").expect("it was set").id;
     assert_eq!(store.seek(Some(other), hash, b"k7"), Ok(found));
     let entry = store.find(hash, b"k7").expect("it was set");
     store.remove(entry);
     assert_eq!(store.seek(hint, hash, b"k7"), Err(Absent::Unknown));
-    // On a page of another class, the place of the chunk may hold any bytes.
+    // On a page of another class, the bytes at the hint's place may be anything.
     let class = store.class_of(other);
     assert_eq!(store.reassign(Some(class), ClassId(1)), Reassigned::Started);
     while store.move_pages(100) {}
@@ -411,7 +411,7 @@ fn a_walk_meets_every_key_that_stays_exactly_once() {
                     left > 0
                 },
             );
-            // Meanwhile buckets are divided, and keys come, go and change their chunks.
+            // Meanwhile buckets split, clients add and remove keys, and items change their chunks.
             for _ in 0..random.below(400) {
                 new += 1;
                 store.set(format!("new{new}").as_bytes(), b"1", NEVER).expect("memory");
@@ -453,7 +453,7 @@ fn a_walk_meets_only_what_is_wanted() {
     assert_eq!((over, met), (None, vec![small]));
 }
 
-/// The keys are chosen for their buckets, as an attacker can who knows the hash.
+/// The test chooses keys by their buckets, as an attacker can who knows the hash.
 #[test]
 fn keys_of_one_chain_evict_each_other_and_nothing_else() {
     for evict in [true, false] {
@@ -468,7 +468,7 @@ fn keys_of_one_chain_evict_each_other_and_nothing_else() {
         }
         for (at, key) in chosen.iter().enumerate() {
             store.set_now(Now(101 + at as u32));
-            // An item that is read again and again stays.
+            // An item that clients read again and again stays.
             assert_eq!(store.get(chosen[0].as_bytes()).is_some(), at > 0);
             store.set(key.as_bytes(), b"chosen", NEVER).expect("there is room");
             assert!(store.get(key.as_bytes()).is_some(), "{key}");

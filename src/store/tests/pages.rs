@@ -1,4 +1,4 @@
-//! Moves of pages: the store loses no item without need, and pages move to classes that need them.
+//! Moves of pages: the store must lose no item without need, and pages must move to classes that need them.
 
 use super::*;
 use crate::store::lru::Segment;
@@ -71,7 +71,7 @@ fn a_page_leaves_its_items_behind_where_there_is_room() {
     assert_eq!(evicted, 0);
 }
 
-/// A class without a page to spare gives one up, while most of the memory is empty. The rule for evictions holds.
+/// A class without spare pages gives one up, while most of the memory is empty. The store still evicts only if it must.
 #[test]
 fn a_page_that_moves_takes_a_free_page_for_its_items() {
     for to in [ClassId(0), ClassId(5)] {
@@ -92,7 +92,7 @@ fn a_page_that_moves_takes_a_free_page_for_its_items() {
     }
 }
 
-/// Dead items make room before live ones when a page moves, too.
+/// When a page moves, the store also removes dead items before live ones.
 #[test]
 fn a_page_that_moves_costs_dead_items_first() {
     let mut store = store(4, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
@@ -111,7 +111,7 @@ fn a_page_that_moves_costs_dead_items_first() {
     store.validate();
 }
 
-/// A class without items to evict takes a page at once, from a class that has room for the items of the page.
+/// A class without items to evict takes a page at once, from a class with enough room for the items of the page.
 #[test]
 fn a_page_taken_at_once_leaves_its_items_behind_where_there_is_room() {
     for value_len in [200, 100_000] {
@@ -135,7 +135,7 @@ fn a_page_taken_at_once_leaves_its_items_behind_where_there_is_room() {
     }
 }
 
-/// The limit is lowered. One class is full of older items; another has room to spare.
+/// The limit goes down. One class is full of older items; another has room to spare.
 #[test]
 fn a_lowered_limit_costs_nothing_while_a_class_has_room_to_spare() {
     let mut store = store(16, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
@@ -195,7 +195,7 @@ fn a_class_that_comes_late_gets_its_first_page_on_credit() {
     assert_eq!(held(&store), 44);
     assert!(store.index.len() < there + 5 - 3000);
     store.validate();
-    // The class that is full pays the debt. The other classes lose no item for it.
+    // The full class pays the debt. The other classes lose no item for it.
     assert!(budget.is_exceeded());
     store.second(|_, _| ());
     store.second(|_, _| ());
@@ -266,8 +266,8 @@ fn a_reader_of_a_list_that_changes_meets_all_items_that_stay() {
             assert!(gone.contains(&key) || met.binary_search(&key).is_ok(), "seed {seed}: {number}");
         }
         store.validate();
-        // All items are gone from which the reader could continue, and their page belongs to another class. So the
-        // reader has come to the end.
+        // The flush has removed all items from which the reader could continue, and their page belongs to another
+        // class. So the reader has come to the end.
         let mut reader = walk::Reader::default();
         assert!(store.read_class(class, &mut reader, 50, |_| ()));
         store.flush_at(Now(0));
@@ -290,7 +290,7 @@ fn a_page_of_a_full_class_costs_the_coldest_items() {
         store.set(format!("k{stored}").as_bytes(), &[3; 200], NEVER).expect("memory");
         stored += 1;
     }
-    // The first page holds the items that were stored first. These are in use again, and the next ones are not.
+    // The first page holds the oldest items. Clients read these again, and not the next ones.
     store.set_now(Now(100));
     let hot = 4000;
     for _ in 0..2 {
@@ -306,7 +306,7 @@ fn a_page_of_a_full_class_costs_the_coldest_items() {
         store.set(format!("new{moved}").as_bytes(), &vec![3; value_len], NEVER).expect("it has a page");
     }
     store.validate();
-    // An eviction takes an active item if it passes over too many of them. This happens to a few.
+    // An eviction takes an active item after it has passed over too many of them. This happens to a few items.
     let live = store.live(hot, |number| format!("k{number}"));
     assert!(live > hot * 98 / 100, "only {live} of {hot} items in use were rescued");
 }
@@ -474,7 +474,7 @@ fn calcified(options: StoreOptions, seconds: u32) -> (f64, f64, Store) {
             }
         });
     }
-    // Clients read 2,400 values of 20,000 bytes at random, which are 48 MB of 64 MiB, and store those that they miss.
+    // Clients read 2,400 values of 20,000 bytes at random (48 MB of 64 MiB), and store those that they miss.
     let (mut hits, mut gets) = (0, 0);
     for second in 0..seconds {
         (hits, gets) = if second + 5 == seconds { (0, 0) } else { (hits, gets) };

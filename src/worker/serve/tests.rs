@@ -1,5 +1,6 @@
-//! Several workers, on one thread with a seed and on threads of their own. Replies leave in the order of requests and are
-//! those of a model, however the input is cut, whichever shards others lease, and whenever batches come back.
+//! Several workers, on one thread with a seed and on threads of their own. Replies must come in the order of requests
+//! and match those of a model. The pieces of the input must not matter, nor which shards others lease, and when batches
+//! come back.
 
 use super::super::batch::Batch;
 use super::super::execute::Executor;
@@ -43,8 +44,8 @@ const LIMITS: ServeLimits = ServeLimits {
     keep_keys: false,
 };
 
-/// The pages of all shards, the operations of a conversation, and the bytes of its longest values. They are fewer for Miri,
-/// which is slow, and takes memory for all address space.
+/// The pages of all shards, the operations of a conversation, and the bytes of its longest values. They are fewer for
+/// Miri, which is slow, and uses real memory for all address space.
 const PAGES: u32 = if cfg!(miri) { 48 } else { 256 };
 const OPERATIONS: usize = if cfg!(miri) { 12 } else { 150 };
 const LONG: usize = if cfg!(miri) { 3000 } else { 60_000 };
@@ -54,7 +55,7 @@ const LONG: usize = if cfg!(miri) { 3000 } else { 60_000 };
 const SHARED_KEYS: usize = 3;
 const SHARED_VALUE: &[u8] = &[b's'; 20_000];
 
-/// A client: the bytes that it sends, and those that it must get.
+/// A client: the bytes that it sends, and the expected replies.
 struct Client {
     number: usize,
     input: Vec<u8>,
@@ -86,7 +87,7 @@ struct Site<'a> {
     lines: Vec<Line>,
 }
 
-/// Few values are long.
+/// A random value. Few are long.
 fn random_value(random: &mut Random) -> Vec<u8> {
     let len = if random.below(12) == 0 { 3000 + random.below(LONG) } else { random.below(60) };
     (0..len).map(|_| b'a' + random.below(26) as u8).collect()
@@ -106,7 +107,7 @@ fn expect_value(expected: &mut Vec<u8>, key: &str, value: &[u8]) {
     expected.extend(b"\r\n");
 }
 
-/// A conversation about keys of the client's own, and about shared ones, with the replies of a model.
+/// A conversation about the client's own keys and about shared ones, with the replies of a model.
 fn conversation(client: usize, random: &mut Random) -> Client {
     let mut model: HashMap<String, Vec<u8>> = HashMap::new();
     let (mut input, mut expected) = (Vec::new(), Vec::new());
@@ -185,7 +186,7 @@ fn request_packet(head: Head, extras: &[u8], key: &str, value: &[u8]) -> Vec<u8>
     packet
 }
 
-/// A conversation in packets: about keys of the client's own, with values of every length, quiet or not.
+/// A conversation in packets about the client's own keys. Values have all lengths; some packets are quiet.
 fn packets(client: usize, random: &mut Random) -> Client {
     let mut model: HashMap<String, Vec<u8>> = HashMap::new();
     let (mut input, mut expected) = (Vec::new(), Output::default());
@@ -260,7 +261,7 @@ fn packets(client: usize, random: &mut Random) -> Client {
     Client { number: client, input, sent: 0, expected: expected.take(), received: Vec::new() }
 }
 
-/// Replies in packets, without their CAS values: the model does not know them.
+/// Clears the CAS values in packets of replies, because the model does not know them.
 fn without_cas(mut replies: Vec<u8>) -> Vec<u8> {
     let mut at = 0;
     while let Some(&[packet::RESPONSE, .., b0, b1, b2, b3, _, _, _, _, _, _, _, _, _, _, _, _]) =
@@ -296,7 +297,7 @@ impl World {
         World::with_uploads(seed, workers, shards, LONG)
     }
 
-    /// `limit` is that of the bytes of long values under way to each shard.
+    /// `limit` is the maximum of the bytes of long values under way to each shard.
     fn with_uploads(seed: u64, workers: usize, shards: usize, limit: usize) -> World {
         let arena = Arc::new(Arena::reserve(PAGES).expect("address space"));
         let budget = Arc::new(Budget::new(PAGES, shards, &arena));
@@ -323,7 +324,7 @@ impl World {
         Serve::new(shards, self.hasher.clone())
     }
 
-    /// Another worker gives a lease back, and runs what was posted meanwhile.
+    /// Gives back the lease of another worker, and runs the batches that were posted meanwhile.
     fn give_back(&self, lease: Lease<'_>) {
         let World { exchange, clock, .. } = self;
         let executor = Executor { exchange, clock, now: clock.now(), group_len: 8 };
@@ -351,7 +352,7 @@ impl Line {
 }
 
 impl Site<'_> {
-    /// A turn: the mail, some input of each client, and the batches that have come back.
+    /// A turn: the worker takes its mail, some input of each client, and the batches that have come back.
     fn turn(&mut self, random: &mut Random) {
         let Site { world: World { exchange, items, clock, .. }, worker, serve, lines } = self;
         serve.begin(clock.now());
@@ -402,7 +403,7 @@ impl Site<'_> {
         self.lines.iter().all(Line::is_finished)
     }
 
-    /// Checks that all clients have got what they must get.
+    /// Checks that all clients have received the expected replies.
     fn check(&self, seed: u64) {
         for Line { client: Client { number, received, expected, .. }, session, .. } in &self.lines {
             let received = &if matches!(session.parser(), Parser::Binary(_)) {
@@ -449,8 +450,8 @@ fn simulate(seed: u64, workers: usize, shards: usize) {
     assert_eq!((exchange.upload_use().bytes, exchange.upload_use().waiting), (0, 0), "seed {seed}");
 }
 
-/// The same with a thread for each worker. The thread sleeps when it has nothing to do. Miri and the thread sanitizer find
-/// what is wrong with the memory that threads share.
+/// Does the same with a thread for each worker. The thread sleeps when it has nothing to do. Miri and the thread
+/// sanitizer find faulty accesses to memory that threads share.
 fn work_in_threads(seed: u64, workers: usize, shards: usize) {
     let world = World::new(seed, workers, shards);
     let work = &|worker: usize| {
@@ -498,8 +499,9 @@ fn replies_keep_their_order_across_threads() {
 /// The number of keys that a client asks for at once.
 const ASKED: usize = 2000;
 
-/// Runs a client that asks for many keys, while another worker holds the leases of all shards but one; every group has keys
-/// of all shards. Returns the most bytes of replies that the worker has held for the client, and those of its largest batch.
+/// Runs a client that asks for many keys, while another worker holds the leases of all shards but one. Every group has
+/// keys of all shards. Returns the maximum number of bytes of replies that the worker has held for the client, and the
+/// bytes of its largest batch.
 fn hold_replies(worker_limits: ServeLimits, value_len: usize, keys: usize) -> (usize, usize) {
     let shards = 4;
     let world = World::new(7, 2, shards);
@@ -606,7 +608,7 @@ fn batches_between_shards_are_limited() {
 #[test]
 fn others_go_first_after_as_many_requests_as_are_allowed() {
     let world = World::new(1, 1, 1);
-    // Serves 12 requests. Checks for each call of `serve` what it returns, and how many lines of replies there are by then.
+    // Serves 12 requests. Checks the result of each call of `serve`, and the number of lines of replies by then.
     let check =
         |request: &str, requests_per_turn: usize, cut_groups: bool, turn: Turn, expected: &[(Served, usize)]| {
             let limits = ServeLimits { requests_per_turn, cut_groups, group_len: 10, ..LIMITS };
@@ -631,7 +633,7 @@ fn others_go_first_after_as_many_requests_as_are_allowed() {
     let in_fives = [(Yield, 5), (Yield, 10), (Drained, 12)];
     check("mn\r\n", 5, true, Shared, &in_fives);
     check("get a\r\n", 5, true, Shared, &in_fives);
-    // The keys are more than the share of the connection, although their commands are fewer.
+    // The keys exceed the share of the connection, although the commands do not.
     let in_twos = [(Yield, 2), (Yield, 4), (Yield, 5), (Yield, 7), (Yield, 9), (Yield, 10), (Yield, 12), (Drained, 12)];
     check("get a b c d\r\n", 5, true, Shared, &in_twos);
     check("mn\r\n", 5, true, Alone, &[(Drained, 12)]);
@@ -650,7 +652,7 @@ fn upload(serve: &mut Serve<'_>, token: usize, generation: u64, len: usize) -> S
     session
 }
 
-/// The admission in the mail of worker 0, and no other mail.
+/// Reads the admission in the mail of worker 0. It must be the only mail.
 fn admission(exchange: &Exchange) -> Admission {
     let Some(Mail::Admitted(admission)) = exchange.next_mail(0) else { panic!("somebody should come in") };
     assert!(exchange.next_mail(0).is_none());
@@ -673,7 +675,7 @@ fn values_of_connections_that_close_count_no_more() {
     let mut serve = world.serve(0, LIMITS);
     serve.begin(clock.now());
 
-    // A connection closes whose value waits: the value behind it comes in.
+    // A connection closes while its value waits. The next value then comes in.
     let first = upload(&mut serve, 1, 1, long);
     let second = upload(&mut serve, 2, 2, long);
     let mut third = upload(&mut serve, 3, 3, short);
@@ -683,7 +685,7 @@ fn values_of_connections_that_close_count_no_more() {
     assert!(serve.shards.admitted(Some(&mut third), &admission(exchange)));
     assert_eq!(use_now(), (long + short, 0));
 
-    // A connection closes whose admission is in the mail. Another one gets its token, and waits itself.
+    // A connection closes while its admission is in the mail. Another one gets its token, and waits itself.
     let fourth = upload(&mut serve, 4, 4, long);
     serve.shards.end(first);
     let late = admission(exchange);
@@ -736,7 +738,7 @@ fn values_for_one_shard_take_no_more_than_its_part() {
         sessions.push(session);
     }
     assert_eq!((exchange.upload_use().bytes, exchange.upload_use().waiting), (part / 2 * 2, 18));
-    // A value for another shard comes in all the same.
+    // A value for another shard still comes in.
     let elsewhere = (0..)
         .map(|n| format!("other{n}"))
         .find(|key| hash::shard(hasher.hash(key.as_bytes()), shards) != hash::shard(hasher.hash(b"same"), shards));
