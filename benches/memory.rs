@@ -16,7 +16,7 @@ mod common;
 
 use common::{Random, SEED, Verdict, write_value};
 use corecached::clock::NEVER;
-use corecached::store::arena::PAGE_SIZE;
+use corecached::store::arena::PAGE_SIZE_MAX;
 use corecached::store::{Store, StoreOptions};
 use std::process::ExitCode;
 
@@ -75,7 +75,7 @@ impl Shape {
         let snapshot = store.snapshot();
 
         let per_item = |bytes: f64| bytes / ITEMS as f64;
-        let pages = per_item((common::pages_taken(&store) * PAGE_SIZE) as f64);
+        let pages = per_item((common::pages_taken(&store) * PAGE_SIZE_MAX) as f64);
         let free = per_item(common::bytes_free(&store) as f64);
         let index = per_item(snapshot.hash_bytes as f64);
         let payload = per_item(lengths.payload as f64);

@@ -20,7 +20,7 @@ use corecached::admin::{self, Query};
 use corecached::clock::{Clock, NEVER, Now};
 use corecached::command::{Reply, Shard};
 use corecached::hash::KeyHasher;
-use corecached::store::arena::Arena;
+use corecached::store::arena::{Arena, PAGE_SIZE_MAX};
 use corecached::store::budget::Budget;
 use corecached::store::gather::{Announced, Gathered};
 use corecached::store::item::Items;
@@ -40,7 +40,7 @@ const LONG: usize = 32_000_000;
 /// `Config::housekeeping_items_per_turn`'s default.
 const HOUSEKEEPING: u32 = 64;
 /// `Config::memory_credit_percent`'s default.
-const CREDIT_PERCENT: u32 = 12;
+const CREDIT_PERCENT: u32 = 2;
 /// Defaults of `Config::walk_items_per_turn` and `walk_bytes_per_turn`.
 const WALK: WalkLimits = WalkLimits { items: 512, bytes: 32 << 10 };
 /// Requests before each turn's housekeeping.
@@ -102,7 +102,7 @@ struct Bench {
 
 impl Bench {
     fn new(pages: u32) -> Bench {
-        let arena = Arc::new(Arena::reserve(pages).expect("address space"));
+        let arena = Arc::new(Arena::reserve(pages, PAGE_SIZE_MAX).expect("address space"));
         let budget = Arc::new(Budget::new(pages, 1, &arena).lending(CREDIT_PERCENT));
         let (hasher, options) = (common::hasher(), StoreOptions::default());
         let items = Items::new(arena, options.cas);

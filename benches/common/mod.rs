@@ -6,7 +6,7 @@
 use corecached::command::Shard;
 use corecached::hash::KeyHasher;
 use corecached::protocol::Limits;
-use corecached::store::arena::{Arena, PAGE_SIZE};
+use corecached::store::arena::{Arena, PAGE_SIZE_MAX};
 use corecached::store::budget::Budget;
 use corecached::store::item::Items;
 use corecached::store::slab::ClassUse;
@@ -32,7 +32,7 @@ pub(crate) fn hasher() -> KeyHasher {
 /// An empty store that has a budget of `pages` pages to itself.
 pub(crate) fn store(pages: usize, options: StoreOptions) -> Store {
     let pages = u32::try_from(pages).expect("the pages of a bench are few");
-    let arena = Arc::new(Arena::reserve(pages).expect("address space"));
+    let arena = Arc::new(Arena::reserve(pages, PAGE_SIZE_MAX).expect("address space"));
     let budget = Arc::new(Budget::new(pages, 1, &arena));
     let items = Items::new(arena, options.cas);
     Store::new(0, options, items, budget, hasher()).expect("address space")
@@ -57,7 +57,7 @@ pub(crate) fn bytes_free(store: &Store) -> usize {
 
 /// Number of pages for `items` items of one chunk size.
 pub(crate) fn pages_for(items: usize, chunk_size: usize) -> usize {
-    items.div_ceil(PAGE_SIZE / chunk_size)
+    items.div_ceil(PAGE_SIZE_MAX / chunk_size)
 }
 
 /// Appends the key of a number: `key:` and 21 digits.

@@ -6,6 +6,7 @@ use crate::clock::{Clock, Now};
 use crate::config::Config;
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::store::budget::Budget;
+use crate::store::slab::{CLASSES_MAX, CLASSES_MAX_DEFAULT, SlabOptions};
 
 /// The parts of the server that commands for the whole server use.
 #[derive(Clone, Copy, Debug)]
@@ -32,4 +33,13 @@ pub struct ServerContext<'a> {
     pub worker: usize,
     /// The memory that unfinished long values take.
     pub uploads: UploadUse,
+}
+
+impl ServerContext<'_> {
+    /// The largest id that commands take for a slab class, whether or not the class exists. It is memcached's, unless `-f`
+    /// makes more classes than memcached has.
+    pub fn class_id_max(&self) -> u32 {
+        let is_default = self.config.memory.growth_factor >= SlabOptions::default().growth_factor;
+        (if is_default { CLASSES_MAX_DEFAULT } else { CLASSES_MAX }) as u32
+    }
 }

@@ -19,9 +19,6 @@ pub(super) fn float(token: &[u8]) -> Option<f64> {
     token.parse().ok().filter(|number: &f64| number.is_finite())
 }
 
-/// Bytes of a page. `limit_maxbytes` and `total_malloced` are multiples of it.
-pub(super) const PAGE_BYTES: u64 = 1 << 20;
-
 pub(super) const END: &[u8] = b"END\r\n";
 
 /// A reply of `STAT` lines.

@@ -75,7 +75,7 @@ pub fn finish(report: &ReplyKind, answers: Vec<Answer>, context: &ServerContext<
         ReplyKind::Reassigned => tuning::reassigned(&answers).to_vec(),
         ReplyKind::General => general::general(&merge(answers), context),
         ReplyKind::Items => classes::items(&merge(answers), context),
-        ReplyKind::Slabs => classes::slabs(&merge(answers)),
+        ReplyKind::Slabs => classes::slabs(&merge(answers), context.budget),
         ReplyKind::Evictions => general::evictions(&merge(answers)),
         ReplyKind::Sizes => classes::sizes(answers),
         ReplyKind::Detail => lists::detail(answers),

@@ -76,8 +76,7 @@ pub(super) fn memory_limit(arguments: &[&[u8]], budget: &Budget) -> Action {
         None => ERROR,
         Some(0..8) => b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n",
         Some(1_000_000_001..) => b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n",
-        // A page is a megabyte.
-        Some(megabytes) if budget.set_limit(megabytes) => OK,
+        Some(megabytes) if budget.set_limit_bytes(u64::from(megabytes) << 20) => OK,
         Some(_) => b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n",
     })
 }

@@ -30,7 +30,7 @@ impl Cache {
     pub(crate) fn new(flags: &str) -> Cache {
         let words = ["corecached", "-t", "2", "-m", "64"].into_iter().chain(flags.split_ascii_whitespace());
         let config = Config::parse_from(words.map(Into::into)).expect("good flags");
-        let arena = Arc::new(Arena::reserve(100).expect("address space"));
+        let arena = Arc::new(Arena::reserve(100, 1 << 20).expect("address space"));
         let budget = Arc::new(Budget::new(64, 2, &arena));
         let hasher = KeyHasher::seeded(7);
         let shard = |number: u16| {

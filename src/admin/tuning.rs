@@ -5,17 +5,16 @@ use super::line::{BAD_CLASS, BAD_FORMAT, ERROR, OK, float, means};
 use super::query::{Action, Answer, Query, ReplyKind, say};
 use super::settings::Settings;
 use super::walk::{Classes, Walk, WalkKind, WalkLimits};
-use crate::config::Config;
 use crate::protocol::token::{digits_i32, digits_u32};
 use crate::store::rebalance::Reassigned;
-use crate::store::slab::{CLASSES_MAX, ClassId};
+use crate::store::slab::ClassId;
 use crate::store::{LruTuning, Tuning};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 pub(super) fn slabs(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
     match arguments {
-        [word, from, to] if means(word, "reassign") => reassign(from, to, context.config),
+        [word, from, to] if means(word, "reassign") => reassign(from, to, context),
         [word, argument, rest @ ..] if means(word, "automove") => automove(argument, rest, context.settings),
         _ => say(ERROR),
     }
@@ -23,12 +22,12 @@ pub(super) fn slabs(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action 
 
 /// `slabs reassign`: a shard that can spare a page begins to move it. As in memcached, `OK` does not mean that the page
 /// has arrived.
-fn reassign(from: &[u8], to: &[u8], config: &Config) -> Action {
-    if !config.memory.slab_reassign {
+fn reassign(from: &[u8], to: &[u8], context: &ServerContext<'_>) -> Action {
+    if !context.config.memory.slab_reassign {
         return say(b"CLIENT_ERROR slab reassignment disabled\r\n");
     }
     let (Some(from), Some(to)) = (digits_i32(from), digits_i32(to)) else { return say(BAD_FORMAT) };
-    let classes = 0..=CLASSES_MAX as i32;
+    let classes = 0..=context.class_id_max() as i32;
     if from == to {
         say(b"SAME src and dst class are identical\r\n")
     } else if (from != -1 && !classes.contains(&from)) || !classes.contains(&to) {
@@ -189,7 +188,7 @@ fn walk(kind: WalkKind, classes: &[u8], context: &ServerContext<'_>) -> Action {
         b"all" => Classes::ALL,
         b"hash" if kind == WalkKind::Crawl => return say(b"ERROR an unknown error happened\r\n"),
         b"hash" => Classes::ALL,
-        list => match Classes::listed(list) {
+        list => match Classes::listed(list, context.class_id_max()) {
             None => return say(BAD_CLASS),
             Some(classes) if classes.is_empty() => return say(b"NOTSTARTED no items to crawl\r\n"),
             Some(classes) => classes,

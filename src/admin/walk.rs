@@ -143,18 +143,18 @@ fn put_fetch(store: &Store, id: ItemId, out: &mut Output) {
 
 /// A set of slab classes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Classes(u64);
+pub struct Classes([u64; 4]);
 
 impl Classes {
     /// All slab classes.
-    pub const ALL: Classes = Classes(u64::MAX);
+    pub const ALL: Classes = Classes([u64::MAX; 4]);
 
-    /// Reads a list of ids with commas between. `None`: one of them is not the id of a class.
-    pub fn listed(list: &[u8]) -> Option<Classes> {
-        let mut classes = 0;
+    /// Reads a list of ids with commas between. `None`: one of them is not an id from 1 to `id_max`.
+    pub fn listed(list: &[u8], id_max: u32) -> Option<Classes> {
+        let mut classes = [0; 4];
         for id in list.split(|&byte| byte == b',').filter(|id| !id.is_empty()) {
             match digits_u32(id) {
-                Some(id) if (1..=CLASSES_MAX as u32).contains(&id) => classes |= 1 << id,
+                Some(id) if (1..=id_max).contains(&id) => classes[id as usize / 64] |= 1 << (id % 64),
                 _ => return None,
             }
         }
@@ -163,11 +163,11 @@ impl Classes {
 
     /// Whether the set is empty.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.0 == [0; 4]
     }
 
     fn has(self, class: u8) -> bool {
-        self.0 >> class & 1 != 0
+        self.0[usize::from(class / 64)] >> (class % 64) & 1 != 0
     }
 }
 
@@ -186,7 +186,7 @@ mod tests {
             (b"1,x", None),
             (b"all", None),
         ] {
-            assert_eq!(Classes::listed(list), expected.map(Classes), "{list:?}");
+            assert_eq!(Classes::listed(list, 63), expected.map(|first| Classes([first, 0, 0, 0])), "{list:?}");
         }
     }
 }

@@ -48,7 +48,7 @@ const THREADS_MAX: u64 = 1024;
 const THREADS_MANY: usize = 64;
 const SLAB_SIZES_MAX: usize = 62;
 /// The largest chunk of the store, which chains larger items (`store/slab.rs`, `CHUNK_MAX`).
-const CHUNK_BYTES_LARGEST: u64 = 64 * KILOBYTE;
+const CHUNK_BYTES_LARGEST: u64 = 12 * KILOBYTE;
 /// The default of `-R`. From here on, a turn ends with a whole group of requests.
 pub const REQUESTS_PER_EVENT: u32 = 20;
 
@@ -211,7 +211,7 @@ impl Default for Memory {
     fn default() -> Memory {
         Memory {
             limit_bytes: 64 * MEGABYTE,
-            credit_percent: 12,
+            credit_percent: 2,
             evictions: true,
             item_size_max: MEGABYTE,
             growth_factor: 1.25,

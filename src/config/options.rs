@@ -336,11 +336,11 @@ const IGNORED: &[Word] = &[
     word(
         "no_chunked_items",
         "",
-        "Items above 64 KiB are always chained",
+        "Items above 12 KiB are always chained",
         No,
         Value(|option, draft| {
             draft.chunk_max = ChunkMax::Unchunked;
-            draft.config.warnings.push(format!("-o {}: items above 64 KiB are always chained here", option.word));
+            draft.config.warnings.push(format!("-o {}: items above 12 KiB are always chained here", option.word));
             Ok(())
         }),
     ),

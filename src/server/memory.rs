@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::hash::KeyHasher;
 use crate::process::supervisor::Supervisor;
 use crate::protocol::Limits;
-use crate::store::arena::{Arena, PAGE_SIZE};
+use crate::store::arena::{Arena, page_size};
 use crate::store::budget::Budget;
 use crate::store::item::Items;
 use crate::store::slab::SlabOptions;
@@ -15,20 +15,20 @@ use crate::store::{Store, StoreOptions};
 use std::io;
 use std::sync::Arc;
 
-/// The least number of pages for each shard. With less memory the server has fewer shards than workers. A shard needs a page
-/// for each slab class in use, about forty by default. With fewer pages, some classes lack a page while others have
-/// half-empty ones. With `-m 64` and 26 MB of values from 16 bytes to 8 KiB, one shard kept all values, and two shards with
-/// 32 pages each kept 58 %.
-const PAGES_PER_SHARD_MIN: u64 = 64;
+/// The least memory for each shard, in bytes. With less memory the server has fewer shards than workers: each shard has
+/// pages for all slab classes in use, and evicts by itself.
+const BYTES_PER_SHARD_MIN: u64 = 64 << 20;
+/// The least number of items of the largest size that a shard has memory for.
+const ITEMS_PER_SHARD_MIN: u64 = 64;
 
 /// The number of shards.
 pub(super) fn shard_count(config: &Config) -> usize {
     if config.workers.port_per_core {
         return config.workers.threads;
     }
-    let by_pages = config.memory.limit_bytes / (PAGES_PER_SHARD_MIN * PAGE_SIZE as u64);
-    let by_item = config.memory.limit_bytes / (PAGES_PER_SHARD_MIN * config.memory.item_size_max);
-    (config.workers.threads as u64).min(by_pages).min(by_item).max(1) as usize
+    let by_memory = config.memory.limit_bytes / BYTES_PER_SHARD_MIN;
+    let by_item = config.memory.limit_bytes / (ITEMS_PER_SHARD_MIN * config.memory.item_size_max);
+    (config.workers.threads as u64).min(by_memory).min(by_item).max(1) as usize
 }
 
 /// The number of ports that an image of the cache belongs to: 0 without `--port-per-core`, where keys are spread by hash.
@@ -73,8 +73,9 @@ pub(super) struct Memory {
 /// Makes empty stores. Each has an index for its share of `items_expected`.
 fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u64) -> Result<Memory, Exit> {
     let no_memory = |error| Exit::system("failed to reserve memory", error);
-    let pages = (config.memory.limit_bytes / PAGE_SIZE as u64) as u32;
-    let arena = Arc::new(Arena::reserve(pages).map_err(no_memory)?);
+    let page_size = page_size(config.memory.limit_bytes);
+    let pages = (config.memory.limit_bytes / page_size as u64) as u32;
+    let arena = Arc::new(Arena::reserve(pages, page_size).map_err(no_memory)?);
     if config.memory.large_pages {
         arena.commit(pages).map_err(no_memory)?;
     }

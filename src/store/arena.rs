@@ -15,8 +15,19 @@ use std::io;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 
-/// Bytes of a page, the unit that a slab class takes from the budget.
-pub const PAGE_SIZE: usize = 1 << 20;
+/// Bytes of the largest page.
+pub const PAGE_SIZE_MAX: usize = 1 << 20;
+/// Bytes of the smallest page.
+pub const PAGE_SIZE_MIN: usize = 16 << 10;
+/// Pages that the memory of a cache has at least, unless they would be smaller than [`PAGE_SIZE_MIN`]. A slab class
+/// leaves up to a page unused, so a class costs at most a thousandth of the memory.
+const PAGES_MIN: u64 = 1024;
+
+/// Bytes of a page, the unit that a slab class takes from the budget, for a cache of `limit` bytes: a power of two.
+pub fn page_size(limit: u64) -> usize {
+    let wanted = (limit / PAGES_MIN).clamp(PAGE_SIZE_MIN as u64, PAGE_SIZE_MAX as u64);
+    1 << wanted.ilog2()
+}
 
 /// The name of a chunk of the arena, and of the item that begins in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +64,10 @@ pub struct Arena {
     map: MmapRaw,
     /// Invariant: a unit of an id has `1 << shift` bytes, at least 8.
     shift: u32,
+    /// A page has `1 << page_shift` bytes.
+    page_shift: u32,
+    /// A page has `1 << page_units_shift` units.
+    page_units_shift: u32,
     /// Invariant: pages 1 to `pages`, inclusive, lie inside `map`.
     pages: u32,
 }
@@ -63,24 +78,26 @@ pub struct Arena {
 const PREFETCH_MAX: usize = 1024;
 
 impl Arena {
-    /// Reserves room for at least `pages` pages, and for more if ids reach them, so that the limit can be raised later.
-    /// It commits none of them.
+    /// Reserves room for at least `pages` pages of `page_size` bytes, a power of two, and for as many as ids reach, so that
+    /// the limit can be raised later. It commits none of them.
     ///
     /// # Errors
     /// Those of `mmap`.
-    pub fn reserve(pages: u32) -> io::Result<Arena> {
-        let needed = (pages as usize + 1) * PAGE_SIZE;
+    pub fn reserve(pages: u32, page_size: usize) -> io::Result<Arena> {
+        let needed = (pages as usize + 1) * page_size;
         let mut shift = 3;
         while needed > 1 << (32 + shift) {
             shift += 1;
         }
-        // Four times the limit, so that `cache_memlimit` can raise it; only the limit if address space is scarce.
-        let generous = (needed * 4).min(1 << (32 + shift));
-        let (map, len) = match reserve(generous, PAGE_SIZE) {
-            Ok(map) => (map, generous),
-            Err(_) => (reserve(needed, PAGE_SIZE)?, needed),
+        // Only the limit if address space is scarce. Miri has none to spare.
+        let reach = if cfg!(miri) { needed } else { 1 << (32 + shift) };
+        let (map, len) = match reserve(reach, page_size) {
+            Ok(map) => (map, reach),
+            Err(_) => (reserve(needed, page_size)?, needed),
         };
-        Ok(Arena { map: MmapRaw::from(map), shift, pages: (len / PAGE_SIZE) as u32 - 1 })
+        let page_shift = page_size.ilog2();
+        let pages = (len >> page_shift) as u32 - 1;
+        Ok(Arena { map: MmapRaw::from(map), shift, page_shift, page_units_shift: page_shift - shift, pages })
     }
 
     /// Commits the first `pages` pages ahead of their use.
@@ -88,12 +105,18 @@ impl Arena {
     /// # Errors
     /// Those of `madvise`.
     pub fn commit(&self, pages: u32) -> io::Result<()> {
-        self.map.advise_range(Advice::PopulateWrite, PAGE_SIZE, pages as usize * PAGE_SIZE)
+        self.map.advise_range(Advice::PopulateWrite, self.page_size(), pages as usize * self.page_size())
     }
 
     /// The number of pages that the address space holds.
     pub fn pages(&self) -> u32 {
         self.pages
+    }
+
+    /// Bytes of a page.
+    #[inline]
+    pub fn page_size(&self) -> usize {
+        1 << self.page_shift
     }
 
     /// Bytes in a unit of an id. Every chunk begins at a multiple of it.
@@ -107,21 +130,22 @@ impl Arena {
     /// If the page or the offset lies outside, or the offset is not a multiple of the granule.
     #[inline]
     pub fn id(&self, page: PageId, offset: usize) -> ItemId {
-        assert!(page.0 != 0 && page.0 <= self.pages && offset < PAGE_SIZE && offset.is_multiple_of(self.granule()));
-        let units = ((page.0 as usize * PAGE_SIZE + offset) >> self.shift) as u32;
+        let in_page = offset < self.page_size() && offset.is_multiple_of(self.granule());
+        assert!(page.0 != 0 && page.0 <= self.pages && in_page);
+        let units = ((((page.0 as usize) << self.page_shift) + offset) >> self.shift) as u32;
         ItemId(NonZeroU32::new(units).expect("page 0 is never used"))
     }
 
     /// The page of a chunk.
     #[inline]
     pub fn page(&self, id: ItemId) -> PageId {
-        PageId((((id.bits() as u64) << self.shift) / PAGE_SIZE as u64) as u32)
+        PageId(id.bits() >> self.page_units_shift)
     }
 
     /// The offset of a chunk in its page, in bytes.
     #[inline]
     pub fn offset_in_page(&self, id: ItemId) -> usize {
-        ((id.bits() as usize) << self.shift) % PAGE_SIZE
+        ((id.bits() as usize) << self.shift) & (self.page_size() - 1)
     }
 
     /// The address of a chunk. Only `item.rs` reads and writes through it.
@@ -151,7 +175,11 @@ impl Arena {
         assert!(page.0 != 0 && page.0 <= self.pages);
         // SAFETY: DONTNEED replaces bytes by zeros. The range is inside the mapping, and no item is left in it.
         let result = unsafe {
-            self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, page.0 as usize * PAGE_SIZE, PAGE_SIZE)
+            self.map.unchecked_advise_range(
+                UncheckedAdvice::DontNeed,
+                (page.0 as usize) << self.page_shift,
+                self.page_size(),
+            )
         };
         if let Err(error) = result {
             log::warn!("giving a page back to the system failed: {error}");
@@ -295,8 +323,8 @@ mod tests {
 
     #[test]
     fn ids_name_pages_and_offsets() {
-        let arena = Arena::reserve(4).expect("address space");
-        for (page, offset) in [(1, 0), (1, 8), (4, PAGE_SIZE - 8)] {
+        let arena = Arena::reserve(4, PAGE_SIZE_MAX).expect("address space");
+        for (page, offset) in [(1, 0), (1, 8), (4, PAGE_SIZE_MAX - 8)] {
             let id = arena.id(PageId(page), offset);
             assert_eq!((arena.page(id), arena.offset_in_page(id)), (PageId(page), offset));
             assert_eq!(ItemId::from_raw(ItemId::to_raw(Some(id))), Some(id));
@@ -307,9 +335,9 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "Miri has no address space without memory")]
     fn more_than_32_gib_get_wider_granules() {
-        let arena = Arena::reserve(40 * 1024).expect("address space");
+        let arena = Arena::reserve(40 * 1024, PAGE_SIZE_MAX).expect("address space");
         assert!(arena.granule() > 8 && arena.pages() >= 40 * 1024);
-        let last = arena.id(PageId(arena.pages()), PAGE_SIZE - arena.granule());
+        let last = arena.id(PageId(arena.pages()), PAGE_SIZE_MAX - arena.granule());
         assert_eq!(arena.page(last), PageId(arena.pages()));
     }
 

@@ -12,6 +12,8 @@ pub struct Budget {
     open: AtomicBool,
     /// See [`Budget::lending`].
     credit_percent: u32,
+    /// Bytes of a page.
+    page_size: usize,
 }
 
 #[derive(Debug)]
@@ -60,7 +62,12 @@ impl Budget {
             reserved: arena.pages(),
             trades: vec![Trade::default(); shards],
         };
-        Budget { pages: Mutex::new(pages), open: AtomicBool::new(true), credit_percent: 0 }
+        Budget {
+            pages: Mutex::new(pages),
+            open: AtomicBool::new(true),
+            credit_percent: 0,
+            page_size: arena.page_size(),
+        }
     }
 
     /// Makes the budget lend pages beyond the limit to classes in need ([`Budget::borrow_page`]): this percentage of
@@ -156,6 +163,21 @@ impl Budget {
         self.pages.lock().limit
     }
 
+    /// Bytes of a page.
+    pub fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    /// The limit, in bytes.
+    pub fn limit_bytes(&self) -> u64 {
+        u64::from(self.limit()) * self.page_size as u64
+    }
+
+    /// Sets the limit, in bytes. False: the address space does not hold so many.
+    pub fn set_limit_bytes(&self, limit: u64) -> bool {
+        u32::try_from(limit / self.page_size as u64).is_ok_and(|pages| self.set_limit(pages))
+    }
+
     /// Pages that may still be taken.
     pub fn free(&self) -> u32 {
         let pages = self.pages.lock();
@@ -207,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_page_goes_to_the_shard_it_was_asked_for() {
-        let arena = Arena::reserve(16).expect("address space");
+        let arena = Arena::reserve(16, 1 << 20).expect("address space");
         let budget = Budget::new(16, 2, &arena);
         let mut pages: Vec<PageId> = std::iter::from_fn(|| budget.take(0)).collect();
         while budget.take(1).is_some() {}
@@ -233,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_late_shard_gets_half_of_its_share() {
-        let arena = Arena::reserve(10).expect("address space");
+        let arena = Arena::reserve(10, 1 << 20).expect("address space");
         let budget = Budget::new(10, 2, &arena);
         let greedy = std::iter::from_fn(|| budget.take(0)).count();
         let late = std::iter::from_fn(|| budget.take(1)).count();

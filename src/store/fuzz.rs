@@ -4,7 +4,7 @@
 //! The store must hold only items that were stored. A missing item has expired or was flushed, deleted or evicted; the
 //! store counts evictions. At the end the store must free all memory.
 
-use super::arena::{Arena, ItemId};
+use super::arena::{Arena, ItemId, PAGE_SIZE_MAX};
 use super::budget::Budget;
 use super::gather::{Announced, Gathered, Gathering};
 use super::item::{Cursor, Items, STALE, WON};
@@ -130,7 +130,7 @@ impl World {
             },
             ..StoreOptions::default()
         };
-        let arena = Arc::new(Arena::reserve(PAGES).expect("address space"));
+        let arena = Arc::new(Arena::reserve(PAGES, PAGE_SIZE_MAX).expect("address space"));
         let budget = Budget::new(2 + input.below(PAGES as usize - 1) as u32, 1, &arena);
         let budget = Arc::new(if on(7) { budget } else { budget.lending(20) });
         let items = Items::new(arena, options.cas);
@@ -207,7 +207,7 @@ impl World {
             }
             19..21 => {
                 let class = |byte: u8, large: ClassId| ClassId(byte % (large.0 + 2));
-                let large = self.store.slabs.large();
+                let large = self.store.slabs.largest();
                 let (from, to) = (class(input.byte(), large), class(input.byte(), large));
                 let from = input.byte().is_multiple_of(2).then_some(from).filter(|&from| from != to);
                 self.store.reassign(from, to);
@@ -270,7 +270,7 @@ impl World {
         let len = match input.byte() % 8 {
             0..3 => usize::from(input.byte()),
             3 => {
-                let class = ClassId(1 + input.byte() % self.store.slabs.large().0);
+                let class = ClassId(1 + input.byte() % self.store.slabs.largest().0);
                 near(self.store.slabs.usage(class).chunk_size as usize, input.byte())
             }
             4 => near(chunk_max * (1 + input.below(80)), input.byte()),

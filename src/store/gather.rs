@@ -12,9 +12,9 @@
 //! has.
 
 use super::arena::ItemId;
-use super::item::{Cursor, Items};
+use super::item::{BODY_HEADER, Cursor, Items, LARGE_EXTENSION};
 use super::moves::Pace;
-use super::slab::ClassId;
+use super::slab::{ClassId, Slabs};
 use super::{OutOfMemory, Store};
 
 /// Chunks of a large item that one step takes or frees.
@@ -28,21 +28,50 @@ const SECONDS_MAX: u32 = 30;
 #[derive(Clone, Copy, Debug)]
 pub struct Gathering {
     parts: Option<Parts>,
-    /// Bytes of the value for which it has room.
-    room: usize,
+    /// The first chunk of the latest request.
+    newest: Option<ItemId>,
     /// All room wanted so far is there: the next chunk is the first one of a new request.
     begins: bool,
-    /// The count of the clock at which the store refuses the value.
+    /// The count of the clock at which the store refuses the value; 0: no request is under way.
     give_up_at: u32,
 }
 
+/// The chunks of a floating item.
 #[derive(Clone, Copy, Debug)]
-struct Parts {
+pub(super) struct Parts {
     head: ItemId,
     last: ItemId,
-    count: usize,
-    /// The first chunk of the latest request.
-    newest: ItemId,
+    /// Bytes of the value that the chunks hold.
+    pub(super) room: usize,
+}
+
+/// The next chunk that a large item needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NextPart {
+    pub(super) class: ClassId,
+    /// Bytes of the value that it holds.
+    pub(super) room: usize,
+}
+
+impl Parts {
+    /// The chunk that follows: of the largest class, or of a smaller one if it is the last.
+    pub(super) fn next(&self, value_len: usize, slabs: &Slabs) -> NextPart {
+        let left = value_len - self.room;
+        match slabs.class_for(BODY_HEADER + left) {
+            Some(class) => NextPart { class, room: left },
+            None => {
+                let class = slabs.largest();
+                NextPart { class, room: slabs.usage(class).chunk_size as usize - BODY_HEADER }
+            }
+        }
+    }
+
+    /// Adds the next chunk, which may be larger than needed.
+    pub(super) fn append(&mut self, body: ItemId, room: usize, items: &Items) {
+        items.append_body(self.head, self.last, body, room);
+        self.last = body;
+        self.room += room;
+    }
 }
 
 impl Gathering {
@@ -53,7 +82,7 @@ impl Gathering {
 
     /// Bytes of the value for which the item has room.
     pub fn room(&self) -> usize {
-        self.room
+        self.parts.map_or(0, |parts| parts.room)
     }
 
     /// The place of the bytes behind the first `received` ones, for which the item had no room before. The caller has
@@ -62,8 +91,8 @@ impl Gathering {
     /// # Panics
     /// If the item has no chunk.
     pub fn cursor(&self, items: &Items, received: usize) -> Cursor {
-        let parts = self.parts.expect("what is ready has begun");
-        items.cursor_from(parts.head, parts.newest, self.room - received)
+        let (parts, newest) = self.parts.zip(self.newest).expect("what is ready has begun");
+        items.cursor_from(parts.head, newest, parts.room - received)
     }
 }
 
@@ -99,8 +128,8 @@ impl Store {
         wanted: usize,
         so_far: Option<Gathering>,
     ) -> Result<Gathered, OutOfMemory> {
-        let mut gathering = so_far.unwrap_or(Gathering { parts: None, room: 0, begins: true, give_up_at: 0 });
-        if gathering.begins {
+        let mut gathering = so_far.unwrap_or(Gathering { parts: None, newest: None, begins: true, give_up_at: 0 });
+        if gathering.give_up_at == 0 {
             gathering.give_up_at = self.now.saturating_add(SECONDS_MAX);
         }
         self.pace = Pace::InSteps;
@@ -108,7 +137,7 @@ impl Store {
         let pace = std::mem::take(&mut self.pace);
         match ready {
             Some(true) => {
-                gathering.begins = true;
+                (gathering.begins, gathering.give_up_at) = (true, 0);
                 Ok(Gathered::Ready(gathering))
             }
             Some(false) => Ok(Gathered::Later(gathering)),
@@ -128,33 +157,49 @@ impl Store {
         if let Some(class) = self.slabs.class_for(self.items.size(key.len(), client_flags, value_len)) {
             let id = self.chunk(class)?;
             self.items.create(id, key, client_flags, value_len);
-            gathering.parts = Some(Parts { head: id, last: id, count: 1, newest: id });
-            gathering.room = value_len;
+            gathering.parts = Some(Parts { head: id, last: id, room: value_len });
+            gathering.newest = Some(id);
             return Some(true);
         }
         let wanted = wanted.min(value_len);
-        let class = self.slabs.large();
         for _ in 0..CHUNKS_PER_STEP {
-            let id = self.chunk(class)?;
             let parts = match gathering.parts {
                 None => {
-                    self.items.create(id, key, client_flags, 0);
-                    self.items.spread(id, value_len, &[]);
-                    Parts { head: id, last: id, count: 1, newest: id }
+                    let head = self.chunk(self.slabs.largest())?;
+                    self.begin_large(head, key, client_flags, value_len)
                 }
-                Some(Parts { head, last, count, newest }) => {
-                    self.items.append_body(head, last, id);
-                    Parts { head, last: id, count: count + 1, newest: if gathering.begins { id } else { newest } }
+                Some(mut parts) => {
+                    let next = parts.next(value_len, &self.slabs);
+                    let body = self.body(next)?;
+                    parts.append(body, next.room, &self.items);
+                    parts
                 }
             };
-            gathering.begins = false;
+            if gathering.begins {
+                gathering.newest = Some(parts.last);
+                gathering.begins = false;
+            }
             gathering.parts = Some(parts);
-            gathering.room = self.items.room_in(key.len(), client_flags, parts.count).min(value_len);
-            if gathering.room >= wanted {
+            if parts.room >= wanted {
                 return Some(true);
             }
         }
         Some(false)
+    }
+
+    /// Gets a chunk for a part of a large item: of the class that fits, or of the largest one if that class gets no page.
+    /// In a small cache the item itself may be on all pages.
+    pub(super) fn body(&mut self, part: NextPart) -> Option<ItemId> {
+        self.chunk(part.class).or_else(|| self.chunk(self.slabs.largest()))
+    }
+
+    /// Writes a large item without bodies into a chunk of the largest class.
+    pub(super) fn begin_large(&self, head: ItemId, key: &[u8], client_flags: u32, value_len: usize) -> Parts {
+        let chunk = self.slabs.usage(self.slabs.largest()).chunk_size as usize;
+        let room = value_len.min(chunk - self.items.size(key.len(), client_flags, LARGE_EXTENSION));
+        self.items.create(head, key, client_flags, 0);
+        self.items.enlarge(head, value_len, room);
+        Parts { head, last: head, room }
     }
 
     /// Does a part of the work to empty a page for a class that can wait. Says whether the class has room now.

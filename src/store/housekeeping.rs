@@ -14,7 +14,7 @@ impl Store {
         let class = ClassId(self.housekeeping_next);
         self.counters.juggles += 1;
         self.mover.begun = None;
-        self.housekeeping_next = if class >= self.slabs.large() { 1 } else { class.0 + 1 };
+        self.housekeeping_next = if class >= self.slabs.largest() { 1 } else { class.0 + 1 };
         let mut busy = false;
         if self.slabs.page_count(class) > 0 {
             if crawler_on && self.options.maintain {
@@ -32,6 +32,6 @@ impl Store {
 
     /// Calls of [`Store::housekeep`] after which each class was visited once.
     pub fn housekeeping_round(&self) -> usize {
-        usize::from(self.slabs.large().0)
+        usize::from(self.slabs.largest().0)
     }
 }

@@ -361,7 +361,7 @@ fn slot(mask: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::arena::{Arena, PageId};
+    use super::super::arena::{Arena, PAGE_SIZE_MAX, PageId};
     use super::*;
     use std::collections::HashMap;
 
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn agrees_with_a_hash_map() {
         for seed in 1..6_u64 {
-            let arena = Arena::reserve(8).expect("address space");
+            let arena = Arena::reserve(8, PAGE_SIZE_MAX).expect("address space");
             let spread = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(seed | 1);
             let hash_of = |id: ItemId| spread(u64::from(id.bits()));
             let ids: Vec<ItemId> =
@@ -405,7 +405,7 @@ mod tests {
     /// many ids, while other ids make the index grow. A search must find every entry of the index.
     #[test]
     fn no_chain_is_longer_than_its_limit() {
-        let arena = Arena::reserve(8).expect("address space");
+        let arena = Arena::reserve(8, PAGE_SIZE_MAX).expect("address space");
         let ids: Vec<ItemId> = (0..20_000).map(|n| arena.id(PageId(1), n * 8)).collect();
         let number = |id: ItemId| u64::from(id.bits() - ids[0].bits());
         let spread = |id: ItemId| number(id).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);

@@ -1,23 +1,24 @@
-//! Items. An item has a header, a key and a value, in one chunk of a slab class; a large item fills a chain of chunks.
+//! Items. An item has a header, a key and a value, in one chunk of a slab class. A large item fills a chain of chunks. All
+//! but the last are of the largest class, and the last is of the class that fits.
 //!
 //! ```text
-//! small item                                                         large item: a chain of LARGE_CHUNK
+//! small item                                                         large item: a chain of chunks
 //!  0 next          u32  id in its LRU list, or FLOATING               head, as a small item up to the key, then
 //!  4 prev          u32  id in its LRU list                              value length u32, id of first body u32,
-//!  8 exptime       u32  count of the clock, 0: never                    value …
+//!  8 exptime       u32  count of the clock, 0: never                    bytes of the value in the head u32, value …
 //! 12 stamp         u32  of the last access (stamps.rs)                body
 //! 16 value length  u16  LARGE: a large item                            0 next body u32
 //! 18 key length    u8   1–250; 0: no item begins in this chunk          4 id of the head u32
-//! 19 state         u8   see the constants                              18 0 u8, 19 BODY u8
-//! 20 CAS           u64  absent with -C                                 24 value …
-//! 28 client flags  u32  absent when zero
+//! 19 state         u8   see the constants                              8 bytes of the value in the body u32
+//! 20 CAS           u64  absent with -C                                18 0 u8, 19 BODY u8
+//! 28 client flags  u32  absent when zero                              20 value …
 //!    key, value
 //! ```
 //! Numbers have the byte order of the machine and are not aligned. A free chunk has key length 0 and state 0.
 //!
 //! This is one of the three files with `unsafe`. Its safety depends on these rules:
 //! - An [`ItemId`] names a chunk inside the arena, and the chunk is as long as its header says: `slab.rs` hands out
-//!   chunks, [`Items::create`] and [`Items::spread`] write headers.
+//!   chunks, [`Items::create`], [`Items::enlarge`] and [`Items::append_body`] write headers.
 //! - Only the thread that holds the shard's lease reads or writes a linked item. The exception is a pinned item (see
 //!   `Store::pin`): other threads may read its value and the links between its bodies, and no thread writes these while
 //!   the item is pinned.
@@ -27,9 +28,6 @@
 use super::arena::{Arena, ItemId};
 use std::marker::PhantomData;
 use std::sync::Arc;
-
-/// The size of each chunk of a large item, and of the chunks of the last slab class.
-pub const LARGE_CHUNK: usize = 16 << 10;
 
 const NEXT: usize = 0;
 const PREV: usize = 4;
@@ -42,10 +40,12 @@ const CAS: usize = 20;
 pub(super) const HEADER: usize = 20;
 const CAS_SIZE: usize = 8;
 const CLIENT_FLAGS_SIZE: usize = 4;
-/// Bytes behind the key in the head of a large item: value length, and id of the first body.
-const LARGE_EXTENSION: usize = 8;
+/// Bytes behind the key in the head of a large item: value length, id of the first body, bytes of the value in the head.
+pub const LARGE_EXTENSION: usize = 12;
 const BODY_OWNER: usize = 4;
-const BODY_HEADER: usize = 24;
+const BODY_LEN: usize = 8;
+/// Bytes of a body in front of its part of the value.
+pub const BODY_HEADER: usize = 20;
 
 /// A value of `next`: the item is neither in a list nor in the index.
 const FLOATING: u32 = u32::MAX;
@@ -138,17 +138,6 @@ impl Items {
         if self.cas { HEADER + CAS_SIZE } else { HEADER }
     }
 
-    /// Chunks of [`LARGE_CHUNK`] that a large item needs.
-    pub fn chunks(&self, key_len: usize, client_flags: u32, value_len: usize) -> usize {
-        1 + value_len.saturating_sub(self.room_in(key_len, client_flags, 1)).div_ceil(LARGE_CHUNK - BODY_HEADER)
-    }
-
-    /// Bytes of a large item's value that its first `count` chunks hold; `count` is at least 1.
-    pub(super) fn room_in(&self, key_len: usize, client_flags: u32, count: usize) -> usize {
-        let first = LARGE_CHUNK - self.size(key_len, client_flags, LARGE_EXTENSION);
-        first + (count - 1) * (LARGE_CHUNK - BODY_HEADER)
-    }
-
     #[inline]
     pub fn at(&self, id: ItemId) -> Item<'_> {
         Item { pointer: self.arena.pointer(id), cas: self.cas, items: PhantomData }
@@ -167,7 +156,7 @@ impl Items {
     }
 
     /// Writes the header and the key of a new item into a chunk. The item is floating and was never fetched; it has CAS
-    /// 0 and no value yet. [`Items::spread`] turns it into a large item.
+    /// 0 and no value yet. [`Items::enlarge`] turns it into a large item.
     ///
     /// The caller owns the chunk, and the chunk has at least [`Items::size`] bytes.
     #[inline]
@@ -188,24 +177,18 @@ impl Items {
         item
     }
 
-    /// Turns a new item into a large one with a value of this length. Its chunk becomes the head, and `bodies` are the
-    /// chunks that follow. [`Items::chunks`] says how many it needs in all; [`Items::append_body`] adds missing ones
-    /// later.
+    /// Turns a new item into a large one with a value of this length. Its chunk becomes the head, which holds the first
+    /// `room` bytes of the value; [`Items::append_body`] adds chunks for the rest.
     ///
-    /// The caller owns the chunks, and each is a [`LARGE_CHUNK`].
-    pub fn spread(&self, id: ItemId, value_len: usize, bodies: &[ItemId]) {
+    /// The caller owns the chunk, and the chunk has [`Items::size`] bytes for a value that is [`LARGE_EXTENSION`] bytes
+    /// longer than `room`.
+    pub fn enlarge(&self, id: ItemId, value_len: usize, room: usize) {
         let item = self.at(id);
         item.write(VALUE_LEN, LARGE);
-        let extension = item.key_offset() + item.key_len();
+        let extension = item.extension();
         item.write(extension, value_len as u32);
-        item.write(extension + 4, ItemId::to_raw(bodies.first().copied()));
-        for (at, &body) in bodies.iter().enumerate() {
-            let chunk = self.at(body);
-            chunk.write(NEXT, ItemId::to_raw(bodies.get(at + 1).copied()));
-            chunk.write(BODY_OWNER, id.bits());
-            chunk.write(KEY_LEN, 0_u8);
-            chunk.write(STATE, BODY);
-        }
+        item.write(extension + 4, 0_u32);
+        item.write(extension + 8, room as u32);
     }
 
     /// Marks a chunk as free and links it to the next free one.
@@ -226,7 +209,7 @@ impl Items {
     /// The first body of a large item; `None` for a small one.
     pub fn first_body(&self, id: ItemId) -> Option<ItemId> {
         let item = self.at(id);
-        if item.is_large() { ItemId::from_raw(item.read(item.key_offset() + item.key_len() + 4)) } else { None }
+        if item.is_large() { ItemId::from_raw(item.read(item.extension() + 4)) } else { None }
     }
 
     /// The beginning of an item's value.
@@ -235,7 +218,7 @@ impl Items {
     pub fn value_cursor(&self, id: ItemId) -> Cursor {
         let item = self.at(id);
         let (offset, left) = (item.value_offset() as u32, item.value_len() as u32);
-        let here = if item.is_large() { left.min(LARGE_CHUNK as u32 - offset) } else { left };
+        let here = if item.is_large() { item.read::<u32>(item.extension() + 8) } else { left };
         Cursor { chunk: id, offset, here, left, next: self.first_body(id) }
     }
 
@@ -247,9 +230,9 @@ impl Items {
         if chunk == head {
             return self.value_cursor(head).cut(left);
         }
-        let here = left.min(LARGE_CHUNK - BODY_HEADER) as u32;
-        let next = self.next_chunk(chunk);
-        Cursor { chunk, offset: BODY_HEADER as u32, here, left: left as u32, next }
+        let here = self.at(chunk).read(BODY_LEN);
+        let cursor = Cursor { chunk, offset: BODY_HEADER as u32, here, left: u32::MAX, next: self.next_chunk(chunk) };
+        cursor.cut(left)
     }
 
     /// The bytes from a place in a value to the end of its chunk; empty at the end of the value.
@@ -288,7 +271,7 @@ impl Items {
             cursor.chunk = cursor.next.expect("a large item has as many chunks as its value needs");
             cursor.next = self.next_chunk(cursor.chunk);
             cursor.offset = BODY_HEADER as u32;
-            cursor.here = cursor.left.min((LARGE_CHUNK - BODY_HEADER) as u32);
+            cursor.here = cursor.left.min(self.at(cursor.chunk).read(BODY_LEN));
         }
     }
 
@@ -299,8 +282,8 @@ impl Items {
     pub(super) fn copy_chunk(&self, from: ItemId, to: ItemId) {
         let item = self.at(from);
         let len = match self.chunk(from) {
-            Chunk::Body(_) => LARGE_CHUNK,
-            _ if item.is_large() => LARGE_CHUNK,
+            Chunk::Body(_) => BODY_HEADER + item.read::<u32>(BODY_LEN) as usize,
+            _ if item.is_large() => item.value_offset() + item.read::<u32>(item.extension() + 8) as usize,
             _ => self.size(item.key_len(), item.client_flags(), item.value_len()),
         };
         self.at(to).copy_in(0, item.slice(0, len));
@@ -311,16 +294,19 @@ impl Items {
         let item = self.at(before);
         match self.chunk(before) {
             Chunk::Body(_) => item.write(NEXT, body.bits()),
-            _ => item.write(item.key_offset() + item.key_len() + 4, body.bits()),
+            _ => item.write(item.extension() + 4, body.bits()),
         }
     }
 
-    /// Adds a body to a floating large item that has fewer chunks than its value needs. `last` is its last chunk so
-    /// far, which is the head if it has no body.
-    pub(super) fn append_body(&self, head: ItemId, last: ItemId, body: ItemId) {
+    /// Adds a body with the next `room` bytes of the value to a floating large item that has fewer chunks than its value
+    /// needs. `last` is its last chunk so far, which is the head if it has no body.
+    ///
+    /// The caller owns the chunk, which has `room` bytes behind a [`BODY_HEADER`].
+    pub(super) fn append_body(&self, head: ItemId, last: ItemId, body: ItemId, room: usize) {
         let chunk = self.at(body);
         chunk.write(NEXT, 0_u32);
         chunk.write(BODY_OWNER, head.bits());
+        chunk.write(BODY_LEN, room as u32);
         chunk.write(KEY_LEN, 0_u8);
         chunk.write(STATE, BODY);
         self.set_next_body(last, body);
@@ -500,6 +486,12 @@ impl<'a> Item<'a> {
         header + if self.state() & HAS_CLIENT_FLAGS == 0 { 0 } else { CLIENT_FLAGS_SIZE }
     }
 
+    /// The offset of the fields that only a large item has.
+    #[inline]
+    fn extension(&self) -> usize {
+        self.key_offset() + self.key_len()
+    }
+
     #[inline]
     fn value_offset(&self) -> usize {
         self.key_offset() + self.key_len() + if self.is_large() { LARGE_EXTENSION } else { 0 }
@@ -526,7 +518,7 @@ impl<'a> Item<'a> {
     #[inline]
     pub fn value_len(&self) -> usize {
         match self.read::<u16>(VALUE_LEN) {
-            LARGE => self.read::<u32>(self.key_offset() + self.key_len()) as usize,
+            LARGE => self.read::<u32>(self.extension()) as usize,
             len => usize::from(len),
         }
     }
@@ -559,7 +551,7 @@ mod tests {
     use super::*;
 
     fn items(cas: bool) -> Items {
-        Items::new(Arc::new(Arena::reserve(4).expect("address space")), cas)
+        Items::new(Arc::new(Arena::reserve(4, 1 << 20).expect("address space")), cas)
     }
 
     #[test]
@@ -586,11 +578,13 @@ mod tests {
     fn large_values_run_through_their_chunks() {
         let items = items(true);
         let value: Vec<u8> = (0..50_000_u32).map(|n| (n % 251) as u8).collect();
-        let count = items.chunks(3, 1, value.len());
-        assert_eq!(count, 4);
-        let ids: Vec<ItemId> = (0..count).map(|n| items.arena().id(PageId(2), n * LARGE_CHUNK)).collect();
+        let ids: Vec<ItemId> = (0..4).map(|n| items.arena().id(PageId(2), n * 16_384)).collect();
         let item = items.create(ids[0], b"key", 1, 0);
-        items.spread(ids[0], value.len(), &ids[1..]);
+        let room = 16_384 - items.size(3, 1, LARGE_EXTENSION);
+        items.enlarge(ids[0], value.len(), room);
+        items.append_body(ids[0], ids[0], ids[1], 16_384 - BODY_HEADER);
+        items.append_body(ids[0], ids[1], ids[2], 16_384 - BODY_HEADER);
+        items.append_body(ids[0], ids[2], ids[3], value.len() - room - 2 * (16_384 - BODY_HEADER));
         let mut cursor = items.value_cursor(ids[0]);
         for part in value.chunks(777) {
             cursor = items.fill(cursor, part);
@@ -613,9 +607,10 @@ mod tests {
     #[test]
     fn pinned_values_are_read_while_their_header_changes() {
         let items = items(true);
-        let ids: Vec<ItemId> = (0..2).map(|n| items.arena().id(PageId(1), n * LARGE_CHUNK)).collect();
+        let ids: Vec<ItemId> = (0..2).map(|n| items.arena().id(PageId(1), n * 16_384)).collect();
         items.create(ids[0], b"key", 0, 0);
-        items.spread(ids[0], 20_000, &ids[1..]);
+        items.enlarge(ids[0], 20_000, 16_000);
+        items.append_body(ids[0], ids[0], ids[1], 4000);
         items.fill(items.value_cursor(ids[0]), &[7; 20_000]);
         let mut cursor = items.value_cursor(ids[0]);
         std::thread::scope(|scope| {

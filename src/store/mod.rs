@@ -1,7 +1,7 @@
 //! The store of a shard. It finds items by hash, keeps them in slab classes, and ages them in a segmented LRU.
 //!
 //! The code is single-threaded. It knows neither sockets nor the protocol. It reads no clock: its holder tells it the
-//! time ([`Store::set_now`]). The only lock that it takes is that of the page budget, once for each MiB.
+//! time ([`Store::set_now`]). The only lock that it takes is that of the page budget, once for each page.
 //!
 //! These invariants hold between calls:
 //! - An item is in the index exactly when it is in one LRU list, the list of its class and of the segment in its state.
@@ -165,12 +165,13 @@ impl Store {
         budget: Arc<Budget>,
         hasher: KeyHasher,
     ) -> io::Result<Store> {
-        let sizes = slab::chunk_sizes(&options.slabs, items.size(0, 0, 0), items.arena().granule());
-        let arena_bytes = items.arena().pages() as usize * arena::PAGE_SIZE;
+        let sizes =
+            slab::chunk_sizes(&options.slabs, items.size(0, 0, 0), items.arena().page_size(), items.arena().granule());
+        let arena_bytes = items.arena().pages() as usize * items.arena().page_size();
         let level = options.hash_power.saturating_sub(SLOTS_PER_BUCKET_LOG2);
         let index = Index::new(level, arena_bytes / sizes[0] as usize)?;
         Ok(Store {
-            slabs: Slabs::new(shard, &sizes),
+            slabs: Slabs::new(shard, &sizes, items.arena().page_size()),
             lru: Lru::new(sizes.len()),
             class_counters: vec![ClassCounters::default(); sizes.len() + 1],
             evicted_age: vec![0; sizes.len() + 1],
@@ -346,14 +347,14 @@ impl Store {
     #[inline]
     pub fn count_set(&mut self, key_len: usize, client_flags: u32, value_len: usize) {
         let size = self.items.size(key_len, client_flags, value_len);
-        let class = self.slabs.class_for(size).unwrap_or_else(|| self.slabs.large());
+        let class = self.slabs.class_for(size).unwrap_or_else(|| self.slabs.largest());
         self.class_counters[class.index()].cmd_set += 1;
     }
 
     /// The class that an item of this key, flags and value length belongs to.
     pub fn class_for(&self, key_len: usize, client_flags: u32, value_len: usize) -> ClassId {
         let size = self.items.size(key_len, client_flags, value_len);
-        self.slabs.class_for(size).unwrap_or_else(|| self.slabs.large())
+        self.slabs.class_for(size).unwrap_or_else(|| self.slabs.largest())
     }
 
     /// Stores a value with a deadline under a key. `old` is the item that the caller has just found there, which this
@@ -373,6 +374,7 @@ impl Store {
         if let Some(id) = old
             && let Some(class) = self.slabs.class_for(self.items.size(key.len(), client_flags, value.len()))
             && class == self.class_of(id)
+            && !self.items.at(id).is_large()
             && !self.is_pinned(id)
         {
             self.uncount(id, class);

@@ -166,12 +166,14 @@ impl Store {
                     // The head itself may have found room, and a body may have found none.
                     if matches!(cleared, Cleared::NoMemory)
                         && let Some(head) = self.head_of(id)
+                        && !self.take_empty_page(class)
                     {
                         self.evict_for_move(head, class);
                     }
                 } else if let Some(to) = self.slabs.allocate(class, &self.items) {
                     self.relocate(id, to, class);
-                } else {
+                } else if !self.take_empty_page(class) {
+                    // A large item that was evicted may have left another page empty.
                     self.evict_for_move(id, class);
                 }
             }
@@ -197,10 +199,14 @@ impl Store {
         })
     }
 
-    /// Evicts an item because its page has to be emptied. This is no sign that its class starves.
-    fn evict_for_move(&mut self, id: ItemId, class: ClassId) {
+    /// Evicts an item because its page has to be emptied, and `needed`, the class of the page, has no room for it. This is
+    /// no sign that the item's class starves.
+    fn evict_for_move(&mut self, id: ItemId, #[cfg_attr(not(test), allow(unused_variables))] needed: ClassId) {
+        #[cfg(test)]
+        self.assert_that_eviction_is_needed(needed);
+        let class = self.class_of(id);
         let before = self.class_counters[class.index()].evicted;
-        self.evict_for_room(id, class);
+        self.evict_item(id, class);
         let counters = &mut self.class_counters[class.index()];
         counters.evicted_by_moves += counters.evicted - before;
     }
@@ -208,7 +214,7 @@ impl Store {
     /// `slabs reassign`: begins to move a page from a class with more than one page. If `from` is `None`, the store
     /// chooses the class. Class 0 stands for the budget, as the source and as the target.
     pub fn reassign(&mut self, from: Option<ClassId>, to: ClassId) -> Reassigned {
-        let large = self.slabs.large();
+        let large = self.slabs.largest();
         if to > large || from.is_some_and(|from| from > large) {
             return Reassigned::BadClass;
         }
@@ -352,7 +358,7 @@ impl Store {
         let class = self.slabs.class_of(moving.page);
         let item = self.items.at(head);
         if self.death(&item).is_some() {
-            self.evict_item(head, class);
+            self.evict_item(head, self.class_of(head));
             return;
         }
         let cleared = if item.is_large() {

@@ -21,26 +21,17 @@ impl Store {
             self.items.create(id, key, client_flags, value_len);
             return Ok(id);
         }
-        let class = self.slabs.large();
-        let mut chunks = Vec::new();
-        for _ in 0..self.items.chunks(key.len(), client_flags, value_len) {
-            match self.chunk(class) {
-                Some(id) => {
-                    // Code that frees or moves pages must see that the chunk is in use.
-                    self.items.create(id, key, 0, 0);
-                    chunks.push(id);
-                }
-                None => {
-                    for id in chunks {
-                        self.free_chunk(id);
-                    }
-                    return Err(OutOfMemory);
-                }
-            }
+        let head = self.chunk(self.slabs.largest()).ok_or(OutOfMemory)?;
+        let mut parts = self.begin_large(head, key, client_flags, value_len);
+        while parts.room < value_len {
+            let next = parts.next(value_len, &self.slabs);
+            let Some(body) = self.body(next) else {
+                self.abandon(head);
+                return Err(OutOfMemory);
+            };
+            parts.append(body, next.room, &self.items);
         }
-        self.items.create(chunks[0], key, client_flags, 0);
-        self.items.spread(chunks[0], value_len, &chunks[1..]);
-        Ok(chunks[0])
+        Ok(head)
     }
 
     /// Gets a chunk of a class.
@@ -59,7 +50,7 @@ impl Store {
         for _ in 0..CLOSED_PAGE_TRIES {
             let freed = self.slabs.take_page(class, &self.budget)
                 || self.take_empty_page(class)
-                || self.free_remains() && (class == self.slabs.large() || self.take_empty_page(class))
+                || self.free_remains() && (self.slabs.has_room(class) || self.take_empty_page(class))
                 || self.reclaim(class, RECLAIM_STEPS)
                 || self.evict(class)
                 || self.take_from_other_class(class);

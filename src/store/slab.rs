@@ -1,22 +1,34 @@
-//! Slab classes: pages of 1 MiB cut into chunks of one size.
+//! Slab classes: pages cut into chunks of one size.
 //!
 //! Every page keeps its own list of free chunks. So a page can leave its class without a search, and a page without
 //! items can go back to the budget at once, where any class of any shard can take it.
 //!
-//! The chunk sizes follow from the factor `f` (`-f`). Up to 128 bytes they are 8 bytes apart. Up to 1024 bytes the step
-//! is `(f - 1) / 2` of the power of two below the size. From there to the largest chunk (64 KiB, or less with `-o
-//! slab_chunk_max`) it is `f - 1` of that power. With the default factor of 1.25 and items below 1 KiB, a chunk is on
-//! average about 4 % larger than its item; in memcached, 10 %. The last class holds the chunks of large items.
+//! The chunk sizes follow from the factor `f` (`-f`). Up to 128 bytes they are 8 bytes apart. From there to the largest
+//! chunk (12 KiB or a twelfth of a page, or less with `-o slab_chunk_max`) the step is four tenths of `f - 1`. With the
+//! default factor of 1.25 a chunk is on average about 4 % larger than its item; in memcached, 10 %. An item that is larger
+//! than the largest chunk is a chain of such chunks, and its last one is as small as it can be.
 
-use super::arena::{ItemId, PAGE_SIZE, PageId};
+use super::arena::{ItemId, PageId};
 use super::budget::Budget;
-use super::item::{HEADER, Items, LARGE_CHUNK, SMALL_VALUE_MAX};
+use super::item::{HEADER, Items, SMALL_VALUE_MAX};
 use std::cmp::Ordering;
 
-/// The largest id of a class. Tools loop over the ids from 1 to 63.
-pub const CLASSES_MAX: usize = 63;
-/// The largest chunk of a class for small items.
-pub const CHUNK_MAX: usize = 64 << 10;
+/// The most classes. With default flags and `-m` there are not more than memcached's 63.
+pub const CLASSES_MAX: usize = 250;
+/// The largest id of a class with default flags, as in memcached. Tools loop over the ids from 1 to 63.
+pub const CLASSES_MAX_DEFAULT: usize = 63;
+/// The largest chunk. A chain wastes less than a class of large chunks does, and costs some 20 bytes for each chunk.
+pub const CHUNK_MAX: usize = 12 << 10;
+/// The chunks that fit into a page at least. With this number, the step to the largest chunk is a twelfth.
+const PARTS_MIN: usize = 12;
+/// The step from a chunk size to the next is this part of `f - 1`. With the default factor, this gives as many classes as
+/// tools expect at most.
+const STEP: f64 = 0.4;
+/// Up to this size, chunk sizes are as close together as ids allow.
+const EVEN_UNTIL: usize = 128;
+/// From this size on, and from this part of a page on, chunk sizes are whole parts of a page.
+const FITTED_FROM: usize = 1024;
+const FITTED_PARTS: usize = 64;
 const _: () =
     assert!(CHUNK_MAX - HEADER <= SMALL_VALUE_MAX, "a value that fits into a chunk is short enough for a small item");
 /// The default of `-n`. With it the smallest chunk is [`CHUNK_MIN`].
@@ -53,26 +65,52 @@ impl Default for SlabOptions {
     }
 }
 
-/// The chunk sizes of the classes 1, 2, …, in bytes. They ascend, except for the last one, which is [`LARGE_CHUNK`].
-pub fn chunk_sizes(options: &SlabOptions, header: usize, granule: usize) -> Vec<u32> {
-    let chunk_max = options.chunk_max.min(CHUNK_MAX);
-    let mut sizes = Vec::new();
-    if let Some(explicit) = &options.sizes {
-        sizes.extend(explicit.iter().map(|&size| size as usize).filter(|&size| size < chunk_max));
-        sizes.truncate(CLASSES_MAX - 2);
-    } else {
-        let mut size = if options.size_min == SLAB_MIN_DEFAULT { CHUNK_MIN } else { header + options.size_min };
-        while size < chunk_max && sizes.len() < CLASSES_MAX - 2 {
-            sizes.push(size);
-            let power = 1 << size.ilog2();
-            let step = power as f64 * (options.growth_factor - 1.0) / if size < 1024 { 2.0 } else { 1.0 };
-            size = size.saturating_add(if size < 128 { 8 } else { (step as usize).max(8) });
+/// The chunk sizes of the classes 1, 2, …, in bytes, ascending, for pages of `page` bytes. They are multiples of
+/// `granule`, which is at least 8. An item has at least `header` bytes.
+pub fn chunk_sizes(options: &SlabOptions, header: usize, page: usize, granule: usize) -> Vec<u32> {
+    let round = |size: usize| size.next_multiple_of(granule);
+    let chunk_max = options.chunk_max.min(CHUNK_MAX).min(page / PARTS_MIN) / granule * granule;
+    let mut sizes: Vec<usize> = match &options.sizes {
+        Some(explicit) => {
+            let sizes = explicit.iter().map(|&size| round(size as usize)).filter(|&size| size < chunk_max);
+            sizes.take(CLASSES_MAX - 1).chain([chunk_max]).collect()
         }
+        None => {
+            let first = if options.size_min == SLAB_MIN_DEFAULT { CHUNK_MIN } else { header + options.size_min };
+            // With too fine a factor, the classes would run out before the largest chunk.
+            let mut step = (options.growth_factor - 1.0) * STEP;
+            loop {
+                let sizes = grown(round(first).min(chunk_max), chunk_max, step, page, granule);
+                if sizes.len() <= CLASSES_MAX {
+                    break sizes;
+                }
+                step *= 1.1;
+            }
+        }
+    };
+    sizes.dedup();
+    sizes.into_iter().map(|size| size as u32).collect()
+}
+
+/// Chunk sizes from `first` to `chunk_max` that grow by the part `step` of a size.
+///
+/// Large sizes are whole parts of a page: a twelfth, a thirteenth and so on, rounded down. Small pages have no other sizes
+/// that leave no rest.
+fn grown(first: usize, chunk_max: usize, step: f64, page: usize, granule: usize) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    let mut size = first;
+    while size < chunk_max.min(FITTED_FROM).min(page / FITTED_PARTS) {
+        sizes.push(size);
+        let granules = if size < EVEN_UNTIL { 1.0 } else { (size as f64 * step / granule as f64).round().max(1.0) };
+        size = size.saturating_add((granules as usize).saturating_mul(granule));
+    }
+    let mut parts = page / size;
+    while parts > 0 && page / parts / granule * granule < chunk_max {
+        sizes.push(page / parts / granule * granule);
+        parts = ((parts as f64 / (1.0 + step)).ceil() as usize).min(parts - 1);
     }
     sizes.push(chunk_max);
-    let mut sizes: Vec<u32> = sizes.into_iter().map(|size| size.next_multiple_of(granule.max(8)) as u32).collect();
     sizes.dedup();
-    sizes.push(LARGE_CHUNK as u32);
     sizes
 }
 
@@ -136,13 +174,13 @@ pub struct ClassUse {
 }
 
 impl Slabs {
-    pub(super) fn new(shard: usize, sizes: &[u32]) -> Slabs {
-        let mut classes = vec![Class::new(PAGE_SIZE as u32)];
-        classes.extend(sizes.iter().map(|&size| Class::new(size)));
+    pub(super) fn new(shard: usize, sizes: &[u32], page_size: usize) -> Slabs {
+        let mut classes = vec![Class::new(page_size as u32, page_size)];
+        classes.extend(sizes.iter().map(|&size| Class::new(size, page_size)));
         let mut small = [0; 129];
         for (units, class) in small.iter_mut().enumerate() {
             let size = units as u32 * 8;
-            *class = sizes[..sizes.len() - 1].iter().position(|&chunk| chunk >= size).map_or(0, |at| at as u8 + 1);
+            *class = sizes.iter().position(|&chunk| chunk >= size).map_or(0, |at| at as u8 + 1);
         }
         Slabs { shard, classes, pages: Vec::new(), empty: 0, moved: false, small }
     }
@@ -156,13 +194,14 @@ impl Slabs {
                 class => Some(ClassId(class)),
             };
         }
-        let regular = &self.classes[1..self.classes.len() - 1];
+        let regular = &self.classes[1..];
         let at = regular.partition_point(|class| (class.size as usize) < size);
         (at < regular.len()).then_some(ClassId(at as u8 + 1))
     }
 
-    /// The class of the chunks of large items, which is the last.
-    pub(super) fn large(&self) -> ClassId {
+    /// The class with the largest chunks, which is the last. The chunks of a large item are of this class, except for
+    /// the last one of them.
+    pub(super) fn largest(&self) -> ClassId {
         ClassId(self.classes.len() as u8 - 1)
     }
 
@@ -476,10 +515,10 @@ impl Slabs {
 const PAGES_LOOKED_AT: usize = 32;
 
 impl Class {
-    fn new(size: u32) -> Class {
+    fn new(size: u32, page_size: usize) -> Class {
         Class {
             size,
-            per_page: PAGE_SIZE as u32 / size,
+            per_page: page_size as u32 / size,
             used: 0,
             pages: Vec::new(),
             with_room: Vec::new(),
@@ -494,24 +533,56 @@ impl Class {
 mod tests {
     use super::*;
 
+    const PAGES: [usize; 4] = [16 << 10, 64 << 10, 256 << 10, 1 << 20];
+
     #[test]
     fn default_sizes_are_finer_than_memcacheds() {
-        let sizes = chunk_sizes(&SlabOptions::default(), 28, 8);
-        assert!(sizes.len() <= CLASSES_MAX);
-        assert_eq!(sizes[..12], [48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 144]);
-        assert_eq!(sizes[sizes.len() - 2..], [CHUNK_MAX as u32, LARGE_CHUNK as u32]);
-        assert!(sizes[..sizes.len() - 1].windows(2).all(|pair| pair[0] < pair[1] && pair[1] <= pair[0] * 5 / 4));
+        for page in PAGES {
+            let sizes = chunk_sizes(&SlabOptions::default(), 28, page, 8);
+            assert!(sizes.len() <= CLASSES_MAX_DEFAULT);
+            assert_eq!(sizes[..13], [48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 144, 160]);
+            assert_eq!(sizes.last(), Some(&(CHUNK_MAX.min(page / PARTS_MIN / 8 * 8) as u32)));
+        }
+    }
+
+    /// The part of memory that a size wastes: in its chunk, and behind the last chunk of a page.
+    fn waste(sizes: &[u32], page: usize, size: usize) -> f64 {
+        let chunk = *sizes.iter().find(|&&chunk| chunk as usize >= size).expect("it fits") as usize;
+        1.0 - (page / chunk * size) as f64 / page as f64
+    }
+
+    #[test]
+    fn no_size_wastes_more_than_the_factor_says() {
+        for page in PAGES {
+            for factor in [1.02, 1.05, 1.07, 1.1, 1.25, 1.5, 2.0] {
+                for size_min in [5, 48, 256, 1024] {
+                    let options = SlabOptions { growth_factor: factor, size_min, ..SlabOptions::default() };
+                    let sizes = chunk_sizes(&options, 28, page, 8);
+                    assert!(sizes.len() <= CLASSES_MAX && sizes.is_sorted_by(|one, next| one < next), "{sizes:?}");
+                    let largest = sizes[sizes.len() - 1] as usize;
+                    for size in sizes[0] as usize..=largest {
+                        // Chunks are multiples of eight bytes. With the finest factors the classes would run out.
+                        // Large chunks leave a rest of a small page, or are its next whole part.
+                        let (rounded, part) = (8.0 / size as f64, 1.0 / (page / size) as f64);
+                        // With the finest factors the classes would run out.
+                        let step = if factor == 1.25 { 0.125 } else { (factor - 1.0_f64).max(0.03) };
+                        let allowed = step.max(rounded + part);
+                        let waste = waste(&sizes, page, size);
+                        assert!(waste <= allowed, "{page} {factor} {size_min}: {waste} of {size} is wasted");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
     fn flags_shape_the_sizes() {
+        let page = 1 << 20;
         let doubled = SlabOptions { growth_factor: 2.0, size_min: 100, ..SlabOptions::default() };
-        assert_eq!(chunk_sizes(&doubled, 28, 8)[..3], [128, 192, 256]);
-        let fine = SlabOptions { growth_factor: 1.01, ..SlabOptions::default() };
-        assert!(chunk_sizes(&fine, 28, 8).len() <= CLASSES_MAX);
+        assert_eq!(chunk_sizes(&doubled, 28, page, 8)[..3], [128, 176, 248]);
         let steep = SlabOptions { growth_factor: f64::MAX, ..SlabOptions::default() };
-        assert_eq!(chunk_sizes(&steep, 28, 8)[9..], [120, 128, CHUNK_MAX as u32, LARGE_CHUNK as u32]);
+        assert_eq!(chunk_sizes(&steep, 28, page, 8)[9..], [120, 128, CHUNK_MAX as u32]);
         let explicit = SlabOptions { sizes: Some(vec![96, 200, 1000]), chunk_max: 2048, ..SlabOptions::default() };
-        assert_eq!(chunk_sizes(&explicit, 28, 8), [96, 200, 1000, 2048, LARGE_CHUNK as u32]);
+        assert_eq!(chunk_sizes(&explicit, 28, page, 8), [96, 200, 1000, 2048]);
     }
 }

@@ -101,7 +101,7 @@ impl Store {
     /// The lists change between two pieces. If the last [`Reader::MARKS`] items that the reader passed in a list are
     /// all gone, it leaves that list. It may meet an item that moves to a head meanwhile twice, or not at all.
     pub fn read_class(&self, class: ClassId, reader: &mut Reader, count: usize, mut visit: impl FnMut(ItemId)) -> bool {
-        if class.index() == 0 || class > self.slabs.large() {
+        if class.index() == 0 || class > self.slabs.largest() {
             return false;
         }
         let mut left = count;

@@ -16,7 +16,6 @@
 //! Here is the only lock on the path of a request. A worker takes it twice for a value that is longer than the read buffer.
 
 use crate::counters::UploadUse;
-use crate::store::arena::PAGE_SIZE;
 use crate::store::budget::Budget;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -101,7 +100,7 @@ impl Uploads {
         match &self.limit {
             Limit::None => usize::MAX,
             Limit::Share { budget, percent, item_size_max } => {
-                let memory = budget.limit() as usize * PAGE_SIZE / self.shards;
+                let memory = budget.limit_bytes() as usize / self.shards;
                 (memory * *percent as usize / 100).max(*item_size_max as usize * 2).min(memory / 2)
             }
         }
@@ -204,7 +203,7 @@ mod tests {
     use crate::store::arena::Arena;
 
     fn uploads_of_shard(shards: usize, pages: u32, item_size_max: u64) -> Uploads {
-        let arena = Arena::reserve(pages).expect("address space");
+        let arena = Arena::reserve(pages, 1 << 20).expect("address space");
         let budget = Arc::new(Budget::new(pages, shards, &arena));
         Uploads::new(Limit::Share { budget, percent: 25, item_size_max }, shards)
     }

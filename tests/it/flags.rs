@@ -178,9 +178,9 @@ fn flags_come_to_what_memcached_makes_of_them() {
 
 /// Settings that only one of the two programs has, or that depend on the machine.
 const OWN_SETTINGS: [&str; 7] = [
-    "num_threads", // memcached: 4; here: usable CPUs
+    "slab_chunk_max", // memcached: the size of an item with `no_modern`
+    "num_threads",    // memcached: 4; here: usable CPUs
     "num_threads_per_udp",
-    "slab_chunk_max", // chunks are not larger than 64 KiB here
     "hash_algorithm",
     "slab_automove_freeratio",
     "proxy_enabled",

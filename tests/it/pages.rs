@@ -4,6 +4,7 @@
 use crate::client::Client;
 use crate::server::Server;
 use crate::waiting::wait_until;
+use corecached::store::arena::page_size;
 
 /// Stores items of `value_len` bytes with the numbers from `from` on, as fast as the server accepts them.
 fn fill(client: &mut Client, from: usize, count: usize, value_len: usize) {
@@ -114,15 +115,18 @@ fn the_limit_is_lowered_and_raised_under_load() {
         server.resident_kib() + (60 << 10) < full
     });
     let held: u64 = pages(&mut client).iter().map(|&(_, pages)| pages).sum();
-    assert!(held < 40, "{held} pages");
-    wait_until("the limit is kept", || pages(&mut client).iter().map(|&(_, pages)| pages).sum::<u64>() <= 24);
+    let page = page_size(96 << 20) as u64;
+    assert!(held * page < 40 << 20, "{held} pages");
+    wait_until("the limit is kept", || {
+        pages(&mut client).iter().map(|&(_, pages)| pages).sum::<u64>() * page <= 24 << 20
+    });
     // The newest items are still there.
     assert_eq!(count(&mut client, number - 2000, 2000, 1000), 2000);
 
     assert_eq!(client.ask("cache_memlimit 96"), "OK");
     fill(&mut client, number, 100_000, 1000);
     let held: u64 = pages(&mut client).iter().map(|&(_, pages)| pages).sum();
-    assert_eq!(held, 96);
+    assert_eq!(held * page, 96 << 20);
     assert_eq!(count(&mut client, number + 40_000, 1000, 1000), 1000);
 }
 

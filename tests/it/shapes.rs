@@ -10,7 +10,8 @@ use std::ffi::OsString;
 
 use corecached::config::Config;
 use corecached::store::PIN_LEN_MIN;
-use corecached::store::item::LARGE_CHUNK;
+use corecached::store::arena::page_size;
+use corecached::store::item::{BODY_HEADER, LARGE_EXTENSION};
 use corecached::store::slab::{SlabOptions, chunk_sizes};
 
 use crate::client::shown;
@@ -91,8 +92,7 @@ fn lengths(config: &Config, key_len: usize, client_flags: u32) -> BTreeSet<usize
     };
     let ours = header + key_len + if client_flags == 0 { 0 } else { 4 };
     let memcacheds = ours + 28 + 1 + 2;
-    let sizes = chunk_sizes(&options, header, 8);
-    let classes = &sizes[..sizes.len() - 1];
+    let classes = &chunk_sizes(&options, header, page_size(config.memory.limit_bytes), 8);
     let (every, rest) = (classes.len().div_ceil(CLASSES), classes.len().saturating_sub(2));
     let mut borders: Vec<usize> = Vec::new();
     borders.extend(
@@ -104,10 +104,12 @@ fn lengths(config: &Config, key_len: usize, client_flags: u32) -> BTreeSet<usize
     );
     borders.extend([0, 1, 2, 20, PIN_LEN_MIN, usize::from(u16::MAX)]);
     borders.extend(BUFFERS);
-    // A large item has a head, with the length of the value and the id of the next chunk, and bodies with a header
-    // each.
-    let (head, body) = (LARGE_CHUNK - ours - 8, LARGE_CHUNK - 24);
-    borders.extend([0, 1, 3, 4].map(|bodies| head + bodies * body));
+    // A large item has a head and bodies of the largest chunk, and a last body that fits.
+    let chunk = classes[classes.len() - 1] as usize;
+    let (head, body) = (chunk - ours - LARGE_EXTENSION, chunk - BODY_HEADER);
+    let whole = [0, 1, 3, 4].map(|bodies| head + bodies * body);
+    borders.extend(whole);
+    borders.extend([classes[0], classes[classes.len() / 2]].map(|last| whole[1] + last as usize - BODY_HEADER));
     let memcacheds = [config.memory.chunk_max_bytes, config.memory.item_size_max, 2 * config.memory.chunk_max_bytes]
         .map(|size| (size as usize).saturating_sub(memcacheds));
     borders.extend(memcacheds);

@@ -7,6 +7,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use corecached::store::arena::page_size;
 use socket2::SockRef;
 
 use crate::client::Client;
@@ -351,11 +352,12 @@ fn moves_of_pages_are_told() {
             Some(class.to_owned())
         });
         let expected = format!("type=slab_move src={} dst=0 state=ok", class.expect("one class has items"));
-        for _ in 0..8 {
+        let pages = (8 << 20) / page_size(16 << 20) as u64;
+        for _ in 0..pages {
             let line = told(&mut events);
             assert_eq!(settled(&line), expected, "{line}");
         }
-        while client.stat("slabs_moved") < moved + 8 {
+        while client.stat("slabs_moved") < moved + pages {
             assert!(client.ask("mn") == "MN");
         }
         // A watcher of evictions gets a line for each item of these pages, as many as the server counts.

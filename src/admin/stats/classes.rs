@@ -1,8 +1,9 @@
 //! `stats items` and `stats slabs`, which show a group of lines for each class, and `stats sizes`.
 
 use crate::admin::context::ServerContext;
-use crate::admin::line::{PAGE_BYTES, Stats};
+use crate::admin::line::Stats;
 use crate::admin::query::Answer;
+use crate::store::budget::Budget;
 use crate::store::lru::Segment;
 use crate::store::{ClassSnapshot, Snapshot};
 
@@ -60,7 +61,7 @@ pub(crate) fn items(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u8>
 }
 
 /// `stats slabs`: shows the classes with pages.
-pub(crate) fn slabs(snapshot: &Snapshot) -> Vec<u8> {
+pub(crate) fn slabs(snapshot: &Snapshot, budget: &Budget) -> Vec<u8> {
     let mut stats = Stats::default();
     let (mut active, mut pages) = (0, 0);
     for class in snapshot.classes.iter().filter(|class| class.usage.total_pages > 0) {
@@ -86,7 +87,7 @@ pub(crate) fn slabs(snapshot: &Snapshot) -> Vec<u8> {
         put("touch_hits", counters.touch_hits);
     }
     stats.put("active_slabs", active);
-    stats.put("total_malloced", pages * PAGE_BYTES);
+    stats.put("total_malloced", pages * budget.page_size() as u64);
     stats.end()
 }
 

@@ -2,7 +2,7 @@
 //! `stats evictions`.
 
 use crate::admin::context::ServerContext;
-use crate::admin::line::{PAGE_BYTES, Stats};
+use crate::admin::line::Stats;
 use crate::config::MEMCACHED_VERSION;
 use crate::counters::{Definition, Place, WorkerCounters};
 use crate::store::Snapshot;
@@ -86,7 +86,7 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
     }
     stats.put("bytes_read", worker_sum(|worker| worker.bytes_read.get()));
     stats.put("bytes_written", worker_sum(|worker| worker.bytes_written.get()));
-    stats.put("limit_maxbytes", u64::from(budget.limit()) * PAGE_BYTES);
+    stats.put("limit_maxbytes", budget.limit_bytes());
     stats.put("accepting_conns", 1 - server.listen_disabled.get());
     stats.put("listen_disabled_num", server.listen_disabled_num.get());
     stats.put("time_in_listen_disabled_us", server.listen_disabled_micros.get());

@@ -18,7 +18,6 @@ use crate::command::prefixes::Prefixes;
 use crate::config::Config;
 use crate::counters::WorkerCounters;
 use crate::protocol::token::digits_u32;
-use crate::store::slab::CLASSES_MAX;
 use std::sync::atomic::Ordering;
 
 pub(super) fn plan(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
@@ -36,7 +35,7 @@ pub(super) fn plan(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
         }
         _ if means(word, "detail") => detail(rest, context),
         _ if means(word, "settings") => Action::Say(settings::settings(context)),
-        _ if means(word, "cachedump") => cachedump(rest, context.config),
+        _ if means(word, "cachedump") => cachedump(rest, context),
         b"udp" => Action::Say(general::udp(context)),
         b"uploads" => Action::Say(general::uploads(context)),
         b"evictions" => Action::Ask(Query::Snapshot, ReplyKind::Evictions),
@@ -76,13 +75,13 @@ fn no_prefixes(config: &Config) -> Prefixes {
     Prefixes::new(config.detail.delimiter, config.detail.prefixes_max)
 }
 
-fn cachedump(arguments: &[&[u8]], config: &Config) -> Action {
-    if !config.permissions.dump {
+fn cachedump(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
+    if !context.config.permissions.dump {
         return say(b"CLIENT_ERROR stats cachedump not allowed\r\n");
     }
     let [class, limit, ..] = arguments else { return say(b"CLIENT_ERROR bad command line\r\n") };
     let (Some(class), Some(limit)) = (digits_u32(class), digits_u32(limit)) else { return say(BAD_FORMAT) };
-    if class as usize > CLASSES_MAX {
+    if class > context.class_id_max() {
         return say(b"CLIENT_ERROR Illegal slab id\r\n");
     }
     let fitting = BYTES_MAX / LINE_MIN;

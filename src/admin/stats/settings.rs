@@ -1,10 +1,9 @@
 //! `stats settings`.
 
 use crate::admin::context::ServerContext;
-use crate::admin::line::{PAGE_BYTES, Stats};
+use crate::admin::line::Stats;
 use crate::config::{Config, Listen};
 use crate::net::certificates::KeyFormat;
-use crate::store::slab::CHUNK_MAX;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,7 +20,7 @@ pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
     let tuning = *settings.tuning.lock();
 
     let mut stats = Stats::default();
-    stats.put("maxbytes", u64::from(budget.limit()) * PAGE_BYTES);
+    stats.put("maxbytes", budget.limit_bytes());
     stats.put("maxconns", config.connections.max);
     stats.put("tcpport", config.listen.tcp_port);
     stats.put("udpport", config.udp.port);
@@ -57,7 +56,7 @@ pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
     stats.put("slab_automove", tuning.automove.level);
     stats.put("slab_automove_ratio", hundredths(tuning.automove.ratio));
     stats.put("slab_automove_window", tuning.automove.window_seconds);
-    stats.put("slab_chunk_max", config.memory.chunk_max_bytes.min(CHUNK_MAX as u64));
+    stats.put("slab_chunk_max", config.memory.chunk_max_bytes);
     stats.put("lru_crawler", on(&settings.lru_crawler));
     stats.put("lru_crawler_sleep", settings.lru_crawler_sleep.load(Ordering::Relaxed));
     stats.put("lru_crawler_tocrawl", settings.lru_crawler_tocrawl.load(Ordering::Relaxed));

@@ -5,7 +5,7 @@ use super::*;
 use crate::clock::NEVER;
 use crate::fuzz::Bytes;
 use crate::store::StoreOptions;
-use crate::store::arena::Arena;
+use crate::store::arena::{Arena, PAGE_SIZE_MAX};
 use crate::store::budget::Budget;
 use crate::store::item::Items;
 use crate::store::slab::{CHUNK_MAX, SlabOptions};
@@ -81,7 +81,7 @@ pub fn run(input: &[u8]) {
 
 impl Start {
     fn load(&self, reader: Reader<&[u8]>, now: Now) -> Option<(Vec<Store>, Loaded)> {
-        let arena = Arc::new(Arena::reserve(PAGES).expect("address space"));
+        let arena = Arc::new(Arena::reserve(PAGES, PAGE_SIZE_MAX).expect("address space"));
         let budget = Arc::new(Budget::new(PAGES, self.shards, &arena));
         let items = Items::new(arena, self.options.cas);
         let store = |number| {

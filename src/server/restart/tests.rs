@@ -4,7 +4,7 @@
 use super::*;
 use crate::clock::NEVER;
 use crate::store::StoreOptions;
-use crate::store::arena::{Arena, PAGE_SIZE};
+use crate::store::arena::{Arena, PAGE_SIZE_MAX};
 use crate::store::budget::Budget;
 use crate::store::item::{ACTIVE, FETCHED, Items, KEY_BINARY, STALE, WON};
 use crate::store::slab::SlabOptions;
@@ -28,7 +28,7 @@ struct Seen {
 type Twin = HashMap<Vec<u8>, Seen>;
 
 fn stores(count: usize, pages: u32, options: &StoreOptions, hasher: &KeyHasher) -> Vec<Store> {
-    let arena = Arc::new(Arena::reserve(pages).expect("address space"));
+    let arena = Arc::new(Arena::reserve(pages, PAGE_SIZE_MAX).expect("address space"));
     let budget = Arc::new(Budget::new(pages, count, &arena));
     let items = Items::new(arena, options.cas);
     let store = |number| {
@@ -235,7 +235,7 @@ fn with_less_memory_what_is_there_is_right() {
         assert!(loaded.dropped > 0, "{pages} pages: too dull");
         let bytes_kept: usize = kept.values().map(|seen| seen.value.len()).sum();
         // Large items on few pages have many classes, and most of each page is empty.
-        let enough = if len_max > 200 { 0 } else { pages as usize * PAGE_SIZE / 16 };
+        let enough = if len_max > 200 { 0 } else { pages as usize * PAGE_SIZE_MAX / 16 };
         assert!(bytes_kept >= enough, "{pages} pages: {bytes_kept} bytes were kept");
     }
 }

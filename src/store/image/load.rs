@@ -205,25 +205,19 @@ impl Loader {
             self.store.items.create(id, record.key, flags, value_len);
             return Some(id);
         }
-        let class = self.store.slabs.large();
-        let count = self.store.items.chunks(key_len, flags, value_len);
-        let mut chunks = Vec::new();
-        while chunks.len() < count {
-            match self.chunk(class, record) {
-                Some(id) => {
-                    // No code looks at the item before it is complete, but the chunk must not look free.
-                    self.store.items.create(id, record.key, 0, 0);
-                    chunks.push(id);
-                }
-                None => {
-                    chunks.into_iter().for_each(|id| self.store.free_chunk(id));
-                    return None;
-                }
-            }
+        // No code looks at the item before it is complete.
+        let head = self.chunk(self.store.slabs.largest(), record)?;
+        let mut parts = self.store.begin_large(head, record.key, flags, value_len);
+        while parts.room < value_len {
+            let next = parts.next(value_len, &self.store.slabs);
+            let largest = self.store.slabs.largest();
+            let Some(body) = self.chunk(next.class, record).or_else(|| self.chunk(largest, record)) else {
+                self.store.abandon(head);
+                return None;
+            };
+            parts.append(body, next.room, &self.store.items);
         }
-        self.store.items.create(chunks[0], record.key, flags, 0);
-        self.store.items.spread(chunks[0], value_len, &chunks[1..]);
-        Some(chunks[0])
+        Some(head)
     }
 
     /// Gets a chunk for an item: a free one, one of a new page, or that of an item that is worth less.

@@ -41,7 +41,7 @@ mod save;
 pub use load::{Filling, Loaded, Loader};
 pub use save::Writer;
 
-use super::arena::PAGE_SIZE;
+use super::arena::PAGE_SIZE_MAX;
 use super::item::{ACTIVE, FETCHED, KEY_BINARY, SEGMENT_MASK, STALE, WON};
 use std::io::{self, ErrorKind, Read};
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
@@ -58,7 +58,8 @@ const END_LEN: usize = 8;
 /// The most bytes of a block's payload.
 pub const BLOCK_MAX: usize = 1 << 20;
 // A block has room for the longest record of an item in a single chunk, and for the head of any other item.
-const _: () = assert!(BLOCK_MAX >= RECORD_LEN + u8::MAX as usize + super::slab::CHUNK_MAX && BLOCK_MAX <= PAGE_SIZE);
+const _: () =
+    assert!(BLOCK_MAX >= RECORD_LEN + u8::MAX as usize + super::slab::CHUNK_MAX && BLOCK_MAX <= PAGE_SIZE_MAX);
 
 /// The state bits of an item that an image keeps: its segment, and the marks that clients see.
 const STATE_MASK: u8 = SEGMENT_MASK | FETCHED | ACTIVE | STALE | WON | KEY_BINARY;

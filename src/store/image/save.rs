@@ -121,7 +121,6 @@ impl Store {
         self.note_ages();
         let mut draft = Draft::new(self.slabs.shard() as u16);
         for page in self.pages_in_proportion() {
-            let class = self.slabs.class_of(page);
             for id in self.slabs.chunks(page, &self.items) {
                 if self.items.chunk(id) != Chunk::Linked {
                     continue;
@@ -129,12 +128,7 @@ impl Store {
                 if self.death(&self.items.at(id)).is_none() {
                     self.save_item(id, image, nonce, &mut draft)?;
                 }
-                if class == self.slabs.large() {
-                    self.drop_large(id);
-                }
-            }
-            if class != self.slabs.large() {
-                self.items.arena().release(page);
+                self.drop_written(id);
             }
         }
         send(image, nonce, &mut draft)
@@ -224,8 +218,9 @@ impl Store {
         pages.into_iter().map(|(_, page)| page).collect()
     }
 
-    /// Frees the chunks of a large item that was written, and gives pages that are now empty back to the system.
-    fn drop_large(&mut self, head: ItemId) {
+    /// Frees the chunks of an item that was written, and gives pages that are now empty back to the system. A page of
+    /// small items may also hold the end of a large item that is written later.
+    fn drop_written(&mut self, head: ItemId) {
         let mut next = Some(head);
         let mut body = self.items.first_body(head);
         while let Some(id) = next {

@@ -31,7 +31,7 @@ fn evicted(store: &Store) -> u64 {
 }
 
 fn chunks_in_use(store: &Store) -> u64 {
-    store.slabs.usage(store.slabs.large()).used_chunks
+    store.slabs.usage(store.slabs.largest()).used_chunks
 }
 
 fn announced(key: &[u8], value_len: usize) -> Announced<'_> {
@@ -147,9 +147,9 @@ fn values_under_way_leave_pages_that_other_classes_can_take() {
 fn a_value_that_is_waited_for_too_long_is_refused() {
     let mut store = store(4, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     // All items are pinned, so no page can move.
-    let pinned: Vec<ItemId> = (0..40)
+    let pinned: Vec<ItemId> = (0..400)
         .map_while(|number| {
-            let id = store.set(format!("k{number}").as_bytes(), &[1; 60_000], NEVER).ok()?;
+            let id = store.set(format!("k{number}").as_bytes(), &[1; 12_000], NEVER).ok()?;
             store.pin(id);
             Some(id)
         })

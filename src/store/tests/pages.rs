@@ -96,11 +96,11 @@ fn a_page_that_moves_takes_a_free_page_for_its_items() {
 #[test]
 fn a_page_that_moves_costs_dead_items_first() {
     let mut store = store(4, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
-    let class = store.slabs.class_for(store.items.size(6, 0, 200)).expect("small");
+    let class = store.slabs.class_for(store.items.size(6, 0, 205)).expect("small");
     let mut stored = 0;
     while store.budget.free() > 0 || store.slabs.free_chunks(class) > 0 {
         let deadline = if stored % 2 == 0 { 10 } else { NEVER };
-        store.set(format!("k{stored}").as_bytes(), &[3; 200], deadline).expect("memory");
+        store.set(format!("k{stored}").as_bytes(), &[3; 205], deadline).expect("memory");
         stored += 1;
     }
     store.set_now(Now(20));
@@ -140,13 +140,13 @@ fn a_page_taken_at_once_leaves_its_items_behind_where_there_is_room() {
 fn a_lowered_limit_costs_nothing_while_a_class_has_room_to_spare() {
     let mut store = store(16, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     for number in 0..12_000 {
-        store.set(format!("k{number}").as_bytes(), &[3; 200], NEVER).expect("memory");
+        store.set(format!("k{number}").as_bytes(), &[3; 205], NEVER).expect("memory");
     }
     store.set_now(Now(100));
     for number in 0..10_000 {
         store.set(format!("spare{number}").as_bytes(), &[3; 1000], NEVER).expect("memory");
     }
-    let full = store.slabs.class_for(store.items.size(6, 0, 200)).expect("small");
+    let full = store.slabs.class_for(store.items.size(6, 0, 205)).expect("small");
     let spare = store.slabs.class_for(store.items.size(6, 0, 1000)).expect("small");
     let before = store.live(10_000, |number| format!("spare{number}"));
     for key in (0..10_000).filter(|number| number % 5 != 0).map(|number| format!("spare{number}")) {
@@ -168,7 +168,7 @@ fn a_lowered_limit_costs_nothing_while_a_class_has_room_to_spare() {
 
 #[test]
 fn a_class_that_comes_late_gets_its_first_page_on_credit() {
-    let arena = Arc::new(Arena::reserve(64).expect("address space"));
+    let arena = Arc::new(Arena::reserve(64, PAGE_SIZE_MAX).expect("address space"));
     let budget = Arc::new(Budget::new(40, 1, &arena).lending(10));
     let items = Items::new(arena, true);
     let options = StoreOptions { tuning: automove(0), ..StoreOptions::default() };
@@ -204,7 +204,7 @@ fn a_class_that_comes_late_gets_its_first_page_on_credit() {
         assert_eq!(store.get(format!("late{nth}").as_bytes()), Some(vec![4; value_len]));
     }
     // The budget has credit again.
-    store.set(b"last", &[6; 16_000], NEVER).expect("a page");
+    store.set(b"last", &[6; 6_000], NEVER).expect("a page");
     assert_eq!(held(&store), 41);
     store.validate();
 }
@@ -287,7 +287,7 @@ fn a_page_of_a_full_class_costs_the_coldest_items() {
     let mut stored = 0;
     while store.budget.free() > 0 || store.slabs.free_chunks(store.slabs.class_for(240).expect("small")) > 0 {
         store.set_now(Now(2 + stored / 1000));
-        store.set(format!("k{stored}").as_bytes(), &[3; 200], NEVER).expect("memory");
+        store.set(format!("k{stored}").as_bytes(), &[3; 205], NEVER).expect("memory");
         stored += 1;
     }
     // The first page holds the oldest items. Clients read these again, and not the next ones.
@@ -346,7 +346,7 @@ fn large_items_are_rescued_chunk_by_chunk() {
         let entry = store.find(store.hasher.hash(key.as_bytes()), key.as_bytes()).expect("it was set");
         store.remove(entry);
     }
-    let large = store.slabs.large();
+    let large = store.slabs.largest();
     let before = store.pages(large);
     for _ in 0..4 {
         assert_eq!(store.reassign(Some(large), ClassId(0)), Reassigned::Started);
@@ -380,7 +380,7 @@ fn a_page_of_long_items_goes_to_a_class_that_needs_it_at_once() {
 #[test]
 fn a_move_waits_for_an_item_in_use_and_then_gives_up() {
     let mut store = store(4, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
-    let large = store.slabs.large();
+    let large = store.slabs.largest();
     store.set(b"other", &[8; 700_000], NEVER).expect("memory");
     let pinned = store.set(b"pinned", &[7; 700_000], NEVER).expect("memory");
     store.pin(pinned);
@@ -412,7 +412,7 @@ fn a_move_waits_for_an_item_in_use_and_then_gives_up() {
 #[test]
 fn a_page_stays_while_a_client_sends_one_of_its_items() {
     let mut store = store(4, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
-    let large = store.slabs.large();
+    let large = store.slabs.largest();
     let floating = store.allocate(b"coming", 0, 1_500_000).expect("memory");
     assert_eq!(store.reassign(Some(large), ClassId(1)), Reassigned::Started);
     store.finish_move();
@@ -444,7 +444,7 @@ fn without_eviction_a_page_moves_only_if_its_items_fit_elsewhere() {
 fn dead_items_are_still_found_after_a_page_has_left() {
     let mut store = store(8, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     for number in 0..20_000 {
-        store.set(format!("k{number}").as_bytes(), &[1; 200], 10 + number % 3).expect("memory");
+        store.set(format!("k{number}").as_bytes(), &[1; 205], 10 + number % 3).expect("memory");
     }
     let class = ClassId(store.snapshot().classes.iter().find(|class| class.usage.total_pages > 0).expect("one").id.0);
     for now in 9..20 {
@@ -474,25 +474,25 @@ fn calcified(options: StoreOptions, seconds: u32) -> (f64, f64, Store) {
             }
         });
     }
-    // Clients read 2,400 values of 20,000 bytes at random (48 MB of 64 MiB), and store those that they miss.
+    // Clients read 9,600 values of 5,000 bytes at random (48 MB of 64 MiB), and store those that they miss.
     let (mut hits, mut gets) = (0, 0);
     for second in 0..seconds {
         (hits, gets) = if second + 5 == seconds { (0, 0) } else { (hits, gets) };
         store.second(|store, _| {
-            for _ in 0..8 {
-                let key = format!("large{}", random.below(2400));
+            for _ in 0..32 {
+                let key = format!("large{}", random.below(9600));
                 gets += 1;
                 match store.get(key.as_bytes()) {
                     Some(value) => {
-                        assert!(value == [2; 20_000]);
+                        assert!(value == [2; 5_000]);
                         hits += 1;
                     }
-                    None => drop(store.set(key.as_bytes(), &[2; 20_000], NEVER).expect("evicts")),
+                    None => drop(store.set(key.as_bytes(), &[2; 5_000], NEVER).expect("evicts")),
                 }
             }
         });
     }
-    let class = store.slabs.class_for(store.items.size(8, 0, 20_000)).expect("small");
+    let class = store.slabs.class_for(store.items.size(8, 0, 5_000)).expect("small");
     let share = store.pages(class) as f64 / 64.0;
     (f64::from(hits) / f64::from(gets), share, store)
 }
@@ -512,7 +512,7 @@ fn a_cache_full_of_small_items_makes_room_for_large_ones() {
 /// With a port for each core, a shard may idle while another needs memory.
 #[test]
 fn pages_go_from_a_shard_that_idles_to_one_that_starves() {
-    let arena = Arc::new(Arena::reserve(40).expect("address space"));
+    let arena = Arc::new(Arena::reserve(40, PAGE_SIZE_MAX).expect("address space"));
     let budget = Arc::new(Budget::new(40, 2, &arena));
     let shard = |number| {
         let items = Items::new(Arc::clone(&arena), true);
@@ -559,7 +559,7 @@ fn pages_go_from_a_shard_that_idles_to_one_that_starves() {
 fn a_flat_lru_evicts_items_neither_stored_nor_fetched_lately() {
     let mut store = store(2, StoreOptions { tuning: segmented(false), maintain: false, ..StoreOptions::default() });
     for number in 0..9000 {
-        store.set(format!("k{number}").as_bytes(), &[1; 200], NEVER).expect("evicts");
+        store.set(format!("k{number}").as_bytes(), &[1; 205], NEVER).expect("evicts");
         if number == 10 || number % 1000 == 0 {
             assert!(store.get(b"k0").is_some(), "{number}");
         }

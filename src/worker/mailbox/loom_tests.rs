@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 
 /// These tests do not use the store of a shard. The arena of all stores is made once.
 static MEMORY: LazyLock<(Items, Arc<Budget>)> = LazyLock::new(|| {
-    let arena = Arc::new(Arena::reserve(2).expect("address space"));
+    let arena = Arc::new(Arena::reserve(2, PAGE_SIZE_MAX).expect("address space"));
     let budget = Arc::new(Budget::new(2, 1, &arena));
     (Items::new(arena, true), budget)
 });

@@ -14,7 +14,7 @@ use crate::command::Shard;
 use crate::fuzz::Bytes;
 use crate::protocol::text::LINE_LENGTH_MAX;
 use crate::protocol::{self, Limits, packet};
-use crate::store::arena::Arena;
+use crate::store::arena::{Arena, PAGE_SIZE_MAX};
 use crate::store::budget::Budget;
 use crate::store::item::Items;
 use crate::store::slab::{CHUNK_MAX, SlabOptions};
@@ -172,7 +172,7 @@ struct Line {
 
 impl<'a> Server<'a> {
     fn new(settings: &Settings, workers: usize, shards: usize, clock: &'a Clock) -> Server<'a> {
-        let arena = Arc::new(Arena::reserve(PAGES).expect("address space"));
+        let arena = Arc::new(Arena::reserve(PAGES, PAGE_SIZE_MAX).expect("address space"));
         let budget = Arc::new(Budget::new(PAGES, shards, &arena));
         let items = Items::new(arena, settings.options.cas);
         let hasher = KeyHasher::seeded(11);

@@ -14,7 +14,7 @@ use crate::hash;
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, Head, Status, opcode};
 use crate::protocol::{Limits, text};
-use crate::store::arena::Arena;
+use crate::store::arena::{Arena, PAGE_SIZE_MAX};
 use crate::store::budget::Budget;
 use crate::store::item::Items;
 use crate::store::{PIN_LEN_MIN, Store, StoreOptions};
@@ -299,7 +299,7 @@ impl World {
 
     /// `limit` is the maximum of the bytes of long values under way to each shard.
     fn with_uploads(seed: u64, workers: usize, shards: usize, limit: usize) -> World {
-        let arena = Arc::new(Arena::reserve(PAGES).expect("address space"));
+        let arena = Arc::new(Arena::reserve(PAGES, PAGE_SIZE_MAX).expect("address space"));
         let budget = Arc::new(Budget::new(PAGES, shards, &arena));
         let uploads = Limit::Share { budget: Arc::clone(&budget), percent: 0, item_size_max: limit as u64 / 2 };
         let items = Items::new(arena, true);

@@ -30,7 +30,7 @@ use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::net::simulated::{Socket, Wire};
 use crate::net::stream::Stream;
 use crate::protocol::Limits;
-use crate::store::arena::Arena;
+use crate::store::arena::{Arena, PAGE_SIZE_MAX};
 use crate::store::budget::Budget;
 use crate::store::slab::SlabOptions;
 use crate::store::{Store, StoreOptions};
@@ -482,7 +482,7 @@ fn simulate(seed: u64, requests: usize) {
     let profile = Profile::new(seed, &random);
     let replay = Replay { seed, requests, profile: &profile };
     let config = profile.config();
-    let arena = Arc::new(Arena::reserve(profile.pages).expect("address space"));
+    let arena = Arc::new(Arena::reserve(profile.pages, PAGE_SIZE_MAX).expect("address space"));
     let budget = Arc::new(Budget::new(profile.pages, profile.shards, &arena));
     let items = Items::new(arena, true);
     let hasher = KeyHasher::seeded(seed);
