@@ -8,8 +8,11 @@
 //! page mover, with the same flags. A class whose free chunks have long filled more than two pages gives pages up as
 //! well.
 //!
+//! Ages of classes are compared as if the items of larger chunks were older ([`Store::weigh`]).
+//!
 //! If the ages differ by much, one decision moves several pages: one at a time would take too long in a large cache. A
-//! class gets no further page before it has filled the last one.
+//! class gets no further page before it has filled the last one. Within a second several decisions may follow each
+//! other, up to a share of the memory.
 //!
 //! With a free ratio, the oldest class of each shard gives up a page a second until this share of all pages is free.
 //!
@@ -30,6 +33,9 @@ const TAILS: usize = 8;
 /// If the donor is this many times as old, one decision moves one in [`PAGES_SHARE`] of its pages.
 const MUCH_OLDER: f64 = 4.0;
 const PAGES_SHARE: u32 = 16;
+/// The memory that may change its class within a second: one part in so many, and no more than this.
+const MEMORY_SHARE: u64 = 16;
+const BYTES_PER_SECOND: u64 = 16 << 20;
 /// Between shards the ages must differ by more, because each shard knows only a part: the ratio to this power.
 const RATIO_POWER: i32 = 2;
 
@@ -43,6 +49,12 @@ impl Store {
         if self.automover.sampled_at != self.now {
             self.sample();
             self.automover.plan = self.decide();
+            self.automover.quota = self.pages_per_second();
+        } else if self.automover.plan.is_none() && self.automover.quota > 0 && self.may_move() {
+            self.automover.plan = self.decide();
+            if self.automover.plan.is_none() {
+                self.automover.quota = 0;
+            }
         }
         if !self.may_move() {
             return false;
@@ -50,6 +62,7 @@ impl Store {
         let Some(plan) = &mut self.automover.plan else { return false };
         let (from, to) = (plan.from, plan.to);
         plan.left -= 1;
+        self.automover.quota = self.automover.quota.saturating_sub(1);
         if plan.left == 0 {
             self.automover.plan = None;
         }
@@ -84,8 +97,8 @@ impl Store {
 
     fn decide(&mut self) -> Option<Plan> {
         let samples = &self.automover.samples;
-        let ages: Vec<(ClassId, f64)> =
-            self.slabs.ids().filter_map(|class| self.class_age(class).map(|age| (class, f64::from(age)))).collect();
+        let weighted = |class| self.class_age(class).map(|age| (class, self.weigh(class, age)));
+        let ages: Vec<(ClassId, f64)> = self.slabs.ids().filter_map(weighted).collect();
         let starving = |&(class, _): &(ClassId, f64)| {
             let sample = samples[class.index()];
             sample.evicts && sample.pressure >= STARVING
@@ -95,7 +108,7 @@ impl Store {
         let donors = ages.iter().copied().filter(|&(class, _)| Some(class) != to && self.slabs.page_count(class) > 1);
         let oldest = donors.max_by(|(_, one), (_, other)| one.total_cmp(other));
         let need = if to.is_some() { Need::Pages } else { Need::Nothing };
-        let asked = self.budget.report(self.slabs.shard(), oldest.map_or(0, |(_, age)| age as u32), need);
+        let asked = self.budget.report(self.slabs.shard(), oldest.map_or(0, |(class, _)| self.age_of(class)), need);
 
         let roomy = |&class: &ClassId| {
             samples[class.index()].room >= ROOMY && self.slabs.page_count(class) > 1 && Some(class) != to
@@ -110,11 +123,24 @@ impl Store {
             let left = if age * MUCH_OLDER < donor_age { several } else { 1 };
             return Some(Plan { from, to: Some(to), left });
         }
-        if let Some((_, age)) = poorest {
+        if let Some((class, _)) = poorest {
+            let age = f64::from(self.age_of(class));
             self.budget.ask(self.slabs.shard(), age / self.options.tuning.automove.ratio.powi(RATIO_POWER));
         }
         let wanted = asked || self.budget.free() < self.pages_reserved();
         oldest.filter(|_| wanted).map(|(from, _)| Plan { from, to: None, left: 1 })
+    }
+
+    /// An age, for comparisons between classes. A page holds more of small items than of large ones, and so it brings more
+    /// hits. With the size itself as the weight, hits would be the most, but large items would hardly stay at all.
+    fn weigh(&self, class: ClassId, age: u32) -> f64 {
+        (f64::from(age) + 0.5) * f64::from(self.slabs.usage(class).chunk_size).sqrt()
+    }
+
+    /// The most pages that move in a second.
+    fn pages_per_second(&self) -> u32 {
+        let bytes = (self.budget.limit_bytes() / MEMORY_SHARE).min(BYTES_PER_SECOND);
+        (bytes / self.budget.page_size() as u64).max(1) as u32
     }
 
     /// Pages that are kept free for new items of any class.
@@ -123,6 +149,10 @@ impl Store {
             return 0;
         }
         (f64::from(self.budget.limit()) * self.options.tuning.automove.free_ratio) as u32
+    }
+
+    fn age_of(&self, class: ClassId) -> u32 {
+        self.class_age(class).unwrap_or(0)
     }
 
     /// Seconds that the coldest items of a class have idled; `None`: it has no items.

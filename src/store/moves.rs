@@ -91,6 +91,8 @@ pub(super) struct Automover {
     /// By class id.
     pub(super) samples: Vec<Sample>,
     pub(super) plan: Option<Plan>,
+    /// Pages that may still move before the next sample.
+    pub(super) quota: u32,
 }
 
 /// The recent past of a class. Earlier seconds count less.
@@ -117,6 +119,6 @@ pub(super) struct Plan {
 
 impl Automover {
     pub(super) fn new(classes: usize) -> Automover {
-        Automover { sampled_at: 0, samples: vec![Sample::default(); classes + 1], plan: None }
+        Automover { sampled_at: 0, samples: vec![Sample::default(); classes + 1], plan: None, quota: 0 }
     }
 }
