@@ -236,7 +236,7 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                         factor.ok_or_else(|| Exit::failure(1, "Factor must be greater than 1"))?;
                     Ok(())
                 }),
-                "Ratio between the chunk sizes of neighbouring slab classes, above 1",
+                "Ratio between the chunk sizes of slab classes, above 1. The steps are finer here: a tenth for 1.25",
                 Of(|config| config.memory.growth_factor.to_string()),
             ),
             Flag(

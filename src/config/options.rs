@@ -74,7 +74,7 @@ const WORDS: &[Word] = &[
     word(
         "slab_chunk_max",
         "<kilobytes>",
-        "Largest chunk, 1 to 1024. The server uses 64 for any number above it",
+        "Largest chunk, 1 to 1024. The server uses 12 for any number above it, and less with a small -m",
         Of(|config| (config.memory.chunk_max_bytes / KILOBYTE).to_string()),
         Value(|option, draft| {
             match option.number_32()? {
