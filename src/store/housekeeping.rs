@@ -11,14 +11,14 @@ impl Store {
     /// It searches for dead items only if `crawler_on` and [`StoreOptions::maintain`](super::StoreOptions::maintain)
     /// are true. It says whether it found work.
     pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
-        let class = ClassId(self.housekeeping_next);
         self.counters.juggles += 1;
         self.mover.begun = None;
-        self.housekeeping_next = if class >= self.slabs.largest() { 1 } else { class.0 + 1 };
+        self.found_dead = false;
         let mut busy = false;
-        if self.slabs.page_count(class) > 0 {
+        if let Some(class) = self.next_class() {
             if crawler_on && self.options.maintain {
-                busy |= self.reclaim_ahead(class, steps) > 0;
+                self.found_dead = self.reclaim_ahead(class, steps) > 0;
+                busy |= self.found_dead;
             }
             if self.options.maintain {
                 busy |= self.balance(class, steps as usize) > 0;
@@ -28,6 +28,25 @@ impl Store {
         busy |= self.return_an_empty_page();
         busy |= self.shrink() || self.automove();
         self.move_pages(4 * steps) || busy
+    }
+
+    /// Whether the last call of [`Store::housekeep`] freed dead items, so that the next calls probably free more: after a
+    /// flush, or when many items expire.
+    pub fn has_found_dead(&self) -> bool {
+        self.found_dead
+    }
+
+    /// The class that follows the last one in turn, of those with pages.
+    fn next_class(&mut self) -> Option<ClassId> {
+        let largest = self.slabs.largest().0;
+        for _ in 0..largest {
+            let class = ClassId(self.housekeeping_next);
+            self.housekeeping_next = if class.0 >= largest { 1 } else { class.0 + 1 };
+            if self.slabs.page_count(class) > 0 {
+                return Some(class);
+            }
+        }
+        None
     }
 
     /// Calls of [`Store::housekeep`] after which each class was visited once.

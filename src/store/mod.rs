@@ -132,6 +132,8 @@ pub struct Store {
     pace: Pace,
     /// The class that housekeeping visits next.
     housekeeping_next: u8,
+    /// See [`Store::has_found_dead`].
+    found_dead: bool,
     mover: Mover,
     automover: Automover,
     bytes: u64,
@@ -189,6 +191,7 @@ impl Store {
             remains: Vec::new(),
             pace: Pace::AtOnce,
             housekeeping_next: 1,
+            found_dead: false,
             mover: Mover::default(),
             automover: Automover::new(sizes.len()),
             bytes: 0,

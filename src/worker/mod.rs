@@ -44,7 +44,7 @@ use crate::clock::{Clock, Now};
 use crate::command::Reply;
 use crate::hash::KeyHasher;
 use crate::store::item::Items;
-use crate::store::slab::CLASSES_MAX;
+use crate::store::slab::CLASSES_MAX_DEFAULT;
 use crate::watch::CloseReason;
 use batch::{Batch, Task};
 use broadcast::Broadcast;
@@ -56,7 +56,7 @@ use mailbox::{Exchange, Mail};
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 use serve::Serve;
-use shards::Shards;
+use shards::{Housekept, Shards};
 use slab::Slab;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -149,6 +149,8 @@ pub struct Worker<'a> {
     housekeeping_left: usize,
     /// The steps in a row that have found nothing to do.
     housekeeping_idle: usize,
+    /// What the last step of housekeeping found.
+    housekept: Housekept,
     /// The UDP sockets.
     endpoints: Vec<UdpEndpoint>,
     /// One of the endpoints may have more to receive.
@@ -182,6 +184,7 @@ impl<'a> Worker<'a> {
             stopping: None,
             housekeeping_left: 0,
             housekeeping_idle: 0,
+            housekept: Housekept::Idle,
             endpoints: Vec::new(),
             endpoints_ready: false,
             datagrams: 0,
@@ -280,6 +283,7 @@ impl<'a> Worker<'a> {
             (false, ..) => Duration::ZERO,
             (_, Some(_), _) => Duration::from_millis(10),
             (_, _, 0) => Duration::from_secs(1),
+            _ if self.housekept == Housekept::FoundDead => Duration::ZERO,
             // Housekeeping goes on soon, but requests come first.
             _ => Duration::from_millis(1),
         };
@@ -371,10 +375,10 @@ impl<'a> Worker<'a> {
     fn end_turn(&mut self) {
         if self.housekeeping_left > 0 {
             let crawler_on = self.context().settings.lru_crawler.load(Ordering::Relaxed);
-            let busy = self.serve.shards.housekeep(self.config().turn.housekeeping_items, crawler_on);
-            self.housekeeping_left -= 1;
-            self.housekeeping_idle = if busy { 0 } else { self.housekeeping_idle + 1 };
-            if self.housekeeping_idle > CLASSES_MAX {
+            self.housekept = self.serve.shards.housekeep(self.config().turn.housekeeping_items, crawler_on);
+            self.housekeeping_left -= usize::from(self.housekept != Housekept::FoundDead);
+            self.housekeeping_idle = if self.housekept == Housekept::Idle { self.housekeeping_idle + 1 } else { 0 };
+            if self.housekeeping_idle > CLASSES_MAX_DEFAULT {
                 // No class has anything to do: the rest of this second needs no housekeeping.
                 self.housekeeping_left = 0;
             }

@@ -58,6 +58,17 @@ pub struct Shards<'a> {
     pub(super) log: Option<Box<Log<'a>>>,
 }
 
+/// What a step of housekeeping found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Housekept {
+    /// Nothing to do.
+    Idle,
+    /// Something to do.
+    Busy,
+    /// Dead items, which count as items until they are freed: the next step should follow at once.
+    FoundDead,
+}
+
 impl<'a> Shards<'a> {
     /// The links of worker number `worker` of an exchange.
     pub fn new(
@@ -313,9 +324,9 @@ impl<'a> Shards<'a> {
     }
 
     /// Does a bounded amount of housekeeping on the shards of this worker: those whose number modulo the number of workers is
-    /// its own. Returns whether there was something to do.
-    pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
-        let mut busy = false;
+    /// its own.
+    pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> Housekept {
+        let (mut busy, mut found_dead) = (false, false);
         for shard in (self.worker..self.links.len()).step_by(self.exchange.workers()) {
             if self.lease(shard).is_some()
                 && let Some(lease) = &mut self.links[shard].lease
@@ -324,9 +335,14 @@ impl<'a> Shards<'a> {
                     None => lease.store.housekeep(steps, crawler_on),
                     Some(log) => observed::housekeep(log, lease, steps, crawler_on),
                 };
+                found_dead |= lease.store.has_found_dead();
             }
         }
         self.give_back();
-        busy
+        match (busy, found_dead) {
+            (_, true) => Housekept::FoundDead,
+            (true, false) => Housekept::Busy,
+            (false, false) => Housekept::Idle,
+        }
     }
 }
