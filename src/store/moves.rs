@@ -52,6 +52,8 @@ pub(super) struct Move {
     pub(super) page: PageId,
     /// The class that it moves to; `None`: the budget.
     pub(super) to: Option<ClassId>,
+    /// A client has asked for the move.
+    pub(super) is_requested: bool,
     /// The chunk to look at next.
     pub(super) place: u32,
     /// Chunks that had to stay in use so far, in this round over the page.

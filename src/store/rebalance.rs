@@ -95,6 +95,17 @@ impl Store {
         true
     }
 
+    /// Takes an empty page that a client has assigned to another class. Without it, the class would have no memory.
+    pub(super) fn take_assigned_page(&mut self, class: ClassId) -> bool {
+        if !self.slabs.has_empty_page() {
+            return false;
+        }
+        let Some(page) = self.slabs.ids().find_map(|other| self.slabs.assigned_page(other)) else { return false };
+        self.slabs.give_up(page);
+        self.slabs.adopt(class, page);
+        true
+    }
+
     /// Takes a page for a class that has neither a free chunk nor an item to evict. It takes the page on credit, which
     /// housekeeping pays back in small steps. Without credit it takes a page of another class, and evicts its items if
     /// that class has no room for them. For a value that can wait ([`Store::gather`]) it empties the page in steps; for
@@ -222,8 +233,11 @@ impl Store {
             return Reassigned::Busy;
         }
         if from == Some(ClassId(0)) {
-            let taken = self.budget.pool() > 0 && self.slabs.take_page(to, &self.budget);
-            return if taken { Reassigned::Started } else { Reassigned::NoSpare };
+            let page = if self.budget.pool() > 0 { self.budget.take(self.slabs.shard()) } else { None };
+            let Some(page) = page else { return Reassigned::NoSpare };
+            self.slabs.adopt(to, page);
+            self.slabs.assign(page);
+            return Reassigned::Started;
         }
         let mut sources: Vec<ClassId> = match from {
             Some(from) => vec![from],
@@ -232,6 +246,9 @@ impl Store {
         sources.retain(|&class| self.slabs.page_count(class) > 1);
         let to = (to.index() != 0).then_some(to);
         if sources.into_iter().any(|class| self.start_move(class, to)) {
+            if let Some(moving) = &mut self.mover.current {
+                moving.is_requested = true;
+            }
             Reassigned::Started
         } else if from.is_none() {
             // The answer of memcached, which found no class.
@@ -246,8 +263,16 @@ impl Store {
         let Some(page) = self.page_to_move(from) else { return false };
         self.slabs.close(page);
         let give_up_at = self.now + MOVE_SECONDS_MAX;
-        self.mover.current =
-            Some(Move { page, to, place: 0, left_behind: 0, no_memory: false, resume_at: 0, give_up_at });
+        self.mover.current = Some(Move {
+            page,
+            to,
+            is_requested: false,
+            place: 0,
+            left_behind: 0,
+            no_memory: false,
+            resume_at: 0,
+            give_up_at,
+        });
         self.mover.begun = Some((from, to));
         true
     }
@@ -324,6 +349,9 @@ impl Store {
             Some(class) => {
                 self.slabs.give_up(moving.page);
                 self.slabs.adopt(class, moving.page);
+                if moving.is_requested {
+                    self.slabs.assign(moving.page);
+                }
             }
             None => self.slabs.return_page(moving.page, &self.budget, &self.items),
         }

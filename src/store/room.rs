@@ -53,7 +53,8 @@ impl Store {
                 || self.free_remains() && (self.slabs.has_room(class) || self.take_empty_page(class))
                 || self.reclaim(class, RECLAIM_STEPS)
                 || self.evict(class)
-                || self.take_from_other_class(class);
+                || self.take_from_other_class(class)
+                || self.take_assigned_page(class);
             if !freed {
                 break;
             }

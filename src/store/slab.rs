@@ -124,6 +124,8 @@ struct Page {
     free: u32,
     /// Chunks in use.
     used: u32,
+    /// A client has assigned the page to its class, which has not used it yet.
+    assigned: bool,
     /// Chunks that were in use at least once. The chunks behind them were never touched.
     fresh: u32,
     /// No item of the page expires before this count of the clock; 0 after a flush.
@@ -248,7 +250,10 @@ impl Slabs {
                 items.arena().id(page_id, (page.fresh as usize - 1) * class.size as usize)
             }
         };
-        self.empty -= u32::from(page.used == 0);
+        if page.used == 0 {
+            self.empty -= 1;
+            page.assigned = false;
+        }
         page.used += 1;
         class.used += 1;
         if page.free == 0 && page.fresh == class.per_page {
@@ -302,6 +307,11 @@ impl Slabs {
         self.empty += 1;
         self.pages[page.0 as usize] =
             Page { class: class_id.0, listed: true, expires_first: u32::MAX, ..Page::default() };
+    }
+
+    /// Keeps an empty page in its class until the class has used it, because a client has assigned it.
+    pub(super) fn assign(&mut self, page: PageId) {
+        self.pages[page.0 as usize].assigned = true;
     }
 
     /// Frees a chunk. Its page stays with its class, even without items, until housekeeping or a class in need takes
@@ -436,10 +446,17 @@ impl Slabs {
         self.empty > 0
     }
 
-    /// A page without items, of a class.
+    /// A page without items, of a class, that no client has assigned to the class.
     pub(super) fn empty_page(&self, class: ClassId) -> Option<PageId> {
         let class = &self.classes[class.index()];
-        class.with_room.iter().copied().find(|page| self.pages[page.0 as usize].used == 0)
+        let is_free = |page: &Page| page.used == 0 && !page.assigned;
+        class.with_room.iter().copied().find(|page| is_free(&self.pages[page.0 as usize]))
+    }
+
+    /// A page without items that a client has assigned to a class.
+    pub(super) fn assigned_page(&self, class: ClassId) -> Option<PageId> {
+        let with_room = &self.classes[class.index()].with_room;
+        with_room.iter().copied().find(|page| self.pages[page.0 as usize].assigned)
     }
 
     /// Notes that an item of this page expires at a count of the clock.

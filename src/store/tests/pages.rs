@@ -312,6 +312,33 @@ fn a_page_of_a_full_class_costs_the_coldest_items() {
 }
 
 #[test]
+fn a_page_that_a_client_assigns_arrives_although_memory_is_full() {
+    let mut store = store(6, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
+    store.set(b"small", &[1; 20], NEVER).expect("memory");
+    let small = store.class_of(store.peek(store.hasher.hash(b"small"), b"small").expect("it was set"));
+    let mut number = 0;
+    let mut fill = |store: &mut Store| {
+        let before = evicted(store);
+        while evicted(store) == before {
+            number += 1;
+            store.set(format!("k{number:06}").as_bytes(), &[3; 1000], NEVER).expect("evicts");
+        }
+    };
+    fill(&mut store);
+    let big = store.slabs.class_for(store.items.size(7, 0, 1000)).expect("small");
+    for assigned in 1..4 {
+        assert_eq!(store.reassign(Some(big), small), Reassigned::Started);
+        store.finish_move();
+        for _ in 0..store.housekeeping_round() {
+            store.housekeep(100, true);
+        }
+        fill(&mut store);
+        assert_eq!((store.pages(big), store.pages(small)), (5 - assigned, 1 + assigned));
+    }
+    store.validate();
+}
+
+#[test]
 fn a_class_whose_coldest_items_lie_on_the_page_that_leaves_still_has_room() {
     let mut store = store(6, StoreOptions { tuning: automove(0), ..StoreOptions::default() });
     let mut number = 0;
