@@ -576,8 +576,8 @@ mod tests {
                     let options = SlabOptions { growth_factor: factor, size_min, ..SlabOptions::default() };
                     let sizes = chunk_sizes(&options, 28, page, 8);
                     assert!(sizes.len() <= CLASSES_MAX && sizes.is_sorted_by(|one, next| one < next), "{sizes:?}");
-                    let largest = sizes[sizes.len() - 1] as usize;
-                    for size in sizes[0] as usize..=largest {
+                    // The smallest item of a class wastes the most.
+                    for size in sizes[..sizes.len() - 1].iter().map(|&chunk| chunk as usize + 1) {
                         // Chunks are multiples of eight bytes. With the finest factors the classes would run out.
                         // Large chunks leave a rest of a small page, or are its next whole part.
                         let (rounded, part) = (8.0 / size as f64, 1.0 / (page / size) as f64);
