@@ -6,7 +6,7 @@
 use super::*;
 use crate::hash::KeyHasher;
 use crate::protocol::Limits;
-use crate::store::arena::Arena;
+use crate::store::arena::{Arena, PAGE_SIZE_MAX};
 use crate::store::budget::Budget;
 use crate::store::item::Items;
 use crate::store::{Store, StoreOptions};
