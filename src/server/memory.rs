@@ -21,6 +21,9 @@ const BYTES_PER_SHARD_MIN: u64 = 64 << 20;
 /// The least number of items of the largest size that a shard has memory for.
 const ITEMS_PER_SHARD_MIN: u64 = 64;
 
+/// With `-k`, `cache_memlimit` may raise the limit to this many times `-m`.
+const LOCKED_REACH: usize = 4;
+
 /// The number of shards.
 pub(super) fn shard_count(config: &Config) -> usize {
     if config.workers.port_per_core {
@@ -75,7 +78,9 @@ fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u6
     let no_memory = |error| Exit::system("failed to reserve memory", error);
     let page_size = page_size(config.memory.limit_bytes);
     let pages = (config.memory.limit_bytes / page_size as u64) as u32;
-    let arena = Arc::new(Arena::reserve(pages, page_size).map_err(no_memory)?);
+    // The system counts all reserved address space as locked memory, which may have a limit.
+    let reach = if config.memory.locked { LOCKED_REACH * config.memory.limit_bytes as usize } else { usize::MAX };
+    let arena = Arc::new(Arena::reserve_up_to(reach, pages, page_size).map_err(no_memory)?);
     if config.memory.large_pages {
         arena.commit(pages).map_err(no_memory)?;
     }

@@ -84,13 +84,21 @@ impl Arena {
     /// # Errors
     /// Those of `mmap`.
     pub fn reserve(pages: u32, page_size: usize) -> io::Result<Arena> {
+        Arena::reserve_up_to(usize::MAX, pages, page_size)
+    }
+
+    /// Like [`Arena::reserve`], but for no more than `bytes_max` bytes if `pages` fit into them.
+    ///
+    /// # Errors
+    /// Those of `mmap`.
+    pub fn reserve_up_to(bytes_max: usize, pages: u32, page_size: usize) -> io::Result<Arena> {
         let needed = (pages as usize + 1) * page_size;
         let mut shift = 3;
         while needed > 1 << (32 + shift) {
             shift += 1;
         }
         // Only the limit if address space is scarce. Miri has none to spare.
-        let reach = if cfg!(miri) { needed } else { 1 << (32 + shift) };
+        let reach = if cfg!(miri) { needed } else { bytes_max.clamp(needed, 1 << (32 + shift)) };
         let (map, len) = match reserve(reach, page_size) {
             Ok(map) => (map, reach),
             Err(_) => (reserve(needed, page_size)?, needed),
@@ -339,6 +347,18 @@ mod tests {
         assert!(arena.granule() > 8 && arena.pages() >= 40 * 1024);
         let last = arena.id(PageId(arena.pages()), PAGE_SIZE_MAX - arena.granule());
         assert_eq!(arena.page(last), PageId(arena.pages()));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no address space without memory")]
+    fn the_limit_can_be_raised_as_far_as_ids_reach() {
+        for limit in [2 << 20, 64 << 20, 1 << 30] {
+            let page_size = page_size(limit);
+            let arena = Arena::reserve((limit / page_size as u64) as u32, page_size).expect("address space");
+            assert_eq!((arena.pages() as usize + 1) * page_size, 32 << 30);
+            let arena = Arena::reserve_up_to(limit as usize, 2, page_size).expect("address space");
+            assert_eq!((arena.pages() as usize + 1) * page_size, limit as usize);
+        }
     }
 
     #[test]
