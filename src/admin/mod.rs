@@ -5,7 +5,6 @@
 //! `stats/`). Replies and errors are those of memcached 1.6.45, and so is the reading of a line: a client may cut a
 //! sub-command short (`stats s`), the server ignores words after the last argument, and `noreply` at the end silences
 //! all commands but `stats`, `watch`, `version` and `quit`.
-//! but `stats`, `watch`, `version` and `quit`.
 //!
 //! The wanted differences from memcached are those of `watch`: see `watch.rs`.
 

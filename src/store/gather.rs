@@ -3,7 +3,7 @@
 //! A client may announce a value and not send it. So the store first makes room for a part of the value, and for more
 //! as its bytes come: the caller of [`Store::gather`] says how much it wants.
 //!
-//! A value of 1 GiB needs 65,000 chunks. To take or to free all of them at once would stop a worker for tens of
+//! A value of 1 GiB needs 90,000 chunks. To take or to free all of them at once would stop a worker for tens of
 //! milliseconds, and to empty a thousand pages of small items for them, for seconds. So the worker asks for room again
 //! and again until it is there, and serves other requests in between. The store frees a long value in steps as well:
 //! housekeeping does the rest, or the next operation that needs chunks.

@@ -20,8 +20,8 @@
 //! - An [`ItemId`] names a chunk inside the arena, and the chunk is as long as its header says: `slab.rs` hands out
 //!   chunks, [`Items::create`], [`Items::enlarge`] and [`Items::append_body`] write headers.
 //! - Only the thread that holds the shard's lease reads or writes a linked item. The exception is a pinned item (see
-//!   `Store::pin`): other threads may read its value and the links between its bodies, and no thread writes these while
-//!   the item is pinned.
+//!   `Store::pin`): other threads may read its value and the headers of its bodies, and no thread writes these while the
+//!   item is pinned.
 //! - A floating item that a client is sending ([`Items::room`]) belongs to the worker that receives it, until the
 //!   worker hands it back.
 
@@ -230,9 +230,8 @@ impl Items {
         if chunk == head {
             return self.value_cursor(head).cut(left);
         }
-        let here = self.at(chunk).read(BODY_LEN);
-        let cursor = Cursor { chunk, offset: BODY_HEADER as u32, here, left: u32::MAX, next: self.next_chunk(chunk) };
-        cursor.cut(left)
+        let here = self.at(chunk).read::<u32>(BODY_LEN).min(left as u32);
+        Cursor { chunk, offset: BODY_HEADER as u32, here, left: left as u32, next: self.next_chunk(chunk) }
     }
 
     /// The bytes from a place in a value to the end of its chunk; empty at the end of the value.

@@ -19,7 +19,7 @@ use super::arena::{ItemId, PageId};
 use super::item::Chunk;
 use super::moves::{Busy, Move, Pace};
 use super::room::RECLAIM_STEPS;
-use super::slab::ClassId;
+use super::slab::{ClassId, Slabs};
 use super::stats::ClassCounters;
 
 use std::cmp::Reverse;
@@ -86,21 +86,19 @@ impl Store {
 
     /// Takes a page without items from any class that has one.
     pub(super) fn take_empty_page(&mut self, class: ClassId) -> bool {
-        if !self.slabs.has_empty_page() {
-            return false;
-        }
-        let Some(page) = self.slabs.ids().find_map(|other| self.slabs.empty_page(other)) else { return false };
-        self.slabs.give_up(page);
-        self.slabs.adopt(class, page);
-        true
+        self.take_page_of_class(class, Slabs::empty_page)
     }
 
     /// Takes an empty page that a client has assigned to another class. Without it, the class would have no memory.
     pub(super) fn take_assigned_page(&mut self, class: ClassId) -> bool {
+        self.take_page_of_class(class, Slabs::assigned_page)
+    }
+
+    fn take_page_of_class(&mut self, class: ClassId, page_of: fn(&Slabs, ClassId) -> Option<PageId>) -> bool {
         if !self.slabs.has_empty_page() {
             return false;
         }
-        let Some(page) = self.slabs.ids().find_map(|other| self.slabs.assigned_page(other)) else { return false };
+        let Some(page) = self.slabs.ids().find_map(|other| page_of(&self.slabs, other)) else { return false };
         self.slabs.give_up(page);
         self.slabs.adopt(class, page);
         true
@@ -212,8 +210,7 @@ impl Store {
 
     /// Evicts an item because its page has to be emptied, and `needed`, the class of the page, has no room for it. This is
     /// no sign that the item's class starves.
-    fn evict_for_move(&mut self, id: ItemId, #[cfg_attr(not(test), allow(unused_variables))] needed: ClassId) {
-        #[cfg(test)]
+    fn evict_for_move(&mut self, id: ItemId, needed: ClassId) {
         self.assert_that_eviction_is_needed(needed);
         let class = self.class_of(id);
         let before = self.class_counters[class.index()].evicted;
@@ -225,8 +222,8 @@ impl Store {
     /// `slabs reassign`: begins to move a page from a class with more than one page. If `from` is `None`, the store
     /// chooses the class. Class 0 stands for the budget, as the source and as the target.
     pub fn reassign(&mut self, from: Option<ClassId>, to: ClassId) -> Reassigned {
-        let large = self.slabs.largest();
-        if to > large || from.is_some_and(|from| from > large) {
+        let largest = self.slabs.largest();
+        if to > largest || from.is_some_and(|from| from > largest) {
             return Reassigned::BadClass;
         }
         if self.mover.is_running() {
