@@ -133,12 +133,12 @@ impl Store {
 
     /// An age, for comparisons between classes. A page holds more of small items than of large ones, and so it brings more
     /// hits. With the size itself as the weight, hits would be the most, but large items would hardly stay at all.
-    fn weigh(&self, class: ClassId, age: u32) -> f64 {
+    pub(super) fn weigh(&self, class: ClassId, age: u32) -> f64 {
         (f64::from(age) + 0.5) * f64::from(self.slabs.usage(class).chunk_size).sqrt()
     }
 
     /// The most pages that move in a second.
-    fn pages_per_second(&self) -> u32 {
+    pub(super) fn pages_per_second(&self) -> u32 {
         let bytes = (self.budget.limit_bytes() / MEMORY_SHARE).min(BYTES_PER_SECOND);
         (bytes / self.budget.page_size() as u64).max(1) as u32
     }

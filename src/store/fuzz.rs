@@ -66,6 +66,8 @@ struct Coming {
 struct World {
     store: Store,
     budget: Arc<Budget>,
+    /// The pages that make up the largest page.
+    parts: u32,
     twins: HashMap<usize, Twin>,
     now: u32,
     /// The time of a flush that is still to come.
@@ -105,12 +107,13 @@ impl World {
     fn new(input: &mut Bytes<'_>) -> World {
         let switches = input.byte();
         let on = |bit: u8| switches & 1 << bit == 0;
-        let slabs = SlabOptions {
-            growth_factor: input.one_of(&[1.25, 2.0, 1.05, 1.5]),
-            size_min: input.one_of(&[48, 8, 200]),
-            chunk_max: input.one_of(&[super::slab::CHUNK_MAX, 512, 1024, 2048, 4096, 8192, 16 << 10]),
-            sizes: None,
+        let (growth_factor, size_min) = (input.one_of(&[1.25, 2.0, 1.05, 1.5]), input.one_of(&[48, 8, 200]));
+        // The last one stands for small pages.
+        let (chunk_max, parts) = match input.one_of(&[super::slab::CHUNK_MAX, 512, 1024, 2048, 4096, 8192, 0]) {
+            0 => (super::slab::CHUNK_MAX, 16),
+            chunk_max => (chunk_max, 1),
         };
+        let slabs = SlabOptions { growth_factor, size_min, chunk_max, sizes: None };
         let options = StoreOptions {
             slabs,
             cas: on(0),
@@ -130,14 +133,15 @@ impl World {
             },
             ..StoreOptions::default()
         };
-        let arena = Arc::new(Arena::reserve(PAGES, PAGE_SIZE_MAX).expect("address space"));
-        let budget = Budget::new(2 + input.below(PAGES as usize - 1) as u32, 1, &arena);
+        let arena = Arc::new(Arena::reserve(PAGES * parts, PAGE_SIZE_MAX / parts as usize).expect("address space"));
+        let budget = Budget::new((2 + input.below(PAGES as usize - 1) as u32) * parts, 1, &arena);
         let budget = Arc::new(if on(7) { budget } else { budget.lending(20) });
         let items = Items::new(arena, options.cas);
         let store = Store::new(0, options, items, Arc::clone(&budget), KeyHasher::seeded(7)).expect("address space");
         World {
             store,
             budget,
+            parts,
             twins: HashMap::new(),
             now: 2,
             flush_at: None,
@@ -216,7 +220,7 @@ impl World {
                 self.store.move_pages(u32::from(input.short()));
             }
             22 => {
-                self.budget.set_limit(1 + input.below(PAGES as usize + 1) as u32);
+                self.budget.set_limit((1 + input.below(PAGES as usize + 1) as u32) * self.parts);
             }
             23 => {
                 let after = input.one_of(&[0, 0, 1, 5, 100]);

@@ -100,6 +100,18 @@ fn a_page_is_reassigned_and_its_items_stay() {
     }
 }
 
+/// At the pace of the usual housekeeping, some hundred items a second, this would take minutes.
+#[test]
+fn flushed_items_soon_count_no_more() {
+    let server = Server::corecached(&["-m", "64", "-t", "2"]);
+    let mut client = server.client();
+    fill(&mut client, 0, 100_000, 20);
+    assert_eq!(client.stat("curr_items"), 100_000);
+    assert_eq!(client.ask("flush_all"), "OK");
+    wait_until("no item is left", || client.stat("curr_items") == 0);
+    assert_eq!(client.stat("bytes"), 0);
+}
+
 #[test]
 fn the_limit_is_lowered_and_raised_under_load() {
     let server = Server::corecached(&["-m", "96", "-t", "2"]);

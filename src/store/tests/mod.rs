@@ -23,8 +23,13 @@ mod gather;
 mod pages;
 
 pub(super) fn store(pages: u32, options: StoreOptions) -> Store {
-    let arena = Arc::new(Arena::reserve(pages, PAGE_SIZE_MAX).expect("address space"));
-    let budget = Arc::new(Budget::new(pages, 1, &arena));
+    store_of_parts(pages, 1, options)
+}
+
+/// A store whose pages are cut into `parts` smaller ones.
+pub(super) fn store_of_parts(pages: u32, parts: u32, options: StoreOptions) -> Store {
+    let arena = Arc::new(Arena::reserve(pages * parts, PAGE_SIZE_MAX / parts as usize).expect("address space"));
+    let budget = Arc::new(Budget::new(pages * parts, 1, &arena));
     let items = Items::new(arena, options.cas);
     Store::new(0, options, items, budget, KeyHasher::seeded(7)).expect("address space")
 }
@@ -80,10 +85,11 @@ fn value_of(key: u64, version: u64) -> Vec<u8> {
 #[test]
 fn agrees_with_a_hash_map() {
     let (mut rescues, mut chunk_rescues, mut moves) = (0, 0, 0);
-    for seed in 1..9 {
+    for seed in 1..13 {
         let evicting = seed % 2 == 0;
         let options = StoreOptions { cas: seed % 3 != 0, evict: evicting, ..StoreOptions::default() };
-        let mut store = store(if evicting { 3 } else { 64 }, options);
+        let parts = [1, 16, 64][seed as usize / 2 % 3];
+        let mut store = store_of_parts(if evicting { 3 } else { 64 }, parts, options);
         let mut model: Model<u64, (u64, u32)> = Model::new();
         let mut random = Random(seed);
         let mut now = 2;
@@ -132,7 +138,7 @@ fn agrees_with_a_hash_map() {
                 }
                 // A cache that always evicts becomes mostly empty, or the reverse.
                 _ if evicting && random.below(4) == 0 => {
-                    assert!(store.budget.set_limit(2 + random.below(10) as u32));
+                    assert!(store.budget.set_limit((2 + random.below(10) as u32) * parts));
                 }
                 _ if random.below(10) == 0 => {
                     let first = random.below(1500);
@@ -203,6 +209,26 @@ fn dead_items_go_before_live_ones() {
     assert_eq!(store.snapshot().classes.iter().map(|class| class.counters.evicted).sum::<u64>(), 0);
     assert!((0..number).filter(|n| n % 2 == 1).all(|n| store.get(format!("k{n}").as_bytes()).is_some()));
     store.validate();
+}
+
+/// The worker takes one step after the other while they find dead items.
+#[test]
+fn steps_of_housekeeping_find_what_a_flush_has_killed() {
+    let mut store = store(8, StoreOptions::default());
+    for number in 0..20_000 {
+        store.set(format!("k{number:05}").as_bytes(), &[1; 200], NEVER).expect("memory");
+    }
+    store.flush_at(store.now());
+    store.set_now(Now(store.now + 1));
+    let mut steps = 0;
+    while store.snapshot().curr_items > 0 {
+        store.housekeep(64, true);
+        assert!(store.has_found_dead(), "after {steps} steps");
+        steps += 1;
+    }
+    assert!(steps <= 20_000 / 64 + 8, "{steps} steps");
+    store.housekeep(64, true);
+    assert!(!store.has_found_dead());
 }
 
 #[test]

@@ -582,6 +582,43 @@ fn pages_go_from_a_shard_that_idles_to_one_that_starves() {
     assert!(pages(&idle) >= 22, "{} and {}", pages(&idle), pages(&busy));
 }
 
+/// With small pages, one page a second would take minutes.
+#[test]
+fn small_pages_move_several_a_second() {
+    let mut store = store_of_parts(4, 64, StoreOptions::default());
+    let most = u64::from(store.pages_per_second());
+    let mut number = 0;
+    let mut set = |store: &mut Store, len: usize| {
+        number += 1;
+        store.set(format!("k{number:06}").as_bytes(), &vec![1; len], NEVER).expect("evicts");
+    };
+    // Items of one size fill the memory and grow old.
+    while evicted(&store) == 0 {
+        set(&mut store, 1000);
+    }
+    store.set_now(Now(100));
+    let mut moved = Vec::new();
+    for _ in 0..30 {
+        let before = store.snapshot().counters.slabs_moved;
+        store.second(|store, _| (0..8).for_each(|_| set(store, 100)));
+        moved.push(store.snapshot().counters.slabs_moved - before);
+    }
+    assert!(moved.iter().all(|&pages| pages <= most) && moved.iter().any(|&pages| pages > 1), "{moved:?} of {most}");
+    store.validate();
+}
+
+#[test]
+fn an_age_counts_more_for_a_larger_item() {
+    let mut store = store(8, StoreOptions::default());
+    let [small, large] = [40, 4000].map(|len| {
+        let id = store.set(format!("k{len}").as_bytes(), &vec![1; len], NEVER).expect("memory");
+        store.class_of(id)
+    });
+    assert!(store.weigh(large, 10) > store.weigh(small, 10));
+    // The root of a hundredfold size is tenfold: twentyfold age is more.
+    assert!(store.weigh(small, 200) > store.weigh(large, 10));
+}
+
 #[test]
 fn a_flat_lru_evicts_items_neither_stored_nor_fetched_lately() {
     let mut store = store(2, StoreOptions { tuning: segmented(false), maintain: false, ..StoreOptions::default() });

@@ -482,8 +482,11 @@ fn simulate(seed: u64, requests: usize) {
     let profile = Profile::new(seed, &random);
     let replay = Replay { seed, requests, profile: &profile };
     let config = profile.config();
-    let arena = Arc::new(Arena::reserve(profile.pages, PAGE_SIZE_MAX).expect("address space"));
-    let budget = Arc::new(Budget::new(profile.pages, profile.shards, &arena));
+    // Every other server has small pages.
+    let parts = if seed.is_multiple_of(2) { 1 } else { 16 };
+    let pages = profile.pages * parts;
+    let arena = Arc::new(Arena::reserve(pages, PAGE_SIZE_MAX / parts as usize).expect("address space"));
+    let budget = Arc::new(Budget::new(pages, profile.shards, &arena));
     let items = Items::new(arena, true);
     let hasher = KeyHasher::seeded(seed);
     let exchange = profile.exchange(&items, &budget, &hasher);
