@@ -2,13 +2,14 @@
 //!
 //! A worker serves no client while it evicts, moves a page, looks for dead items or answers a question about the whole
 //! cache. It does all of that in steps, and serves requests between them. The bench fills a store with small items, the
-//! hardest case: a page of 1 MiB holds 11,915 of them. Then it does everything that an operator or a change of load can
+//! hardest case: a MiB holds 11,915 of them. Then it does everything that an operator or a change of load can
 //! cause, and times each step: one request, one turn's housekeeping, one piece of a walk, one answer of a shard.
 //!
 //! The longest step counts, and other work of the machine makes it longer. The bench therefore does the same work in
 //! [`RUNS`] runs, and prints the longest step of the best run first.
 //!
-//! `cargo bench --bench pauses -- 900` takes 900 pages (10 million items); the default is 256.
+//! `cargo bench --bench pauses -- 900` takes 900 MiB (10 million items); the default is 256. Pages are as large as in a
+//! server with this `-m`.
 
 #![allow(clippy::print_stdout, reason = "what a bench finds out is its product")]
 
@@ -20,7 +21,7 @@ use corecached::admin::{self, Query};
 use corecached::clock::{Clock, NEVER, Now};
 use corecached::command::{Reply, Shard};
 use corecached::hash::KeyHasher;
-use corecached::store::arena::{Arena, PAGE_SIZE_MAX};
+use corecached::store::arena::{Arena, page_size};
 use corecached::store::budget::Budget;
 use corecached::store::gather::{Announced, Gathered};
 use corecached::store::item::Items;
@@ -33,8 +34,8 @@ use std::time::{Duration, Instant};
 
 const RUNS: usize = 3;
 const VALUE_LEN: usize = 32;
-/// Items with such a key and value on a page.
-const ITEMS_PER_PAGE: u64 = 11_915;
+/// Items with such a key and value in a MiB.
+const ITEMS_PER_MIB: u64 = 11_915;
 /// Bytes of a long value (`-I`), more than the credit of memory.
 const LONG: usize = 32_000_000;
 /// `Config::housekeeping_items_per_turn`'s default.
@@ -58,17 +59,17 @@ struct Steps {
 }
 
 fn main() -> ExitCode {
-    let pages = match common::argument().map_or(Ok(256), |argument| argument.parse::<u32>()) {
-        Ok(pages) if pages >= 64 => pages,
+    let mib = match common::argument().map_or(Ok(256), |argument| argument.parse::<u32>()) {
+        Ok(mib) if mib >= 64 => mib,
         _ => {
-            eprintln!("The argument is a number of pages, 64 or more");
+            eprintln!("The argument is a number of MiB, 64 or more");
             return ExitCode::FAILURE;
         }
     };
     let mut verdict = Verdict::default();
-    let runs: Vec<Vec<Steps>> = (0..RUNS).map(|_| Bench::new(pages).measure(&mut verdict)).collect();
-    println!("{pages} pages, {} items; µs of a step: mean, longest in the best of {RUNS} runs, in the worst", {
-        u64::from(pages) * ITEMS_PER_PAGE
+    let runs: Vec<Vec<Steps>> = (0..RUNS).map(|_| Bench::new(mib).measure(&mut verdict)).collect();
+    println!("{mib} MiB, {} items; µs of a step: mean, longest in the best of {RUNS} runs, in the worst", {
+        u64::from(mib) * ITEMS_PER_MIB
     });
     for kind in 0..runs[0].len() {
         let of_kind = || runs.iter().map(|run| &run[kind]);
@@ -90,6 +91,8 @@ struct Bench {
     shard: Shard,
     budget: Arc<Budget>,
     pages: u32,
+    /// The items that fill the memory.
+    items: u64,
     hasher: KeyHasher,
     clock: Clock,
     random: Random,
@@ -101,8 +104,11 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(pages: u32) -> Bench {
-        let arena = Arc::new(Arena::reserve(pages, PAGE_SIZE_MAX).expect("address space"));
+    fn new(mib: u32) -> Bench {
+        let limit = u64::from(mib) << 20;
+        let page_size = page_size(limit);
+        let pages = (limit / page_size as u64) as u32;
+        let arena = Arc::new(Arena::reserve(pages, page_size).expect("address space"));
         let budget = Arc::new(Budget::new(pages, 1, &arena).lending(CREDIT_PERCENT));
         let (hasher, options) = (common::hasher(), StoreOptions::default());
         let items = Items::new(arena, options.cas);
@@ -111,6 +117,7 @@ impl Bench {
             shard: Shard { number: 0, store, limits: LIMITS, prefixes: None },
             budget,
             pages,
+            items: u64::from(mib) * ITEMS_PER_MIB,
             hasher,
             clock: Clock::start(),
             random: Random(SEED),
@@ -123,7 +130,7 @@ impl Bench {
     }
 
     fn measure(mut self, verdict: &mut Verdict) -> Vec<Steps> {
-        let items = u64::from(self.pages) * ITEMS_PER_PAGE;
+        let items = self.items;
         self.fill("set, memory and index grow", NEVER);
         self.begin("set, evicts");
         for _ in 0..items / 4 {
@@ -180,7 +187,7 @@ impl Bench {
         self.begin("slabs reassign: a turn of the mover");
         for _ in 0..16 {
             // The items in use are random ones of the newer half.
-            for _ in 0..ITEMS_PER_PAGE * 4 {
+            for _ in 0..4 * items / u64::from(self.pages) {
                 let number = self.next - 1 - self.random.below(items / 2);
                 self.touch(number);
             }
@@ -234,7 +241,7 @@ impl Bench {
 
     fn fill(&mut self, name: &'static str, deadline: u32) {
         self.begin(name);
-        for _ in 0..u64::from(self.pages) * ITEMS_PER_PAGE {
+        for _ in 0..self.items {
             self.set(VALUE_LEN, deadline);
         }
     }
