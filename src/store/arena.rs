@@ -242,6 +242,26 @@ pub(super) fn matching_bytes(bytes: &[u8; 16], byte: u8) -> u32 {
     bytes.iter().enumerate().fold(0, |mask, (at, &other)| mask | u32::from(other == byte) << at)
 }
 
+/// Which of 32 words equal a word: bit *n* stands for word *n*.
+#[inline]
+pub(super) fn matching_words(words: &[u16; 32], word: u16) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16};
+        // SAFETY: every x86-64 has SSE2, and the sixteen words from `at` on, to be loaded, are in `words`.
+        let half = |at: usize| unsafe {
+            let words = words[at..at + 16].as_ptr();
+            let word = _mm_set1_epi16(word as i16);
+            let low = _mm_cmpeq_epi16(_mm_loadu_si128(words.cast()), word);
+            let high = _mm_cmpeq_epi16(_mm_loadu_si128(words.add(8).cast()), word);
+            _mm_movemask_epi8(_mm_packs_epi16(low, high)) as u32
+        };
+        half(0) | half(16) << 16
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    words.iter().enumerate().fold(0, |mask, (at, &other)| mask | u32::from(other == word) << at)
+}
+
 /// Types for which zero bytes are a valid value, as in fresh memory of a [`Region`].
 ///
 /// # Safety
@@ -250,6 +270,8 @@ pub(super) unsafe trait Zeroed: Copy {}
 
 // SAFETY: a bucket consists of integers, and zeros are an empty bucket.
 unsafe impl Zeroed for super::bucket::Bucket {}
+// SAFETY: zeros are integers.
+unsafe impl Zeroed for [u16; 32] {}
 
 /// The first bytes of a region, which the kernel commits in small pages.
 const REGION_SMALL: usize = 8 << 20;

@@ -50,6 +50,7 @@ impl Store {
     /// Removes an item and counts it: as evicted, or as reclaimed if it was dead.
     pub(super) fn evict_item(&mut self, id: ItemId, class: ClassId) {
         let item = self.items.at(id);
+        let hash = self.hasher.hash(item.key());
         let dead = self.death(&item).is_some();
         let idle_seconds = self.idle_seconds(id);
         let counters = &mut self.class_counters[class.index()];
@@ -66,8 +67,9 @@ impl Store {
             if self.notes {
                 self.note_eviction(id, class);
             }
+            self.leave_ghost(id, hash);
         }
-        self.remove_by_id(id);
+        self.remove_by_hash(id, hash);
     }
 
     #[cold]

@@ -105,7 +105,8 @@ impl Lru {
         self.lists[class.index()][segment as usize].count
     }
 
-    /// The number of items of a class.
+    /// For tests: the number of items of a class.
+    #[cfg(any(test, fuzzing))]
     pub(super) fn total(&self, class: ClassId) -> u32 {
         self.lists[class.index()].iter().map(|list| list.count).sum()
     }

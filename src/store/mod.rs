@@ -22,6 +22,7 @@ mod eviction;
 pub mod expiry;
 mod flush;
 pub mod gather;
+mod ghosts;
 mod housekeeping;
 pub mod image;
 mod index;
@@ -54,6 +55,7 @@ pub use tuning::{AutomoveTuning, LruTuning, Tuning};
 
 use arena::ItemId;
 use budget::Budget;
+use ghosts::Ghosts;
 use index::{Index, Place};
 use item::{Item, Items};
 use lru::Lru;
@@ -116,6 +118,12 @@ pub struct Store {
     slabs: Slabs,
     index: Index,
     lru: Lru,
+    /// The keys that the store has evicted. `None`: it has evicted none since it was empty.
+    ghosts: Option<Ghosts>,
+    /// The least share of a class that newcomers have.
+    newcomers: f32,
+    /// Calls of [`Store::evict`], by which it chooses those that try WARM first.
+    evictions: u64,
     options: StoreOptions,
     now: u32,
     stamps: Stamps,
@@ -175,6 +183,9 @@ impl Store {
         Ok(Store {
             slabs: Slabs::new(shard, &sizes, items.arena().page_size()),
             lru: Lru::new(sizes.len()),
+            ghosts: None,
+            newcomers: policy::NEWCOMERS,
+            evictions: 0,
             class_counters: vec![ClassCounters::default(); sizes.len() + 1],
             evicted_age: vec![0; sizes.len() + 1],
             items,
@@ -386,6 +397,7 @@ impl Store {
             self.date(id, class, deadline);
             return Ok(id);
         }
+        self.prefetch_ghost(hash);
         let id = self.allocate(key, client_flags, value.len())?;
         self.items.fill(self.items.value_cursor(id), value);
         self.link(id, hash, deadline);
@@ -412,7 +424,7 @@ impl Store {
             }
         }
         let class = self.class_of(id);
-        self.enlist(id, class, deadline);
+        self.enlist(id, class, hash, deadline);
         self.date(id, class, deadline);
     }
 
@@ -504,6 +516,10 @@ impl Store {
     /// Like [`Store::remove`], for an item whose place in the index the caller does not know.
     fn remove_by_id(&mut self, id: ItemId) {
         let hash = self.hasher.hash(self.items.at(id).key());
+        self.remove_by_hash(id, hash);
+    }
+
+    fn remove_by_hash(&mut self, id: ItemId, hash: u64) {
         let (_, place) = self.index.find(hash, |other| other == id).expect("a linked item is in the index");
         self.remove(Entry { id, place });
     }

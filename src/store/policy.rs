@@ -1,46 +1,71 @@
-//! The eviction policy: a segmented LRU.
+//! The eviction policy: a segmented LRU that knows which keys it has evicted.
 //!
 //! ```text
-//!              hit                         no hit, or list too long
-//!   set ──▶ HOT ───────────▶ WARM ◀──┐ hit   HOT, WARM ─────────────────▶ COLD ──▶ evicted
-//!    │                         └─────┘                                     │
-//!    └─ short TTL ─▶ TEMP                                 WARM ◀───────────┘ hit
+//!            ┌────────── newcomers ───────────┐            ┌─── proven ───┐
+//!   set ──▶ HOT ─────────────────────────▶ COLD ──▶ evicted     WARM ──▶ evicted
+//!    │       └── hit, at the tail of either ──┴───────────────▶ ▲  └─ hit ─┘
+//!    ├─ evicted lately ─────────────────────────────────────────┘
+//!    └─ short TTL ─▶ TEMP
 //! ```
-//! As in memcached, new items enter HOT. An active item at the tail of HOT or COLD moves to WARM. An active item at the
-//! tail of WARM moves to the head of WARM. Other items at the tails of HOT and WARM move to COLD, and the store evicts
-//! from the tail of COLD. A hit only sets bits in the item. All moves start at tails: evictions make some, housekeeping
-//! makes others in small steps.
+//! A new item enters HOT, and moves on to COLD: together they are one queue of newcomers. An item that has been hit when
+//! it comes to the end of the queue has proven itself, and enters WARM. Any other is evicted there. In WARM, an item
+//! that has been hit since it was last at the tail goes back to the head, and any other is evicted. A hit only sets bits
+//! in the item.
 //!
-//! Here an item is active from its first hit on; in memcached, from its second. This lowers the misses in every row of
-//! `benches/hit_ratio.rs`: by up to 2 % on the paper's trace, 1 to 4 % with the Zipf law, 3 to 9 % with scans. Another
-//! policy would evict first the items that leave HOT without a hit. It gains 8 to 20 % with the Zipf law and nothing on
-//! the trace, but it loses items whose first read comes late: without a record of evicted keys it cannot tell these
-//! from the others.
+//! Newcomers have a small share of each class, so that what is read once soon makes room (as in S3-FIFO, Yang et al.
+//! 2023). How large the share should be depends on the traffic, and [`ghosts`](super::ghosts) tell it: if a key comes
+//! back just after its item was evicted as a newcomer, a larger share would have saved it, and the share grows; if the
+//! item was evicted from WARM, the share shrinks. With keys that are read exactly twice it comes near to the whole
+//! class, which is then a plain LRU.
+//!
+//! A key that comes back has proven itself as well, and its item enters WARM if WARM has an item to spare: one at its tail
+//! without a hit. If WARM has none, newcomers get no larger share, either. Otherwise a loop over more keys than fit would
+//! drive all of them out in turn.
+//!
+//! Two rules are about proven items that are not. While nothing has been evicted yet, the class cannot tell, and lets new
+//! items fill WARM too: a loop then keeps them. And one eviction in [`PROBE_EVERY`] tries the tail of WARM first, so that
+//! items without hits do not stay for ever because no newcomer proves itself.
+//!
+//! `benches/hit_ratio.rs` compares the misses with those of LRU, S3-FIFO and SIEVE.
 //!
 //! This file holds the whole policy: which segment an item enters, what a hit does, which item a class evicts next, and
 //! when items move. [`lru`](super::lru) knows only lists, and [`eviction`](super::eviction) only how to evict.
 
 use super::Store;
 use super::arena::ItemId;
+use super::ghosts::{Ghost, Ghosts};
 use super::item::{ACTIVE, FETCHED};
 use super::lru::Segment;
 use super::slab::ClassId;
+use super::tuning::LruTuning;
 use crate::clock::NEVER;
 
-/// The segments in the order in which they give up items.
+/// The segments in the order in which they give up items, if newcomers have their share.
 pub(super) const VICTIM_ORDER: [Segment; 4] = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp];
+
+/// The share of a class that newcomers have at the start, the least and the most that they get, and the most that the
+/// share changes at a time.
+pub(super) const NEWCOMERS: f32 = 0.1;
+const NEWCOMERS_MIN: f32 = 0.02;
+const NEWCOMERS_MAX: f32 = 0.9;
+const NEWCOMERS_STEP: f32 = 0.001;
+/// Of a larger cache, this many items change sides at a time.
+const NEWCOMERS_STEP_ITEMS: f32 = 20.0;
+/// Newcomers of a class that fills for the first time, before others enter WARM.
+const NEWCOMERS_FEW: u32 = 16;
+/// One eviction in so many tries WARM first.
+const PROBE_EVERY: u64 = 32;
 
 /// The state bits that an overwritten item gets. It keeps its place in its list. A move to the head would touch both
 /// neighbours and the head, which are three cache misses (`benches/store.rs`, overwrite).
 const OVERWRITTEN: u8 = ACTIVE;
 
 /// Active and pinned items that an eviction passes over at the tails before it gives up on a class.
-const EVICTION_TRIES: usize = 64;
+const EVICTION_TRIES: usize = 288;
+/// The first of these tries, which may concern WARM although there are newcomers.
+const WARM_TRIES: usize = 128;
 /// The first of these tries, in which active items are spared.
-const SECOND_CHANCES: usize = 48;
-/// Items that an eviction first moves on from the tails of HOT and WARM: a few, or many when COLD is empty.
-const BALANCE_MOVES: usize = 2;
-const BALANCE_MOVES_EMPTY: usize = 256;
+const SECOND_CHANCES: usize = 256;
 
 impl Store {
     /// Marks an item as fetched, and counts the hit for its segment.
@@ -96,8 +121,64 @@ impl Store {
 
     /// Puts a new item into a list of its class.
     #[inline]
-    pub(super) fn enlist(&mut self, id: ItemId, class: ClassId, deadline: u32) {
-        self.lru.push(&self.items, class, self.segment_for(deadline), id);
+    pub(super) fn enlist(&mut self, id: ItemId, class: ClassId, hash: u64, deadline: u32) {
+        let segment = match self.segment_for(deadline) {
+            Segment::Hot if self.is_proven(class, hash) => Segment::Warm,
+            segment => segment,
+        };
+        self.lru.push(&self.items, class, segment, id);
+    }
+
+    /// Whether a new item enters WARM at once.
+    #[inline]
+    fn is_proven(&mut self, class: ClassId, hash: u64) -> bool {
+        let items = self.index.len() as f32;
+        let Some(ghosts) = &mut self.ghosts else {
+            return self.newcomers_of(class) > self.newcomers_wanted(class).max(NEWCOMERS_FEW);
+        };
+        let step = NEWCOMERS_STEP.min(NEWCOMERS_STEP_ITEMS / items);
+        let Some(ghost) = ghosts.take(hash) else { return false };
+        if ghost == Ghost::Proven {
+            self.newcomers = (self.newcomers - step).max(NEWCOMERS_MIN);
+        }
+        if let Some(tail) = self.lru.tail(class, Segment::Warm)
+            && self.items.at(tail).state() & ACTIVE != 0
+        {
+            self.spare(tail, class);
+            return false;
+        }
+        if ghost == Ghost::Near {
+            self.newcomers = (self.newcomers + step).min(NEWCOMERS_MAX);
+        }
+        true
+    }
+
+    /// Prefetches what the record of evicted keys may know of a new item.
+    #[inline]
+    pub(super) fn prefetch_ghost(&self, hash: u64) {
+        if let Some(ghosts) = &self.ghosts {
+            ghosts.prefetch(hash);
+        }
+    }
+
+    /// Records that an item of a segment is evicted.
+    #[inline]
+    pub(super) fn leave_ghost(&mut self, id: ItemId, hash: u64) {
+        if !self.options.tuning.lru.segmented {
+            return;
+        }
+        let items = self.index.len();
+        if self.ghosts.as_ref().is_none_or(|ghosts| ghosts.misfits(items)) {
+            // Without memory for a record, all keys are new.
+            self.ghosts = Ghosts::new(items).ok();
+        }
+        if let Some(ghosts) = &mut self.ghosts {
+            match Segment::of(self.items.at(id).state()) {
+                Segment::Hot | Segment::Cold => ghosts.note(hash, false),
+                Segment::Warm => ghosts.note(hash, true),
+                Segment::Temp => {}
+            }
+        }
     }
 
     /// Writes a new value of an item into the item's own chunk, and says which segment the item is in. The item keeps
@@ -133,34 +214,55 @@ impl Store {
         }
     }
 
+    /// The number of newcomers in a class.
+    #[inline]
+    fn newcomers_of(&self, class: ClassId) -> u32 {
+        self.lru.count(class, Segment::Hot) + self.lru.count(class, Segment::Cold)
+    }
+
+    /// The number of newcomers that a class should have.
+    #[inline]
+    fn newcomers_wanted(&self, class: ClassId) -> u32 {
+        let all = self.newcomers_of(class) + self.lru.count(class, Segment::Warm);
+        (all as f32 * self.newcomers) as u32
+    }
+
+    /// The segment that gives up the next item of a class, and the item at its tail.
+    #[inline]
+    fn victim(&self, class: ClassId) -> Option<(ItemId, Segment)> {
+        let proven = self.lru.tail(class, Segment::Warm).map(|id| (id, Segment::Warm));
+        proven
+            .filter(|_| self.newcomers_of(class) < self.newcomers_wanted(class))
+            .or_else(|| self.victim_in_order(class))
+    }
+
+    /// The item that a class gives up if its newcomers have their share.
+    #[inline]
+    fn victim_in_order(&self, class: ClassId) -> Option<(ItemId, Segment)> {
+        VICTIM_ORDER.into_iter().find_map(|segment| self.lru.tail(class, segment).map(|id| (id, segment)))
+    }
+
     /// Evicts the item of a class that is worth least. False: it found none.
     pub(super) fn evict(&mut self, class: ClassId) -> bool {
         if !self.options.evict {
             return false;
         }
-        let starved = self.lru.count(class, Segment::Cold) == 0;
-        self.balance(class, if starved { BALANCE_MOVES_EMPTY } else { BALANCE_MOVES });
+        self.evictions = self.evictions.wrapping_add(1);
+        let probed =
+            if self.evictions.is_multiple_of(PROBE_EVERY) { self.lru.tail(class, Segment::Warm) } else { None };
+        let mut first = probed.map(|id| (id, Segment::Warm));
         for attempt in 0..EVICTION_TRIES {
-            let victim =
-                VICTIM_ORDER.into_iter().find_map(|segment| self.lru.tail(class, segment).map(|id| (id, segment)));
-            let Some((id, segment)) = victim else { return false };
+            let next = || if attempt < WARM_TRIES { self.victim(class) } else { self.victim_in_order(class) };
+            let Some((id, segment)) = first.take().or_else(next) else { return false };
             let item = self.items.at(id);
-            let state = item.state();
             if self.is_pinned(id) {
                 self.relist(class, id, segment);
-            } else if state & ACTIVE != 0
+            } else if item.state() & ACTIVE != 0
                 && segment != Segment::Temp
                 && attempt < SECOND_CHANCES
                 && self.death(&item).is_none()
             {
-                item.change_state(0, ACTIVE);
-                if self.options.tuning.lru.segmented {
-                    self.class_counters[class.index()].moves_to_warm += 1;
-                    self.relist(class, id, Segment::Warm);
-                } else {
-                    self.class_counters[class.index()].moves_within_lru += 1;
-                    self.relist(class, id, Segment::Cold);
-                }
+                self.spare(id, class);
             } else {
                 self.evict_for_room(id, class);
                 self.prefetch_victim(class);
@@ -170,14 +272,35 @@ impl Store {
         false
     }
 
+    /// Moves an active item, which is at the tail of a list, to where active items belong. It is not active any more.
+    #[inline]
+    fn spare(&mut self, id: ItemId, class: ClassId) {
+        let item = self.items.at(id);
+        let segment = Segment::of(item.state());
+        item.change_state(0, ACTIVE);
+        let counters = &mut self.class_counters[class.index()];
+        if !self.options.tuning.lru.segmented {
+            counters.moves_within_lru += 1;
+            return self.relist(class, id, Segment::Cold);
+        }
+        if segment == Segment::Warm {
+            counters.moves_within_lru += 1;
+        } else {
+            counters.moves_to_warm += 1;
+        }
+        self.relist(class, id, Segment::Warm);
+    }
+
     /// Prefetches memory that the next eviction will need: the index bucket of its victim, and the item that comes
     /// after this victim. The eviction before has prefetched the victim itself. (`benches/store.rs`, insert with
     /// eviction: 30 % at a million items.)
     #[inline]
     fn prefetch_victim(&self, class: ClassId) {
-        if let Some(next) = self.lru.tail(class, Segment::Cold) {
+        if let Some((next, _)) = self.victim(class) {
             let item = self.items.at(next);
-            self.index.prefetch(self.hasher.hash(item.key()));
+            let hash = self.hasher.hash(item.key());
+            self.index.prefetch(hash);
+            self.prefetch_ghost(hash);
             self.prefetch_raw(item.prev());
         }
     }
@@ -197,45 +320,29 @@ impl Store {
         self.lru.push(&self.items, class, to, id);
     }
 
-    /// Moves up to `moves` items from the tail of HOT, and as many from the tail of WARM, to the segments where they
-    /// belong. Gives the number of items moved.
+    /// Moves up to `moves` items from the tail of HOT to the segments where they belong. Gives the number of items moved.
     pub(super) fn balance(&mut self, class: ClassId, moves: usize) -> usize {
         if !self.options.tuning.lru.segmented {
             return self.flatten(class, moves);
         }
-        let mut moved = 0;
-        let total = self.lru.total(class);
+        let LruTuning { hot_percent, warm_percent, .. } = self.options.tuning.lru;
+        let limit = u64::from(self.newcomers_of(class)) * u64::from(hot_percent) / u64::from(100 - warm_percent);
         let cold_age = self.tail_age(class, Segment::Cold);
-        for (segment, percent, factor) in [
-            (Segment::Hot, self.options.tuning.lru.hot_percent, self.options.tuning.lru.hot_max_factor),
-            (Segment::Warm, self.options.tuning.lru.warm_percent, self.options.tuning.lru.warm_max_factor),
-        ] {
-            let limit = (u64::from(total) * u64::from(percent) / 100) as u32;
-            let age_max = (f64::from(cold_age) * factor) as u32;
-            for _ in 0..moves {
-                let Some(id) = self.lru.tail(class, segment) else { break };
-                let item = self.items.at(id);
-                self.prefetch_raw(item.prev());
-                let idle_seconds = self.idle_seconds(id);
-                let counters = &mut self.class_counters[class.index()];
-                if item.state() & ACTIVE != 0 {
-                    item.change_state(0, ACTIVE);
-                    if segment == Segment::Hot {
-                        counters.moves_to_warm += 1;
-                    } else {
-                        counters.moves_within_lru += 1;
-                    }
-                    self.relist(class, id, Segment::Warm);
-                } else if self.lru.count(class, segment) > limit || idle_seconds > age_max {
-                    counters.moves_to_cold += 1;
-                    self.relist(class, id, Segment::Cold);
-                } else {
-                    break;
-                }
-                moved += 1;
+        let age_max = (f64::from(cold_age) * self.options.tuning.lru.hot_max_factor) as u32;
+        for moved in 0..moves {
+            let Some(id) = self.lru.tail(class, Segment::Hot) else { return moved };
+            let item = self.items.at(id);
+            self.prefetch_raw(item.prev());
+            if item.state() & ACTIVE != 0 {
+                self.spare(id, class);
+            } else if u64::from(self.lru.count(class, Segment::Hot)) > limit || self.idle_seconds(id) > age_max {
+                self.class_counters[class.index()].moves_to_cold += 1;
+                self.relist(class, id, Segment::Cold);
+            } else {
+                return moved;
             }
         }
-        moved
+        moves
     }
 
     /// Moves up to `moves` items of other segments to COLD, the only segment of a flat LRU. Gives the number of items

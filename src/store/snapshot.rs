@@ -1,6 +1,7 @@
 //! The numbers of a shard that `stats` shows.
 
 use super::Store;
+use super::ghosts::Ghosts;
 use super::lru::Segment;
 use super::moves::Busy;
 use super::slab::{ClassId, ClassUse};
@@ -14,6 +15,7 @@ pub struct Snapshot {
     pub classes: Vec<ClassSnapshot>,
     pub curr_items: u64,
     pub bytes: u64,
+    /// Bytes of the index and of the record of evicted keys.
     pub hash_bytes: u64,
     pub hash_power: u32,
     pub hash_is_expanding: bool,
@@ -51,7 +53,7 @@ impl Store {
             classes: self.slabs.ids().map(class).collect(),
             curr_items: self.index.len() as u64,
             bytes: self.bytes,
-            hash_bytes: self.index.bytes() as u64,
+            hash_bytes: (self.index.bytes() + self.ghosts.as_ref().map_or(0, Ghosts::bytes)) as u64,
             hash_power: self.index.power(),
             hash_is_expanding: self.index.is_growing(),
             reassign_is_running: self.mover.is_running(),

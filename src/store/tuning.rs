@@ -16,13 +16,14 @@ pub struct Tuning {
 pub struct LruTuning {
     /// Use HOT, WARM, COLD and TEMP. Otherwise COLD is the only list, and a hit saves an item from the next eviction.
     pub segmented: bool,
-    /// The share of a class that may be HOT, in percent; 1 to 79, with WARM at most 80.
+    /// The shares of HOT and WARM in percent; 1 to 79, together at most 80. The rest is COLD. The policy finds the share of
+    /// WARM itself, and divides the other items between HOT and COLD by these numbers.
     pub hot_percent: u32,
-    /// The share of a class that may be WARM, in percent; 1 to 79, with HOT at most 80.
+    /// See `hot_percent`.
     pub warm_percent: u32,
     /// An item leaves HOT when it has idled longer than this many times the tail of COLD; above 0.
     pub hot_max_factor: f64,
-    /// Like `hot_max_factor`, for WARM.
+    /// Accepted as in memcached, and without effect.
     pub warm_max_factor: f64,
 }
 

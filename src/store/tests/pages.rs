@@ -658,6 +658,9 @@ fn the_mode_of_the_lru_can_be_changed_while_it_is_full() {
         sums
     };
     fill(&mut store, 0);
+    (0..store.housekeeping_round()).for_each(|_| {
+        store.housekeep(256, true);
+    });
     assert!(counts(&store).iter().all(|&count| count > 0));
     let items = counts(&store).iter().sum::<u64>();
     let tuning = store.options().tuning;
@@ -670,6 +673,9 @@ fn the_mode_of_the_lru_can_be_changed_while_it_is_full() {
     assert!(matches!(counts(&store), [0, 0, 1..=u64::MAX, 0]));
     store.tune(tuning);
     fill(&mut store, 40_000);
+    (0..store.housekeeping_round()).for_each(|_| {
+        store.housekeep(256, true);
+    });
     assert!(counts(&store).iter().all(|&count| count > 0));
     store.validate();
 }
