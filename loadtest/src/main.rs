@@ -44,6 +44,7 @@ mod compare;
 
 // `replay`, `soak`, and code that several commands share.
 mod datagrams;
+mod mix;
 mod replay;
 mod server;
 mod soak;

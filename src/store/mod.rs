@@ -29,6 +29,7 @@ mod index;
 pub mod item;
 pub mod lru;
 pub mod moves;
+mod newcomers;
 mod options;
 mod pins;
 mod policy;
@@ -60,6 +61,7 @@ use index::{Index, Place};
 use item::{Item, Items};
 use lru::Lru;
 use moves::{Automover, Mover, Pace};
+use newcomers::Newcomers;
 use slab::{ClassId, Slabs};
 use stamps::Stamps;
 use stats::{ClassCounters, Counters};
@@ -120,8 +122,7 @@ pub struct Store {
     lru: Lru,
     /// The keys that the store has evicted. `None`: it has evicted none since it was empty.
     ghosts: Option<Ghosts>,
-    /// The least share of a class that newcomers have.
-    newcomers: f32,
+    newcomers: Newcomers,
     /// Calls of [`Store::evict`], by which it chooses those that try WARM first.
     evictions: u64,
     options: StoreOptions,
@@ -184,7 +185,7 @@ impl Store {
             slabs: Slabs::new(shard, &sizes, items.arena().page_size()),
             lru: Lru::new(sizes.len()),
             ghosts: None,
-            newcomers: policy::NEWCOMERS,
+            newcomers: Newcomers::new(),
             evictions: 0,
             class_counters: vec![ClassCounters::default(); sizes.len() + 1],
             evicted_age: vec![0; sizes.len() + 1],

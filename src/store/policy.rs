@@ -43,14 +43,6 @@ use crate::clock::NEVER;
 /// The segments in the order in which they give up items, if newcomers have their share.
 pub(super) const VICTIM_ORDER: [Segment; 4] = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp];
 
-/// The share of a class that newcomers have at the start, the least and the most that they get, and the most that the
-/// share changes at a time.
-pub(super) const NEWCOMERS: f32 = 0.1;
-const NEWCOMERS_MIN: f32 = 0.02;
-const NEWCOMERS_MAX: f32 = 0.9;
-const NEWCOMERS_STEP: f32 = 0.001;
-/// Of a larger cache, this many items change sides at a time.
-const NEWCOMERS_STEP_ITEMS: f32 = 20.0;
 /// Newcomers of a class that fills for the first time, before others enter WARM.
 const NEWCOMERS_FEW: u32 = 16;
 /// One eviction in so many tries WARM first.
@@ -132,14 +124,13 @@ impl Store {
     /// Whether a new item enters WARM at once.
     #[inline]
     fn is_proven(&mut self, class: ClassId, hash: u64) -> bool {
-        let items = self.index.len() as f32;
+        let items = self.index.len();
         let Some(ghosts) = &mut self.ghosts else {
             return self.newcomers_of(class) > self.newcomers_wanted(class).max(NEWCOMERS_FEW);
         };
-        let step = NEWCOMERS_STEP.min(NEWCOMERS_STEP_ITEMS / items);
         let Some(ghost) = ghosts.take(hash) else { return false };
         if ghost == Ghost::Proven {
-            self.newcomers = (self.newcomers - step).max(NEWCOMERS_MIN);
+            self.newcomers.shrink(items);
         }
         if let Some(tail) = self.lru.tail(class, Segment::Warm)
             && self.items.at(tail).state() & ACTIVE != 0
@@ -148,7 +139,7 @@ impl Store {
             return false;
         }
         if ghost == Ghost::Near {
-            self.newcomers = (self.newcomers + step).min(NEWCOMERS_MAX);
+            self.newcomers.grow(items);
         }
         true
     }
@@ -223,8 +214,7 @@ impl Store {
     /// The number of newcomers that a class should have.
     #[inline]
     fn newcomers_wanted(&self, class: ClassId) -> u32 {
-        let all = self.newcomers_of(class) + self.lru.count(class, Segment::Warm);
-        (all as f32 * self.newcomers) as u32
+        self.newcomers.wanted(self.newcomers_of(class) + self.lru.count(class, Segment::Warm))
     }
 
     /// The segment that gives up the next item of a class, and the item at its tail.

@@ -7,8 +7,12 @@ use std::sync::Arc;
 use rustls::{ClientConfig, Stream};
 
 use super::bench::{Bench, FILES_BESIDES, Failure};
-use super::figure::{CONNECTION_KIB, ERRORS, ITEMS, ITEMS_PER_MIB, MEMORY, Sample};
+use super::figure::{
+    CONNECTION_KIB, ERRORS, ITEMS, ITEMS_HELD, ITEMS_PER_MIB, MEMORY, MEMORY_MIB, MISSED_FIRST, MISSED_LAST, MOVES,
+    Sample,
+};
 use crate::address::allow_files;
+use crate::mix::Mix;
 use crate::plan::{Limit, Plan};
 use crate::run::Session;
 use crate::server::Server;
@@ -19,6 +23,34 @@ const MIB: f64 = 1_048_576.0;
 
 /// Sets all keys, more than fit, and counts those that the server holds, per MiB of resident memory.
 pub fn fill(bench: &Bench<'_>, side: usize, workload: &Workload) -> Result<Sample, Failure> {
+    let (items, memory, errors) = filled(bench, side, workload)?;
+    Ok(vec![(&ITEMS_PER_MIB, items / (memory / MIB)), (&ITEMS, items), (&MEMORY, memory), (&ERRORS, errors)])
+}
+
+/// Sets all keys, more than fit, and counts those that the server holds.
+pub fn fit(bench: &Bench<'_>, side: usize, workload: &Workload) -> Result<Sample, Failure> {
+    let (items, memory, errors) = filled(bench, side, workload)?;
+    Ok(vec![(&ITEMS_HELD, items), (&MEMORY_MIB, memory / MIB), (&ERRORS, errors)])
+}
+
+/// Plays a cache-aside client.
+pub fn mix(bench: &Bench<'_>, side: usize, mix: &Mix) -> Result<Sample, Failure> {
+    let mut server = bench.start(side)?;
+    let answers = mix.run(&server, bench.stop);
+    server.check()?;
+    let answers = answers?;
+    Ok(vec![
+        (&MISSED_FIRST, answers.missed_first),
+        (&MISSED_LAST, answers.missed_last),
+        (&MOVES, answers.moves),
+        (&MEMORY_MIB, resident(&server)? / MIB),
+        (&ERRORS, answers.refused as f64),
+    ])
+}
+
+/// Sets all keys, more than fit. Gives the number of items that the server holds, its bytes of resident memory, and the
+/// number of sets that it refused.
+fn filled(bench: &Bench<'_>, side: usize, workload: &Workload) -> Result<(f64, f64, f64), Failure> {
     let mut server = bench.start(side)?;
     let plan = Plan { prefill: workload.keys, ..bench.plan(&server, workload, Limit::Count(0))? };
     let session = Session::open(plan, bench.stop, |_| ());
@@ -32,13 +64,7 @@ pub fn fill(bench: &Bench<'_>, side: usize, workload: &Workload) -> Result<Sampl
     if items >= workload.keys {
         return Err(format!("all {items} keys fit: memory was not full").into());
     }
-    let memory = resident(&server)?;
-    Ok(vec![
-        (&ITEMS_PER_MIB, items as f64 / (memory / MIB)),
-        (&ITEMS, items as f64),
-        (&MEMORY, memory),
-        (&ERRORS, tally.errors as f64),
-    ])
+    Ok((items as f64, resident(&server)?, tally.errors as f64))
 }
 
 /// Opens `count` connections, sends one request on each, and divides the growth of memory by `count`.

@@ -115,6 +115,8 @@ impl Comparison {
                     _ if refused[side] => None,
                     Job::Load(load) => Some(bench.measure(side, load, round)),
                     Job::Fill(workload) => Some(memory::fill(&bench, side, workload)),
+                    Job::Fit(workload) => Some(memory::fit(&bench, side, workload)),
+                    Job::Mix(mix) => Some(memory::mix(&bench, side, mix)),
                     Job::Idle(count) => Some(memory::idle(&bench, side, *count)),
                     Job::Storm(storm) => Some(bench.storm(side, storm)),
                     Job::Datagrams(datagrams) => Some(bench.datagrams(side, datagrams)),

@@ -4,6 +4,7 @@ use std::{fmt, fs};
 
 use super::figure::{Bound, CPU_PER_KEY, Target};
 use crate::datagrams::Datagrams;
+use crate::mix::Mix;
 use crate::server::Ports;
 use crate::storm::Storm;
 use crate::workload::Workload;
@@ -33,6 +34,8 @@ pub struct Flags {
     pub tls: bool,
     /// `-U`
     pub udp: bool,
+    /// Other flags, of both servers.
+    pub others: &'static str,
 }
 
 /// The kinds of measurement.
@@ -41,6 +44,10 @@ pub enum Job {
     Load(Load),
     /// Sets the keys of the workload, more than fit, and counts those that the server holds.
     Fill(Workload),
+    /// The same, with values of one size; only the number of items counts.
+    Fit(Workload),
+    /// Plays a cache-aside client, and counts the misses.
+    Mix(Mix),
     /// Opens this many connections, uses each once, and measures the memory.
     Idle(usize),
     /// Begins many TLS connections at once, again and again.
@@ -124,7 +131,8 @@ impl Row {
         let keys = match &self.job {
             Job::Load(load) => format!(", {} keys", load.workload.keys),
             Job::Datagrams(datagrams) => format!(", {} keys", datagrams.keys),
-            Job::Fill(_) | Job::Idle(_) | Job::Storm(_) => String::new(),
+            Job::Mix(mix) => format!(", {} requests", mix.requests),
+            Job::Fill(_) | Job::Fit(_) | Job::Idle(_) | Job::Storm(_) => String::new(),
         };
         if flags.is_empty() {
             format!("{}{keys}", self.about)
@@ -142,16 +150,16 @@ impl Row {
 
     /// The number of rounds. Memory needs only one.
     pub fn rounds(&self, wanted: u32) -> u32 {
-        if let Job::Fill(_) | Job::Idle(_) = self.job { 1 } else { wanted }
+        if let Job::Fill(_) | Job::Fit(_) | Job::Mix(_) | Job::Idle(_) = self.job { 1 } else { wanted }
     }
 
     /// The number of keys of the workload; 0 without a workload.
     pub fn keys(&self) -> u64 {
         match &self.job {
             Job::Load(load) => load.workload.keys,
-            Job::Fill(workload) => workload.keys,
+            Job::Fill(workload) | Job::Fit(workload) => workload.keys,
             Job::Datagrams(datagrams) => datagrams.keys,
-            Job::Idle(_) | Job::Storm(_) => 0,
+            Job::Mix(_) | Job::Idle(_) | Job::Storm(_) => 0,
         }
     }
 }
@@ -196,6 +204,9 @@ impl fmt::Display for Flags {
                 write!(f, " {flag} {number}")?;
             }
         }
+        if !self.others.is_empty() {
+            write!(f, " {}", self.others)?;
+        }
         Ok(())
     }
 }
@@ -220,11 +231,13 @@ mod tests {
             port_per_core: true,
             tls: false,
             udp: false,
+            others: "",
         };
         assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -t 2 -m 64", Ports::Plain(1)));
         assert_eq!((flags.text(1).as_str(), flags.ports(1)), (" -t 2 -m 64 --port-per-core", Ports::Plain(2)));
         let flags = Flags { tls: true, ..Flags::default() };
         assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -Z", Ports::Tls));
         assert_eq!(Flags::default().text(1), "");
+        assert_eq!(Flags { memory: Some(64), others: "-f 1.5", ..Flags::default() }.text(0), " -m 64 -f 1.5");
     }
 }

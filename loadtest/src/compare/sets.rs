@@ -1,8 +1,12 @@
 //! The tables: the rows of each set, and their target ratios.
 
-use super::figure::{Bound, ITEMS_PER_MIB, P50, P99, P999};
+use super::figure::{Bound, ITEMS_HELD, ITEMS_PER_MIB, MISSED_FIRST, MISSED_LAST, P50, P99, P999};
 use super::row::{Job, Row};
 use crate::datagrams::Datagrams;
+use crate::mix::Mix;
+use crate::mix::sizes::Sizes;
+use crate::mix::traffic::Traffic;
+use crate::random::Random;
 use crate::storm::Storm;
 use crate::workload::{Popularity, Protocol, Workload};
 
@@ -17,14 +21,29 @@ pub enum Set {
     Latency,
     /// Items per MiB, with targets, and KiB per idle connection
     Memory,
+    /// Items of one size that fit, for many sizes and flags, with targets (some 1900 rows of 4 seconds; see -w)
+    Fit,
+    /// Misses of a cache-aside client with many sizes, with targets (some 1000 rows of a minute; see -w)
+    Mixes,
+    /// Misses of a cache-aside client with one size and many kinds of traffic, with targets
+    Policy,
     /// CPU time per key as keys and connections grow
     Growth,
     /// Over TLS: requests, handshakes one by one and a thousand at once, and memory
     Tls,
     /// Over UDP: CPU time per get
     Udp,
-    /// All of these
+    /// All of these but `fit`, `mixes` and `policy`
     All,
+}
+
+/// How much work rows do, as far as options say.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// Keys of the canonical set.
+    pub keys: u64,
+    /// Requests of a row that counts misses.
+    pub requests: u64,
 }
 
 /// Numbers of keys in the rows of `growth`, as far as the options allow.
@@ -49,6 +68,37 @@ const STORM_BESIDES: usize = 100;
 /// Lower bound of the bytes that any server needs for an item, besides key and value.
 const OVERHEAD_MIN: u64 = 20;
 
+/// Bytes of the keys of `fit`, and the seed of its sizes.
+const FIT_KEY_SIZE: usize = 10;
+const FIT_SEED: u64 = 1;
+
+/// Flags of `fit`: their name, themselves, `-m`, and the largest value.
+const FIT_FLAGS: [(&str, &str, u64, usize); 23] = [
+    ("default", "", 64, 1_000_000),
+    ("f1.02", "-f 1.02", 64, 1_000_000),
+    ("f1.05", "-f 1.05", 64, 1_000_000),
+    ("f1.07", "-f 1.07", 64, 1_000_000),
+    ("f1.1", "-f 1.1", 64, 1_000_000),
+    ("f1.5", "-f 1.5", 64, 1_000_000),
+    ("f2", "-f 2", 64, 1_000_000),
+    ("n5", "-n 5", 64, 1_000_000),
+    ("n256", "-n 256", 64, 1_000_000),
+    ("n1024", "-n 1024", 64, 1_000_000),
+    ("I1k", "-I 1k", 64, 900),
+    ("I8k", "-I 8k", 64, 8000),
+    ("I5m", "-I 5m", 64, 5_000_000),
+    ("I128m", "-I 128m", 512, 130_000_000),
+    ("chunk1", "-o slab_chunk_max=1", 64, 1_000_000),
+    ("chunk4", "-o slab_chunk_max=4", 64, 1_000_000),
+    ("chunk8", "-o slab_chunk_max=8", 64, 1_000_000),
+    ("chunk16", "-o slab_chunk_max=16", 64, 1_000_000),
+    ("chunk64", "-o slab_chunk_max=64", 64, 1_000_000),
+    ("f1.05-n5-chunk8", "-f 1.05 -n 5 -o slab_chunk_max=8", 64, 1_000_000),
+    ("sizes", "-o slab_sizes=96-200-400-1000-3000-12000-60000", 64, 1_000_000),
+    ("C", "-C", 64, 1_000_000),
+    ("m8", "-f 1.25", 8, 500_000),
+];
+
 impl Set {
     /// The sets that this value stands for.
     pub fn each(self) -> Vec<Set> {
@@ -66,6 +116,9 @@ impl Set {
             Set::Throughput => "throughput",
             Set::Latency => "latency",
             Set::Memory => "memory",
+            Set::Fit => "fit",
+            Set::Mixes => "mixes",
+            Set::Policy => "policy",
             Set::Growth => "growth",
             Set::Tls => "tls",
             Set::Udp => "udp",
@@ -73,17 +126,21 @@ impl Set {
         }
     }
 
-    /// The rows, in the order in which they run. `keys` is the number of keys of the canonical set.
-    pub fn rows(self, keys: u64) -> Vec<Row> {
+    /// The rows, in the order in which they run.
+    pub fn rows(self, scale: Scale) -> Vec<Row> {
+        let Scale { keys, requests } = scale;
         match self {
             Set::Canonical => canonical(keys),
             Set::Throughput => throughput(),
             Set::Latency => latency(),
             Set::Memory => memory(),
+            Set::Fit => fit(),
+            Set::Mixes => mixes(requests),
+            Set::Policy => policy(requests),
             Set::Growth => growth(),
             Set::Tls => tls(keys),
             Set::Udp => udp(),
-            Set::All => self.each().into_iter().flat_map(|set| set.rows(keys)).collect(),
+            Set::All => self.each().into_iter().flat_map(|set| set.rows(scale)).collect(),
         }
     }
 }
@@ -189,6 +246,82 @@ fn memory() -> Vec<Row> {
     ]
 }
 
+fn fit() -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (name, others, memory, largest) in FIT_FLAGS {
+        for size in fit_sizes(largest) {
+            // Keys, and so work, beyond those that fit, but never fewer than a few: large items leave large gaps.
+            let keys = ((memory << 20) * 13 / 10 / (size as u64 + OVERHEAD_MIN + FIT_KEY_SIZE as u64)).max(memory * 2);
+            let workload = Workload {
+                get: 0,
+                set: 1,
+                keys,
+                key_size: FIT_KEY_SIZE,
+                value_size: (size, size),
+                ..Workload::default()
+            };
+            let about = format!("filled with more than fits, values of {size}");
+            let mut row = Row::new(format!("{name}/{size}"), about, Job::Fit(workload)).on(1, memory);
+            row.flags.others = others;
+            rows.push(row.target((&ITEMS_HELD, Bound::AtLeast(1.0))));
+        }
+    }
+    rows
+}
+
+/// Sizes of values from 1 byte to `largest`: powers of two, each a byte less, a byte more and 100 bytes more, and twenty
+/// others.
+fn fit_sizes(largest: usize) -> Vec<usize> {
+    let mut random = Random::new(FIT_SEED);
+    let mut sizes: Vec<usize> = (0..28)
+        .flat_map(|power| [-1, 0, 1, 100].map(|more| (1 << power) + more))
+        .map(|size: i64| size as usize)
+        .collect();
+    sizes.extend((0..20).map(|_| (largest as f64).powf(random.unit()) as usize));
+    sizes.retain(|size| (1..=largest).contains(size));
+    sizes.push(largest);
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}
+
+fn mixes(requests: u64) -> Vec<Row> {
+    let medians = [100.0, 300.0, 1000.0, 3000.0, 10_000.0];
+    let deviations = [0.02, 0.4, 1.0, 1.5, 2.0];
+    let spread = medians.into_iter().flat_map(|median| deviations.map(|deviation| Sizes::LogNormal(median, deviation)));
+    let sizes: Vec<Sizes> = spread.chain([5, 30, 60].map(Sizes::Exact)).collect();
+    let mut rows = Vec::new();
+    for memory in [8, 16, 32, 64, 256, 1024] {
+        for threads in [1, 2] {
+            for &sizes in &sizes {
+                for exponent in [0.7, 0.9, 1.1] {
+                    let mix = Mix { sizes, traffic: Traffic::Zipf(exponent), memory, requests };
+                    rows.push(misses(format!("m{memory}-t{threads}/{sizes}/z{exponent}"), mix, threads));
+                }
+            }
+        }
+    }
+    rows
+}
+
+fn policy(requests: u64) -> Vec<Row> {
+    let zipf = [0.7, 0.9, 1.1].map(Traffic::Zipf);
+    let loops = [1.2, 2.0, 5.0].map(Traffic::Loop);
+    let others = [Traffic::Scans, Traffic::Once(0.3), Traffic::Once(0.7), Traffic::Shifting];
+    let twice = [0.3, 0.7, 1.5].map(Traffic::Twice);
+    let all = zipf.into_iter().chain(loops).chain(others).chain(twice);
+    let mix = |traffic| Mix { sizes: Sizes::LogNormal(500.0, 0.0), traffic, memory: 16, requests };
+    all.map(|traffic| misses(traffic.to_string(), mix(traffic), 1)).collect()
+}
+
+/// A row that counts the misses of a cache-aside client.
+fn misses(name: String, mix: Mix, threads: usize) -> Row {
+    let about = format!("cache-aside, sizes {}, {}", mix.sizes, mix.traffic);
+    let memory = mix.memory;
+    let row = Row::new(name, about, Job::Mix(mix)).on(threads, memory);
+    row.target((&MISSED_FIRST, Bound::AtMost(0.98))).target((&MISSED_LAST, Bound::AtMost(0.98)))
+}
+
 fn growth() -> Vec<Row> {
     let keys = GROWTH_KEYS.map(|(keys, text)| {
         let workload = Workload { keys_per_get: 50, ..gets(keys) };
@@ -252,12 +385,15 @@ mod tests {
 
     #[test]
     fn rows_have_names_of_their_own_and_keys_that_fit_their_size() {
-        for set in Set::All.each() {
-            let rows = set.rows(1000);
+        let others = [Set::Fit, Set::Mixes, Set::Policy];
+        for set in Set::All.each().into_iter().chain(others) {
+            let rows = set.rows(Scale { keys: 1000, requests: 1000 });
             let names: HashSet<&String> = rows.iter().map(|row| &row.name).collect();
             assert_eq!(names.len(), rows.len(), "{}", set.name());
             for row in rows {
-                if let Job::Load(super::super::row::Load { workload, .. }) | Job::Fill(workload) = &row.job {
+                if let Job::Load(super::super::row::Load { workload, .. }) | Job::Fill(workload) | Job::Fit(workload) =
+                    &row.job
+                {
                     assert!(Keys::new(row.keys(), workload.key_size, workload.value_size, 1).is_ok(), "{}", row.name);
                 }
             }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::values::Seconds;
 use crate::certificate::Certificate;
-use crate::compare::sets::Set;
+use crate::compare::sets::{Scale, Set};
 use crate::compare::{Comparison, Row};
 use crate::cpus::Cpus;
 
@@ -29,7 +29,7 @@ pub struct CompareOptions {
     #[arg(long, value_name = "NAME", value_enum)]
     set: Vec<Set>,
 
-    /// Workload of the set to run, may be repeated [default: all]
+    /// Workload of the set to run, may be repeated; with a * at its end, all whose names begin so [default: all]
     #[arg(long, short, value_name = "NAME")]
     workload: Vec<String>,
 
@@ -40,6 +40,10 @@ pub struct CompareOptions {
     /// Number of keys in the canonical set
     #[arg(long, short, value_name = "N", default_value_t = 100_000)]
     keys: u64,
+
+    /// Requests of each row of the sets `mixes` and `policy`
+    #[arg(long, value_name = "N", default_value_t = 3_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    requests: u64,
 
     /// Leave out rows of the set `growth` with more keys than this
     #[arg(long, value_name = "N", default_value_t = 10_000_000)]
@@ -99,7 +103,8 @@ impl CompareOptions {
     fn rows(&self, default: Set) -> Vec<(Set, Row)> {
         let wanted = if self.set.is_empty() { &[default] } else { self.set.as_slice() };
         let sets: Vec<Set> = wanted.iter().flat_map(|set| set.each()).collect();
-        let rows = |set: &Set| set.rows(self.keys).into_iter().map(|row| (*set, row)).collect::<Vec<_>>();
+        let scale = Scale { keys: self.keys, requests: self.requests };
+        let rows = |set: &Set| set.rows(scale).into_iter().map(|row| (*set, row)).collect::<Vec<_>>();
         let mut rows: Vec<(Set, Row)> = sets.iter().flat_map(rows).collect();
         rows.retain(|(set, row)| *set != Set::Growth || row.keys() <= self.keys_max);
         rows.iter_mut().for_each(|(_, row)| row.flags.tls |= self.tls && !row.flags.udp);
@@ -109,10 +114,14 @@ impl CompareOptions {
     /// The comparison that these options describe.
     pub fn comparison(self) -> Result<Comparison, String> {
         let mut rows = self.rows(Set::Canonical);
-        if let Some(unknown) = self.workload.iter().find(|name| rows.iter().all(|(_, row)| row.name != **name)) {
+        let is_named = |row: &Row, name: &String| match name.strip_suffix('*') {
+            Some(start) => row.name.starts_with(start),
+            None => row.name == *name,
+        };
+        if let Some(unknown) = self.workload.iter().find(|name| !rows.iter().any(|(_, row)| is_named(row, name))) {
             return Err(format!("no workload \"{unknown}\" (see --list)"));
         }
-        rows.retain(|(_, row)| self.workload.is_empty() || self.workload.contains(&row.name));
+        rows.retain(|(_, row)| self.workload.is_empty() || self.workload.iter().any(|name| is_named(row, name)));
         let by_tls = rows.iter().any(|(_, row)| row.flags.tls);
         let certificate = by_tls.then(Certificate::new).transpose()?;
         Ok(Comparison {
@@ -150,6 +159,7 @@ mod tests {
             rows("--set all -w get-1").is_ok_and(|rows| rows == ["canonical/get-1", "throughput/get-1", "tls/get-1"])
         );
         assert!(rows("--set growth --keys-max 1000000").is_ok_and(|rows| rows.contains(&"growth/keys-1M".to_owned())));
+        assert!(rows("--set mixes -w m8-t1/*").is_ok_and(|rows| rows.len() == 84));
         assert!(rows("--set growth --keys-max 1000000 -w keys-10M").is_err());
         assert!(rows("--set memory -w get-1").is_err_and(|why| why.contains("no workload \"get-1\"")));
     }

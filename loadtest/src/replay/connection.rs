@@ -64,6 +64,53 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
+    /// Asks for numbered keys in one `get`. Adds to `found` whether the server had each key.
+    pub fn get_together(
+        &mut self,
+        ids: impl Iterator<Item = u64> + Clone,
+        found: &mut Vec<bool>,
+    ) -> Result<(), String> {
+        self.out.extend_from_slice(b"get");
+        for id in ids.clone() {
+            self.out.push(b' ');
+            write_key(id, &mut self.out);
+        }
+        self.out.extend_from_slice(b"\r\n");
+        self.write()?;
+        // Replies come in the order of the request, without the keys that are missing.
+        let (mut expected, mut key) = (ids, Vec::new());
+        self.answer(|reply| match reply {
+            Reply::Value { key: Some(hit), .. } => {
+                for id in expected.by_ref() {
+                    key.clear();
+                    write_key(id, &mut key);
+                    found.push(key == hit);
+                    if key == hit {
+                        return Ok(false);
+                    }
+                }
+                Err(format!("{}: not asked for, or out of order", hit.escape_ascii()))
+            }
+            Reply::Data { .. } => Ok(false),
+            Reply::End => {
+                found.extend(expected.by_ref().map(|_| false));
+                Ok(true)
+            }
+            other => Err(format!("get: unexpected {other:?}")),
+        })
+    }
+
+    /// Stores a value of the given size under each numbered key. Counts refused sets.
+    pub fn set_numbered(&mut self, items: &[(u64, usize)]) -> Result<u64, String> {
+        let request = |&(id, size): &(u64, usize)| {
+            let mut key = Vec::new();
+            write_key(id, &mut key);
+            Request { key, size: Some(size), scan: false }
+        };
+        let requests: Vec<Request> = items.iter().map(request).collect();
+        self.set(requests.iter(), 0)
+    }
+
     /// Stores `requests` in order. Each value has the size of its request, or else `size` bytes. Counts refused sets.
     pub fn set<'a>(&mut self, requests: impl Iterator<Item = &'a Request> + Clone, size: usize) -> Result<u64, String> {
         for request in requests.clone() {
@@ -124,6 +171,12 @@ impl<S: Read + Write> Connection<S> {
     }
 }
 
+/// Appends the key of a number: `key:` and 16 digits, to base 16.
+fn write_key(id: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"key:");
+    out.extend((0..16).rev().map(|digit| b"0123456789abcdef"[(id >> (4 * digit)) as usize & 15]));
+}
+
 fn unexpected(request: &Request, reply: &Reply<'_>) -> String {
     let what = match reply {
         Reply::Other(line) => format!("\"{}\"", line.escape_ascii()),
@@ -181,6 +234,17 @@ pub mod tests {
         assert_eq!(connection.set(batch[1..].iter(), 1), Ok(1));
         let asked = String::from_utf8_lossy(&connection.stream.asked).into_owned();
         assert_eq!(asked, "get a\r\nget b\r\nget c\r\nset b 0 0 3\r\nvvv\r\nset c 0 0 1\r\nv\r\n");
+    }
+
+    #[test]
+    fn a_get_of_many_keys_finds_those_that_answer() {
+        let key = |id: u64| format!("key:{id:016x}");
+        let replies = format!("VALUE {} 0 2\r\nxy\r\nVALUE {} 0 0\r\n\r\nEND\r\n", key(7), key(7));
+        let (mut connection, mut found) = (script(&replies), Vec::new());
+        connection.get_together([5, 7, 6, 7, 9].into_iter(), &mut found).expect("answers");
+        assert_eq!(found, [false, true, false, true, false]);
+        let replies = format!("VALUE {} 0 0\r\n\r\nEND\r\n", key(8));
+        assert!(script(&replies).get_together([5, 7].into_iter(), &mut Vec::new()).is_err());
     }
 
     #[test]

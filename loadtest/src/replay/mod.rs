@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use connection::Connection;
+pub use connection::Connection;
 pub use generate::{Generated, ZipfScan};
 pub use trace::{Column, Requests, arc, csv, open};
 

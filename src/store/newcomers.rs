@@ -1,0 +1,60 @@
+//! The share of each class that items have which have not proven themselves ([`policy`](super::policy)).
+
+/// The share at the start, the least and the most, and the most that it changes at a time.
+const SHARE: f32 = 0.1;
+const SHARE_MIN: f32 = 0.02;
+const SHARE_MAX: f32 = 0.9;
+const STEP: f32 = 0.001;
+
+/// In a larger cache, the share changes by so many items at a time.
+const STEP_ITEMS: f32 = 20.0;
+
+/// See the top of the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Newcomers {
+    share: f32,
+}
+
+impl Newcomers {
+    pub(super) fn new() -> Newcomers {
+        Newcomers { share: SHARE }
+    }
+
+    /// The number of newcomers that a class of so many items should have.
+    #[inline]
+    pub(super) fn wanted(self, items: u32) -> u32 {
+        (items as f32 * self.share) as u32
+    }
+
+    /// A larger share would have saved an item of a cache of so many.
+    pub(super) fn grow(&mut self, items: usize) {
+        self.share = (self.share + step(items)).min(SHARE_MAX);
+    }
+
+    /// A smaller share would have saved an item of a cache of so many.
+    pub(super) fn shrink(&mut self, items: usize) {
+        self.share = (self.share - step(items)).max(SHARE_MIN);
+    }
+}
+
+fn step(items: usize) -> f32 {
+    STEP.min(STEP_ITEMS / items as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_share_stays_within_its_bounds() {
+        let mut newcomers = Newcomers::new();
+        assert_eq!(newcomers.wanted(1000), 100);
+        (0..10_000).for_each(|_| newcomers.grow(100));
+        assert_eq!(newcomers.wanted(1000), 900);
+        (0..10_000).for_each(|_| newcomers.shrink(100));
+        assert_eq!(newcomers.wanted(1000), 20);
+        // In a large cache a step is as many items as in a small one.
+        newcomers.grow(1_000_000);
+        assert!((20_015..=20_025).contains(&newcomers.wanted(1_000_000)));
+    }
+}
