@@ -12,7 +12,7 @@
 //!
 //! If the ages differ by much, one decision moves several pages: one at a time would take too long in a large cache. A
 //! class gets no further page before it has filled the last one. Within a second several decisions may follow each
-//! other, up to a share of the memory.
+//! other, up to a share of the memory. In the long run a page moves for every thousand sets at most.
 //!
 //! With a free ratio, the oldest class of each shard gives up a page a second until this share of all pages is free.
 //!
@@ -49,20 +49,22 @@ impl Store {
         if self.automover.sampled_at != self.now {
             self.sample();
             self.automover.plan = self.decide();
-            self.automover.quota = self.pages_per_second();
+            self.automover.earn(self.counters.total_items, self.budget.limit());
+            self.automover.quota = self.pages_per_second().min(self.automover.earned as u32);
         } else if self.automover.plan.is_none() && self.automover.quota > 0 && self.may_move() {
             self.automover.plan = self.decide();
             if self.automover.plan.is_none() {
                 self.automover.quota = 0;
             }
         }
-        if !self.may_move() {
+        if !self.may_move() || self.automover.quota == 0 {
             return false;
         }
         let Some(plan) = &mut self.automover.plan else { return false };
         let (from, to) = (plan.from, plan.to);
         plan.left -= 1;
-        self.automover.quota = self.automover.quota.saturating_sub(1);
+        self.automover.quota -= 1;
+        self.automover.earned -= 1.0;
         if plan.left == 0 {
             self.automover.plan = None;
         }

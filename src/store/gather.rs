@@ -187,10 +187,17 @@ impl Store {
         Some(false)
     }
 
-    /// Gets a chunk for a part of a large item: of the class that fits, or of the largest one if that class gets no page.
-    /// In a small cache the item itself may be on all pages.
+    /// Gets a chunk for a part of a large item: of the class that fits, or of the largest one if that class has none. The
+    /// class gets a page of another one as often as the automover may move a page.
     pub(super) fn body(&mut self, part: NextPart) -> Option<ItemId> {
-        self.chunk(part.class).or_else(|| self.chunk(self.slabs.largest()))
+        let mut chunk = None;
+        if part.class != self.slabs.largest() {
+            chunk = self.chunk_of_own(part.class);
+            if chunk.is_none() && self.options.tuning.automove.level > 0 && self.automover.pay() {
+                chunk = self.chunk(part.class);
+            }
+        }
+        chunk.or_else(|| self.chunk(self.slabs.largest()))
     }
 
     /// Writes a large item without bodies into a chunk of the largest class.

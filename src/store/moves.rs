@@ -95,7 +95,16 @@ pub(super) struct Automover {
     pub(super) plan: Option<Plan>,
     /// Pages that may still move before the next sample.
     pub(super) quota: u32,
+    /// Pages that sets have paid for: see [`Automover::earn`].
+    pub(super) earned: f64,
+    /// `Counters::total_items` at the last sample.
+    pub(super) sets: u64,
 }
+
+/// Sets that pay for the move of a page.
+const SETS_PER_PAGE: f64 = 1000.0;
+/// The pages that a cache can save for a time when its sizes change: one in so many.
+const EARNED_SHARE: u32 = 4;
 
 /// The recent past of a class. Earlier seconds count less.
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,6 +130,30 @@ pub(super) struct Plan {
 
 impl Automover {
     pub(super) fn new(classes: usize) -> Automover {
-        Automover { sampled_at: 0, samples: vec![Sample::default(); classes + 1], plan: None, quota: 0 }
+        Automover {
+            sampled_at: 0,
+            samples: vec![Sample::default(); classes + 1],
+            plan: None,
+            quota: 0,
+            earned: f64::INFINITY,
+            sets: 0,
+        }
+    }
+
+    /// Pays for the move of a page. False: sets have not earned it yet.
+    pub(super) fn pay(&mut self) -> bool {
+        let can = self.earned >= 1.0;
+        if can {
+            self.earned -= 1.0;
+        }
+        can
+    }
+
+    /// Counts the sets since the last sample. They pay for moves, so that pages do not move back and forth for ever
+    /// where no division of the memory is clearly the best. `pages` is the number of pages of the cache.
+    pub(super) fn earn(&mut self, sets: u64, pages: u32) {
+        let paid = sets.saturating_sub(self.sets) as f64 / SETS_PER_PAGE;
+        self.sets = sets;
+        self.earned = (self.earned + paid).min(f64::from(pages / EARNED_SHARE).max(1.0));
     }
 }

@@ -39,22 +39,30 @@ impl Store {
     pub(super) fn chunk(&mut self, class: ClassId) -> Option<ItemId> {
         match self.slabs.allocate(class, &self.items) {
             Some(id) => Some(id),
-            None => self.make_room(class),
+            None => self.make_room(class, true),
         }
     }
 
-    /// Gets a chunk for a class without a free one: from a new page, from dead items, from live ones, or from other
-    /// classes.
+    /// Like [`Store::chunk`], but takes no page that another class needs.
+    #[inline]
+    pub(super) fn chunk_of_own(&mut self, class: ClassId) -> Option<ItemId> {
+        match self.slabs.allocate(class, &self.items) {
+            Some(id) => Some(id),
+            None => self.make_room(class, false),
+        }
+    }
+
+    /// Gets a chunk for a class without a free one: from a new page, from dead items, from live ones, or, if it may, from
+    /// other classes.
     #[inline(never)]
-    fn make_room(&mut self, class: ClassId) -> Option<ItemId> {
+    fn make_room(&mut self, class: ClassId, from_others: bool) -> Option<ItemId> {
         for _ in 0..CLOSED_PAGE_TRIES {
             let freed = self.slabs.take_page(class, &self.budget)
                 || self.take_empty_page(class)
                 || self.free_remains() && (self.slabs.has_room(class) || self.take_empty_page(class))
                 || self.reclaim(class, RECLAIM_STEPS)
                 || self.evict(class)
-                || self.take_from_other_class(class)
-                || self.take_assigned_page(class);
+                || from_others && (self.take_from_other_class(class) || self.take_assigned_page(class));
             if !freed {
                 break;
             }
@@ -65,7 +73,7 @@ impl Store {
             // The free chunk lies on a page that is about to leave the class. The mover has to empty this page anyway.
         }
         let chunk = self.chunk_of_moving_page(class);
-        if chunk.is_some() {
+        if chunk.is_some() || !from_others {
             return chunk;
         }
         self.class_counters[class.index()].outofmemory += u64::from(self.pace != Pace::Waiting);
