@@ -49,6 +49,11 @@ pub(crate) fn generated(items: usize) -> Vec<Traffic> {
             || if random.unit() < share { once.next().expect("there are enough") } else { zipf.draw(&mut random) };
         all.push((format!("{} % one-time keys", share * 100.0), (0..REQUESTS).map(|_| next()).collect()));
     }
+    for times in [0.3, 0.7] {
+        let apart = (times * items as f64) as u64;
+        let requests = (0..REQUESTS as u64 / 2).flat_map(|at| [Some(at), at.checked_sub(apart)]).flatten().collect();
+        all.push((format!("keys read twice, exactly {times} apart"), requests));
+    }
     for times in [0.3, 0.7, 1.5] {
         let keys = twice(&mut random, (2.0 * times * items as f64) as usize);
         all.push((format!("keys read twice, {times} of what fits apart"), keys));

@@ -50,26 +50,30 @@ impl Store {
             self.sample();
             self.automover.plan = self.decide();
             self.automover.earn(self.counters.total_items, self.budget.limit());
-            self.automover.quota = self.pages_per_second().min(self.automover.earned as u32);
+            self.automover.quota = self.pages_per_second();
         } else if self.automover.plan.is_none() && self.automover.quota > 0 && self.may_move() {
             self.automover.plan = self.decide();
             if self.automover.plan.is_none() {
                 self.automover.quota = 0;
             }
         }
-        if !self.may_move() || self.automover.quota == 0 {
+        if !self.may_move() {
             return false;
         }
         let Some(plan) = &mut self.automover.plan else { return false };
         let (from, to) = (plan.from, plan.to);
         plan.left -= 1;
-        self.automover.quota -= 1;
-        self.automover.earned -= 1.0;
+        self.automover.quota = self.automover.quota.saturating_sub(1);
         if plan.left == 0 {
             self.automover.plan = None;
         }
         let wanted = to.is_none_or(|to| self.slabs.free_chunks(to) < self.slabs.usage(to).chunks_per_page);
-        if wanted && self.slabs.page_count(from) > 1 && self.start_move(from, to) {
+        // A page for another shard, or to be kept free, costs nothing.
+        let paid = to.is_none() || self.automover.can_pay();
+        if wanted && paid && self.slabs.page_count(from) > 1 && self.start_move(from, to) {
+            if to.is_some() {
+                self.automover.pay();
+            }
             return true;
         }
         self.automover.plan = None;

@@ -193,7 +193,8 @@ impl Store {
         let mut chunk = None;
         if part.class != self.slabs.largest() {
             chunk = self.chunk_of_own(part.class);
-            if chunk.is_none() && self.options.tuning.automove.level > 0 && self.automover.pay() {
+            if chunk.is_none() && self.options.tuning.automove.level > 0 && self.automover.can_pay() {
+                self.automover.pay();
                 chunk = self.chunk(part.class);
             }
         }

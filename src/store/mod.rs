@@ -185,7 +185,7 @@ impl Store {
             slabs: Slabs::new(shard, &sizes, items.arena().page_size()),
             lru: Lru::new(sizes.len()),
             ghosts: None,
-            newcomers: Newcomers::new(),
+            newcomers: Newcomers::new(sizes.len()),
             evictions: 0,
             class_counters: vec![ClassCounters::default(); sizes.len() + 1],
             evicted_age: vec![0; sizes.len() + 1],

@@ -140,13 +140,14 @@ impl Automover {
         }
     }
 
-    /// Pays for the move of a page. False: sets have not earned it yet.
-    pub(super) fn pay(&mut self) -> bool {
-        let can = self.earned >= 1.0;
-        if can {
-            self.earned -= 1.0;
-        }
-        can
+    /// Whether sets have paid for the move of a page.
+    pub(super) fn can_pay(&self) -> bool {
+        self.earned >= 1.0
+    }
+
+    /// Pays for the move of a page.
+    pub(super) fn pay(&mut self) {
+        self.earned -= 1.0;
     }
 
     /// Counts the sets since the last sample. They pay for moves, so that pages do not move back and forth for ever

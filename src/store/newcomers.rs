@@ -1,34 +1,49 @@
 //! The share of each class that items have which have not proven themselves ([`policy`](super::policy)).
 
+use super::slab::ClassId;
+
 /// The share at the start, the least and the most, and the most that it changes at a time.
 const SHARE: f32 = 0.1;
 const SHARE_MIN: f32 = 0.02;
 const SHARE_MAX: f32 = 0.9;
 const STEP: f32 = 0.001;
 
+/// The part of a step for an item that only a much larger share would have saved.
+const FAR: f32 = 0.125;
+
 /// In a larger cache, the share changes by so many items at a time.
 const STEP_ITEMS: f32 = 20.0;
 
 /// See the top of the file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Newcomers {
     share: f32,
+    /// By class: the hits of proven items so far, when a key came back that was evicted long ago.
+    hits: Vec<u64>,
 }
 
 impl Newcomers {
-    pub(super) fn new() -> Newcomers {
-        Newcomers { share: SHARE }
+    pub(super) fn new(classes: usize) -> Newcomers {
+        Newcomers { share: SHARE, hits: vec![0; classes + 1] }
     }
 
     /// The number of newcomers that a class of so many items should have.
     #[inline]
-    pub(super) fn wanted(self, items: u32) -> u32 {
+    pub(super) fn wanted(&self, items: u32) -> u32 {
         (items as f32 * self.share) as u32
     }
 
-    /// A larger share would have saved an item of a cache of so many.
+    /// A slightly larger share would have saved an item of a cache of so many.
     pub(super) fn grow(&mut self, items: usize) {
         self.share = (self.share + step(items)).min(SHARE_MAX);
+    }
+
+    /// A much larger share would have saved an item. The share grows a little if proven items of the class had no hit
+    /// since the last call; `hits` counts theirs.
+    pub(super) fn grow_far(&mut self, items: usize, class: ClassId, hits: u64) {
+        if std::mem::replace(&mut self.hits[class.index()], hits) == hits {
+            self.share = (self.share + FAR * step(items)).min(SHARE_MAX);
+        }
     }
 
     /// A smaller share would have saved an item of a cache of so many.
@@ -47,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_share_stays_within_its_bounds() {
-        let mut newcomers = Newcomers::new();
+        let mut newcomers = Newcomers::new(1);
         assert_eq!(newcomers.wanted(1000), 100);
         (0..10_000).for_each(|_| newcomers.grow(100));
         assert_eq!(newcomers.wanted(1000), 900);
@@ -56,5 +71,14 @@ mod tests {
         // In a large cache a step is as many items as in a small one.
         newcomers.grow(1_000_000);
         assert!((20_015..=20_025).contains(&newcomers.wanted(1_000_000)));
+    }
+
+    #[test]
+    fn hits_of_proven_items_keep_the_share_small() {
+        let mut newcomers = Newcomers::new(1);
+        (1..10_000).for_each(|hits| newcomers.grow_far(100, ClassId(1), hits));
+        assert_eq!(newcomers.wanted(1000), 100);
+        (1..10_000).for_each(|_| newcomers.grow_far(100, ClassId(1), 9999));
+        assert_eq!(newcomers.wanted(1000), 900);
     }
 }

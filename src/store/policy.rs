@@ -138,8 +138,10 @@ impl Store {
             self.spare(tail, class);
             return false;
         }
-        if ghost == Ghost::Near {
-            self.newcomers.grow(items);
+        match ghost {
+            Ghost::Near => self.newcomers.grow(items),
+            Ghost::Far => self.newcomers.grow_far(items, class, self.class_counters[class.index()].hits_to_warm),
+            Ghost::Proven => {}
         }
         true
     }

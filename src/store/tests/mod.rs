@@ -21,6 +21,7 @@ fn segmented(segmented: bool) -> Tuning {
 
 mod gather;
 mod pages;
+mod policy;
 
 pub(super) fn store(pages: u32, options: StoreOptions) -> Store {
     store_of_parts(pages, 1, options)
