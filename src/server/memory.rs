@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::hash::KeyHasher;
 use crate::process::supervisor::Supervisor;
 use crate::protocol::Limits;
-use crate::store::arena::{Arena, page_size};
+use crate::store::arena::{Arena, PAGE_SIZE_MAX, page_size};
 use crate::store::budget::Budget;
 use crate::store::item::Items;
 use crate::store::slab::SlabOptions;
@@ -20,6 +20,9 @@ use std::sync::Arc;
 const BYTES_PER_SHARD_MIN: u64 = 64 << 20;
 /// The least number of items of the largest size that a shard has memory for.
 const ITEMS_PER_SHARD_MIN: u64 = 64;
+
+/// With `-o slab_sizes`, pages are so many times as large: chunks of given sizes leave a rest at the end of each page.
+const GIVEN_SIZES: usize = 16;
 
 /// With `-k`, `cache_memlimit` may raise the limit to this many times `-m`.
 const LOCKED_REACH: usize = 4;
@@ -76,7 +79,8 @@ pub(super) struct Memory {
 /// Makes empty stores. Each has an index for its share of `items_expected`.
 fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u64) -> Result<Memory, Exit> {
     let no_memory = |error| Exit::system("failed to reserve memory", error);
-    let page_size = page_size(config.memory.limit_bytes);
+    let given = config.memory.slab_sizes.is_some();
+    let page_size = (page_size(config.memory.limit_bytes) * if given { GIVEN_SIZES } else { 1 }).min(PAGE_SIZE_MAX);
     let pages = (config.memory.limit_bytes / page_size as u64) as u32;
     // The system counts all reserved address space as locked memory, which may have a limit.
     let reach = if config.memory.locked { LOCKED_REACH * config.memory.limit_bytes as usize } else { usize::MAX };

@@ -140,7 +140,11 @@ impl Store {
     /// An age, for comparisons between classes. A page holds more of small items than of large ones, and so it brings more
     /// hits. With the size itself as the weight, hits would be the most, but large items would hardly stay at all.
     pub(super) fn weigh(&self, class: ClassId, age: u32) -> f64 {
-        (f64::from(age) + 0.5) * f64::from(self.slabs.usage(class).chunk_size).sqrt()
+        let usage = self.slabs.usage(class);
+        // Items of the largest class may have many chunks.
+        let items = if class == self.slabs.largest() { self.lru.total(class).max(1) } else { u32::MAX };
+        let mean = self.class_counters[class.index()].mem_requested as f64 / f64::from(items);
+        (f64::from(age) + 0.5) * mean.max(f64::from(usage.chunk_size)).sqrt()
     }
 
     /// The most pages that move in a second.

@@ -105,8 +105,7 @@ impl Lru {
         self.lists[class.index()][segment as usize].count
     }
 
-    /// For tests: the number of items of a class.
-    #[cfg(any(test, fuzzing))]
+    /// The number of items of a class.
     pub(super) fn total(&self, class: ClassId) -> u32 {
         self.lists[class.index()].iter().map(|list| list.count).sum()
     }

@@ -104,7 +104,7 @@ pub(super) struct Automover {
 /// Sets that pay for the move of a page.
 const SETS_PER_PAGE: f64 = 1000.0;
 /// The pages that a cache can save for a time when its sizes change: one in so many.
-const EARNED_SHARE: u32 = 4;
+const EARNED_SHARE: u32 = 16;
 
 /// The recent past of a class. Earlier seconds count less.
 #[derive(Clone, Copy, Debug, Default)]

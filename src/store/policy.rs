@@ -39,12 +39,15 @@ use super::lru::Segment;
 use super::slab::ClassId;
 use super::tuning::LruTuning;
 use crate::clock::NEVER;
+use std::cmp::Reverse;
 
 /// The segments in the order in which they give up items, if newcomers have their share.
 pub(super) const VICTIM_ORDER: [Segment; 4] = [Segment::Cold, Segment::Hot, Segment::Warm, Segment::Temp];
 
 /// Newcomers of a class that fills for the first time, before others enter WARM.
 const NEWCOMERS_FEW: u32 = 16;
+/// Items at the end of a list of which the longest is evicted.
+const NEARBY: usize = 8;
 /// One eviction in so many tries WARM first.
 const PROBE_EVERY: u64 = 32;
 
@@ -256,12 +259,21 @@ impl Store {
             {
                 self.spare(id, class);
             } else {
+                let id = if class == self.slabs.largest() { self.longest_nearby(id) } else { id };
                 self.evict_for_room(id, class);
                 self.prefetch_victim(class);
                 return true;
             }
         }
         false
+    }
+
+    /// The longest of the items without a hit at the end of a list of the largest class, where values of all lengths meet.
+    /// One long item takes the memory of many shorter ones, which bring more hits.
+    fn longest_nearby(&self, tail: ItemId) -> ItemId {
+        let from_tail = std::iter::successors(Some(tail), |&id| ItemId::from_raw(self.items.at(id).prev()));
+        let idle = from_tail.take(NEARBY).filter(|&id| self.items.at(id).state() & ACTIVE == 0 && !self.is_pinned(id));
+        idle.min_by_key(|&id| Reverse(self.items.at(id).value_len())).unwrap_or(tail)
     }
 
     /// Moves an active item, which is at the tail of a list, to where active items belong. It is not active any more.

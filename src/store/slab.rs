@@ -24,6 +24,8 @@ const PARTS_MIN: usize = 12;
 /// The step from a chunk size to the next is this part of `f - 1`. With the default factor, this gives as many classes as
 /// tools expect at most.
 const STEP: f64 = 0.4;
+/// The largest step: with small pages, more classes cost little.
+const STEP_MAX: f64 = 0.1;
 /// Up to this size, chunk sizes are as close together as ids allow.
 const EVEN_UNTIL: usize = 128;
 /// From this size on, and from this part of a page on, chunk sizes are whole parts of a page.
@@ -78,7 +80,7 @@ pub fn chunk_sizes(options: &SlabOptions, header: usize, page: usize, granule: u
         None => {
             let first = if options.size_min == SLAB_MIN_DEFAULT { CHUNK_MIN } else { header + options.size_min };
             // With too fine a factor, the classes would run out before the largest chunk.
-            let mut step = (options.growth_factor - 1.0) * STEP;
+            let mut step = ((options.growth_factor - 1.0) * STEP).min(STEP_MAX);
             loop {
                 let sizes = grown(round(first).min(chunk_max), chunk_max, step, page, granule);
                 if sizes.len() <= CLASSES_MAX {
