@@ -15,6 +15,9 @@ use super::{NEVER, Store};
 /// Items that memcached examines when it pulls the tail of a list.
 const PULLED: usize = 5;
 
+/// Items whose index buckets are fetched while others are freed.
+const SWEPT_AHEAD: usize = 8;
+
 /// Why the store frees dead items.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -79,10 +82,12 @@ impl Store {
     fn sweep(&mut self, class: ClassId, steps: u32, purpose: Purpose) -> u64 {
         let by = if purpose == Purpose::Ahead { self.now - 1 } else { self.now };
         let mut freed = 0;
-        for id in self.slabs.scan(class, by, steps, &self.items) {
-            if self.items.chunk(id) != Chunk::Linked {
-                continue;
-            }
+        // After a flush all items are dead: their index buckets are fetched some items ahead.
+        let mut ahead: [Option<(ItemId, u64)>; SWEPT_AHEAD] = [None; SWEPT_AHEAD];
+        let scanned = self.slabs.scan(class, by, steps, &self.items).map(Some).chain([None; SWEPT_AHEAD]);
+        for (at, id) in scanned.enumerate() {
+            let next = id.and_then(|id| self.look_ahead(id, by));
+            let Some((id, hash)) = std::mem::replace(&mut ahead[at % SWEPT_AHEAD], next) else { continue };
             let item = self.items.at(id);
             let crawled = purpose == Purpose::Ahead && item.next() != 0;
             let dead = self.is_dead_by(&item, by);
@@ -92,12 +97,27 @@ impl Store {
                 counters.crawler_reclaimed += u64::from(crawled);
                 counters.reclaimed += u64::from(!crawled);
                 counters.expired_unfetched += u64::from(item.state() & FETCHED == 0);
-                self.remove_by_id(id);
+                self.remove_by_hash(id, hash);
                 freed += 1;
             } else if item.exptime() != NEVER {
                 self.slabs.note_deadline(self.items.arena().page(id), item.exptime());
             }
         }
         freed
+    }
+
+    /// Says whether a chunk has an item in the cache. Fetches the index bucket of one that is dead, whose hash it gives.
+    #[inline]
+    fn look_ahead(&self, id: ItemId, by: u32) -> Option<(ItemId, u64)> {
+        if self.items.chunk(id) != Chunk::Linked {
+            return None;
+        }
+        let item = self.items.at(id);
+        if !self.is_dead_by(&item, by) {
+            return Some((id, 0));
+        }
+        let hash = self.hasher.hash(item.key());
+        self.index.prefetch(hash);
+        Some((id, hash))
     }
 }
