@@ -28,7 +28,7 @@ impl Store {
                     !store.stamps.is_flushed(store.item(id).stamp()) && store.last_access(id) >= at
                 });
             }
-            self.ghosts = None;
+            self.has_evicted = false;
             if self.index.len() == 0 {
                 self.stamps.restart(self.now);
             } else {

@@ -120,8 +120,10 @@ pub struct Store {
     slabs: Slabs,
     index: Index,
     lru: Lru,
-    /// The keys that the store has evicted. `None`: it has evicted none since it was empty.
+    /// The keys that the store has evicted.
     ghosts: Option<Ghosts>,
+    /// Whether the store has evicted an item since it was empty, or flushed.
+    has_evicted: bool,
     newcomers: Newcomers,
     /// Calls of [`Store::evict`], by which it chooses those that try WARM first.
     evictions: u64,
@@ -185,6 +187,7 @@ impl Store {
             slabs: Slabs::new(shard, &sizes, items.arena().page_size()),
             lru: Lru::new(sizes.len()),
             ghosts: None,
+            has_evicted: false,
             newcomers: Newcomers::new(sizes.len()),
             evictions: 0,
             class_counters: vec![ClassCounters::default(); sizes.len() + 1],

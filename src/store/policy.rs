@@ -56,11 +56,11 @@ const PROBE_EVERY: u64 = 32;
 const OVERWRITTEN: u8 = ACTIVE;
 
 /// Active and pinned items that an eviction passes over at the tails before it gives up on a class.
-const EVICTION_TRIES: usize = 288;
+const EVICTION_TRIES: usize = 224;
 /// The first of these tries, which may concern WARM although there are newcomers.
 const WARM_TRIES: usize = 128;
 /// The first of these tries, in which active items are spared.
-const SECOND_CHANCES: usize = 256;
+const SECOND_CHANCES: usize = 192;
 
 impl Store {
     /// Marks an item as fetched, and counts the hit for its segment.
@@ -128,10 +128,10 @@ impl Store {
     #[inline]
     fn is_proven(&mut self, class: ClassId, hash: u64) -> bool {
         let items = self.index.len();
-        let Some(ghosts) = &mut self.ghosts else {
+        if !self.has_evicted {
             return self.newcomers_of(class) > self.newcomers_wanted(class).max(NEWCOMERS_FEW);
-        };
-        let Some(ghost) = ghosts.take(hash) else { return false };
+        }
+        let Some(ghost) = self.ghosts.as_mut().and_then(|ghosts| ghosts.take(hash)) else { return false };
         if ghost == Ghost::Proven {
             self.newcomers.shrink(items);
         }
@@ -163,6 +163,7 @@ impl Store {
         if !self.options.tuning.lru.segmented {
             return;
         }
+        self.has_evicted = true;
         let items = self.index.len();
         if self.ghosts.as_ref().is_none_or(|ghosts| ghosts.misfits(items)) {
             // Without memory for a record, all keys are new.

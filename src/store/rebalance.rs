@@ -67,6 +67,9 @@ enum Cleared {
     NoMemory,
 }
 
+/// Steps for moving an item in a list, which touches its neighbours.
+const RELIST_STEPS: u64 = 8;
+
 impl Store {
     /// Gives a page without items back to the budget, unless its class has no room on another page. Says whether it
     /// did.
@@ -484,7 +487,7 @@ impl Store {
             counters.evicted_by_moves += counters.evicted - before.evicted;
             // A search for dead items looks at chunks, and an eviction passes over items in use.
             let work = |counters: &ClassCounters| {
-                counters.crawler_items_checked + counters.moves_to_warm + counters.moves_to_cold
+                counters.crawler_items_checked + RELIST_STEPS * (counters.moves_to_warm + counters.moves_within_lru)
             };
             *steps = steps.saturating_sub(1 + (work(counters) - work(&before)) as u32);
             // No chunk was allocated since: if the item is gone, its chunk is free.
