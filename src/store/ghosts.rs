@@ -9,8 +9,8 @@
 //! the place of a fingerprint tells its age. A record costs two bytes for each item of the cache, and one line when the
 //! store evicts an item or stores a new one.
 //!
-//! The number of buckets follows the number of items: [`ITEMS_PER_BUCKET`]. A record that has become much too small is
-//! replaced by an empty one.
+//! The number of buckets follows the number of items: [`ITEMS_PER_BUCKET`]. They grow in place, and are never given back: a
+//! call of `munmap` for a large record would be a pause.
 
 use super::arena::{Region, matching_words};
 use crate::hash;
@@ -55,27 +55,34 @@ pub(super) enum Ghost {
 #[derive(Debug)]
 pub(super) struct Ghosts {
     buckets: Region<Bucket>,
+    /// The buckets in use; 0: the record has not begun.
+    used: usize,
 }
 
 impl Ghosts {
-    /// An empty record for a cache of so many items.
+    /// A record that has not begun, with address space for a cache of up to `items_max` items.
     ///
     /// # Errors
     /// Those of `mmap`.
-    pub(super) fn new(items: usize) -> io::Result<Ghosts> {
-        // A little more, so that a cache which still fills does not outgrow the record at once.
-        let count = (items + items / 8).div_ceil(ITEMS_PER_BUCKET).max(1);
-        let mut buckets = Region::reserve(count)?;
-        if !buckets.grow(count) {
-            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
-        }
-        Ok(Ghosts { buckets })
+    pub(super) fn new(items_max: usize) -> io::Result<Ghosts> {
+        Ok(Ghosts { buckets: Region::reserve(count_for(items_max))?, used: 0 })
     }
 
-    /// Whether the record is much too small, or much too large, for a cache of so many items.
-    pub(super) fn misfits(&self, items: usize) -> bool {
-        let fitting = self.buckets.len() * ITEMS_PER_BUCKET;
-        items > fitting + fitting / 2 || items + ITEMS_PER_BUCKET < fitting / 4
+    /// Makes the record fit a cache of so many items, if it is much too small or too large for it. It forgets its keys then:
+    /// they are in other buckets than they should be.
+    #[inline]
+    pub(super) fn fit(&mut self, items: usize) {
+        let fitting = self.used * ITEMS_PER_BUCKET;
+        if items > fitting + fitting / 2 || items + ITEMS_PER_BUCKET < fitting / 4 {
+            self.resize(count_for(items));
+        }
+    }
+
+    #[cold]
+    fn resize(&mut self, count: usize) {
+        // If the reserve does not hold as many, those that are there are enough.
+        let _ = count <= self.buckets.len() || self.buckets.grow(count - self.buckets.len());
+        self.used = count.min(self.buckets.len());
     }
 
     /// The bytes that buckets use.
@@ -85,7 +92,7 @@ impl Ghosts {
 
     #[inline]
     fn bucket_of(&self, hash: u64) -> usize {
-        ((hash::bucket_bits(hash) * self.buckets.len() as u64) >> hash::BUCKET_BITS) as usize
+        ((hash::bucket_bits(hash) * self.used as u64) >> hash::BUCKET_BITS) as usize
     }
 
     /// Prefetches the bucket of a hash.
@@ -97,6 +104,9 @@ impl Ghosts {
     /// Records that an item was evicted.
     #[inline]
     pub(super) fn note(&mut self, hash: u64, proven: bool) {
+        if self.used == 0 {
+            return;
+        }
         let at = self.bucket_of(hash);
         let bucket = &mut self.buckets[at];
         let (next, first, count) =
@@ -109,6 +119,9 @@ impl Ghosts {
     /// Takes a key from the record, and says what was known of it. One key in two thousand is mistaken for another.
     #[inline]
     pub(super) fn take(&mut self, hash: u64) -> Option<Ghost> {
+        if self.used == 0 {
+            return None;
+        }
         let at = self.bucket_of(hash);
         let bucket = &mut self.buckets[at];
         let found = matching_words(bucket, fingerprint(hash)) >> UNPROVEN_SLOTS;
@@ -125,6 +138,12 @@ impl Ghosts {
     }
 }
 
+/// The number of buckets for a cache of so many items: a little more than it needs, so that a cache which still fills does
+/// not outgrow the record at once.
+fn count_for(items: usize) -> usize {
+    (items + items / 8).div_ceil(ITEMS_PER_BUCKET).max(1)
+}
+
 /// The bits by which keys of a bucket differ. (The bucket depends on the upper of the bits that select one.)
 #[inline]
 fn fingerprint(hash: u64) -> u16 {
@@ -136,13 +155,19 @@ mod tests {
     use super::*;
     use crate::hash::KeyHasher;
 
+    fn ghosts(items: usize) -> Ghosts {
+        let mut ghosts = Ghosts::new(1_000_000).expect("address space");
+        ghosts.fit(items);
+        ghosts
+    }
+
     fn hash(key: u32) -> u64 {
         KeyHasher::seeded(1).hash(&key.to_le_bytes())
     }
 
     #[test]
     fn a_key_is_known_once_and_with_its_kind() {
-        let mut ghosts = Ghosts::new(1000).expect("memory");
+        let mut ghosts = ghosts(1000);
         assert_eq!(ghosts.take(hash(1)), None);
         ghosts.note(hash(1), false);
         ghosts.note(hash(2), true);
@@ -155,7 +180,7 @@ mod tests {
     #[test]
     fn a_bucket_forgets_its_oldest_keys_and_knows_which_are_near() {
         // One bucket: all keys meet.
-        let mut ghosts = Ghosts::new(0).expect("memory");
+        let mut ghosts = ghosts(1);
         (0..1000).for_each(|key| ghosts.note(hash(key), false));
         assert_eq!(ghosts.take(hash(999 - 28)), None);
         let known: Vec<Option<Ghost>> = (0..28).map(|back| ghosts.take(hash(999 - back))).collect();
@@ -169,13 +194,32 @@ mod tests {
     #[test]
     fn the_record_holds_nine_tenths_of_the_items_that_it_was_made_for() {
         const ITEMS: u32 = 100_000;
-        let mut ghosts = Ghosts::new(ITEMS as usize).expect("memory");
+        let mut ghosts = ghosts(ITEMS as usize);
         (0..3 * ITEMS).for_each(|key| ghosts.note(hash(key), false));
         let known = (0..3 * ITEMS).filter(|&key| ghosts.take(hash(key)).is_some()).count();
         assert!((90_000..115_000).contains(&known), "{known}");
         let strangers = (3 * ITEMS..4 * ITEMS).filter(|&key| ghosts.take(hash(key)).is_some()).count();
         assert!(strangers < 100, "{strangers}");
-        assert!(!ghosts.misfits(ITEMS as usize) && !ghosts.misfits(ITEMS as usize / 2));
-        assert!(ghosts.misfits(ITEMS as usize * 2) && ghosts.misfits(ITEMS as usize / 8));
+    }
+
+    #[test]
+    fn the_record_follows_the_number_of_items_and_keeps_its_memory() {
+        let mut ghosts = Ghosts::new(1_000_000).expect("address space");
+        assert_eq!((ghosts.take(hash(1)), ghosts.bytes()), (None, 0));
+        ghosts.note(hash(1), false);
+        ghosts.fit(1000);
+        let used = ghosts.used;
+        ghosts.fit(1400);
+        ghosts.fit(500);
+        assert_eq!(ghosts.used, used);
+        ghosts.fit(100_000);
+        let (used, bytes) = (ghosts.used, ghosts.bytes());
+        assert!(used > 3000 && bytes == used * 64);
+        ghosts.fit(1000);
+        assert!(ghosts.used < 100 && ghosts.bytes() == bytes);
+        // No more than the reserve.
+        ghosts.fit(10_000_000);
+        ghosts.note(hash(2), false);
+        assert_eq!((ghosts.bytes(), ghosts.take(hash(2))), (bytes, Some(Ghost::Near)));
     }
 }

@@ -121,7 +121,7 @@ pub struct Store {
     index: Index,
     lru: Lru,
     /// The keys that the store has evicted.
-    ghosts: Option<Ghosts>,
+    ghosts: Ghosts,
     /// Whether the store has evicted an item since it was empty, or flushed.
     has_evicted: bool,
     newcomers: Newcomers,
@@ -186,7 +186,7 @@ impl Store {
         Ok(Store {
             slabs: Slabs::new(shard, &sizes, items.arena().page_size()),
             lru: Lru::new(sizes.len()),
-            ghosts: None,
+            ghosts: Ghosts::new(arena_bytes / sizes[0] as usize)?,
             has_evicted: false,
             newcomers: Newcomers::new(sizes.len()),
             evictions: 0,

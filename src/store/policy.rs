@@ -33,7 +33,7 @@
 
 use super::Store;
 use super::arena::ItemId;
-use super::ghosts::{Ghost, Ghosts};
+use super::ghosts::Ghost;
 use super::item::{ACTIVE, FETCHED};
 use super::lru::Segment;
 use super::slab::ClassId;
@@ -131,7 +131,7 @@ impl Store {
         if !self.has_evicted {
             return self.newcomers_of(class) > self.newcomers_wanted(class).max(NEWCOMERS_FEW);
         }
-        let Some(ghost) = self.ghosts.as_mut().and_then(|ghosts| ghosts.take(hash)) else { return false };
+        let Some(ghost) = self.ghosts.take(hash) else { return false };
         if ghost == Ghost::Proven {
             self.newcomers.shrink(items);
         }
@@ -152,8 +152,8 @@ impl Store {
     /// Prefetches what the record of evicted keys may know of a new item.
     #[inline]
     pub(super) fn prefetch_ghost(&self, hash: u64) {
-        if let Some(ghosts) = &self.ghosts {
-            ghosts.prefetch(hash);
+        if self.has_evicted {
+            self.ghosts.prefetch(hash);
         }
     }
 
@@ -164,17 +164,11 @@ impl Store {
             return;
         }
         self.has_evicted = true;
-        let items = self.index.len();
-        if self.ghosts.as_ref().is_none_or(|ghosts| ghosts.misfits(items)) {
-            // Without memory for a record, all keys are new.
-            self.ghosts = Ghosts::new(items).ok();
-        }
-        if let Some(ghosts) = &mut self.ghosts {
-            match Segment::of(self.items.at(id).state()) {
-                Segment::Hot | Segment::Cold => ghosts.note(hash, false),
-                Segment::Warm => ghosts.note(hash, true),
-                Segment::Temp => {}
-            }
+        self.ghosts.fit(self.index.len());
+        match Segment::of(self.items.at(id).state()) {
+            Segment::Hot | Segment::Cold => self.ghosts.note(hash, false),
+            Segment::Warm => self.ghosts.note(hash, true),
+            Segment::Temp => {}
         }
     }
 

@@ -1,7 +1,6 @@
 //! The numbers of a shard that `stats` shows.
 
 use super::Store;
-use super::ghosts::Ghosts;
 use super::lru::Segment;
 use super::moves::Busy;
 use super::slab::{ClassId, ClassUse};
@@ -53,7 +52,7 @@ impl Store {
             classes: self.slabs.ids().map(class).collect(),
             curr_items: self.index.len() as u64,
             bytes: self.bytes,
-            hash_bytes: (self.index.bytes() + self.ghosts.as_ref().map_or(0, Ghosts::bytes)) as u64,
+            hash_bytes: (self.index.bytes() + self.ghosts.bytes()) as u64,
             hash_power: self.index.power(),
             hash_is_expanding: self.index.is_growing(),
             reassign_is_running: self.mover.is_running(),
