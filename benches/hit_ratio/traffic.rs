@@ -54,6 +54,17 @@ pub(crate) fn generated(items: usize) -> Vec<Traffic> {
         let requests = (0..REQUESTS as u64 / 2).flat_map(|at| [Some(at), at.checked_sub(apart)]).flatten().collect();
         all.push((format!("keys read twice, exactly {times} apart"), requests));
     }
+    for times in [0.2, 0.4] {
+        let apart = (times * items as f64) as u64;
+        let mut once = OTHER..;
+        let half = |at: usize| match at % 4 {
+            0 => once.next().expect("there are enough"),
+            2 => (at as u64 / 4).checked_sub(apart).map_or(ONCE, |key| OTHER + key),
+            _ => zipf.draw(&mut random),
+        };
+        let requests = (0..REQUESTS).map(half).collect();
+        all.push((format!("half Zipf, half read twice, {times} apart"), requests));
+    }
     for times in [0.3, 0.7, 1.5] {
         let keys = twice(&mut random, (2.0 * times * items as f64) as usize);
         all.push((format!("keys read twice, {times} of what fits apart"), keys));

@@ -15,8 +15,9 @@
 //! Newcomers have a small share of each class, so that what is read once soon makes room (as in S3-FIFO, Yang et al.
 //! 2023). How large the share should be depends on the traffic, and [`ghosts`](super::ghosts) tell it: if a key comes
 //! back just after its item was evicted as a newcomer, a larger share would have saved it, and the share grows; if the
-//! item was evicted from WARM, the share shrinks. With keys that are read exactly twice it comes near to the whole
-//! class, which is then a plain LRU.
+//! item was evicted from WARM, the share shrinks. If a key comes back long after, the share grows as well, but only while
+//! nothing in WARM is hit. With keys that are read exactly twice it comes near to the whole class, which is then a plain
+//! LRU.
 //!
 //! A key that comes back has proven itself as well, and its item enters WARM if WARM has an item to spare: one at its tail
 //! without a hit. If WARM has none, newcomers get no larger share, either. Otherwise a loop over more keys than fit would

@@ -45,6 +45,7 @@ pub static MEMORY_MIB: Figure = shown("MiB", "mib_resident", 1);
 pub static MISSED_FIRST: Figure = shown("misses at first", "miss_ratio_at_first", 4);
 pub static MISSED_LAST: Figure = shown("misses at last", "miss_ratio_at_last", 4);
 pub static MOVES: Figure = shown("moves/1000 sets", "page_moves_per_thousand_sets", 2);
+pub static HELD: Figure = shown("held % of -m", "item_bytes_percent_of_memory", 1);
 pub static MEMORY: Figure = hidden("memory_bytes");
 pub static ITEMS: Figure = hidden("items");
 pub static HIT_RATE: Figure = hidden("hit_rate");

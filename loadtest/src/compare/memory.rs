@@ -8,8 +8,8 @@ use rustls::{ClientConfig, Stream};
 
 use super::bench::{Bench, FILES_BESIDES, Failure};
 use super::figure::{
-    CONNECTION_KIB, ERRORS, ITEMS, ITEMS_HELD, ITEMS_PER_MIB, MEMORY, MEMORY_MIB, MISSED_FIRST, MISSED_LAST, MOVES,
-    Sample,
+    CONNECTION_KIB, ERRORS, HELD, ITEMS, ITEMS_HELD, ITEMS_PER_MIB, MEMORY, MEMORY_MIB, MISSED_FIRST, MISSED_LAST,
+    MOVES, Sample,
 };
 use crate::address::allow_files;
 use crate::mix::Mix;
@@ -39,7 +39,9 @@ pub fn mix(bench: &Bench<'_>, side: usize, mix: &Mix) -> Result<Sample, Failure>
     let answers = mix.run(&server, bench.stop);
     server.check()?;
     let answers = answers?;
+    let bytes = server.stat("bytes").ok_or_else(|| "stats says nothing of bytes".to_owned())?;
     Ok(vec![
+        (&HELD, bytes as f64 * 100.0 / (mix.memory << 20) as f64),
         (&MISSED_FIRST, answers.missed_first),
         (&MISSED_LAST, answers.missed_last),
         (&MOVES, answers.moves),
