@@ -148,7 +148,7 @@ const WORDS: &[Word] = &[
     word(
         "hot_lru_pct",
         "<percent>",
-        "Share of the hot segment, 1 to 79, if warm has its share, too",
+        "Share of the hot segment, 1 to 79: see warm_lru_pct",
         Of(|config| config.tuning.lru.hot_percent.to_string()),
         Value(|option, draft| {
             let otherwise = "hot_lru_pct must be > 1 and < 80";
@@ -159,8 +159,8 @@ const WORDS: &[Word] = &[
     word(
         "warm_lru_pct",
         "<percent>",
-        "Share of the warm segment, 1 to 79; with hot at most 80. The cache finds the true share itself; this and \
-         `hot_lru_pct` divide the other items between hot and cold",
+        "Share of the warm segment, 1 to 79; with hot at most 80. The cache finds the share of warm itself. The \
+         two numbers divide the other items between hot and cold",
         Of(|config| config.tuning.lru.warm_percent.to_string()),
         Value(|option, draft| {
             let otherwise = "warm_lru_pct must be > 1 and < 80";

@@ -1,23 +1,23 @@
-//! The share of each class that items have which have not proven themselves ([`policy`](super::policy)).
+//! The share of newcomers in each class: of the items that have not proven themselves ([`policy`](super::policy)).
 
 use super::slab::ClassId;
 
 /// The share at the start, the least and the most, and the most that it changes at a time.
-const SHARE: f32 = 0.1;
-const SHARE_MIN: f32 = 0.02;
-const SHARE_MAX: f32 = 0.9;
-const STEP: f32 = 0.0005;
+const SHARE: f64 = 0.1;
+const SHARE_MIN: f64 = 0.02;
+const SHARE_MAX: f64 = 0.9;
+const STEP: f64 = 0.0005;
 
 /// The part of a step for an item that only a much larger share would have saved.
-const FAR: f32 = 0.06;
+const FAR: f64 = 0.06;
 
 /// In a larger cache, the share changes by so many items at a time.
-const STEP_ITEMS: f32 = 10.0;
+const STEP_ITEMS: f64 = 10.0;
 
 /// See the top of the file.
 #[derive(Debug)]
 pub(super) struct Newcomers {
-    share: f32,
+    share: f64,
     /// By class: the hits of proven items so far, when a key came back that was evicted long ago.
     hits: Vec<u64>,
 }
@@ -30,7 +30,7 @@ impl Newcomers {
     /// The number of newcomers that a class of so many items should have.
     #[inline]
     pub(super) fn wanted(&self, items: u32) -> u32 {
-        (items as f32 * self.share) as u32
+        (items as f64 * self.share) as u32
     }
 
     /// A slightly larger share would have saved an item of a cache of so many.
@@ -52,8 +52,8 @@ impl Newcomers {
     }
 }
 
-fn step(items: usize) -> f32 {
-    STEP.min(STEP_ITEMS / items as f32)
+fn step(items: usize) -> f64 {
+    STEP.min(STEP_ITEMS / items as f64)
 }
 
 #[cfg(test)]
@@ -80,5 +80,14 @@ mod tests {
         assert_eq!(newcomers.wanted(1000), 100);
         (1..100_000).for_each(|_| newcomers.grow_far(100, ClassId(1), 9999));
         assert_eq!(newcomers.wanted(1000), 900);
+    }
+
+    #[test]
+    fn the_smallest_steps_of_the_largest_cache_count() {
+        const ITEMS: usize = 100_000_000;
+        let mut newcomers = Newcomers { share: 0.5, ..Newcomers::new(1) };
+        let before = newcomers.wanted(ITEMS as u32);
+        (0..1000).for_each(|_| newcomers.grow_far(ITEMS, ClassId(1), 0));
+        assert!((590..=610).contains(&(newcomers.wanted(ITEMS as u32) - before)));
     }
 }

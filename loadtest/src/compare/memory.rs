@@ -40,14 +40,15 @@ pub fn mix(bench: &Bench<'_>, side: usize, mix: &Mix) -> Result<Sample, Failure>
     server.check()?;
     let answers = answers?;
     let bytes = server.stat("bytes").ok_or_else(|| "stats says nothing of bytes".to_owned())?;
-    Ok(vec![
+    let mut sample: Sample = vec![
         (&HELD, bytes as f64 * 100.0 / (mix.memory << 20) as f64),
         (&MISSED_FIRST, answers.missed_first),
         (&MISSED_LAST, answers.missed_last),
-        (&MOVES, answers.moves),
-        (&MEMORY_MIB, resident(&server)? / MIB),
-        (&ERRORS, answers.refused as f64),
-    ])
+    ];
+    sample.extend(answers.moves.map(|moves| (&MOVES, moves)));
+    sample.push((&MEMORY_MIB, resident(&server)? / MIB));
+    sample.push((&ERRORS, answers.refused as f64));
+    Ok(sample)
 }
 
 /// Sets all keys, more than fit. Gives the number of items that the server holds, its bytes of resident memory, and the

@@ -44,8 +44,8 @@ pub struct Answers {
     pub missed_first: f64,
     /// The share of the last quarter that missed.
     pub missed_last: f64,
-    /// Pages that moved in the last quarter, per thousand sets.
-    pub moves: f64,
+    /// Pages that moved in the last quarter, per thousand sets; `None` if the server does not tell.
+    pub moves: Option<f64>,
     /// Sets that the server refused.
     pub refused: u64,
 }
@@ -91,11 +91,11 @@ impl Mix {
             }
             sent += asked;
         }
-        let moved = server.stat("slabs_moved").zip(moved_before).map_or(0, |(after, before)| after - before);
+        let moved = server.stat("slabs_moved").zip(moved_before).map(|(after, before)| after.saturating_sub(before));
         Ok(Answers {
             missed_first: missed_first as f64 / sent_first.max(1) as f64,
             missed_last: missed_last as f64 / sent_last.max(1) as f64,
-            moves: moved as f64 * 1000.0 / missed_last.max(1) as f64,
+            moves: moved.map(|pages| pages as f64 * 1000.0 / missed_last.max(1) as f64),
             refused,
         })
     }
