@@ -19,6 +19,8 @@ pub struct Budget {
 #[derive(Debug)]
 struct Pages {
     limit: u32,
+    /// By shard: bytes of its index, as far as the budget knows ([`Budget::take`]).
+    index_bytes: Vec<usize>,
     taken: u32,
     /// By shard: its number of pages.
     held: Vec<u32>,
@@ -30,6 +32,8 @@ struct Pages {
     reserved: u32,
     /// By shard: what the others know of it, so that pages move between shards.
     trades: Vec<Trade>,
+    /// Bytes of a page.
+    page_size: usize,
 }
 
 /// What other shards know of a shard.
@@ -43,6 +47,12 @@ struct Trade {
     promised: bool,
 }
 
+/// An index of more than this part of the limit takes the place of pages: many small items need an index that may be a
+/// quarter of their own size. A page that is in use stays if the index grows later.
+const INDEX_SHARE: usize = 64;
+/// Bytes of index that take the place of no page.
+const INDEX_ALLOWED_MIN: usize = 1 << 20;
+
 /// Whether a shard needs more pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
@@ -55,12 +65,14 @@ impl Budget {
     pub fn new(limit: u32, shards: usize, arena: &Arena) -> Budget {
         let pages = Pages {
             limit,
+            index_bytes: vec![0; shards],
             taken: 0,
             held: vec![0; shards],
             free: Vec::new(),
             fresh: 1,
             reserved: arena.pages(),
             trades: vec![Trade::default(); shards],
+            page_size: arena.page_size(),
         };
         Budget {
             pages: Mutex::new(pages),
@@ -77,13 +89,15 @@ impl Budget {
     }
 
     /// Takes a page for a shard. The budget keeps half of an equal share for each shard that has not taken so much yet,
-    /// so that a shard that starts late finds pages as well.
-    pub fn take(&self, shard: usize) -> Option<PageId> {
+    /// so that a shard that starts late finds pages as well. `index_bytes` is the size of the shard's index now: see
+    /// [`INDEX_SHARE`].
+    pub fn take(&self, shard: usize, index_bytes: usize) -> Option<PageId> {
         if !self.open.load(Relaxed) {
             return None;
         }
         let mut pages = self.pages.lock();
-        if pages.taken >= pages.limit {
+        pages.index_bytes[shard] = index_bytes;
+        if pages.taken >= pages.room() {
             self.open.store(false, Relaxed);
             return None;
         }
@@ -102,7 +116,7 @@ impl Budget {
     pub(super) fn borrow_page(&self, shard: usize) -> Option<PageId> {
         let mut pages = self.pages.lock();
         let credit = (u64::from(pages.limit) * u64::from(self.credit_percent)).div_ceil(100) as u32;
-        if pages.taken >= pages.limit + credit { None } else { pages.hand_out(shard) }
+        if pages.taken >= pages.room() + credit { None } else { pages.hand_out(shard) }
     }
 
     /// Takes a page back from a shard.
@@ -111,7 +125,7 @@ impl Budget {
         pages.taken -= 1;
         pages.held[shard] -= 1;
         pages.free.push(page);
-        self.open.store(pages.taken < pages.limit, Relaxed);
+        self.open.store(pages.taken < pages.room(), Relaxed);
     }
 
     /// A shard tells the others how many seconds the items have idled that it would give up next (0: it can spare
@@ -181,7 +195,7 @@ impl Budget {
     /// Pages that may still be taken.
     pub fn free(&self) -> u32 {
         let pages = self.pages.lock();
-        pages.limit.saturating_sub(pages.taken)
+        pages.room().saturating_sub(pages.taken)
     }
 
     /// Sets the limit, in pages. False: the address space does not hold so many.
@@ -191,12 +205,20 @@ impl Budget {
             return false;
         }
         pages.limit = limit;
-        self.open.store(pages.taken < limit, Relaxed);
+        self.open.store(pages.taken < pages.room(), Relaxed);
         true
     }
 }
 
 impl Pages {
+    /// Pages that may be in use: the limit, less those whose place a large index takes, which are at most half of it.
+    fn room(&self) -> u32 {
+        let index: usize = self.index_bytes.iter().sum();
+        let allowed = (self.limit as usize * self.page_size / INDEX_SHARE).max(INDEX_ALLOWED_MIN);
+        let pages = index.saturating_sub(allowed) / self.page_size;
+        self.limit.saturating_sub(u32::try_from(pages).unwrap_or(u32::MAX)).max(self.limit.div_ceil(2))
+    }
+
     /// Whether a shard may have a page: one that the budget does not keep for another shard.
     fn has_one_for(&self, shard: usize) -> bool {
         let floor = self.limit / (2 * self.held.len() as u32);
@@ -204,7 +226,7 @@ impl Pages {
         let owed: u32 = others().map(|other| floor.saturating_sub(self.held[other])).sum();
         let promises = others().filter(|&other| self.trades[other].promised).count() as u32;
         let kept = if self.trades[shard].promised || self.held[shard] < floor { 0 } else { owed.max(promises) };
-        self.taken + kept < self.limit
+        self.taken + kept < self.room()
     }
 
     /// Gives a shard a page that no shard has.
@@ -231,8 +253,8 @@ mod tests {
     fn a_page_goes_to_the_shard_it_was_asked_for() {
         let arena = Arena::reserve(16, 1 << 20).expect("address space");
         let budget = Budget::new(16, 2, &arena);
-        let mut pages: Vec<PageId> = std::iter::from_fn(|| budget.take(0)).collect();
-        while budget.take(1).is_some() {}
+        let mut pages: Vec<PageId> = std::iter::from_fn(|| budget.take(0, 0)).collect();
+        while budget.take(1, 0).is_some() {}
         assert_eq!(pages.len(), 12);
         // The budget asks a shard for a page only if the shard's items are older.
         assert!(!budget.report(0, 100, Need::Nothing));
@@ -242,8 +264,8 @@ mod tests {
         assert!(budget.report(0, 100, Need::Pages));
         assert!(!budget.report(0, 100, Need::Pages), "it is asked once");
         budget.give_back(0, pages.pop().expect("twelve"));
-        assert_eq!(budget.take(0), None, "it is promised");
-        assert!(budget.take(1).is_some());
+        assert_eq!(budget.take(0, 0), None, "it is promised");
+        assert!(budget.take(1, 0).is_some());
         // A shard keeps a quarter of an equal share.
         for _ in 0..9 {
             budget.give_back(0, pages.pop().expect("eleven"));
@@ -257,8 +279,23 @@ mod tests {
     fn a_late_shard_gets_half_of_its_share() {
         let arena = Arena::reserve(10, 1 << 20).expect("address space");
         let budget = Budget::new(10, 2, &arena);
-        let greedy = std::iter::from_fn(|| budget.take(0)).count();
-        let late = std::iter::from_fn(|| budget.take(1)).count();
+        let greedy = std::iter::from_fn(|| budget.take(0, 0)).count();
+        let late = std::iter::from_fn(|| budget.take(1, 0)).count();
         assert_eq!((greedy, late, budget.free()), (8, 2, 0));
+    }
+
+    #[test]
+    fn a_large_index_takes_the_place_of_pages() {
+        let arena = Arena::reserve(96, 1 << 20).expect("address space");
+        let budget = Budget::new(96, 1, &arena);
+        let taken = |index_mib: usize| std::iter::from_fn(|| budget.take(0, index_mib << 20)).count();
+        // 1.5 of 12 MiB are free, and the rest is rounded down.
+        assert_eq!((taken(12), budget.free(), budget.is_exceeded()), (86, 0, false));
+        assert!(budget.set_limit(86));
+        assert_eq!((taken(11), budget.free()), (0, 0));
+        assert!(budget.set_limit(96));
+        assert_eq!((budget.free(), taken(2)), (0, 0));
+        // The limit says what may be in use at all, so no page must leave when the index grows.
+        assert_eq!((taken(40), budget.surplus(0)), (0, 0));
     }
 }

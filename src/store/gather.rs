@@ -19,6 +19,8 @@ use super::{OutOfMemory, Store};
 
 /// Chunks of a large item that one step takes or frees.
 const CHUNKS_PER_STEP: usize = 128;
+/// A last chunk of at least this part of a largest one is one itself, and needs no page of another class.
+const NEARLY_WHOLE: (usize, usize) = (15, 16);
 /// Chunks of a page that one step clears for a value.
 const MOVE_STEPS: u32 = 512;
 /// Seconds after which a value that waits for moving pages is refused.
@@ -54,15 +56,15 @@ pub(super) struct NextPart {
 }
 
 impl Parts {
-    /// The chunk that follows: of the largest class, or of a smaller one if it is the last.
+    /// The chunk that follows: of the largest class, or of a smaller one if it is the last and saves something.
     pub(super) fn next(&self, value_len: usize, slabs: &Slabs) -> NextPart {
         let left = value_len - self.room;
-        match slabs.class_for(BODY_HEADER + left) {
+        let largest = slabs.largest();
+        let chunk = |class| slabs.usage(class).chunk_size as usize;
+        let fits = slabs.class_for(BODY_HEADER + left);
+        match fits.filter(|&class| chunk(class) * NEARLY_WHOLE.1 < chunk(largest) * NEARLY_WHOLE.0) {
             Some(class) => NextPart { class, room: left },
-            None => {
-                let class = slabs.largest();
-                NextPart { class, room: slabs.usage(class).chunk_size as usize - BODY_HEADER }
-            }
+            None => NextPart { class: largest, room: left.min(chunk(largest) - BODY_HEADER) },
         }
     }
 

@@ -233,7 +233,7 @@ impl Store {
             return Reassigned::Busy;
         }
         if from == Some(ClassId(0)) {
-            let page = if self.budget.pool() > 0 { self.budget.take(self.slabs.shard()) } else { None };
+            let page = if self.budget.pool() > 0 { self.budget.take(self.slabs.shard(), self.index_bytes()) } else { None };
             let Some(page) = page else { return Reassigned::NoSpare };
             self.slabs.adopt(to, page);
             self.slabs.assign(page);
@@ -498,10 +498,16 @@ impl Store {
         Room::Later
     }
 
+    /// Takes a page from the budget for a class.
+    pub(super) fn take_page(&mut self, class: ClassId) -> bool {
+        let index_bytes = self.index_bytes();
+        self.slabs.take_page(class, &self.budget, index_bytes)
+    }
+
     /// Takes a page that no class loses, but none that is kept free for new items.
     fn take_free_page(&mut self, class: ClassId) -> bool {
         let reserved = self.pages_reserved();
-        (reserved == 0 || self.budget.free() > reserved) && self.slabs.take_page(class, &self.budget)
+        (reserved == 0 || self.budget.free() > reserved) && self.take_page(class)
             || self.take_empty_page(class)
     }
 

@@ -57,7 +57,7 @@ impl Store {
     #[inline(never)]
     fn make_room(&mut self, class: ClassId, from_others: bool) -> Option<ItemId> {
         for _ in 0..CLOSED_PAGE_TRIES {
-            let freed = self.slabs.take_page(class, &self.budget)
+            let freed = self.take_page(class)
                 || self.take_empty_page(class)
                 || self.free_remains() && (self.slabs.has_room(class) || self.take_empty_page(class))
                 || self.reclaim(class, RECLAIM_STEPS)

@@ -4,7 +4,7 @@
 //! items can go back to the budget at once, where any class of any shard can take it.
 //!
 //! The chunk sizes follow from the factor `f` (`-f`). Up to 128 bytes they are 8 bytes apart. From there to the largest
-//! chunk (12 KiB or a twelfth of a page, or less with `-o slab_chunk_max`) the step is four tenths of `f - 1`. With the
+//! chunk (nearly 12 KiB or a twelfth of a page, or less with `-o slab_chunk_max`) the step is four tenths of `f - 1`. With the
 //! default factor of 1.25 a chunk is on average about 4 % larger than its item; in memcached, 10 %. An item that is larger
 //! than the largest chunk is a chain of such chunks, and its last one is as small as it can be.
 
@@ -71,7 +71,9 @@ impl Default for SlabOptions {
 /// `granule`, which is at least 8. An item has at least `header` bytes.
 pub fn chunk_sizes(options: &SlabOptions, header: usize, page: usize, granule: usize) -> Vec<u32> {
     let round = |size: usize| size.next_multiple_of(granule);
-    let chunk_max = options.chunk_max.min(CHUNK_MAX).min(page / PARTS_MIN) / granule * granule;
+    // A whole part of a page, so that long values leave no rest of it.
+    let parts = page.div_ceil(options.chunk_max.clamp(1, CHUNK_MAX)).max(PARTS_MIN);
+    let chunk_max = page / parts / granule * granule;
     let mut sizes: Vec<usize> = match &options.sizes {
         Some(explicit) => {
             let sizes = explicit.iter().map(|&size| round(size as usize)).filter(|&size| size < chunk_max);
@@ -276,9 +278,9 @@ impl Slabs {
         Some(id)
     }
 
-    /// Takes a page from the budget for a class.
-    pub(super) fn take_page(&mut self, class: ClassId, budget: &Budget) -> bool {
-        match budget.take(self.shard) {
+    /// Takes a page from the budget for a class, in a shard with an index of so many bytes.
+    pub(super) fn take_page(&mut self, class: ClassId, budget: &Budget, index_bytes: usize) -> bool {
+        match budget.take(self.shard, index_bytes) {
             Some(page) => {
                 self.adopt(class, page);
                 true
@@ -560,7 +562,8 @@ mod tests {
             let sizes = chunk_sizes(&SlabOptions::default(), 28, page, 8);
             assert!(sizes.len() <= CLASSES_MAX_DEFAULT);
             assert_eq!(sizes[..13], [48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 144, 160]);
-            assert_eq!(sizes.last(), Some(&(CHUNK_MAX.min(page / PARTS_MIN / 8 * 8) as u32)));
+            let parts = page.div_ceil(CHUNK_MAX).max(PARTS_MIN);
+            assert_eq!(sizes.last(), Some(&((page / parts / 8 * 8) as u32)));
         }
     }
 

@@ -52,12 +52,17 @@ impl Store {
             classes: self.slabs.ids().map(class).collect(),
             curr_items: self.index.len() as u64,
             bytes: self.bytes,
-            hash_bytes: (self.index.bytes() + self.ghosts.bytes()) as u64,
+            hash_bytes: self.index_bytes() as u64,
             hash_power: self.index.power(),
             hash_is_expanding: self.index.is_growing(),
             reassign_is_running: self.mover.is_running(),
             reassign_last_busy: self.mover.last_busy,
         }
+    }
+
+    /// Bytes of the index, and of what the store remembers of evicted keys.
+    pub(super) fn index_bytes(&self) -> usize {
+        self.index.bytes() + self.ghosts.bytes()
     }
 
     /// `stats reset`: resets all counters of events. Counters of present state, such as memory in use, stay.

@@ -226,7 +226,7 @@ impl Loader {
             if let Some(id) = self.store.slabs.allocate(class, &self.store.items) {
                 return Some(id);
             }
-            if !self.store.slabs.take_page(class, &self.store.budget) && !self.evict(class, record) {
+            if !self.store.take_page(class) && !self.evict(class, record) {
                 return None;
             }
         }

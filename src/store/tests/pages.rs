@@ -375,12 +375,12 @@ fn large_items_are_rescued_chunk_by_chunk() {
     }
     let large = store.slabs.largest();
     let before = store.pages(large);
-    for _ in 0..4 {
+    for _ in 0..3 {
         assert_eq!(store.reassign(Some(large), ClassId(0)), Reassigned::Started);
         store.finish_move();
         store.validate();
     }
-    assert_eq!((store.pages(large), store.budget.pool()), (before - 4, 4));
+    assert_eq!((store.pages(large), store.budget.pool()), (before - 3, 3));
     for number in (1..50).step_by(2) {
         assert!(store.get(format!("k{number}").as_bytes()) == Some(value(number)), "k{number}");
     }
@@ -564,7 +564,8 @@ fn pages_go_from_a_shard_that_idles_to_one_that_starves() {
             }
         });
     }
-    assert!(pages(&busy) >= 22 && pages(&idle) + pages(&busy) >= 39, "{} and {}", pages(&idle), pages(&busy));
+    // The index of so many items takes the place of up to three pages.
+    assert!(pages(&busy) >= 22 && pages(&idle) + pages(&busy) >= 37, "{} and {}", pages(&idle), pages(&busy));
     idle.validate();
     busy.validate();
     // When the idle shard is in use again, it gets its pages back.
