@@ -2,7 +2,7 @@
 //! functions for the work that they share.
 
 use super::arithmetic::{self, Direction, Outcome as Arithmetic};
-use super::get;
+use super::get::{pin, short_value};
 use super::reply::Reply;
 use super::request::Request;
 use super::set::{self, Change, Mode, Outcome, Value};
@@ -43,13 +43,13 @@ pub(super) fn get(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
     // The reply to a touch has the client flags, too.
     let (value, len) = match operation.mode {
         opcode::TOUCH => (Some(&b""[..]), 0),
-        _ => (get::short_value(&item), item.value_len()),
+        _ => (short_value(&item), item.value_len()),
     };
     let shown_value = value.unwrap_or_default();
     let item = packet::Item { client_flags, cas, key: shown_key, value: shown_value, value_len: len };
     packet::item(&mut reply.out, Head::new(operation), &item);
     if value.is_none() {
-        get::pin(shard, id, reply);
+        pin(shard, id, reply);
     }
 }
 

@@ -5,7 +5,7 @@ use super::reply::{Pinned, Reply, say};
 use super::request::Request;
 use super::shard::Shard;
 use crate::clock::NEVER;
-use crate::protocol::encode::{copy_short, value, value_header};
+use crate::protocol::encode::{self, copy_short};
 use crate::store::arena::ItemId;
 use crate::store::item::{FETCHED, Item, STALE, WON};
 use crate::store::{OutOfMemory, PIN_LEN_MIN};
@@ -18,28 +18,49 @@ pub(super) enum Cas {
     Shown,
 }
 
-#[inline]
-pub(super) fn get(shard: &mut Shard, request: &Request<'_>, cas: Cas, reply: &mut Reply) {
-    let found = shard.store.seek(request.hint, request.operation.hash, request.key);
-    shard.count_get(request.key, found.is_ok());
-    match found {
-        Ok(id) => {
-            shard.store.hit(id);
-            put_value(shard, id, request.key, cas, reply);
+/// A key that a client wants the value of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) hash: u64,
+    /// See [`Request::hint`].
+    pub(super) hint: Option<ItemId>,
+}
+
+#[inline(always)]
+pub(super) fn get(shard: &mut Shard, wanted: Wanted<'_>, cas: Cas, reply: &mut Reply) {
+    let Wanted { key, hash, hint } = wanted;
+    match shard.store.fetch(hint, hash, key) {
+        Ok((id, item)) => {
+            if let Some(value) = short_value(&item) {
+                let cas = (cas == Cas::Shown).then(|| item.cas());
+                encode::value(&mut reply.out, key, item.client_flags(), cas, value);
+            } else {
+                put_value(shard, id, key, cas, reply);
+            }
+            shard.count_get(key, true);
         }
-        Err(_) => shard.store.counters.get_misses += 1,
+        Err(_) => {
+            shard.store.counters.get_misses += 1;
+            shard.count_get(key, false);
+        }
     }
 }
 
+pub(super) fn gets(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    let wanted = Wanted { key: request.key, hash: request.operation.hash, hint: request.hint };
+    get(shard, wanted, Cas::Shown, reply);
+}
+
 /// Appends `VALUE …` and the value.
-#[inline]
+#[inline(never)]
 fn put_value(shard: &mut Shard, id: ItemId, key: &[u8], cas: Cas, reply: &mut Reply) {
     let item = shard.store.item(id);
     let cas = (cas == Cas::Shown).then(|| item.cas());
     match short_value(&item) {
-        Some(short) => value(&mut reply.out, key, item.client_flags(), cas, short),
+        Some(short) => encode::value(&mut reply.out, key, item.client_flags(), cas, short),
         None => {
-            value_header(&mut reply.out, key, item.client_flags(), item.value_len(), cas);
+            encode::value_header(&mut reply.out, key, item.client_flags(), item.value_len(), cas);
             pin(shard, id, reply);
             reply.out.put(b"\r\n");
         }
@@ -142,7 +163,7 @@ fn vivify(shard: &mut Shard, request: &Request<'_>) -> Result<ItemId, OutOfMemor
     Ok(id)
 }
 
-#[inline]
+#[inline(always)]
 fn meta_hit(shard: &mut Shard, request: &Request<'_>, target: Target, reply: &mut Reply) {
     let (operation, id) = (request.operation, target.id);
     let item = shard.store.item(id);
@@ -170,13 +191,18 @@ fn meta_hit(shard: &mut Shard, request: &Request<'_>, target: Target, reply: &mu
 }
 
 /// Executes and answers the flags of a hit, and appends the marks `W`, `X` and `Z`.
-#[inline]
+#[inline(always)]
 fn put_flags(shard: &mut Shard, request: &Request<'_>, target: Target, reply: &mut Reply) {
     let Target { id, created, .. } = target;
     let state = shard.store.item(id).state();
     let mut won = created;
     for token in tokens(request) {
         match token[0] {
+            b'v' | b'q' | b'u' => {}
+            b'k' if target.key_form == KeyForm::Text => {
+                reply.out.put(b" k");
+                reply.out.put_short(request.key);
+            }
             b'R' => won |= state & WON == 0 && !created && expires_before(shard, request, id),
             b's' => put_number(reply, b" s", shard.store.item(id).value_len() as u64),
             b'f' => put_number(reply, b" f", u64::from(shard.store.item(id).client_flags())),
@@ -184,6 +210,10 @@ fn put_flags(shard: &mut Shard, request: &Request<'_>, target: Target, reply: &m
             b'h' => put_number(reply, b" h", u64::from(state & FETCHED != 0)),
             _ => flag_of_item(shard, request, target, token, reply),
         }
+    }
+    if state & (STALE | WON) == 0 && !won {
+        reply.out.put(b"\r\n");
+        return;
     }
     // If the server has told no client yet to recache the stale item, it tells this one.
     won |= state & (STALE | WON) == STALE;

@@ -47,8 +47,34 @@ pub(super) struct Target {
 
 /// The flag tokens of a meta command, as the client sent them.
 #[inline]
-pub(super) fn tokens<'a>(request: &Request<'a>) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-    request.operation.tokens.of(request.input).split(|&byte| byte == b' ').filter(|token| !token.is_empty())
+pub(super) fn tokens<'a>(request: &Request<'a>) -> Tokens<'a> {
+    Tokens { rest: request.operation.tokens.of(request.input) }
+}
+
+/// See [`tokens`].
+#[derive(Clone, Debug)]
+pub(super) struct Tokens<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = &'a [u8];
+
+    /// Most tokens are a letter with a space before and behind it.
+    #[inline(always)]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while let [b' ', rest @ ..] = self.rest {
+            self.rest = rest;
+        }
+        let len = match self.rest {
+            [] => return None,
+            [_] | [_, b' ', ..] => 1,
+            longer => longer.iter().position(|&byte| byte == b' ').unwrap_or(longer.len()),
+        };
+        let (token, rest) = self.rest.split_at(len);
+        self.rest = rest;
+        Some(token)
+    }
 }
 
 /// Executes and answers one flag of a command that has found or created an item: `T` and `N` set the deadline at their
@@ -113,7 +139,7 @@ pub(super) fn put_number(reply: &mut Reply, name: &[u8], number: u64) {
 /// Appends a key.
 pub(super) fn put_key(key: &[u8], form: KeyForm, reply: &mut Reply) {
     match form {
-        KeyForm::Text => reply.out.put(key),
+        KeyForm::Text => reply.out.put_short(key),
         KeyForm::Base64 => {
             let len = key.len().div_ceil(3) * 4;
             base64_encode(key, reply.out.room(len));

@@ -33,8 +33,8 @@ pub use shard::Shard;
 #[inline]
 pub fn execute(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
     match request.operation.verb {
-        Verb::Get => get::get(shard, request, Cas::Hidden, reply),
-        Verb::Gets => get::get(shard, request, Cas::Shown, reply),
+        Verb::Get => get_one(shard, request, reply),
+        Verb::Gets => get::gets(shard, request, reply),
         Verb::Gat => get::get_and_touch(shard, request, Cas::Hidden, reply),
         Verb::Gats => get::get_and_touch(shard, request, Cas::Shown, reply),
         Verb::Touch => get::touch(shard, request, reply),
@@ -57,11 +57,29 @@ pub fn execute(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
     }
 }
 
+/// [`get`], out of line.
+#[inline(never)]
+fn get_one(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    get(shard, request.key, request.operation.hash, request.hint, reply);
+}
+
+/// Executes a `get` of one key with this hash, without its end. See [`Request::hint`].
+#[inline(always)]
+pub fn get(shard: &mut Shard, key: &[u8], hash: u64, hint: Option<ItemId>, reply: &mut Reply) {
+    get::get(shard, get::Wanted { key, hash, hint }, Cas::Hidden, reply);
+}
+
+/// Appends the end of a retrieval.
+#[inline]
+pub fn end(reply: &mut Reply) {
+    reply.out.put(b"END\r\n");
+}
+
 /// Appends the reply to an operation that concerns no key.
 #[inline]
 pub fn speak(operation: &Operation, reply: &mut Reply) {
     match operation.verb {
-        Verb::End => reply.out.put(b"END\r\n"),
+        Verb::End => end(reply),
         Verb::Say if !operation.quiet => reply.out.put(operation.text),
         Verb::BinarySay if !operation.quiet => binary::speak(operation, reply),
         _ => {}

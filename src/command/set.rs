@@ -77,7 +77,7 @@ fn removes_old_item(operation: &Operation) -> bool {
     }
 }
 
-#[inline]
+#[inline(always)]
 pub(super) fn store(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
     if request.operation.too_large {
         shard.count_set(request.key);
@@ -85,10 +85,36 @@ pub(super) fn store(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply)
         say(request.operation, reply, TOO_LARGE);
         return;
     }
-    store_value(shard, request, Value::Bytes(request.value()), reply);
+    if request.operation.verb == Verb::Set {
+        set(shard, request, reply);
+    } else {
+        store_value(shard, request, Value::Bytes(request.value()), reply);
+    }
 }
 
-#[inline]
+/// `set`, which most storage commands are: [`store_value`] without the questions that only other commands raise.
+#[inline(always)]
+fn set(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    let (Operation { hash, client_flags, exptime, .. }, key) = (*request.operation, request.key);
+    let value = request.value();
+    shard.count_set(key);
+    shard.store.count_set(key.len(), client_flags, value.len());
+    shard.store.pull_tail(key.len(), client_flags, value.len(), None);
+    let old = shard.store.seek(request.hint, hash, key).ok();
+    match shard.store.put(hash, key, client_flags, request.deadline(exptime, shard), value, old) {
+        Ok(id) => {
+            let cas = shard.store.next_cas();
+            shard.store.item(id).set_cas(cas);
+            say(request.operation, reply, b"STORED\r\n");
+        }
+        Err(OutOfMemory) => {
+            out_of_memory(shard, request);
+            say(request.operation, reply, OUT_OF_MEMORY);
+        }
+    }
+}
+
+#[inline(never)]
 pub(super) fn store_value(shard: &mut Shard, request: &Request<'_>, value: Value<'_>, reply: &mut Reply) {
     let operation = request.operation;
     shard.count_set(request.key);

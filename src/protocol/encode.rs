@@ -82,11 +82,17 @@ impl Output {
         self.len += bytes.len();
     }
 
+    /// Appends bytes that are few, as a rule.
+    #[inline]
+    pub fn put_short(&mut self, bytes: &[u8]) {
+        copy_short(self.room(bytes.len()), bytes);
+        self.len += bytes.len();
+    }
+
     /// Appends a number in decimal.
     #[inline]
     pub fn put_u64(&mut self, number: u64) {
-        let mut digits = itoa::Buffer::new();
-        self.put(digits.format(number).as_bytes());
+        self.len += decimal(self.room(DIGITS_MAX), 0, number);
     }
 
     /// Appends a number in decimal.
@@ -148,20 +154,49 @@ pub fn value_header(out: &mut Output, key: &[u8], client_flags: u32, value_len: 
 }
 
 /// The whole of `VALUE …`, with the value.
-#[inline]
+#[inline(always)]
 pub fn value(out: &mut Output, key: &[u8], client_flags: u32, cas: Option<u64>, value: &[u8]) {
     let room = out.room(HEADER_MAX + key.len() + value.len() + 2);
-    let at = write_header(room, key, client_flags, value.len(), cas);
+    let at = match PLAIN_ENDS.get(value.len()) {
+        Some((end, len)) if client_flags == 0 && cas.is_none() => {
+            *room.first_chunk_mut().expect("there is room") = *b"VALUE   ";
+            let after = &mut room[WORD..];
+            copy_short(after, key);
+            *after[key.len()..].first_chunk_mut().expect("there is room") = *end;
+            WORD + key.len() + usize::from(*len)
+        }
+        _ => write_header(room, key, client_flags, value.len(), cas),
+    };
     let (text, end) = room[at..at + value.len() + 2].split_at_mut(value.len());
     copy_short(text, value);
     end.copy_from_slice(b"\r\n");
     out.advance(at + value.len() + 2);
 }
 
+/// Bytes of `VALUE `.
+const WORD: usize = 6;
+
+/// By length of the value, up to three digits: what follows the key if the client flags are 0, and its length.
+static PLAIN_ENDS: [([u8; 8], u8); 1000] = {
+    let mut ends = [([0; 8], 0); 1000];
+    let mut number = 0;
+    while number < ends.len() {
+        let digits = [b'0' + (number / 100) as u8, b'0' + (number / 10 % 10) as u8, b'0' + (number % 10) as u8];
+        let [a, b, c] = digits;
+        ends[number] = match number {
+            0..10 => ([b' ', b'0', b' ', c, b'\r', b'\n', 0, 0], 6),
+            10..100 => ([b' ', b'0', b' ', b, c, b'\r', b'\n', 0], 7),
+            _ => ([b' ', b'0', b' ', a, b, c, b'\r', b'\n'], 8),
+        };
+        number += 1;
+    }
+    ends
+};
+
 /// The largest length of a header without its key: words, spaces, numbers.
 const HEADER_MAX: usize = b"VALUE    \r\n".len() + 10 + 10 + 20;
 
-#[inline]
+#[inline(never)]
 fn write_header(room: &mut [u8], key: &[u8], client_flags: u32, value_len: usize, cas: Option<u64>) -> usize {
     room[..6].copy_from_slice(b"VALUE ");
     let mut at = 6;
@@ -184,6 +219,9 @@ fn write_header(room: &mut [u8], key: &[u8], client_flags: u32, value_len: usize
     room[at..at + 2].copy_from_slice(b"\r\n");
     at + 2
 }
+
+/// The most digits of a number of 64 bits.
+const DIGITS_MAX: usize = 20;
 
 /// Writes a number in decimal at an offset, and returns the offset behind it.
 #[inline]
@@ -217,6 +255,22 @@ mod tests {
             let mut out = Output::default();
             value_header(&mut out, b"k", flags, len, cas);
             assert_eq!(out.bytes(), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn values_with_and_without_flags_are_memcacheds() {
+        for len in [0, 1, 9, 10, 32, 99, 100, 999, 1000, 1001, 70_000] {
+            for (flags, cas) in [(0, None), (5, None), (0, Some(3))] {
+                for key_len in [1, 6, 7, 25, 250] {
+                    let (key, text) = ("k".repeat(key_len), "v".repeat(len));
+                    let cas_text = cas.map_or(String::new(), |cas: u64| format!(" {cas}"));
+                    let mut out = Output::default();
+                    value(&mut out, key.as_bytes(), flags, cas, text.as_bytes());
+                    let expected = format!("VALUE {key} {flags} {len}{cas_text}\r\n{text}\r\n");
+                    assert_eq!(out.bytes(), expected.as_bytes());
+                }
+            }
         }
     }
 

@@ -24,6 +24,8 @@ pub mod packet;
 #[doc(hidden)]
 pub mod fuzz;
 
+use std::ops::ControlFlow;
+
 /// This server has the protocol and the flags of this version of memcached. Clients receive it and parse it, so it is
 /// three plain numbers.
 pub const MEMCACHED_VERSION: &str = "1.6.45";
@@ -313,6 +315,20 @@ pub enum Step {
 pub trait Parse {
     /// Makes the next operation from `input[*at..]`, and moves `*at` past the consumed bytes.
     fn next(&mut self, input: &mut [u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step;
+
+    /// Hands out keys of `get`s while the next one is of the usual form and `take` wants another, and moves the position
+    /// past them. It says nothing about the input behind them, which [`Parse::next`] reads.
+    #[inline(always)]
+    fn plain_keys(&mut self, _input: &[u8], _at: &mut usize, _take: impl FnMut(PlainKey) -> ControlFlow<()>) {}
+}
+
+/// A key of a `get`.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainKey {
+    /// The key.
+    pub key: Span,
+    /// It is the last key of its command, whose reply `END` follows.
+    pub is_last: bool,
 }
 
 /// The limits that parsers need.

@@ -20,14 +20,17 @@
 //!
 //! What is written into the operation: `Get` … `Gats`: `key`, `exptime`. Storage: `key`, `value`, `client_flags`,
 //! `exptime`, `cas`, `too_large`. `Incr`, `Decr`: `key`, `delta`. `Touch`: `key`, `exptime`. `Delete`: `key`. Meta: all
-//! fields. `Say`: `text`. `Admin`: `tokens`. All: `verb`, `quiet` and, if it has a key, `flags`, `mode` and `too_large`.
+//! fields, but of an `mg` whose flags have no arguments only `key`, `tokens`, `exptime`,
+//! `client_flags`, `cas` and those below. `Say`: `text`. `Admin`: `tokens`. All: `verb`, `quiet` and, if it has a key, `flags`, `mode` and `too_large`.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 
 use super::administration::AdminCommand;
 use super::meta::{self, BAD_FORMAT, Refusal};
-use super::token::{self, KEY_LENGTH_MAX, Tokens, after_terminator, find_end, find_low, plain_digits, skip_spaces};
-use super::{Limits, Operation, Parse, Span, Step, Verb};
+use super::token::{
+    self, KEY_LENGTH_MAX, Tokens, after_terminator, find_end, find_low, find_low_ahead, plain_digits, skip_spaces,
+};
+use super::{Limits, Operation, Parse, PlainKey, Span, Step, Verb};
 
 /// Bytes without a newline that are waited for; memcached's limit. More must be a `get`, or the connection is closed.
 pub const LINE_LENGTH_MAX: usize = 2048;
@@ -83,6 +86,18 @@ impl Parse for Parser {
     #[inline]
     fn next(&mut self, input: &mut [u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step {
         Parser::next(self, input, at, limits, operation)
+    }
+
+    #[inline(always)]
+    fn plain_keys(&mut self, input: &[u8], at: &mut usize, take: impl FnMut(PlainKey) -> ControlFlow<()>) {
+        let in_list = match self.state {
+            State::Keys(Keys { verb: Verb::Get, any: true, .. }) => true,
+            State::Line if input.get(*at) == Some(&b'g') => false,
+            _ => return,
+        };
+        if let Some(state) = plain_keys(in_list, input, at, take) {
+            self.state = state;
+        }
     }
 }
 
@@ -179,6 +194,13 @@ impl Parser {
                     self.command(input, at, limits, operation)
                 }
             }
+            [b'm', b'g', b' ', ..] => match meta::plain_get(input, *at, operation) {
+                Some(after) => {
+                    *at = after;
+                    Step::Operation
+                }
+                None => self.command(input, at, limits, operation),
+            },
             [b'g', b'e', b't', b's', b' ', ..] => self.get(Verb::Gets, *at + 5, input, at, operation),
             [] => Step::Incomplete,
             _ => self.command(input, at, limits, operation),
@@ -504,18 +526,59 @@ impl Parser {
     }
 }
 
+/// See [`Parse::plain_keys`]. The keys of a list are plain once the first one was handed out, because then all of them were
+/// checked, or come in parts. Gives the new state, if it is another one.
+#[inline(never)]
+fn plain_keys(
+    mut in_list: bool,
+    input: &[u8],
+    at: &mut usize,
+    mut take: impl FnMut(PlainKey) -> ControlFlow<()>,
+) -> Option<State> {
+    let mut state = None;
+    loop {
+        let start = match input.get(*at..) {
+            _ if in_list => *at,
+            Some([b'g', b'e', b't', b' ', ..]) => *at + 4,
+            _ => return state,
+        };
+        let end = find_low_ahead(input, start);
+        if !(1..=KEY_LENGTH_MAX).contains(&(end - start)) {
+            return state;
+        }
+        let is_last = match input.get(end..) {
+            Some([b' ', ..]) if in_list => false,
+            Some([b'\r', b'\n', ..]) => true,
+            _ => return state,
+        };
+        *at = end + 1;
+        if is_last {
+            *at = end + 2;
+            in_list = false;
+            state = Some(State::Line);
+        }
+        if take(PlainKey { key: Span::new(start, end), is_last }).is_break() {
+            return state;
+        }
+    }
+}
+
 /// Reads the line of the storage command at `start`, whose word ends at `word_end`, if it is of the usual form: single
 /// spaces, plain numbers, maybe `noreply`. `None` says nothing about it, not even that it is complete.
-#[inline]
+#[inline(always)]
 fn plain_storage(verb: Verb, input: &[u8], start: usize, word_end: usize, operation: &mut Operation) -> Option<Header> {
     let key_start = word_end + 1;
-    let key_end = find_low(input, key_start);
+    let key_end = find_low_ahead(input, key_start);
     if input.get(word_end) != Some(&b' ') || !(1..=KEY_LENGTH_MAX).contains(&key_end.wrapping_sub(key_start)) {
         return None;
     }
     let mut at = key_end;
-    let client_flags = u32::try_from(number(input, &mut at)?).ok()?;
-    let exptime = i32::try_from(number(input, &mut at)?).ok()?;
+    let (client_flags, exptime) = if input.get(at..)?.starts_with(b" 0 0 ") {
+        at += b" 0 0".len();
+        (0, 0)
+    } else {
+        (u32::try_from(number(input, &mut at)?).ok()?, i32::try_from(number(input, &mut at)?).ok()?)
+    };
     let value_len = u32::try_from(number(input, &mut at)?).ok()?;
     if value_len > token::VALUE_LENGTH_MAX {
         return None;
@@ -667,12 +730,14 @@ mod tests {
         /// error.
         waiting: Option<(String, bool, usize)>,
         closed: bool,
+        /// It takes plain keys first, as the server does.
+        takes_keys: bool,
     }
 
     impl Client {
         fn new(limits: Limits) -> Client {
             let (parser, buffer, said) = (Parser::default(), Vec::new(), Vec::new());
-            Client { parser, limits, buffer, said, waiting: None, closed: false }
+            Client { parser, limits, buffer, said, waiting: None, closed: false, takes_keys: true }
         }
 
         fn receive(&mut self, bytes: &[u8]) {
@@ -689,6 +754,15 @@ mod tests {
                     self.said.push(match value.strip_suffix(b"\r\n") {
                         Some(value) => format!("{words} [{}]", value.escape_ascii()),
                         None => format!("CE bad data chunk{}", if hidden { " quiet" } else { "" }),
+                    });
+                }
+                if self.takes_keys {
+                    let (buffer, said) = (&self.buffer, &mut self.said);
+                    self.parser.plain_keys(buffer, &mut at, |PlainKey { key, is_last }| {
+                        said.push(format!("Get {}", key.of(buffer).escape_ascii()));
+                        said.extend(is_last.then(|| "End".to_owned()));
+                        // The caller may stop at any key.
+                        if said.len().is_multiple_of(3) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
                     });
                 }
                 let before = at;
@@ -774,9 +848,11 @@ mod tests {
 
     #[track_caller]
     fn check_bytes(input: &[u8], want: &str, limits: Limits) {
-        let mut client = Client::new(limits);
-        client.receive(input);
-        assert_eq!(client.finish(), want, "{}", input[..input.len().min(300)].escape_ascii());
+        for takes_keys in [false, true] {
+            let mut client = Client { takes_keys, ..Client::new(limits) };
+            client.receive(input);
+            assert_eq!(client.finish(), want, "{takes_keys}: {}", input[..input.len().min(300)].escape_ascii());
+        }
         if input.len() < LINE_LENGTH_MAX {
             in_pieces(input, want, limits);
         }
@@ -801,6 +877,11 @@ mod tests {
     #[test]
     fn retrieval() {
         check("get a\r\n", "Get a; End");
+        for length in [7, 8, 31, 32, 33, 64, 249, 250] {
+            let key = "k".repeat(length);
+            let line = format!("get {key} b {key}\r\nget {key}\r\n");
+            check(&line, &format!("Get {key}; Get b; Get {key}; End; Get {key}; End"));
+        }
         check("get a\n", "Get a; End");
         check("get a\r\r\n", "Get a\\r; End");
         check("get a\rb\x01\tc\r\n", "Get a\\rb\\x01\\tc; End");

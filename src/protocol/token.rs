@@ -18,12 +18,9 @@ pub const TOKENS_MAX: usize = 23;
 /// key. The search reads eight bytes at a time: three loads for a usual key.
 #[inline(always)]
 pub fn find_low(bytes: &[u8], from: usize) -> usize {
-    const ONES: u64 = u64::from_le_bytes([1; 8]);
     let mut at = from;
     while let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        // The top bit of each byte below 0x21 is set; a borrow can only spoil bytes after the first one.
-        let word = u64::from_le_bytes(*word);
-        let low = word.wrapping_sub(ONES * 0x21) & !word & (ONES << 7);
+        let low = low_bytes(u64::from_le_bytes(*word));
         if low != 0 {
             return at + low.trailing_zeros() as usize / 8;
         }
@@ -33,6 +30,28 @@ pub fn find_low(bytes: &[u8], from: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// The top bit of the first byte below 0x21 is set. A borrow can only spoil bits of bytes behind it.
+#[inline(always)]
+fn low_bytes(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    word.wrapping_sub(ONES * 0x21) & !word & (ONES << 7)
+}
+
+/// Like [`find_low`], for keys that are followed by many bytes: one check of the bounds for four words.
+#[inline(always)]
+pub fn find_low_ahead(bytes: &[u8], from: usize) -> usize {
+    if let Some(ahead) = bytes.get(from..).and_then(|rest| rest.first_chunk::<32>()) {
+        for (number, word) in ahead.as_chunks::<8>().0.iter().enumerate() {
+            let low = low_bytes(u64::from_le_bytes(*word));
+            if low != 0 {
+                return from + number * 8 + low.trailing_zeros() as usize / 8;
+            }
+        }
+        return find_low(bytes, from + 32);
+    }
+    find_low(bytes, from)
 }
 
 /// The end of the token that starts at `from`: the next space or newline, or `bytes.len()`.

@@ -76,6 +76,8 @@ pub struct Arena {
 /// with 512 here, and 0.43 µs with 192. With values of 1 KiB it takes 0.49 µs with 1024, 0.59 µs with 512 and 0.51 µs
 /// with 4096.
 const PREFETCH_MAX: usize = 1024;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 impl Arena {
     /// Reserves room for at least `pages` pages of `page_size` bytes, a power of two, and for as many as ids reach, so that
@@ -168,12 +170,12 @@ impl Arena {
     #[inline]
     pub fn prefetch(&self, id: ItemId, len: usize) {
         let pointer = self.pointer(id);
-        let last = len.min(PREFETCH_MAX) - 1;
-        prefetch(pointer);
-        for at in (64..last).step_by(64) {
-            prefetch(pointer.wrapping_add(at));
+        let end = pointer.wrapping_add(len.min(PREFETCH_MAX));
+        let mut line = pointer.wrapping_sub(pointer.addr() % LINE);
+        while line < end {
+            prefetch(line);
+            line = line.wrapping_add(LINE);
         }
-        prefetch(pointer.wrapping_add(last));
     }
 
     /// Gives the memory of a page back to the operating system. At its next use the page is full of zeros.

@@ -30,6 +30,9 @@ use std::io;
 /// The mean number of items in a bucket at which a round of growth begins.
 const LOAD_MAX: usize = 10;
 
+/// Log2 of the most buckets that an index begins with. Ids have 32 bits, so it does not grow to 2^40.
+const LEVEL_MAX: u32 = 30;
+
 /// The buckets of a chain, with the first: as many as one search visits at most.
 const CHAIN_MAX: usize = 4;
 
@@ -55,6 +58,8 @@ pub(super) struct Index {
     /// The first free overflow bucket, plus 1. Free ones are linked like those in use.
     overflow_free: u32,
     level: u32,
+    /// Invariant: `2^level - 1`, the bits of a hash that number a bucket if it is not divided yet.
+    low_bits: u64,
     split: usize,
     growing: bool,
     count: usize,
@@ -66,14 +71,14 @@ impl Index {
     /// # Errors
     /// Those of `mmap`.
     pub(super) fn new(level: u32, items_max: usize) -> io::Result<Index> {
-        let level = level.clamp(4, 30);
+        let level = level.clamp(4, LEVEL_MAX);
         let capacity = (2 * items_max / LOAD_MAX).max(2 << level);
         let mut buckets = Region::reserve(capacity)?;
         if !buckets.grow(1 << level) {
             return Err(io::Error::from(io::ErrorKind::OutOfMemory));
         }
         let overflow = Region::reserve(capacity)?;
-        Ok(Index { buckets, overflow, overflow_free: 0, level, split: 0, growing: false, count: 0 })
+        Ok(Index { buckets, overflow, overflow_free: 0, level, low_bits: (1 << level) - 1, split: 0, growing: false, count: 0 })
     }
 
     /// The level at which an index holds this many entries without growing.
@@ -103,9 +108,9 @@ impl Index {
 
     #[inline]
     fn bucket_of(&self, hash: u64) -> usize {
-        let bits = hash::bucket_bits(hash) as usize;
-        let bucket = bits & ((1 << self.level) - 1);
-        if bucket < self.split { bits & ((2 << self.level) - 1) } else { bucket }
+        const _: () = assert!(LEVEL_MAX < hash::BUCKET_BITS, "the bits of a bucket are those that the hash has for it");
+        let bucket = (hash & self.low_bits) as usize;
+        if bucket < self.split { (hash & (2 * self.low_bits + 1)) as usize } else { bucket }
     }
 
     /// Prefetches the bucket of a hash.
@@ -300,6 +305,7 @@ impl Index {
         if self.split == 1 << self.level {
             self.split = 0;
             self.level += 1;
+            self.low_bits = (1 << self.level) - 1;
             self.growing = false;
             return;
         }

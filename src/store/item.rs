@@ -133,6 +133,12 @@ impl Items {
         self.header() + if client_flags == 0 { 0 } else { CLIENT_FLAGS_SIZE } + key_len + value_len
     }
 
+    /// [`Items::size`] of an item.
+    #[inline]
+    pub fn size_of(&self, item: &Item<'_>) -> usize {
+        self.size(item.key_len(), item.client_flags(), item.value_len())
+    }
+
     #[inline]
     fn header(&self) -> usize {
         if self.cas { HEADER + CAS_SIZE } else { HEADER }
@@ -283,7 +289,7 @@ impl Items {
         let len = match self.chunk(from) {
             Chunk::Body(_) => BODY_HEADER + item.read::<u32>(BODY_LEN) as usize,
             _ if item.is_large() => item.value_offset() + item.read::<u32>(item.extension() + 8) as usize,
-            _ => self.size(item.key_len(), item.client_flags(), item.value_len()),
+            _ => self.size_of(&item),
         };
         self.at(to).copy_in(0, item.slice(0, len));
     }
@@ -355,6 +361,21 @@ impl Items {
     }
 }
 
+/// Copies `len` bytes, from `N` to twice as many, as their first `N` and their last `N`.
+///
+/// # Safety
+/// As for [`std::ptr::copy_nonoverlapping`], and `len` is at least `N`.
+#[inline(always)]
+unsafe fn copy_ends<const N: usize>(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: both parts are inside the `len` bytes, which the caller may read and write.
+    unsafe {
+        let first = from.cast::<[u8; N]>().read_unaligned();
+        let last = from.add(len - N).cast::<[u8; N]>().read_unaligned();
+        to.cast::<[u8; N]>().write_unaligned(first);
+        to.add(len - N).cast::<[u8; N]>().write_unaligned(last);
+    }
+}
+
 /// The address of an item. It is cheap to copy, and all reads and writes go to the chunk.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
@@ -382,7 +403,16 @@ impl<'a> Item<'a> {
     fn copy_in(&self, offset: usize, bytes: &[u8]) {
         // SAFETY: the chunk has room for `bytes`: `Items::size` counted them, or they are the content of a chunk of the
         // same class. They are not in the chunk itself: they come from a request buffer or from another item.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.pointer.add(offset), bytes.len()) }
+        unsafe {
+            let (to, from, len) = (self.pointer.add(offset), bytes.as_ptr(), bytes.len());
+            // For short texts a call of the library's copy costs more than the copy itself.
+            match len {
+                8..=15 => copy_ends::<8>(to, from, len),
+                16..=32 => copy_ends::<16>(to, from, len),
+                33..=64 => copy_ends::<32>(to, from, len),
+                _ => std::ptr::copy_nonoverlapping(from, to, len),
+            }
+        }
     }
 
     #[inline]
@@ -533,6 +563,25 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// Writes new client flags, a new value and a new state into a small item. It keeps its key, `key`, its place in its
+    /// list, its times and its CAS value.
+    ///
+    /// The chunk of the item has room for all of it, and no slice of the old value is in use.
+    #[inline]
+    pub(super) fn overwrite(&self, key: &[u8], client_flags: u32, value: &[u8], state: u8) {
+        debug_assert!(!self.is_large() && self.key() == key);
+        let had_flags = self.state() & HAS_CLIENT_FLAGS != 0;
+        let has_flags = client_flags != 0;
+        self.write(STATE, state | if has_flags { HAS_CLIENT_FLAGS } else { 0 });
+        if has_flags {
+            self.write(if self.cas { HEADER + CAS_SIZE } else { HEADER }, client_flags);
+        }
+        if has_flags != had_flags {
+            self.copy_in(self.key_offset(), key);
+        }
+        self.set_value(value);
+    }
+
     /// Writes the value of a small item, and its length.
     ///
     /// The chunk of the item has room for it, and no slice of the old value is in use.
@@ -570,6 +619,30 @@ mod tests {
             assert_eq!((item.cas(), item.exptime()), (if cas { u64::MAX - 1 } else { 0 }, 9));
             items.set_free(id, None);
             assert_eq!(items.chunk(id), Chunk::Free);
+        }
+    }
+
+    #[test]
+    fn an_overwritten_item_keeps_its_key_and_its_times() {
+        for cas in [true, false] {
+            let items = items(cas);
+            let id = items.arena().id(PageId(1), 64);
+            let item = items.create(id, b"some key", 0, 3);
+            item.set_value(b"old");
+            item.set_exptime(9);
+            item.set_stamp(8);
+            item.set_cas(7);
+            item.set_next(0);
+            item.change_state(STALE | FETCHED, 0);
+            for (flags, len) in [(0, 0), (5, 20), (6, 7), (0, 33), (u32::MAX, 64), (0, 65)] {
+                let value = vec![b'x'; len];
+                item.overwrite(b"some key", flags, &value, ACTIVE | 2);
+                assert_eq!((item.key(), item.value(), item.client_flags()), (&b"some key"[..], Some(&*value), flags));
+                assert_eq!(item.state() & !HAS_CLIENT_FLAGS, ACTIVE | 2);
+                assert_eq!((item.exptime(), item.stamp(), item.next()), (9, 8, 0));
+                assert_eq!(item.cas(), if cas { 7 } else { 0 });
+                assert_eq!(items.size_of(&item), items.size(8, flags, len));
+            }
         }
     }
 

@@ -23,7 +23,13 @@ impl Segment {
     /// The segment that an item's state names.
     #[inline]
     pub fn of(state: u8) -> Segment {
-        Segment::ALL[usize::from(state & SEGMENT_MASK)]
+        Segment::ALL[Segment::number_in(state)]
+    }
+
+    /// The number of the segment that an item's state names.
+    #[inline]
+    pub(super) fn number_in(state: u8) -> usize {
+        usize::from(state & SEGMENT_MASK)
     }
 }
 

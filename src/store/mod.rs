@@ -58,10 +58,11 @@ use arena::ItemId;
 use budget::Budget;
 use ghosts::Ghosts;
 use index::{Index, Place};
-use item::{Item, Items};
-use lru::Lru;
+use item::{ACTIVE, FETCHED, Item, Items};
+use lru::{Lru, Segment};
 use moves::{Automover, Mover, Pace};
 use newcomers::Newcomers;
+use policy::OVERWRITTEN;
 use slab::{ClassId, Slabs};
 use stamps::Stamps;
 use stats::{ClassCounters, Counters};
@@ -151,6 +152,8 @@ pub struct Store {
     /// Commands count here as well.
     pub counters: Counters,
     class_counters: Vec<ClassCounters>,
+    /// By class and by number of the segment: the hits, which [`Store::snapshot`] adds to the other counters.
+    class_hits: Vec<[u64; 4]>,
     /// By class: seconds that the item evicted last had idled.
     evicted_age: Vec<u32>,
     /// Whether the store notes its evictions.
@@ -191,6 +194,7 @@ impl Store {
             newcomers: Newcomers::new(sizes.len()),
             evictions: 0,
             class_counters: vec![ClassCounters::default(); sizes.len() + 1],
+            class_hits: vec![[0; 4]; sizes.len() + 1],
             evicted_age: vec![0; sizes.len() + 1],
             items,
             budget,
@@ -282,7 +286,7 @@ impl Store {
     ///
     /// A chunk began at the place of the hint when the group began. While no page has left its class, a chunk still
     /// begins there. If it holds a linked item with this key, this is the item: no key has two.
-    #[inline]
+    #[inline(always)]
     pub fn seek(&mut self, hint: Option<ItemId>, hash: u64, key: &[u8]) -> Result<ItemId, Absent> {
         if let Some(id) = hint
             && !self.slabs.have_moved()
@@ -292,7 +296,29 @@ impl Store {
                 return Ok(id);
             }
         }
+        self.seek_in_index(hash, key)
+    }
+
+    /// [`Store::seek`] without a hint that holds, out of line.
+    #[inline(never)]
+    fn seek_in_index(&mut self, hash: u64, key: &[u8]) -> Result<ItemId, Absent> {
         self.find(hash, key).map(|entry| entry.id)
+    }
+
+    /// Finds an item like [`Store::seek`], and counts and marks the hit.
+    #[inline(always)]
+    pub fn fetch(&mut self, hint: Option<ItemId>, hash: u64, key: &[u8]) -> Result<(ItemId, Item<'_>), Absent> {
+        let id = self.seek(hint, hash, key)?;
+        let item = self.items.at(id);
+        let state = item.state();
+        self.class_hits[self.slabs.class_of(self.items.arena().page(id)).index()][Segment::number_in(state)] += 1;
+        if state & (FETCHED | ACTIVE) != FETCHED | ACTIVE {
+            item.change_state(FETCHED | ACTIVE, 0);
+        }
+        if item.stamp() != self.stamps.current() {
+            item.set_stamp(self.stamps.current());
+        }
+        Ok((id, item))
     }
 
     /// Finds the live item with this key. If the item is dead, it is freed.
@@ -390,15 +416,24 @@ impl Store {
         old: Option<ItemId>,
     ) -> Result<ItemId, OutOfMemory> {
         if let Some(id) = old
-            && let Some(class) = self.slabs.class_for(self.items.size(key.len(), client_flags, value.len()))
+            && let size = self.items.size(key.len(), client_flags, value.len())
+            && let Some(class) = self.slabs.class_for(size)
             && class == self.class_of(id)
             && !self.items.at(id).is_large()
             && !self.is_pinned(id)
         {
-            self.uncount(id, class);
-            let segment = self.overwrite(id, key, client_flags, value);
+            let item = self.items.at(id);
+            let change = (size as u64).wrapping_sub(self.items.size_of(&item) as u64);
+            self.bytes = self.bytes.wrapping_add(change);
+            let requested = &mut self.class_counters[class.index()].mem_requested;
+            *requested = requested.wrapping_add(change);
+            self.counters.total_items += 1;
+            let segment = Segment::of(item.state());
+            item.overwrite(key, client_flags, value, segment as u8 | OVERWRITTEN);
+            item.set_exptime(deadline);
+            item.set_stamp(self.stamps.current());
+            self.note_deadline(id, deadline);
             self.refile(id, class, segment, deadline);
-            self.date(id, class, deadline);
             return Ok(id);
         }
         self.prefetch_ghost(hash);
@@ -435,8 +470,7 @@ impl Store {
     /// Bytes of an item's header, key and value, as `me` and `metadump` report them.
     #[inline]
     pub fn size_of(&self, id: ItemId) -> u64 {
-        let item = self.items.at(id);
-        self.items.size(item.key().len(), item.client_flags(), item.value_len()) as u64
+        self.items.size_of(&self.items.at(id)) as u64
     }
 
     #[inline]
@@ -554,17 +588,13 @@ fn same(one: &[u8], other: &[u8]) -> bool {
     if len != other.len() {
         return false;
     }
-    let word = |bytes: &[u8], at: usize| u64::from_le_bytes(*bytes[at..].first_chunk().expect("8 bytes from here"));
-    if len < 8 {
-        return one == other;
+    match (one.first_chunk::<16>(), other.first_chunk::<16>(), one.last_chunk::<16>(), other.last_chunk::<16>()) {
+        (Some(one), Some(other), Some(one_end), Some(other_end)) if len <= 32 => {
+            let differ = |one: &[u8; 16], other: &[u8; 16]| u128::from_ne_bytes(*one) ^ u128::from_ne_bytes(*other);
+            differ(one, other) | differ(one_end, other_end) == 0
+        }
+        _ => one == other,
     }
-    let mut differences = word(one, len - 8) ^ word(other, len - 8);
-    let mut at = 0;
-    while at + 8 < len {
-        differences |= word(one, at) ^ word(other, at);
-        at += 8;
-    }
-    differences == 0
 }
 
 #[cfg(test)]

@@ -54,7 +54,7 @@ const PROBE_EVERY: u64 = 32;
 
 /// The state bits that an overwritten item gets. It keeps its place in its list. A move to the head would touch both
 /// neighbours and the head, which are three cache misses (`benches/store.rs`, overwrite).
-const OVERWRITTEN: u8 = ACTIVE;
+pub(super) const OVERWRITTEN: u8 = ACTIVE;
 
 /// Active and pinned items that an eviction passes over at the tails before it gives up on a class.
 const EVICTION_TRIES: usize = 224;
@@ -75,13 +75,7 @@ impl Store {
     #[inline]
     pub fn count_hit(&mut self, id: ItemId) {
         let class = self.class_of(id);
-        let counters = &mut self.class_counters[class.index()];
-        match Segment::of(self.items.at(id).state()) {
-            Segment::Hot => counters.hits_to_hot += 1,
-            Segment::Warm => counters.hits_to_warm += 1,
-            Segment::Cold => counters.hits_to_cold += 1,
-            Segment::Temp => counters.hits_to_temp += 1,
-        }
+        self.class_hits[class.index()][Segment::number_in(self.items.at(id).state())] += 1;
     }
 
     /// Marks an item as fetched, and renews its age.
@@ -144,7 +138,10 @@ impl Store {
         }
         match ghost {
             Ghost::Near => self.newcomers.grow(items),
-            Ghost::Far => self.newcomers.grow_far(items, class, self.class_counters[class.index()].hits_to_warm),
+            Ghost::Far => {
+                let hits = self.class_hits[class.index()][Segment::Warm as usize];
+                self.newcomers.grow_far(items, class, hits);
+            }
             Ghost::Proven => {}
         }
         true
@@ -171,20 +168,6 @@ impl Store {
             Segment::Warm => self.ghosts.note(hash, true),
             Segment::Temp => {}
         }
-    }
-
-    /// Writes a new value of an item into the item's own chunk, and says which segment the item is in. The item keeps
-    /// its place there.
-    #[inline]
-    pub(super) fn overwrite(&mut self, id: ItemId, key: &[u8], client_flags: u32, value: &[u8]) -> Segment {
-        let item = self.items.at(id);
-        let (next, prev, segment) = (item.next(), item.prev(), Segment::of(item.state()));
-        let item = self.items.create(id, key, client_flags, value.len());
-        item.set_value(value);
-        item.set_next(next);
-        item.set_prev(prev);
-        item.change_state(segment as u8 | OVERWRITTEN, 0);
-        segment
     }
 
     /// Moves an overwritten item from its segment to another one if its new deadline requires it.

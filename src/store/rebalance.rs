@@ -233,7 +233,8 @@ impl Store {
             return Reassigned::Busy;
         }
         if from == Some(ClassId(0)) {
-            let page = if self.budget.pool() > 0 { self.budget.take(self.slabs.shard(), self.index_bytes()) } else { None };
+            let page =
+                if self.budget.pool() > 0 { self.budget.take(self.slabs.shard(), self.index_bytes()) } else { None };
             let Some(page) = page else { return Reassigned::NoSpare };
             self.slabs.adopt(to, page);
             self.slabs.assign(page);
@@ -507,8 +508,7 @@ impl Store {
     /// Takes a page that no class loses, but none that is kept free for new items.
     fn take_free_page(&mut self, class: ClassId) -> bool {
         let reserved = self.pages_reserved();
-        (reserved == 0 || self.budget.free() > reserved) && self.take_page(class)
-            || self.take_empty_page(class)
+        (reserved == 0 || self.budget.free() > reserved) && self.take_page(class) || self.take_empty_page(class)
     }
 
     /// Copies the chunk in which an item begins to another chunk, and puts that one into the index and the list.

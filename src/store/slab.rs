@@ -31,6 +31,7 @@ const EVEN_UNTIL: usize = 128;
 /// From this size on, and from this part of a page on, chunk sizes are whole parts of a page.
 const FITTED_FROM: usize = 1024;
 const FITTED_PARTS: usize = 64;
+const _: () = assert!(CHUNK_MAX <= u16::MAX as usize);
 const _: () =
     assert!(CHUNK_MAX - HEADER <= SMALL_VALUE_MAX, "a value that fits into a chunk is short enough for a small item");
 /// The default of `-n`. With it the smallest chunk is [`CHUNK_MIN`].
@@ -122,6 +123,8 @@ fn grown(first: usize, chunk_max: usize, step: f64, page: usize, granule: usize)
 #[derive(Clone, Copy, Debug, Default)]
 struct Page {
     class: u8,
+    /// Bytes of a chunk of the class. They are here as well because a prefetch of an item needs nothing else.
+    chunk_size: u16,
     /// It is in its class's list of pages with room; or it is closed, which keeps it out of that list.
     listed: bool,
     /// The first free chunk; 0: none.
@@ -221,7 +224,7 @@ impl Slabs {
 
     #[inline]
     pub(super) fn chunk_size(&self, page: PageId) -> usize {
-        self.classes[self.class_of(page).index()].size as usize
+        usize::from(self.pages[page.0 as usize].chunk_size)
     }
 
     pub(super) fn usage(&self, class: ClassId) -> ClassUse {
@@ -306,11 +309,12 @@ impl Slabs {
             self.pages.resize(page.0 as usize + 1, Page::default());
         }
         let class = &mut self.classes[class_id.index()];
+        let chunk_size = class.size as u16;
         class.pages.push(page);
         class.with_room.push(page);
         self.empty += 1;
         self.pages[page.0 as usize] =
-            Page { class: class_id.0, listed: true, expires_first: u32::MAX, ..Page::default() };
+            Page { class: class_id.0, chunk_size, listed: true, expires_first: u32::MAX, ..Page::default() };
     }
 
     /// Keeps an empty page in its class until the class has used it, because a client has assigned it.

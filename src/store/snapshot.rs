@@ -42,7 +42,7 @@ impl Store {
         let class = |id: ClassId| ClassSnapshot {
             id,
             usage: self.slabs.usage(id),
-            counters: self.class_counters[id.index()],
+            counters: self.counters_with_hits(id),
             counts: Segment::ALL.map(|segment| u64::from(self.lru.count(id, segment))),
             ages: Segment::ALL.map(|segment| self.tail_age(id, segment)),
             evicted_age: self.evicted_age[id.index()],
@@ -60,6 +60,12 @@ impl Store {
         }
     }
 
+    fn counters_with_hits(&self, class: ClassId) -> ClassCounters {
+        let [hits_to_hot, hits_to_warm, hits_to_cold, hits_to_temp] = self.class_hits[class.index()];
+        let counters = self.class_counters[class.index()];
+        ClassCounters { hits_to_hot, hits_to_warm, hits_to_cold, hits_to_temp, ..counters }
+    }
+
     /// Bytes of the index, and of what the store remembers of evicted keys.
     pub(super) fn index_bytes(&self) -> usize {
         self.index.bytes() + self.ghosts.bytes()
@@ -71,6 +77,7 @@ impl Store {
         for counters in &mut self.class_counters {
             *counters = ClassCounters { mem_requested: counters.mem_requested, ..ClassCounters::default() };
         }
+        self.class_hits.fill([0; 4]);
         // The number of items stored since the last flush is not known any more. Some may be there.
         self.total_items_flushed = u64::MAX;
         self.evicted_age.fill(0);

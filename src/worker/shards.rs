@@ -146,6 +146,15 @@ impl<'a> Shards<'a> {
         self.links[shard].lease.as_mut()
     }
 
+    /// Prefetches the bucket of a hash, and takes the lease of its shard if the worker can have it.
+    #[inline(always)]
+    pub(super) fn prefetch_bucket(&mut self, hash: u64) {
+        let shard = self.shard_of(hash);
+        if let Some(lease) = self.lease(shard) {
+            lease.store.prefetch_bucket(hash);
+        }
+    }
+
     fn take_lease(&mut self, shard: usize) {
         let executor = self.executor();
         let link = &mut self.links[shard];

@@ -4,6 +4,9 @@
 //! The worker parses a group first: it hashes every key, and prefetches the bucket of the index. Then it executes the group,
 //! and prefetches the items that the buckets name some operations ahead. So a group waits for memory about once, not once per
 //! key. Operations on a shard that another worker has leased go into a batch for it (see `shards.rs`).
+//!
+//! The keys of plain `get`s, which are most of what a cache is asked, take a short way through the same loops: a [`Slot`]
+//! says all about them, and no [`Operation`] is filled in.
 
 use super::batch::{Task, reply_bytes_max};
 use super::execute::PREFETCH_AHEAD;
@@ -15,9 +18,10 @@ use crate::command::observed::Observer;
 use crate::command::{self, Reply, Request};
 use crate::hash::KeyHasher;
 use crate::protocol::parser::Parser;
-use crate::protocol::{Operation, Parse, Span, Step, Verb};
+use crate::protocol::{Operation, Parse, PlainKey, Span, Step, Verb};
 use crate::protocol::{binary, login};
 use crate::store::arena::ItemId;
+use std::ops::ControlFlow::{Break, Continue};
 
 /// The input of a connection, and how much of it was served.
 #[derive(Debug)]
@@ -61,13 +65,38 @@ pub struct Serve<'a> {
     /// The links of the worker to the shards.
     pub shards: Shards<'a>,
     hasher: KeyHasher,
+    /// The group.
+    slots: Vec<Slot>,
+    /// The operations of those slots that a key does not describe.
     group: Vec<Operation>,
-    /// The items that the operations of the group probably find.
-    hints: Vec<Option<ItemId>>,
     /// `-vv`: requests are printed.
     traces: bool,
     /// How often connections have let others go first since the last [`Serve::take_yields`].
     yields: usize,
+}
+
+/// What the loops need of one operation of a group.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    hash: u64,
+    key: Span,
+    /// The item that the operation probably finds.
+    hint: Option<ItemId>,
+    kind: Kind,
+}
+
+/// What a slot stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kind {
+    /// A key of a plain `get`.
+    Key,
+    /// The last key of a plain `get`, and the end of the command.
+    LastKey,
+    /// An operation on a key.
+    Keyed,
+    /// An operation on no key.
+    #[default]
+    Keyless,
 }
 
 /// What the parser has made of the input.
@@ -97,8 +126,8 @@ impl<'a> Serve<'a> {
         Serve {
             shards,
             hasher,
+            slots: vec![Slot::default(); group_len],
             group: vec![Operation::default(); group_len],
-            hints: vec![None; group_len],
             traces: false,
             yields: 0,
         }
@@ -231,7 +260,25 @@ impl<'a> Serve<'a> {
     fn parse_group(&mut self, parser: &mut impl Parse, input: &mut [u8], at: &mut usize, commands_max: usize) -> Group {
         let mut commands = 0;
         let group_len = self.shards.limits.group_len;
-        for count in 0..group_len {
+        // Who watches or traces sees operations.
+        let takes_keys = !self.traces && self.shards.log.is_none();
+        let mut count = 0;
+        while count < group_len {
+            if takes_keys {
+                let Serve { slots, shards, hasher, .. } = self;
+                parser.plain_keys(input, at, |PlainKey { key, is_last }| {
+                    let hash = hasher.hash(key.of(input));
+                    let kind = if is_last { Kind::LastKey } else { Kind::Key };
+                    slots[count] = Slot { hash, key, hint: None, kind };
+                    shards.prefetch_bucket(hash);
+                    count += 1;
+                    commands += usize::from(is_last);
+                    if count == group_len || commands == commands_max { Break(()) } else { Continue(()) }
+                });
+                if count == group_len || commands == commands_max {
+                    return Group { operations: count, commands, end: End::Full };
+                }
+            }
             let start = *at;
             let operation = &mut self.group[count];
             let is_keyed = match parser.next(input, at, &self.shards.limits.parse, operation) {
@@ -256,15 +303,17 @@ impl<'a> Serve<'a> {
                 Step::Close => return Group { operations: count, commands, end: End::Close },
             };
             if is_keyed {
-                operation.hash = self.hasher.hash(operation.key.of(input));
-                let hash = operation.hash;
-                let shard = self.shards.shard_of(hash);
-                if let Some(lease) = self.shards.lease(shard) {
-                    lease.store.prefetch_bucket(hash);
-                }
+                let key = operation.key;
+                let hash = self.hasher.hash(key.of(input));
+                operation.hash = hash;
+                self.slots[count] = Slot { hash, key, hint: None, kind: Kind::Keyed };
+                self.shards.prefetch_bucket(hash);
+            } else {
+                self.slots[count].kind = Kind::Keyless;
             }
+            count += 1;
             if commands == commands_max {
-                return Group { operations: count + 1, commands, end: End::Full };
+                return Group { operations: count, commands, end: End::Full };
             }
         }
         Group { operations: group_len, commands, end: End::Full }
@@ -321,13 +370,34 @@ impl<'a> Serve<'a> {
             if at + PREFETCH_AHEAD < count {
                 self.prefetch_item(at + PREFETCH_AHEAD);
             }
-            let operation = &self.group[at];
-            if !operation.verb.is_keyed() {
-                command::speak(operation, session.pending.sink(output));
+            let Slot { hash, key, hint, kind } = self.slots[at];
+            let shard = match kind {
+                Kind::Keyless => {
+                    command::speak(&self.group[at], session.pending.sink(output));
+                    continue;
+                }
+                _ => self.shards.shard_of(hash),
+            };
+            if let Kind::Key | Kind::LastKey = kind {
+                let sink = match &mut self.shards.links[shard].lease {
+                    Some(lease) => {
+                        let sink = session.pending.sink(output);
+                        command::get(lease, key.of(input), hash, hint, sink);
+                        sink
+                    }
+                    None => {
+                        let operation = Operation { verb: Verb::Get, key, hash, ..Operation::default() };
+                        self.defer(session, shard, &operation, input);
+                        session.pending.sink(output)
+                    }
+                };
+                if kind == Kind::LastKey {
+                    command::end(sink);
+                }
                 continue;
             }
+            let operation = &self.group[at];
             let clock = self.shards.clock;
-            let shard = self.shards.shard_of(operation.hash);
             match &mut self.shards.links[shard].lease {
                 Some(lease) => {
                     let mut request = Request::new(operation, input, clock);
@@ -336,28 +406,33 @@ impl<'a> Serve<'a> {
                         Observer { log, fd: session.fd }.execute(lease, &request, sink);
                         continue;
                     }
-                    request.hint = self.hints[at];
+                    request.hint = hint;
                     command::execute(lease, &request, sink);
                 }
                 None => {
                     let operation = *operation;
-                    let expected = reply_bytes_max(&operation);
-                    let origin = session.origin(expected);
-                    let operation = self.shards.open(shard).adopt(&operation, input);
-                    self.shards.push(shard, Task::Execute(operation), Some(origin), expected);
+                    self.defer(session, shard, &operation, input);
                 }
             }
         }
     }
 
+    /// Adds an operation to the batch for its shard, which another worker has leased. Its reply comes later.
+    fn defer(&mut self, session: &mut Session, shard: usize, operation: &Operation, input: &[u8]) {
+        let expected = reply_bytes_max(operation);
+        let origin = session.origin(expected);
+        let operation = self.shards.open(shard).adopt(operation, input);
+        self.shards.push(shard, Task::Execute(operation), Some(origin), expected);
+    }
+
     /// Prefetches the item of an operation of the group, and notes which item that probably is.
     #[inline(always)]
     fn prefetch_item(&mut self, at: usize) {
-        let operation = &self.group[at];
-        if operation.verb.is_keyed()
-            && let Some(lease) = &self.shards.links[self.shards.shard_of(operation.hash)].lease
+        let slot = &mut self.slots[at];
+        if slot.kind != Kind::Keyless
+            && let Some(lease) = &self.shards.links[self.shards.shard_of(slot.hash)].lease
         {
-            self.hints[at] = lease.store.prefetch_item(operation.hash);
+            slot.hint = lease.store.prefetch_item(slot.hash);
         }
     }
 }
