@@ -41,6 +41,7 @@ mod tally;
 
 // `compare`: two servers in turn.
 mod compare;
+mod pair;
 
 // `replay`, `soak`, and code that several commands share.
 mod datagrams;

@@ -7,16 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use rustls::ClientConfig;
 
 use super::Comparison;
-use super::figure::{
-    CLIENT_BUSY, CPU_PER_HANDSHAKE, CPU_PER_KEY, ERRORS, ESTABLISHED_P99, HANDSHAKES_PER_SECOND, HIT_RATE,
-    KEYS_PER_SECOND, LONGEST_LOAD, LOST, MEMORY, P50, P90, P99, P999, SIDES, SLOWEST, Sample, UNSENT, UNWATCHED,
-    median, value,
-};
-use super::machine;
 use super::row::{Job, Load, Row};
 use crate::address::allow_files;
 use crate::certificate::Certificate;
 use crate::datagrams::Datagrams;
+use crate::pair::figure::{
+    CLIENT_BUSY, CPU_PER_HANDSHAKE, CPU_PER_KEY, ERRORS, ESTABLISHED_P99, HANDSHAKES_PER_SECOND, HIT_RATE,
+    KEYS_PER_SECOND, LONGEST_LOAD, LOST, MEMORY, P50, P90, P99, P999, SIDES, SLOWEST, Sample, UNSENT, UNWATCHED,
+    median, value,
+};
+use crate::pair::machine;
 use crate::plan::{Limit, Plan};
 use crate::report::{Report, microseconds};
 use crate::run::Session;

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::Results;
-use super::figure::{Outcome, SIDES};
-use super::text::number;
+use crate::pair::figure::{Outcome, SIDES};
+use crate::pair::text::number;
 
 pub fn page(results: &Results<'_>) -> String {
     let (comparison, machine) = (results.comparison, &results.machine);
@@ -88,8 +88,8 @@ fn everything(group: &[Outcome]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figure::tests::outcome;
     use super::*;
+    use crate::pair::figure::tests::outcome;
 
     #[test]
     fn targets_first_and_then_everything() {

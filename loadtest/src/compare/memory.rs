@@ -7,12 +7,12 @@ use std::sync::Arc;
 use rustls::{ClientConfig, Stream};
 
 use super::bench::{Bench, FILES_BESIDES, Failure};
-use super::figure::{
+use crate::address::allow_files;
+use crate::mix::Mix;
+use crate::pair::figure::{
     CONNECTION_KIB, ERRORS, HELD, ITEMS, ITEMS_HELD, ITEMS_PER_MIB, MEMORY, MEMORY_MIB, MISSED_FIRST, MISSED_LAST,
     MOVES, Sample,
 };
-use crate::address::allow_files;
-use crate::mix::Mix;
 use crate::plan::{Limit, Plan};
 use crate::run::Session;
 use crate::server::Server;

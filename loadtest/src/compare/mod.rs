@@ -3,22 +3,17 @@
 //! Machines are noisy, most of all in throughput. Hence rounds alternate, and medians count. The main figure is the
 //! server's CPU time per key, because a busy neighbour or a slow client changes it least.
 //!
-//! Reading order: [`sets`] are tables of [`row`]s; [`mod@bench`] and [`memory`] measure; [`figure`] holds figures and
-//! outcomes; [`text`], [`markdown`] and [`plots`] show them.
+//! Reading order: [`sets`] are tables of [`row`]s; [`mod@bench`] and [`memory`] measure; [`crate::pair`] holds figures and
+//! outcomes; [`markdown`] and [`plots`] show them.
 
-mod figure;
 mod row;
 pub mod sets;
 
 mod bench;
 mod memory;
 
-mod machine;
 mod markdown;
 mod plots;
-mod progress;
-mod svg;
-mod text;
 
 use std::fs;
 use std::path::Path;
@@ -30,12 +25,11 @@ use serde_json::{Value, json};
 
 use crate::certificate::Certificate;
 use crate::cpus::Cpus;
+use crate::pair::figure::{Outcome, SIDES};
+use crate::pair::machine::Machine;
+use crate::pair::progress::Progress;
 use crate::server::{Ports, Server};
 use bench::{Bench, Failure};
-pub use figure::Outcome;
-use figure::SIDES;
-use machine::Machine;
-use progress::Progress;
 use row::Job;
 pub use row::Row;
 use sets::Set;

@@ -1,11 +1,11 @@
 //! The plots of the main figure of each set.
 
-use super::figure::{
+use crate::pair::figure::{
     Bound, CONNECTION_KIB, CPU_PER_HANDSHAKE, CPU_PER_KEY, Figure, ITEMS_PER_MIB, KEYS_PER_SECOND, Outcome, P50, P90,
     P99, P999,
 };
-use super::svg::{Bars, Lines, Pair};
-use super::text::number;
+use crate::pair::svg::{Bars, Lines, Pair};
+use crate::pair::text::number;
 
 /// File names and contents, for the sets that have run.
 pub fn all(outcomes: &[Outcome]) -> Vec<(String, String)> {
@@ -92,8 +92,8 @@ fn growth(set: &[Outcome], prefix: &str, title: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::figure::tests::outcome;
     use super::*;
+    use crate::pair::figure::tests::outcome;
 
     #[test]
     fn every_set_has_its_plots() {

@@ -2,9 +2,9 @@
 
 use std::{fmt, fs};
 
-use super::figure::{Bound, CPU_PER_KEY, Target};
 use crate::datagrams::Datagrams;
 use crate::mix::Mix;
+use crate::pair::figure::{Bound, CPU_PER_KEY, Target};
 use crate::server::Ports;
 use crate::storm::Storm;
 use crate::workload::Workload;

@@ -1,11 +1,11 @@
 //! The tables: the rows of each set, and their target ratios.
 
-use super::figure::{Bound, ITEMS_HELD, ITEMS_PER_MIB, MISSED_FIRST, MISSED_LAST, P50, P99, P999};
 use super::row::{Job, Row};
 use crate::datagrams::Datagrams;
 use crate::mix::Mix;
 use crate::mix::sizes::Sizes;
 use crate::mix::traffic::Traffic;
+use crate::pair::figure::{Bound, ITEMS_HELD, ITEMS_PER_MIB, MISSED_FIRST, MISSED_LAST, P50, P99, P999};
 use crate::random::Random;
 use crate::storm::Storm;
 use crate::workload::{Popularity, Protocol, Workload};
