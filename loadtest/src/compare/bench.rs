@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
 
 use rustls::ClientConfig;
 
@@ -12,21 +12,17 @@ use crate::address::allow_files;
 use crate::certificate::Certificate;
 use crate::datagrams::Datagrams;
 use crate::pair::figure::{
-    CLIENT_BUSY, CPU_PER_HANDSHAKE, CPU_PER_KEY, ERRORS, ESTABLISHED_P99, HANDSHAKES_PER_SECOND, HIT_RATE,
-    KEYS_PER_SECOND, LONGEST_LOAD, LOST, MEMORY, P50, P90, P99, P999, SIDES, SLOWEST, Sample, UNSENT, UNWATCHED,
-    median, value,
+    CLIENT_BUSY, CPU_PER_HANDSHAKE, CPU_PER_KEY, ESTABLISHED_P99, HANDSHAKES_PER_SECOND, KEYS_PER_SECOND, LONGEST_LOAD,
+    LOST, MEMORY, P50, P99, SLOWEST, Sample, UNWATCHED, median,
 };
 use crate::pair::machine;
+use crate::pair::measure::{Errors, Failure, cpu_since, measure, sample};
 use crate::plan::{Limit, Plan};
 use crate::report::{Report, microseconds};
 use crate::run::Session;
 use crate::server::{Ports, Server};
 use crate::storm::Storm;
 use crate::workload::{Operation, Workload};
-
-/// Above this busy share, the client may have limited the throughput instead of the server. (At a fixed rate the client
-/// polls while it waits, so its busy share means nothing.)
-const CLIENT_BUSY_MAX: f64 = 0.95;
 
 /// Open files of this program besides connections.
 pub const FILES_BESIDES: usize = 64;
@@ -39,19 +35,6 @@ pub struct Bench<'a> {
     kept: [Option<Server>; 2],
     /// Requests per second, set after the runs that find the baseline's rate.
     pub rate: Option<f64>,
-}
-
-/// The reason why a measurement has no sample.
-pub enum Failure {
-    /// The candidate does not know a flag of the row.
-    Refused(String),
-    Broken(String),
-}
-
-impl From<String> for Failure {
-    fn from(why: String) -> Failure {
-        Failure::Broken(why)
-    }
 }
 
 impl<'a> Bench<'a> {
@@ -95,8 +78,7 @@ impl<'a> Bench<'a> {
         let weather = storm.rage(&door, plain, comparison.time, &comparison.client_cpus, self.stop);
         server.check()?;
         let weather = weather?;
-        let cpu = server.cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
-        let cpu = cpu.ok_or_else(|| "the server's CPU time is not to be found in /proc".to_owned())?;
+        let cpu = cpu_since(&server, cpu_before)?;
         let slowest = median(weather.slowest.iter().map(|nanoseconds| *nanoseconds as f64 / 1e6).collect());
         let mut sample: Sample = vec![
             (&CPU_PER_HANDSHAKE, cpu.as_secs_f64() * 1e6 / weather.handshakes as f64),
@@ -127,8 +109,7 @@ impl<'a> Bench<'a> {
         let answered = datagrams.ask(server.udp(), comparison.time, &comparison.client_cpus, self.stop);
         server.check()?;
         let answered = answered?;
-        let cpu = server.cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
-        let cpu = cpu.ok_or_else(|| "the server's CPU time is not to be found in /proc".to_owned())?;
+        let cpu = cpu_since(&server, cpu_before)?;
         Ok(vec![
             (&KEYS_PER_SECOND, answered.replies as f64 / answered.elapsed.as_secs_f64()),
             (&CPU_PER_KEY, cpu.as_secs_f64() * 1e6 / answered.replies as f64),
@@ -165,9 +146,8 @@ impl<'a> Bench<'a> {
         let longest = longest.map(|tally| microseconds(tally.latency(Operation::Set), 1.0));
         let cpu_before = server.cpu();
         let report = self.finish(&mut server, session)?;
-        let cpu = server.cpu().zip(cpu_before).map(|(after, before)| after.saturating_sub(before));
-        let cpu = cpu.ok_or_else(|| "the server's CPU time is not to be found in /proc".to_owned())?;
-        let mut sample = sample(&report, cpu.as_secs_f64());
+        let cpu = cpu_since(&server, cpu_before)?;
+        let mut sample = sample(&report, cpu);
         if self.rate.is_none() {
             sample.push((&CLIENT_BUSY, report.client_busy()));
         }
@@ -196,19 +176,8 @@ impl<'a> Bench<'a> {
 
     /// Measures, and fails if any reply was wrong.
     fn finish(&self, server: &mut Server, session: Result<Session, String>) -> Result<Report, Failure> {
-        // If the server has died, that explains any other error best.
-        server.check()?;
-        let report = session?.measure(|_| ());
-        server.check()?;
         let full = matches!(&self.row.job, Job::Load(load) if load.full);
-        let answered = if full { report.is_right() } else { report.is_clean() };
-        if !answered {
-            return Err(report.complaints().join("\n").into());
-        }
-        if self.stop.load(Relaxed) {
-            return Err("interrupted".to_owned().into());
-        }
-        Ok(report)
+        measure(server, session, if full { Errors::Counted } else { Errors::Wrong }, self.stop)
     }
 
     /// A plan for the row's client. It verifies values, because a fast wrong reply is worth nothing.
@@ -220,45 +189,4 @@ impl<'a> Bench<'a> {
         let threads = cpus.count().min(workload.connections / ports.len()).max(1);
         Ok(Plan { threads, cpus: Some(cpus.clone()), verify: true, ..Plan::new(ports, workload.clone(), limit) })
     }
-}
-
-fn sample(report: &Report, cpu_seconds: f64) -> Sample {
-    let latency = report.latency();
-    let quantiles = [(&P50, 0.5), (&P90, 0.9), (&P99, 0.99), (&P999, 0.999)];
-    let mut sample: Sample = vec![
-        (&KEYS_PER_SECOND, report.keys_per_second()),
-        (&CPU_PER_KEY, cpu_seconds * 1e6 / report.keys().max(1) as f64),
-    ];
-    sample.extend(quantiles.map(|(figure, quantile)| (figure, microseconds(&latency, quantile))));
-    sample.extend(report.hit_rate().map(|rate| (&HIT_RATE, rate)));
-    sample.push((&UNSENT, report.tally.unsent as f64));
-    sample.push((&ERRORS, report.errors() as f64));
-    sample
-}
-
-/// Remarks that follow from the samples.
-pub fn remarks(samples: &[Vec<Sample>; 2]) -> Vec<String> {
-    let mut remarks = Vec::new();
-    for (side, name) in SIDES.iter().enumerate() {
-        let of = |figure| median(samples[side].iter().filter_map(|sample| value(sample, figure)).collect());
-        if let Some(busy) = of(&CLIENT_BUSY).filter(|busy| *busy > CLIENT_BUSY_MAX) {
-            remarks.push(format!("{name}: the client was {:.0} % busy and may be the limit", busy * 100.0));
-        }
-        if of(&UNWATCHED).is_some() {
-            remarks.push(format!("{name}: the established connection waited for the client as well (try as root)"));
-        }
-        if let Some(lost) = of(&LOST).filter(|lost| *lost > 0.0) {
-            remarks.push(format!("{name}: {lost:.0} datagrams were lost"));
-        }
-        if let Some(hits) = of(&HIT_RATE).filter(|hits| *hits < 1.0) {
-            remarks.push(format!("{name}: {:.2} % hits", hits * 100.0));
-        }
-        if let Some(errors) = of(&ERRORS).filter(|errors| *errors > 0.0) {
-            remarks.push(format!("{name}: {errors:.0} sets were refused for want of memory"));
-        }
-        if let Some(unsent) = of(&UNSENT).filter(|unsent| *unsent > 0.0) {
-            remarks.push(format!("{name}: {unsent:.0} requests were due and never sent"));
-        }
-    }
-    remarks
 }

@@ -3,19 +3,13 @@
 use std::fmt::Write;
 
 use super::Results;
-use crate::pair::figure::{Outcome, SIDES};
+use crate::pair::figure::Outcome;
 use crate::pair::text::number;
 
 pub fn page(results: &Results<'_>) -> String {
     let (comparison, machine) = (results.comparison, &results.machine);
-    let mut out = "# Comparison\n\n| | |\n|---|---|\n".to_owned();
-    for (side, name) in SIDES.iter().enumerate() {
-        let _ = writeln!(out, "| {name} | `{}` ({}) |", comparison.commands[side], machine.versions[side]);
-    }
-    let _ = writeln!(out, "| machine | {} cores, {}; Linux {} |", machine.cores, machine.cpu, machine.kernel);
-    let _ = writeln!(out, "| date | {} |", machine.date);
-    let seconds = comparison.time.as_secs_f64();
-    let _ = writeln!(out, "| method | medians of {} rounds of {seconds} s, alternating |", comparison.rounds);
+    let method = format!("medians of {} rounds of {} s, alternating", comparison.rounds, comparison.time.as_secs_f64());
+    let mut out = format!("# Comparison\n\n{}", machine.table(&comparison.commands, &method));
     out += "\nRatio is candidate to baseline. Rows set `-t`, `-m` and `-c` on both servers where they say so.\n";
     for set in results.outcomes.chunk_by(|one, next| one.set == next.set) {
         let _ = write!(out, "\n## {}\n\n{}", title(set[0].set), leads(set));

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, Stream};
 
-use super::bench::{Bench, FILES_BESIDES, Failure};
+use super::bench::{Bench, FILES_BESIDES};
 use crate::address::allow_files;
 use crate::mix::Mix;
 use crate::pair::figure::{
     CONNECTION_KIB, ERRORS, HELD, ITEMS, ITEMS_HELD, ITEMS_PER_MIB, MEMORY, MEMORY_MIB, MISSED_FIRST, MISSED_LAST,
     MOVES, Sample,
 };
+use crate::pair::measure::Failure;
 use crate::plan::{Limit, Plan};
 use crate::run::Session;
 use crate::server::Server;

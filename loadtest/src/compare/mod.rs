@@ -15,7 +15,6 @@ mod memory;
 mod markdown;
 mod plots;
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -26,10 +25,11 @@ use serde_json::{Value, json};
 use crate::certificate::Certificate;
 use crate::cpus::Cpus;
 use crate::pair::figure::{Outcome, SIDES};
-use crate::pair::machine::Machine;
+use crate::pair::files;
+use crate::pair::machine::{self, Machine};
+use crate::pair::measure::{self, Failure};
 use crate::pair::progress::Progress;
-use crate::server::{Ports, Server};
-use bench::{Bench, Failure};
+use bench::Bench;
 use row::Job;
 pub use row::Row;
 use sets::Set;
@@ -61,12 +61,8 @@ impl Comparison {
     /// Runs all rows, or those before `stop` is set. Passes each outcome to `each` at once. If a row fails, the others
     /// still run.
     pub fn run(&self, stop: &Arc<AtomicBool>, mut each: impl FnMut(&Outcome)) -> Result<Results<'_>, String> {
-        let version = |command: &String| {
-            let server = Server::start(command, Ports::Plain(1), &self.server_cpus, stop)?;
-            let line = server.ask("version").unwrap_or_default();
-            Ok::<String, String>(line.strip_prefix("VERSION ").unwrap_or("unknown version").to_owned())
-        };
-        let versions = [version(&self.commands[0])?, version(&self.commands[1])?];
+        let version = |side: usize| machine::version(&self.commands[side], &self.server_cpus, stop);
+        let versions = [version(0)?, version(1)?];
         let mut outcomes = Vec::new();
         let total: u32 = self.rows.iter().map(|(_, row)| 2 * row.rounds(self.rounds)).sum();
         let mut progress = Progress::new(total as usize, self.quiet);
@@ -131,7 +127,7 @@ impl Comparison {
             }
         }
         outcome.remarks.extend(bench.rate.map(|rate| format!("{rate:.0} requests/s on both")));
-        outcome.remarks.extend(bench::remarks(&outcome.samples));
+        outcome.remarks.extend(measure::remarks(&outcome.samples));
         outcome.remarks.extend(outcome.failure.iter().map(|why| format!("failed: {why}")));
         outcome
     }
@@ -162,16 +158,11 @@ impl Results<'_> {
 
     /// Writes all tables.
     pub fn write_markdown(&self, path: &Path) -> Result<(), String> {
-        write(path, &markdown::page(self))
+        files::write(path, &markdown::page(self))
     }
 
     /// Writes all plots into a directory, and creates it if needed.
     pub fn write_plots(&self, directory: &Path) -> Result<(), String> {
-        fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-        plots::all(&self.outcomes).iter().try_for_each(|(name, svg)| write(&directory.join(name), svg))
+        files::write_all(directory, &plots::all(&self.outcomes))
     }
-}
-
-fn write(path: &Path, text: &str) -> Result<(), String> {
-    fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }

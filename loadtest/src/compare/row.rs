@@ -1,11 +1,10 @@
 //! A row of a table: the same work for both servers, and the target ratios.
 
-use std::{fmt, fs};
-
 use crate::datagrams::Datagrams;
 use crate::mix::Mix;
 use crate::pair::figure::{Bound, CPU_PER_KEY, Target};
-use crate::server::Ports;
+use crate::pair::flags::Flags;
+use crate::pair::machine::available_mib;
 use crate::storm::Storm;
 use crate::workload::Workload;
 
@@ -17,25 +16,6 @@ pub struct Row {
     pub flags: Flags,
     pub job: Job,
     pub targets: Vec<Target>,
-}
-
-/// Flags that a row appends to both servers' commands, where they override earlier ones.
-#[derive(Clone, Debug, Default)]
-pub struct Flags {
-    /// `-t`
-    pub threads: Option<usize>,
-    /// `-m`, in MiB.
-    pub memory: Option<u64>,
-    /// `-c`
-    pub connections: Option<usize>,
-    /// `--port-per-core`, for the candidate only.
-    pub port_per_core: bool,
-    /// `-Z`, with the certificate of the comparison.
-    pub tls: bool,
-    /// `-U`
-    pub udp: bool,
-    /// Other flags, of both servers.
-    pub others: &'static str,
 }
 
 /// The kinds of measurement.
@@ -168,76 +148,5 @@ impl Load {
     /// Whether the prefill takes long, because of its many keys or of a warm-up.
     fn is_costly(&self) -> bool {
         self.prefill > FRESH_KEYS_MAX || self.warm_up > 0
-    }
-}
-
-impl Flags {
-    /// The flags of `side` (0 is the baseline), with a space before each.
-    pub fn text(&self, side: usize) -> String {
-        let own = if self.port_per_core && side == 1 { " --port-per-core" } else { "" };
-        let tls = if self.tls { " -Z" } else { "" };
-        let udp = if self.udp { " -U" } else { "" };
-        format!("{self}{own}{tls}{udp}")
-    }
-
-    /// The ports that `side` listens on.
-    pub fn ports(&self, side: usize) -> Ports {
-        if self.udp {
-            return Ports::Udp;
-        }
-        match (self.tls, self.port_per_core && side == 1) {
-            (true, _) => Ports::Tls,
-            (false, true) => Ports::Plain(self.threads.unwrap_or(1)),
-            (false, false) => Ports::Plain(1),
-        }
-    }
-}
-
-impl fmt::Display for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (flag, number) in [
-            ("-t", self.threads.map(|count| count as u64)),
-            ("-m", self.memory),
-            ("-c", self.connections.map(|count| count as u64)),
-        ] {
-            if let Some(number) = number {
-                write!(f, " {flag} {number}")?;
-            }
-        }
-        if !self.others.is_empty() {
-            write!(f, " {}", self.others)?;
-        }
-        Ok(())
-    }
-}
-
-/// Memory in MiB that is available by the kernel's estimate.
-fn available_mib() -> Option<u64> {
-    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? >> 10)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_of_both_sides() {
-        let flags = Flags {
-            threads: Some(2),
-            memory: Some(64),
-            connections: None,
-            port_per_core: true,
-            tls: false,
-            udp: false,
-            others: "",
-        };
-        assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -t 2 -m 64", Ports::Plain(1)));
-        assert_eq!((flags.text(1).as_str(), flags.ports(1)), (" -t 2 -m 64 --port-per-core", Ports::Plain(2)));
-        let flags = Flags { tls: true, ..Flags::default() };
-        assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -Z", Ports::Tls));
-        assert_eq!(Flags::default().text(1), "");
-        assert_eq!(Flags { memory: Some(64), others: "-f 1.5", ..Flags::default() }.text(0), " -m 64 -f 1.5");
     }
 }

@@ -1,7 +1,13 @@
 //! The machine and the date of the figures, which a reader needs to judge them.
 
+use std::fmt::Write;
 use std::fs;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::figure::SIDES;
+use crate::cpus::Cpus;
+use crate::server::{Ports, Server};
 
 /// The machine, the date, and the servers' versions.
 pub struct Machine {
@@ -28,6 +34,25 @@ impl Machine {
             versions,
         }
     }
+
+    /// The head of a page of figures: the commands of both servers, this machine, the date, and the method.
+    pub fn table(&self, commands: &[String; 2], method: &str) -> String {
+        let mut out = "| | |\n|---|---|\n".to_owned();
+        for (side, name) in SIDES.iter().enumerate() {
+            let _ = writeln!(out, "| {name} | `{}` ({}) |", commands[side], self.versions[side]);
+        }
+        let _ = writeln!(out, "| machine | {} cores, {}; Linux {} |", self.cores, self.cpu, self.kernel);
+        let _ = writeln!(out, "| date | {} |", self.date);
+        let _ = writeln!(out, "| method | {method} |");
+        out
+    }
+}
+
+/// The reply of a server to `version`, without its first word. Starts the server for it.
+pub fn version(command: &str, cpus: &Cpus, stop: &AtomicBool) -> Result<String, String> {
+    let server = Server::start(command, Ports::Plain(1), cpus, stop)?;
+    let line = server.ask("version").unwrap_or_default();
+    Ok(line.strip_prefix("VERSION ").unwrap_or("unknown version").to_owned())
 }
 
 /// Memory of this machine in MiB; `u64::MAX` if it is unknown.
@@ -37,6 +62,13 @@ pub fn memory_mib() -> u64 {
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     };
     fs::read_to_string("/proc/meminfo").ok().and_then(kibibytes).map_or(u64::MAX, |kibibytes| kibibytes >> 10)
+}
+
+/// Memory in MiB that is available by the kernel's estimate.
+pub fn available_mib() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? >> 10)
 }
 
 fn cpu_model(cpuinfo: &str) -> Option<&str> {

@@ -1,10 +1,14 @@
 //! A pair of servers, baseline and candidate: what `compare` and `scale` share.
 //!
-//! Reading order: [`figure`] holds figures and outcomes; [`text`] and [`svg`] show them; [`machine`] says where they come
-//! from; [`progress`] is the line on the terminal.
+//! Reading order: [`flags`] go to both servers; [`mod@measure`] makes samples of [`figure`]s, which make outcomes; [`text`]
+//! and [`svg`] show them, and [`files`] takes them; [`machine`] says where they come from; [`progress`] is the line on the
+//! terminal.
 
 pub mod figure;
+pub mod flags;
+pub mod measure;
 
+pub mod files;
 pub mod svg;
 pub mod text;
 

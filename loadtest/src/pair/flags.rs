@@ -1,0 +1,88 @@
+//! Flags that a measurement appends to the commands of both servers.
+
+use std::fmt;
+
+use crate::server::Ports;
+
+/// Flags that a row appends to both servers' commands, where they override earlier ones.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// `-t`
+    pub threads: Option<usize>,
+    /// `-m`, in MiB.
+    pub memory: Option<u64>,
+    /// `-c`
+    pub connections: Option<usize>,
+    /// `--port-per-core`, for the candidate only.
+    pub port_per_core: bool,
+    /// `-Z`, with the certificate of the comparison.
+    pub tls: bool,
+    /// `-U`
+    pub udp: bool,
+    /// Other flags, of both servers.
+    pub others: &'static str,
+}
+
+impl Flags {
+    /// The flags of `side` (0 is the baseline), with a space before each.
+    pub fn text(&self, side: usize) -> String {
+        let own = if self.port_per_core && side == 1 { " --port-per-core" } else { "" };
+        let tls = if self.tls { " -Z" } else { "" };
+        let udp = if self.udp { " -U" } else { "" };
+        format!("{self}{own}{tls}{udp}")
+    }
+
+    /// The ports that `side` listens on.
+    pub fn ports(&self, side: usize) -> Ports {
+        if self.udp {
+            return Ports::Udp;
+        }
+        match (self.tls, self.port_per_core && side == 1) {
+            (true, _) => Ports::Tls,
+            (false, true) => Ports::Plain(self.threads.unwrap_or(1)),
+            (false, false) => Ports::Plain(1),
+        }
+    }
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (flag, number) in [
+            ("-t", self.threads.map(|count| count as u64)),
+            ("-m", self.memory),
+            ("-c", self.connections.map(|count| count as u64)),
+        ] {
+            if let Some(number) = number {
+                write!(f, " {flag} {number}")?;
+            }
+        }
+        if !self.others.is_empty() {
+            write!(f, " {}", self.others)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_both_sides() {
+        let flags = Flags {
+            threads: Some(2),
+            memory: Some(64),
+            connections: None,
+            port_per_core: true,
+            tls: false,
+            udp: false,
+            others: "",
+        };
+        assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -t 2 -m 64", Ports::Plain(1)));
+        assert_eq!((flags.text(1).as_str(), flags.ports(1)), (" -t 2 -m 64 --port-per-core", Ports::Plain(2)));
+        let flags = Flags { tls: true, ..Flags::default() };
+        assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -Z", Ports::Tls));
+        assert_eq!(Flags::default().text(1), "");
+        assert_eq!(Flags { memory: Some(64), others: "-f 1.5", ..Flags::default() }.text(0), " -m 64 -f 1.5");
+    }
+}
