@@ -25,11 +25,13 @@ pub struct Report {
     pub prefill: Option<Tally>,
     /// The counts of the measured part.
     pub tally: Tally,
+    /// Share of time that each client thread spent on a core. Near 1, the thread limits the throughput.
+    pub threads_busy: Vec<f64>,
 }
 
 impl Report {
     /// A report of `plan`'s run.
-    pub fn new(plan: &Plan, prefill: Option<Tally>, tally: Tally, idle_lost: usize) -> Report {
+    pub fn new(plan: &Plan, prefill: Option<Tally>, tally: Tally, threads_busy: Vec<f64>, idle_lost: usize) -> Report {
         Report {
             server: plan.server(),
             workload: plan.workload.to_string(),
@@ -39,6 +41,7 @@ impl Report {
             idle_lost,
             prefill,
             tally,
+            threads_busy,
         }
     }
 
@@ -207,6 +210,7 @@ impl Report {
             "idle_connections": self.idle_connections,
             "idle_connections_lost": self.idle_lost,
             "client_busy": self.client_busy(),
+            "client_busy_by_thread": self.threads_busy,
             "client_cpu_seconds": tally.cpu as f64 / 1e9,
             "latency_microseconds": latency,
             "clean": self.is_clean(),

@@ -35,7 +35,8 @@ pub struct Session {
 enum Message {
     /// The thread has connected, and prefilled if the plan says so; or why it could not.
     Ready(Result<Box<Tally>, String>),
-    Measured(Box<Tally>),
+    /// The thread of this number has measured.
+    Measured(usize, Box<Tally>),
 }
 
 impl Session {
@@ -94,8 +95,10 @@ impl Session {
             start.send(self.status.begun).expect("a thread that is ready waits for its start");
         }
         let mut tally: Option<Tally> = None;
+        let mut busy = vec![0.0; self.plan.threads];
         for _ in 0..self.plan.threads {
-            let Message::Measured(other) = self.receive(&mut observe) else { panic!("a thread is ready once") };
+            let Message::Measured(index, other) = self.receive(&mut observe) else { panic!("a thread is ready once") };
+            busy[index] = other.busy();
             match &mut tally {
                 Some(tally) => tally.add(*other),
                 none => *none = Some(*other),
@@ -103,7 +106,7 @@ impl Session {
         }
         let tally = tally.expect("there is at least one thread");
         let idle_lost = self.idle.iter().filter(|socket| !is_idle(socket)).count();
-        Report::new(&self.plan, self.prefill, tally, idle_lost)
+        Report::new(&self.plan, self.prefill, tally, busy, idle_lost)
     }
 
     fn receive(&mut self, observe: &mut impl FnMut(&Status)) -> Message {
@@ -144,7 +147,7 @@ fn work(
     let tally = if plan.prefill > 0 { worker.prefill() } else { Tally::new() };
     let _ = results.send(Message::Ready(Ok(Box::new(tally))));
     if let Ok(start) = started.recv() {
-        let _ = results.send(Message::Measured(Box::new(worker.measure(start))));
+        let _ = results.send(Message::Measured(index, Box::new(worker.measure(start))));
     }
 }
 

@@ -80,6 +80,11 @@ impl Tally {
         }
     }
 
+    /// Share of time that the thread spent on a core. Means something only before the counts of others are added.
+    pub fn busy(&self) -> f64 {
+        self.cpu as f64 / self.elapsed.max(1) as f64
+    }
+
     /// Latencies of an operation in nanoseconds.
     pub fn latency(&self, operation: Operation) -> &Histogram<u64> {
         match operation {
