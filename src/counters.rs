@@ -47,6 +47,8 @@ pub enum Place {
     Udp,
     /// `stats uploads`, in the order of the definitions.
     Uploads,
+    /// `stats leases`, in the order of the definitions.
+    Leases,
 }
 
 /// The definition of a counter in a group of counters.
@@ -106,6 +108,10 @@ counters! {
         /// Connections that the worker closed because the rest of a long value did not come, or came too slowly while other
         /// values waited.
         uploads_timed_out: Clears, Uploads;
+        /// Leases of shards that the worker asked for while another worker had them.
+        leases_refused: Clears, Leases;
+        /// Batches that the worker posted to shards, because another worker had the lease.
+        batches_posted: Clears, Leases;
         /// `flush_all` commands.
         cmd_flush: Clears, Stats;
         /// Completed attempts to authenticate.

@@ -171,7 +171,8 @@ impl<'a> Worker<'a> {
         let poll = Poll::new()?;
         options.exchange.set_waker(options.number, Waker::new(poll.registry(), WAKER)?);
         let (clock, config) = (options.context.clock, options.context.config);
-        let shards = Shards::new(options.number, options.exchange, clock, options.items.clone(), options.limits);
+        let mut shards = Shards::new(options.number, options.exchange, clock, options.items.clone(), options.limits);
+        shards.count_in(&options.context.workers[options.number]);
         Ok(Worker {
             poll,
             connections: Slab::new(),

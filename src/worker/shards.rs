@@ -16,6 +16,7 @@ use crate::admin::walk::Walk;
 use crate::clock::{Clock, Now};
 use crate::command::Pinned;
 use crate::command::observed;
+use crate::counters::WorkerCounters;
 use crate::hash;
 use crate::store::item::Items;
 use crate::watch::{Categories, Log, Watchers};
@@ -56,6 +57,8 @@ pub struct Shards<'a> {
     pub(super) waits_for_room: bool,
     /// The lines of this turn for watchers; none while nobody watches.
     pub(super) log: Option<Box<Log<'a>>>,
+    /// Counts what happens when another worker has a lease, and nothing on the way of a request without that.
+    counters: Option<&'a WorkerCounters>,
 }
 
 /// What a step of housekeeping found.
@@ -94,7 +97,13 @@ impl<'a> Shards<'a> {
             has_full: false,
             waits_for_room: false,
             log: None,
+            counters: None,
         }
+    }
+
+    /// Counts refused leases and posted batches here from now on.
+    pub fn count_in(&mut self, counters: &'a WorkerCounters) {
+        self.counters = Some(counters);
     }
 
     /// A turn begins at this time.
@@ -171,6 +180,9 @@ impl<'a> Shards<'a> {
             None => {
                 link.refused = true;
                 self.leased.push(shard);
+                if let Some(counters) = self.counters {
+                    counters.leases_refused.add(1);
+                }
             }
         }
     }
@@ -238,6 +250,9 @@ impl<'a> Shards<'a> {
         let executor = self.executor();
         let Some(batch) = self.links[shard].open.take() else { return };
         self.links[shard].posted = true;
+        if let Some(counters) = self.counters {
+            counters.batches_posted.add(1);
+        }
         let log = &mut self.log;
         self.exchange.post(batch, |shard, batch| executor.run(shard, batch, log.as_deref_mut()));
     }

@@ -1,5 +1,5 @@
-//! `stats`, and its sub-commands that concern neither classes nor settings: `stats udp`, `stats uploads` and
-//! `stats evictions`.
+//! `stats`, and its sub-commands that concern neither classes nor settings: `stats udp`, `stats uploads`, `stats leases`
+//! and `stats evictions`.
 
 use crate::admin::context::ServerContext;
 use crate::admin::line::Stats;
@@ -175,6 +175,14 @@ pub(crate) fn uploads(context: &ServerContext<'_>) -> Vec<u8> {
     stats.put("uploads_limit", context.uploads.limit);
     stats.put("uploads_waiting", context.uploads.waiting);
     put_counters(Place::Uploads, context, &mut stats);
+    stats.end()
+}
+
+/// `stats leases`, which memcached does not have: how often a worker asked for the lease of a shard while another worker
+/// had it, and how often it posted work to a shard for that reason.
+pub(crate) fn leases(context: &ServerContext<'_>) -> Vec<u8> {
+    let mut stats = Stats::default();
+    put_counters(Place::Leases, context, &mut stats);
     stats.end()
 }
 

@@ -38,6 +38,7 @@ pub(super) fn plan(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
         _ if means(word, "cachedump") => cachedump(rest, context),
         b"udp" => Action::Say(general::udp(context)),
         b"uploads" => Action::Say(general::uploads(context)),
+        b"leases" => Action::Say(general::leases(context)),
         b"evictions" => Action::Ask(Query::Snapshot, ReplyKind::Evictions),
         _ if means(word, "conns") => Action::Ask(Query::Connections, ReplyKind::Lines),
         _ => say(ERROR),

@@ -10,6 +10,7 @@ use super::super::uploads::{Admission, Limit};
 use super::*;
 use crate::clock::{Clock, NEVER};
 use crate::command::Shard;
+use crate::counters::WorkerCounters;
 use crate::hash;
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, Head, Status, opcode};
@@ -640,6 +641,31 @@ fn others_go_first_after_as_many_requests_as_are_allowed() {
     // Groups are not cut: the first group has 10 commands.
     check("mn\r\n", 5, false, Shared, &[(Yield, 10), (Drained, 12)]);
     check("mn\r\n", 20, false, Shared, &[(Drained, 12)]);
+}
+
+#[test]
+fn refused_leases_and_posted_batches_are_counted() {
+    let world = World::new(7, 2, 1);
+    let World { exchange, clock, .. } = &world;
+    let counters = WorkerCounters::default();
+    let mut serve = world.serve(0, LIMITS);
+    serve.shards.count_in(&counters);
+    // A turn with two gets of a new client. Returns the counts after it.
+    let turn = |serve: &mut Serve<'_>| {
+        let (mut session, mut requests) = (Session::new(0, 0, Parser::Undecided), b"get a\r\nget b\r\n".to_vec());
+        serve.begin(clock.now());
+        serve.serve(&mut session, &mut Input { bytes: &mut requests, at: 0 }, &mut Reply::default(), Turn::Shared);
+        serve.shards.flush();
+        (counters.leases_refused.get(), counters.batches_posted.get())
+    };
+    assert_eq!(turn(&mut serve), (0, 0), "the lease is free");
+    let other = exchange.try_lease(0).expect("nobody has it");
+    assert_eq!(turn(&mut serve), (2, 1), "it asks for the first get, and before it posts the batch");
+    assert_eq!(turn(&mut serve), (2, 1), "a batch is on its way");
+    world.give_back(other);
+    let Some(Mail::Batch(batch)) = exchange.next_mail(0) else { panic!("the batch should be back") };
+    serve.shards.returned(batch);
+    assert_eq!(turn(&mut serve), (2, 1), "the lease is free again");
 }
 
 /// A session with a long value whose first bytes have come.
