@@ -1,10 +1,10 @@
 //! Lists of cores, and threads that run only on these.
 
 use std::str::FromStr;
-use std::{fs, io, mem};
+use std::{fmt, fs, io, mem};
 
 /// A list of cores such as `0,2-3`, not empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cpus(Vec<usize>);
 
 impl FromStr for Cpus {
@@ -28,9 +28,66 @@ impl FromStr for Cpus {
     }
 }
 
+/// Runs of at least three as a range.
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut comma = "";
+        for run in self.0.chunk_by(|one, next| one + 1 == *next) {
+            match run {
+                [first, _, .., last] => write!(f, "{comma}{first}-{last}")?,
+                few => few.iter().try_for_each(|cpu| write!(f, "{}{cpu}", mem::replace(&mut comma, ",")))?,
+            }
+            comma = ",";
+        }
+        Ok(())
+    }
+}
+
 impl Cpus {
+    /// The cores that this process may run on, in the order of their numbers.
+    pub fn allowed() -> Result<Cpus, String> {
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        list.ok_or("/proc/self/status does not say which cores there are")?.parse()
+    }
+
+    /// The cores that run threads of the same physical core as `cpu`, and `cpu` itself. Only `cpu` if the kernel does not
+    /// say.
+    pub fn siblings(cpu: usize) -> Cpus {
+        let list = fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"));
+        list.ok().and_then(|list| list.parse().ok()).unwrap_or(Cpus(vec![cpu]))
+    }
+
     pub fn count(&self) -> usize {
         self.0.len()
+    }
+
+    /// The first `count` cores, at least one.
+    pub fn first(&self, count: usize) -> Cpus {
+        Cpus(self.0[..count.clamp(1, self.0.len())].to_vec())
+    }
+
+    /// The cores that are not in the other list; `None` if there are none.
+    pub fn except(&self, other: &Cpus) -> Option<Cpus> {
+        let cpus: Vec<usize> = self.0.iter().copied().filter(|cpu| !other.0.contains(cpu)).collect();
+        (!cpus.is_empty()).then_some(Cpus(cpus))
+    }
+
+    /// Whether a core is in both lists.
+    pub fn overlaps(&self, other: &Cpus) -> bool {
+        self.0.iter().any(|cpu| other.0.contains(cpu))
+    }
+
+    /// The place of a core in the list.
+    pub fn position(&self, cpu: usize) -> Option<usize> {
+        self.0.iter().position(|other| *other == cpu)
+    }
+
+    /// The cores by `key`; in their old order where keys are equal.
+    pub fn sorted_by_key<Key: Ord>(&self, key: impl FnMut(&usize) -> Key) -> Cpus {
+        let mut cpus = self.0.clone();
+        cpus.sort_by_key(key);
+        Cpus(cpus)
     }
 
     /// The core for thread `index`. If threads outnumber the cores, the list starts over.
@@ -82,6 +139,9 @@ mod tests {
             assert!(bad.parse::<Cpus>().is_err(), "{bad}");
         }
         assert_eq!(Cpus(vec![2, 0]).union(&Cpus(vec![1, 0])), Cpus(vec![0, 1, 2]));
+        for list in ["0", "0,1", "0-3", "0-2,4,6,8-10", "3,1"] {
+            assert_eq!(list.parse::<Cpus>().map(|cpus| cpus.to_string()).as_deref(), Ok(list));
+        }
         assert_eq!("3,5".parse::<Cpus>().expect("valid").nth(3), Cpus(vec![5]));
     }
 }

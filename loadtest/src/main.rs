@@ -1,7 +1,7 @@
 //! Load generator for memcached-protocol servers.
 //!
 //! `loadtest run` puts load on a server and reports throughput, hit rate and latency. `loadtest compare` does so for two
-//! servers in turn. `loadtest replay` asks for the keys of a trace and counts the misses. `loadtest soak` starts a server
+//! servers in turn, and `loadtest scale` over numbers of workers. `loadtest replay` asks for the keys of a trace and counts the misses. `loadtest soak` starts a server
 //! again and again under every kind of client, and checks its replies and its memory. All see the server only through
 //! sockets, and through the system's figures about a process.
 //!
@@ -39,9 +39,10 @@ mod zipf;
 mod report;
 mod tally;
 
-// `compare`: two servers in turn.
+// `compare` and `scale`: two servers in turn.
 mod compare;
 mod pair;
+mod scale;
 
 // `replay`, `soak`, and code that several commands share.
 mod datagrams;
@@ -64,12 +65,13 @@ use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use options::{Command, CompareOptions, Options, ReplayOptions, RunOptions, SoakOptions};
+use options::{Command, CompareOptions, Options, ReplayOptions, RunOptions, ScaleOptions, SoakOptions};
 
 fn main() -> ExitCode {
     let done = match Options::parse().command {
         Command::Run(options) => run(options),
         Command::Compare(options) => compare(options),
+        Command::Scale(options) => scale(options),
         Command::Replay(options) => replay(options),
         Command::Soak(options) => soak(options),
     };
@@ -118,6 +120,39 @@ fn compare(options: CompareOptions) -> Result<bool, String> {
     })?;
     if json {
         println!("{}", results.json());
+    }
+    if let Some(path) = markdown {
+        results.write_markdown(&path)?;
+    }
+    if let Some(directory) = plots {
+        results.write_plots(&directory)?;
+    }
+    let failed = results.failed();
+    if !failed.is_empty() {
+        eprintln!("loadtest: failed: {}", failed.join(", "));
+    }
+    Ok(failed.is_empty())
+}
+
+/// As with `compare`, a failed workload makes the program fail at its end. A signal ends it early; it still shows what it
+/// has measured.
+fn scale(options: ScaleOptions) -> Result<bool, String> {
+    if let Some(listing) = options.listing() {
+        print!("{listing}");
+        return Ok(true);
+    }
+    let (json, markdown, plots) = (options.json, options.markdown.clone(), options.plots.clone());
+    let scale = options.scale()?;
+    match (json, scale.quiet) {
+        (false, _) => println!("{}", scale.head()),
+        (true, false) => eprintln!("{}", scale.head()),
+        (true, true) => {}
+    }
+    let results = scale.run(&stop_on_signal()?)?;
+    if json {
+        println!("{}", results.json());
+    } else {
+        print!("{}", results.text());
     }
     if let Some(path) = markdown {
         results.write_markdown(&path)?;

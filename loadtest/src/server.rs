@@ -160,8 +160,14 @@ impl Server {
 
     /// A number from one kind of statistics, such as `stats slabs`.
     pub fn statistic(&self, kind: &str, name: &str) -> Option<u64> {
-        let lines = self.converse(kind, |line| !line.starts_with("STAT ")).ok()?;
-        lines.iter().find_map(|line| line.strip_prefix("STAT ")?.strip_prefix(name)?.trim().parse().ok())
+        self.statistics(kind, [name])[0]
+    }
+
+    /// Numbers from one kind of statistics. `None` stands for one that the server does not have.
+    pub fn statistics<const N: usize>(&self, kind: &str, names: [&str; N]) -> [Option<u64>; N] {
+        let lines = self.converse(kind, |line| !line.starts_with("STAT ")).unwrap_or_default();
+        let number = |line: &String, name: &str| line.strip_prefix("STAT ")?.strip_prefix(name)?.trim().parse().ok();
+        names.map(|name| lines.iter().find_map(|line| number(line, name)))
     }
 
     /// The lines of a reply, up to the first for which `last` is true.

@@ -6,6 +6,7 @@ use crate::mix::Mix;
 use crate::mix::sizes::Sizes;
 use crate::mix::traffic::Traffic;
 use crate::pair::figure::{Bound, ITEMS_HELD, ITEMS_PER_MIB, MISSED_FIRST, MISSED_LAST, P50, P99, P999};
+use crate::pair::flags::{ROOMY, roomy};
 use crate::random::Random;
 use crate::storm::Storm;
 use crate::workload::{Popularity, Protocol, Workload};
@@ -52,12 +53,6 @@ const GROWTH_KEYS: [(u64, &str); 5] =
 const GROWTH_CONNECTIONS: [usize; 4] = [1, 50, 1000, 10_000];
 
 const MILLION: u64 = 1_000_000;
-
-/// `-m` of rows without evictions: room for a million items of up to 150 bytes, and for the overhead of either server.
-const ROOMY: u64 = 1024;
-
-/// Upper bound of the bytes that either server needs for an item of the default sizes, with index and slack.
-const ITEM_MAX: u64 = 160;
 
 /// `-m` of the rows that count items.
 const FILL: u64 = 256;
@@ -325,7 +320,7 @@ fn misses(name: String, mix: Mix, threads: usize) -> Row {
 fn growth() -> Vec<Row> {
     let keys = GROWTH_KEYS.map(|(keys, text)| {
         let workload = Workload { keys_per_get: 50, ..gets(keys) };
-        let memory = ((keys * ITEM_MAX) >> 20).next_power_of_two().max(ROOMY);
+        let memory = roomy(keys);
         Row::load(format!("keys-{text}"), "get of 50 keys", workload)
             .with(|load| load.watch_prefill = true)
             .on(1, memory)

@@ -1,8 +1,9 @@
-//! The command line. Options become a plan, a comparison, a replay or a soak; no other module sees them.
+//! The command line. Options become a plan, a comparison, a scaling task, a replay or a soak; no other module sees them.
 
 mod compare;
 mod replay;
 mod run;
+mod scale;
 mod soak;
 mod values;
 
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 pub use compare::CompareOptions;
 pub use replay::ReplayOptions;
 pub use run::RunOptions;
+pub use scale::ScaleOptions;
 pub use soak::SoakOptions;
 
 /// Load generator for memcached-protocol servers.
@@ -27,6 +29,8 @@ pub enum Command {
     Run(RunOptions),
     /// Run the same workloads against two servers in turn, each started on the same cores
     Compare(CompareOptions),
+    /// Run workloads against two servers with one worker, two, four and so on
+    Scale(ScaleOptions),
     /// Ask for the keys of a trace, set those that are missing, and report the miss ratio
     Replay(ReplayOptions),
     /// Start servers one after the other under many kinds of clients, and check all their replies and their memory

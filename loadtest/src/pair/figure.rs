@@ -27,6 +27,7 @@ const fn hidden(key: &'static str) -> Figure {
     Figure { name: key, key, precision: 3, shown: false }
 }
 
+pub static REQUESTS_PER_SECOND: Figure = shown("requests/s", "requests_per_second", 0);
 pub static KEYS_PER_SECOND: Figure = shown("keys/s", "keys_per_second", 0);
 pub static CPU_PER_KEY: Figure = shown("CPU µs/key", "cpu_microseconds_per_key", 3);
 pub static P50: Figure = shown("p50 µs", "p50_microseconds", 0);
@@ -46,6 +47,9 @@ pub static MISSED_FIRST: Figure = shown("misses at first", "miss_ratio_at_first"
 pub static MISSED_LAST: Figure = shown("misses at last", "miss_ratio_at_last", 4);
 pub static MOVES: Figure = shown("moves/1000 sets", "page_moves_per_thousand_sets", 2);
 pub static HELD: Figure = shown("held % of -m", "item_bytes_percent_of_memory", 1);
+pub static LEASES_REFUSED: Figure = shown("refused/M", "leases_refused_per_million_keys", 0);
+pub static BATCHES_POSTED: Figure = shown("batches/M", "batches_posted_per_million_keys", 0);
+pub static CLIENT_BUSIEST: Figure = hidden("client_busiest_core");
 pub static MEMORY: Figure = hidden("memory_bytes");
 pub static ITEMS: Figure = hidden("items");
 pub static HIT_RATE: Figure = hidden("hit_rate");

@@ -4,7 +4,24 @@ use std::fmt;
 
 use crate::server::Ports;
 
-/// Flags that a row appends to both servers' commands, where they override earlier ones.
+/// `-m` for measurements without evictions: room for a million items of up to 150 bytes, and for the overhead of either
+/// server.
+pub const ROOMY: u64 = 1024;
+
+/// Upper bound of the bytes that either server needs for an item of the default sizes, with index and slack.
+const ITEM_MAX: u64 = 160;
+
+/// MiB that so many items of the default sizes take in either server.
+pub fn taken(keys: u64) -> u64 {
+    (keys * ITEM_MAX) >> 20
+}
+
+/// `-m` for so many items of the default sizes.
+pub fn roomy(keys: u64) -> u64 {
+    taken(keys).next_power_of_two().max(ROOMY)
+}
+
+/// Flags that come after those of both servers' commands, and override them.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     /// `-t`

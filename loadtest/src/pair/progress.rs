@@ -50,7 +50,8 @@ fn remaining(elapsed: Duration, done: usize, total: usize) -> String {
     format!(", {} elapsed, about {} to go", clock(elapsed), clock(left))
 }
 
-fn clock(time: Duration) -> String {
+/// Minutes and seconds, and hours if there are any.
+pub fn clock(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds / 3600 {
         0 => format!("{}:{:02}", seconds / 60, seconds % 60),
