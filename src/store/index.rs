@@ -78,7 +78,16 @@ impl Index {
             return Err(io::Error::from(io::ErrorKind::OutOfMemory));
         }
         let overflow = Region::reserve(capacity)?;
-        Ok(Index { buckets, overflow, overflow_free: 0, level, low_bits: (1 << level) - 1, split: 0, growing: false, count: 0 })
+        Ok(Index {
+            buckets,
+            overflow,
+            overflow_free: 0,
+            level,
+            low_bits: (1 << level) - 1,
+            split: 0,
+            growing: false,
+            count: 0,
+        })
     }
 
     /// The level at which an index holds this many entries without growing.
