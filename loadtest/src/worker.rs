@@ -361,7 +361,7 @@ impl Worker {
         let (rules, draw) = (&self.rules, &mut self.draw);
         let ports = self.plan.addresses.len();
         let port = (self.first + slot) % ports;
-        let draw_key = |draw: &mut Draw| match (draw.key(&rules.keys), ports) {
+        let draw_key = |draw: &mut Draw, operation| match (draw.key(operation, &rules.keys), ports) {
             (id, 1) => id,
             (id, _) => on_port(id, port, ports),
         };
@@ -375,10 +375,10 @@ impl Worker {
         match id_to_set {
             Some(id) => client.send_set(rules, id, draw.ttl(), since),
             None => match draw.operation() {
-                Operation::Set => client.send_set(rules, draw_key(draw), draw.ttl(), since),
+                Operation::Set => client.send_set(rules, draw_key(draw, Operation::Set), draw.ttl(), since),
                 Operation::Get => {
                     self.ids.clear();
-                    self.ids.extend((0..self.plan.workload.keys_per_get).map(|_| draw_key(draw)));
+                    self.ids.extend((0..self.plan.workload.keys_per_get).map(|_| draw_key(draw, Operation::Get)));
                     client.send_get(rules, &self.ids, since);
                 }
             },

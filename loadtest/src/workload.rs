@@ -34,6 +34,9 @@ pub enum Popularity {
     Zipf(f64),
     /// One after the other, over and over. Each thread starts at a place of its own.
     Sequential,
+    /// Each set is of the next key from `first` on, which is new to the server until all keys have had their turn. A get
+    /// asks for one of the last `span` keys before that.
+    Newest { first: u64, span: u64 },
 }
 
 /// The parameters of a workload.
@@ -99,6 +102,7 @@ impl fmt::Display for Workload {
             Popularity::Uniform => write!(f, "uniform, ")?,
             Popularity::Zipf(exponent) => write!(f, "Zipf {exponent}, ")?,
             Popularity::Sequential => write!(f, "sequential, ")?,
+            Popularity::Newest { span, .. } => write!(f, "sets of new keys, gets of the newest {span}, ")?,
         }
         match self.value_size {
             (min, max) if min == max => write!(f, "values of {min} bytes")?,
@@ -126,7 +130,15 @@ pub struct Draw {
 enum Ranks {
     Uniform,
     Zipf(Zipf),
-    Sequential { next: u64 },
+    Sequential {
+        next: u64,
+    },
+    /// `next` is the key of the next set; each set steps over the keys of the other threads.
+    Newest {
+        next: u64,
+        step: u64,
+        span: u64,
+    },
 }
 
 impl Draw {
@@ -144,6 +156,9 @@ impl Draw {
                 Popularity::Uniform => Ranks::Uniform,
                 Popularity::Zipf(exponent) => Ranks::Zipf(Zipf::new(workload.keys, exponent)),
                 Popularity::Sequential => Ranks::Sequential { next: share(workload.keys, thread, threads).start },
+                Popularity::Newest { first, span } => {
+                    Ranks::Newest { next: (first + thread as u64) % workload.keys, step: threads as u64, span }
+                }
             },
             get_below: (u64::from(workload.get) << 32) / (u64::from(workload.get) + u64::from(workload.set)),
             ttls: cumulated.collect(),
@@ -154,8 +169,9 @@ impl Draw {
         if self.random.next() >> 32 < self.get_below { Operation::Get } else { Operation::Set }
     }
 
+    /// The key of the next request, which is an `operation`.
     #[inline]
-    pub fn key(&mut self, keys: &Keys) -> u64 {
+    pub fn key(&mut self, operation: Operation, keys: &Keys) -> u64 {
         match &mut self.ranks {
             Ranks::Uniform => self.random.below(keys.count()),
             Ranks::Zipf(zipf) => keys.at_rank(zipf.draw(&mut self.random)),
@@ -164,6 +180,14 @@ impl Draw {
                 *next = (id + 1) % keys.count();
                 id
             }
+            Ranks::Newest { next, step, span } => match operation {
+                Operation::Set => {
+                    let id = *next;
+                    *next = (id + *step) % keys.count();
+                    id
+                }
+                Operation::Get => (*next + keys.count() - 1 - self.random.below(*span)) % keys.count(),
+            },
         }
     }
 
@@ -223,6 +247,25 @@ mod tests {
         let workload = Workload { keys: 10, key_size: 5, popularity: Popularity::Sequential, ..Workload::default() };
         let keys = Keys::new(10, 5, (1, 1), 1).expect("valid");
         let mut draw = Draw::new(&workload, 1, 2, 0);
-        assert_eq!((0..7).map(|_| draw.key(&keys)).collect::<Vec<_>>(), [5, 6, 7, 8, 9, 0, 1]);
+        assert_eq!((0..7).map(|_| draw.key(Operation::Get, &keys)).collect::<Vec<_>>(), [5, 6, 7, 8, 9, 0, 1]);
+    }
+
+    #[test]
+    fn gets_ask_for_the_newest_keys() {
+        let popularity = Popularity::Newest { first: 7, span: 3 };
+        let workload = Workload { keys: 10, key_size: 5, popularity, ..Workload::default() };
+        let keys = Keys::new(10, 5, (1, 1), 1).expect("valid");
+        let mut draw = Draw::new(&workload, 0, 1, 0);
+        let asked = |draw: &mut Draw| {
+            let mut ids: Vec<u64> = (0..100).map(|_| draw.key(Operation::Get, &keys)).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        assert_eq!(asked(&mut draw), [4, 5, 6]);
+        let stored: Vec<u64> = (0..4).map(|_| draw.key(Operation::Set, &keys)).collect();
+        assert_eq!((stored, asked(&mut draw)), (vec![7, 8, 9, 0], vec![0, 8, 9]));
+        let mut second = Draw::new(&workload, 1, 2, 0);
+        assert_eq!((0..3).map(|_| second.key(Operation::Set, &keys)).collect::<Vec<_>>(), [8, 0, 2]);
     }
 }
