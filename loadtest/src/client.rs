@@ -148,6 +148,7 @@ impl Client {
             Err(error) => return Err(format!("reading failed: {error}")),
         };
         let now = epoch.elapsed().as_nanos() as u64;
+        tally.look(now);
         buffer[..carried].copy_from_slice(&self.partial);
         let mut rest = &buffer[..filled];
         loop {
@@ -249,7 +250,7 @@ impl Client {
     fn complete(&mut self, now: u64, tally: &mut Tally) {
         let request = self.waiting.pop_front().expect("only a request that waits is completed");
         self.ids.drain(..request.open as usize);
-        tally.complete(request.operation, now.saturating_sub(request.since));
+        tally.complete(request.operation, request.since, now);
     }
 
     fn describe_request(&self, rules: &Rules) -> String {

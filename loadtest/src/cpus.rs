@@ -1,6 +1,7 @@
 //! Lists of cores, and threads that run only on these.
 
 use std::str::FromStr;
+use std::time::Duration;
 use std::{fmt, fs, io, mem};
 
 /// A list of cores such as `0,2-3`, not empty.
@@ -103,6 +104,14 @@ impl Cpus {
         Cpus(cpus)
     }
 
+    /// Time that the hypervisor has given to others while these cores wanted to run, in steps of a clock tick (10 ms);
+    /// zero where the kernel is not told.
+    pub fn stolen(&self) -> Duration {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let ticks = self.0.iter().filter_map(|core| stolen_ticks(&stat, *core)).sum::<u64>();
+        Duration::from_secs_f64(ticks as f64 / ticks_per_second())
+    }
+
     /// Keeps the calling thread, and the threads and processes that it starts from now on, on these cores.
     ///
     /// Makes one system call and allocates nothing, so a process may call it between fork and exec.
@@ -122,6 +131,19 @@ impl Cpus {
     }
 }
 
+/// The eighth number of a core in /proc/stat.
+fn stolen_ticks(stat: &str, core: usize) -> Option<u64> {
+    let line = stat.lines().find_map(|line| line.strip_prefix(&format!("cpu{core} ")))?;
+    line.split_ascii_whitespace().nth(7)?.parse().ok()
+}
+
+/// Clock ticks of the kernel's figures.
+pub fn ticks_per_second() -> f64 {
+    // SAFETY: asks for a number only.
+    let count = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    count.max(1) as f64
+}
+
 /// Nanoseconds that a task has run so far. `task` is its directory in /proc.
 pub fn nanoseconds_run(task: &str) -> Option<u64> {
     fs::read_to_string(format!("{task}/schedstat")).ok()?.split(' ').next()?.parse().ok()
@@ -130,6 +152,12 @@ pub fn nanoseconds_run(task: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stolen_time_of_a_core() {
+        let stat = "cpu  1 2 3 4 5 6 7 80 0 0\ncpu1 1 2 3 4 5 6 7 30 0 0\ncpu10 1 2 3 4 5 6 7 50 0 0\nintr 9 9\n";
+        assert_eq!([1, 10, 0].map(|core| stolen_ticks(stat, core)), [Some(30), Some(50), None]);
+    }
 
     #[test]
     fn lists_of_cores() {

@@ -37,6 +37,7 @@ mod zipf;
 
 // Results.
 mod report;
+mod tail;
 mod tally;
 
 // `compare` and `scale`: two servers in turn.
@@ -46,6 +47,7 @@ mod scale;
 
 // `replay`, `soak`, and code that several commands share.
 mod datagrams;
+mod disturb;
 mod mix;
 mod replay;
 mod server;

@@ -1,11 +1,14 @@
 //! A validated run: a [`Workload`], and where, how long and how fast the client sends it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::Address;
 use crate::client::Rules;
 use crate::cpus::Cpus;
+use crate::disturb::Disturbance;
 use crate::keys::Keys;
+use crate::tail::Sentinel;
 use crate::workload::Workload;
 
 /// When a run ends.
@@ -37,6 +40,20 @@ pub struct Plan {
     pub idle_connections: usize,
     /// A server that is silent for so long, with requests in flight, has failed.
     pub patience: Duration,
+    /// Tell the slow requests of the server from those of the machine.
+    pub strain: Option<Strain>,
+}
+
+/// An open loop whose threads never sleep, and what else they do to the server.
+pub struct Strain {
+    /// The rate as a share of what a server holds, between 0 and 1.
+    pub share: f64,
+    /// The server's process.
+    pub process: u32,
+    /// What a thread on the server's core notes.
+    pub sentinel: Arc<Sentinel>,
+    /// The first thread disturbs the server like this.
+    pub disturbances: Vec<Disturbance>,
 }
 
 impl Plan {
@@ -55,6 +72,7 @@ impl Plan {
             reconnect: false,
             idle_connections: 0,
             patience: Duration::from_secs(10),
+            strain: None,
         }
     }
 

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
-use crate::cpus::{Cpus, nanoseconds_run};
+use crate::cpus::{Cpus, nanoseconds_run, ticks_per_second};
 
 const START_SECONDS_MAX: Duration = Duration::from_secs(10);
 const START_POLL: Duration = Duration::from_millis(10);
@@ -138,6 +138,16 @@ impl Server {
         TcpStream::connect((Ipv4Addr::LOCALHOST, self.port + port as u16))
     }
 
+    /// The address of the port without TLS.
+    pub fn plain(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port + u16::from(self.ports == Ports::Tls)).into()
+    }
+
+    /// The number of the process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The address for datagrams, if the server takes them.
     pub fn udp(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
@@ -145,7 +155,7 @@ impl Server {
 
     /// A connection without TLS.
     pub fn connect_plain(&self) -> io::Result<TcpStream> {
-        self.connect(if self.ports == Ports::Tls { 1 } else { 0 })
+        TcpStream::connect(self.plain())
     }
 
     /// The reply to a command whose reply is one line.
@@ -168,6 +178,27 @@ impl Server {
         let lines = self.converse(kind, |line| !line.starts_with("STAT ")).unwrap_or_default();
         let number = |line: &String, name: &str| line.strip_prefix("STAT ")?.strip_prefix(name)?.trim().parse().ok();
         names.map(|name| lines.iter().find_map(|line| number(line, name)))
+    }
+
+    /// All numbers of one kind of statistics, with their names.
+    pub fn numbers(&self, kind: &str) -> io::Result<Vec<(String, u64)>> {
+        let lines = self.converse(kind, |line| !line.starts_with("STAT "))?;
+        let number = |line: &String| {
+            let (name, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        };
+        Ok(lines.iter().filter_map(number).collect())
+    }
+
+    /// Sends commands that have no reply, and waits until the server has executed them.
+    pub fn tell(&self, commands: &[u8]) -> io::Result<()> {
+        let mut stream = self.connect_plain()?;
+        stream.set_read_timeout(Some(ANSWER_SECONDS_MAX))?;
+        stream.write_all(commands)?;
+        stream.write_all(b"mn\r\n")?;
+        let mut reply = [0; 4];
+        stream.read_exact(&mut reply)?;
+        if &reply == b"MN\r\n" { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
     }
 
     /// The lines of a reply, up to the first for which `last` is true.
@@ -222,9 +253,7 @@ impl Server {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
         let (_, fields) = stat.rsplit_once(')')?;
         let ticks: u64 = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-        // SAFETY: asks for a number only.
-        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        Some(Duration::from_secs_f64(ticks as f64 / per_second.max(1) as f64))
+        Some(Duration::from_secs_f64(ticks as f64 / ticks_per_second()))
     }
 
     /// Bytes of resident memory.

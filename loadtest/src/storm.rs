@@ -281,7 +281,7 @@ fn watch(mut stream: TcpStream, phase: &AtomicU8) -> io::Result<(Histogram<u64>,
 }
 
 /// Lets the calling thread run before all others on its core. Returns false if the system does not allow it.
-fn go_first() -> bool {
+pub fn go_first() -> bool {
     let least = libc::sched_param { sched_priority: 1 };
     // SAFETY: 0 is the calling thread, and the parameter is valid for the length of the call.
     unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &least) == 0 }

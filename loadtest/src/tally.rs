@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram;
 
+use crate::tail::Tail;
 use crate::workload::Operation;
 
 /// The number of errors to keep in detail. Further errors are only counted.
@@ -11,7 +12,7 @@ const SAMPLES_MAX: usize = 5;
 const NANOSECONDS_MAX: u64 = 3_600_000_000_000;
 
 /// Counts and latencies of requests.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Tally {
     /// Requests written, answered, and lost with their connection. Invariant: sent >= completed + lost.
     pub sent: u64,
@@ -40,11 +41,17 @@ pub struct Tally {
     /// Nanoseconds from the due time or the actual sending to the last byte of the reply.
     get: Histogram<u64>,
     set: Histogram<u64>,
+    /// What the machine did to the requests, if the plan asks for it.
+    pub tail: Option<Tail>,
+}
+
+/// A histogram of latencies in nanoseconds.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, NANOSECONDS_MAX, 3).expect("bounds that hdrhistogram allows")
 }
 
 impl Tally {
     pub fn new() -> Tally {
-        let histogram = || Histogram::new_with_bounds(1, NANOSECONDS_MAX, 3).expect("bounds that hdrhistogram allows");
         Tally {
             sent: 0,
             completed: 0,
@@ -63,6 +70,7 @@ impl Tally {
             cpu: 0,
             get: histogram(),
             set: histogram(),
+            tail: None,
         }
     }
 
@@ -71,9 +79,21 @@ impl Tally {
         self.sent - self.completed - self.lost
     }
 
-    /// Counts a request as answered after `nanoseconds`.
-    pub fn complete(&mut self, operation: Operation, nanoseconds: u64) {
+    /// The thread looks at the clock.
+    #[inline]
+    pub fn look(&mut self, now: u64) {
+        if let Some(tail) = &mut self.tail {
+            tail.look(now);
+        }
+    }
+
+    /// Counts a request as answered `now`; its latency counts from `since`.
+    pub fn complete(&mut self, operation: Operation, since: u64, now: u64) {
         self.completed += 1;
+        let nanoseconds = now.saturating_sub(since);
+        if let Some(tail) = &mut self.tail {
+            tail.complete(since, now);
+        }
         match operation {
             Operation::Get => self.get.saturating_record(nanoseconds),
             Operation::Set => self.set.saturating_record(nanoseconds),
@@ -131,5 +151,8 @@ impl Tally {
         self.cpu += other.cpu;
         self.get.add(&other.get).expect("histograms of equal bounds");
         self.set.add(&other.set).expect("histograms of equal bounds");
+        if let (Some(own), Some(other)) = (&mut self.tail, &other.tail) {
+            own.add(other);
+        }
     }
 }

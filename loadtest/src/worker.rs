@@ -22,9 +22,11 @@ use socket2::Socket;
 use crate::address::Address;
 use crate::client::{Client, Received, Rules};
 use crate::cpus::nanoseconds_run;
+use crate::disturb::Disturber;
 use crate::pace::{Pace, Timer};
 use crate::plan::{Limit, Plan};
 use crate::request;
+use crate::tail::Tail;
 use crate::tally::Tally;
 use crate::workload::{Draw, Operation, share};
 
@@ -45,6 +47,9 @@ const TICK: Duration = Duration::from_millis(100);
 const WAKE_EARLY: Duration = Duration::from_micros(50);
 
 const TIMER: Token = Token(usize::MAX);
+
+/// The token of disturbance 0; those of the others follow.
+const DISTURBERS: usize = usize::MAX / 2;
 
 /// The figures of the progress line. Each thread publishes its own once per turn.
 #[derive(Debug, Default)]
@@ -71,6 +76,7 @@ pub struct Worker {
     ids: Vec<u64>,
     tally: Tally,
     phase: Phase,
+    disturbers: Vec<Box<dyn Disturber>>,
     /// All nanoseconds of this thread count from here.
     epoch: Instant,
     retry_at: u64,
@@ -140,6 +146,7 @@ impl Worker {
             ids: Vec::new(),
             tally: Tally::new(),
             phase: Phase { prefill: None, pipeline: 0, budget: 0, deadline: u64::MAX, pace: None },
+            disturbers: Vec::new(),
             epoch: Instant::now(),
             retry_at: 0,
             heard_at: 0,
@@ -159,6 +166,11 @@ impl Worker {
                 socket.map_err(|error| format!("connection {ordinal} to {}: {error}", worker.address(slot)))?;
             let wire = worker.address(slot).wire(socket)?;
             worker.slots.push(Slot { link: Link::Up(Client::new(wire)), batch_left: 0, ready: false });
+        }
+        if let (0, Some(strain)) = (index, &worker.plan.strain) {
+            for (disturbance, token) in strain.disturbances.iter().zip(DISTURBERS..) {
+                worker.disturbers.push(disturbance.begin(worker.poll.registry(), Token(token))?);
+            }
         }
         Ok(worker)
     }
@@ -204,6 +216,11 @@ impl Worker {
         self.phase = phase;
         self.tally = Tally::new();
         self.heard_at = self.now();
+        if let Some(strain) = self.plan.strain.as_ref().filter(|_| self.phase.pace.is_some()) {
+            let mut tail = Tail::new(strain.share, strain.process, self.heard_at);
+            tail.ask(Arc::clone(&strain.sentinel), self.epoch);
+            self.tally.tail = Some(tail);
+        }
         self.ready.clear();
         for slot in &mut self.slots {
             (slot.batch_left, slot.ready) = (0, false);
@@ -215,6 +232,9 @@ impl Worker {
             self.stop.store(true, Relaxed);
         }
         self.tally.elapsed = self.now();
+        if let Some(tail) = &mut self.tally.tail {
+            tail.end(self.tally.elapsed);
+        }
         self.tally.cpu = nanoseconds_run(SELF).unwrap_or(0) - cpu;
         std::mem::replace(&mut self.tally, Tally::new())
     }
@@ -225,7 +245,7 @@ impl Worker {
             self.feed(slot)?;
         }
         loop {
-            let now = self.now();
+            let now = self.look();
             if self.phase.budget > 0 && (now >= self.phase.deadline || self.stop.load(Relaxed)) {
                 self.tally.unsent =
                     self.phase.pace.as_ref().map_or(0, |pace| pace.backlog(now.min(self.phase.deadline)));
@@ -233,6 +253,7 @@ impl Worker {
             }
             self.reopen(now);
             self.send_due(now)?;
+            self.disturb(now)?;
             self.publish();
             if self.phase.budget == 0 && self.tally.in_flight() == 0 {
                 return Ok(());
@@ -244,11 +265,27 @@ impl Worker {
                 _ => {}
             }
             for event in &events {
-                if event.token() != TIMER {
-                    self.serve(event)?;
+                match event.token() {
+                    TIMER => {}
+                    Token(token) if token >= DISTURBERS => self.disturbers[token - DISTURBERS].wake(),
+                    _ => self.serve(event)?,
                 }
             }
         }
+    }
+
+    /// Lets each disturbance take a step, after all requests that were due `now` have been sent.
+    fn disturb(&mut self, now: u64) -> Result<(), String> {
+        let Some(tail) = &mut self.tally.tail else { return Ok(()) };
+        if self.tally.sent == self.tally.completed + self.tally.lost {
+            tail.rest(now);
+        }
+        for (disturber, token) in self.disturbers.iter_mut().zip(DISTURBERS..) {
+            let now = self.epoch.elapsed().as_nanos() as u64;
+            tail.look(now);
+            tail.disturbed[disturber.kind() as usize] += disturber.step(now, self.poll.registry(), Token(token))?;
+        }
+        Ok(())
     }
 
     fn serve(&mut self, event: &Event) -> Result<(), String> {
@@ -277,7 +314,7 @@ impl Worker {
                             Err(why) => break Err(why),
                         }
                     };
-                    self.heard_at = self.now();
+                    self.heard_at = self.look();
                     if let Err(why) = result {
                         return self.lose(slot, &why);
                     }
@@ -289,7 +326,7 @@ impl Worker {
 
     /// Fills a connection up with requests.
     fn feed(&mut self, slot: usize) -> Result<(), String> {
-        let (now, ports) = (self.now(), self.plan.addresses.len());
+        let (now, ports) = (self.look(), self.plan.addresses.len());
         loop {
             let Slot { link: Link::Up(client), batch_left, ready } = &mut self.slots[slot] else { return Ok(()) };
             let room = client.unsent() < UNSENT_MAX && self.phase.has_request((self.first + slot) % ports);
@@ -338,6 +375,7 @@ impl Worker {
                 let Some(due) = pace.take(now) else { break };
                 self.send(slot, due, now);
                 touched.push(slot);
+                self.look_if_watched();
                 self.ready.rotate_left(1);
             } else {
                 self.ready.pop_front();
@@ -345,6 +383,7 @@ impl Worker {
             }
         }
         for slot in touched {
+            self.look_if_watched();
             if let Link::Up(client) = &mut self.slots[slot].link
                 && let Err(why) = client.flush()
             {
@@ -435,6 +474,9 @@ impl Worker {
     }
 
     fn timeout(&self, now: u64) -> Duration {
+        if self.tally.tail.is_some() {
+            return Duration::ZERO;
+        }
         let until = |time: u64| Duration::from_nanos(time.saturating_sub(now));
         let tick = if self.phase.budget > 0 { TICK.min(until(self.phase.deadline)) } else { TICK };
         let Some(pace) = self.phase.pace.as_ref().filter(|_| self.phase.budget > 0 && !self.ready.is_empty()) else {
@@ -456,6 +498,20 @@ impl Worker {
 
     fn now(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64
+    }
+
+    /// The time, which the tally notes as a look at the clock.
+    fn look(&mut self) -> u64 {
+        let now = self.now();
+        self.tally.look(now);
+        now
+    }
+
+    /// A look at the clock in long work; it costs nothing if nobody counts the looks.
+    fn look_if_watched(&mut self) {
+        if self.tally.tail.is_some() {
+            self.look();
+        }
     }
 }
 

@@ -82,6 +82,15 @@ impl Default for Workload {
     }
 }
 
+impl Workload {
+    /// Continues after `sets` sets to the same server: keys that are new stay new.
+    pub fn advance(&mut self, sets: u64) {
+        if let Popularity::Newest { first, .. } = &mut self.popularity {
+            *first = (*first + sets) % self.keys;
+        }
+    }
+}
+
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (get, set) = match self.protocol {

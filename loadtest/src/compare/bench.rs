@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use rustls::ClientConfig;
 
 use super::Comparison;
-use super::row::{Job, Load, Row};
-use crate::address::allow_files;
+use super::row::{Load, Row};
+use crate::address::{Address, allow_files};
 use crate::certificate::Certificate;
 use crate::datagrams::Datagrams;
 use crate::pair::figure::{
@@ -16,7 +16,7 @@ use crate::pair::figure::{
     LOST, MEMORY, P50, P99, SLOWEST, Sample, UNWATCHED, median,
 };
 use crate::pair::machine;
-use crate::pair::measure::{Errors, Failure, cpu_since, measure, sample};
+use crate::pair::measure::{CLIENT_BUSY_MAX, Errors, Failure, cpu_since, measure, sample};
 use crate::plan::{Limit, Plan};
 use crate::report::{Report, microseconds};
 use crate::run::Session;
@@ -34,12 +34,14 @@ pub struct Bench<'a> {
     pub stop: &'a Arc<AtomicBool>,
     kept: [Option<Server>; 2],
     /// Requests per second, set after the runs that find the baseline's rate.
-    pub rate: Option<f64>,
+    rate: Option<f64>,
+    /// The client's busy share in these runs.
+    rate_busy: f64,
 }
 
 impl<'a> Bench<'a> {
     pub fn new(comparison: &'a Comparison, row: &'a Row, stop: &'a Arc<AtomicBool>) -> Bench<'a> {
-        Bench { comparison, row, stop, kept: [None, None], rate: None }
+        Bench { comparison, row, stop, kept: [None, None], rate: None, rate_busy: 0.0 }
     }
 
     /// Starts the server of `side` with the row's flags. If the row has more workers than the server has cores, the
@@ -122,8 +124,8 @@ impl<'a> Bench<'a> {
 
     /// Measures `side` under `load` once. Both sides get the same requests; each round has different ones.
     pub fn measure(&mut self, side: usize, load: &Load, round: u32) -> Result<Sample, Failure> {
-        if load.rate_share.is_some() && self.rate.is_none() {
-            self.rate = Some(self.find_rate(load)?);
+        if load.rate_share.is_some() {
+            self.known_rate(load)?;
         }
         let limit = Limit::Time(self.comparison.time);
         let (mut server, prefill) = match self.kept[side].take() {
@@ -159,32 +161,56 @@ impl<'a> Bench<'a> {
         Ok(sample)
     }
 
+    /// Requests per second of the row, found at the first call.
+    pub fn known_rate(&mut self, load: &Load) -> Result<f64, Failure> {
+        let rate = match self.rate {
+            Some(rate) => rate,
+            None => self.find_rate(load)?,
+        };
+        self.rate = Some(rate);
+        Ok(rate)
+    }
+
+    /// Says at which rate the requests came, if they came at a rate.
+    pub fn rate_remark(&self) -> Option<String> {
+        let rate = format!("{:.0} requests/s on both", self.rate?);
+        let busy = self.rate_busy * 100.0;
+        let limit = format!("; the client was {busy:.0} % busy when this rate was found, and may have been the limit");
+        Some(if self.rate_busy > CLIENT_BUSY_MAX { rate + &limit } else { rate })
+    }
+
     /// The row's share of the rate that the baseline reaches in a closed loop, with one request at a time on each
     /// connection. It takes the median of three runs, because all later figures depend on it.
-    fn find_rate(&self, load: &Load) -> Result<f64, Failure> {
+    fn find_rate(&mut self, load: &Load) -> Result<f64, Failure> {
         let mut server = self.start(0)?;
-        let workload = Workload { pipeline: 1, ..load.workload.clone() };
+        let mut workload = Workload { pipeline: 1, ..load.workload.clone() };
         let mut rates = Vec::new();
         for prefill in [load.prefill, 0, 0] {
             let plan = self.plan(&server, &workload, Limit::Time(self.comparison.time))?;
             let session = Session::open(Plan { prefill, ..plan }, self.stop, |_| ());
             server.settle();
-            rates.push(self.finish(&mut server, session)?.requests_per_second());
+            let report = self.finish(&mut server, session)?;
+            rates.push(report.requests_per_second());
+            self.rate_busy = self.rate_busy.max(report.client_busy());
+            workload.advance(report.tally.latency(Operation::Set).len());
         }
         Ok(median(rates).unwrap_or(0.0) * load.rate_share.unwrap_or(1.0))
     }
 
     /// Measures, and fails if any reply was wrong.
-    fn finish(&self, server: &mut Server, session: Result<Session, String>) -> Result<Report, Failure> {
-        let full = matches!(&self.row.job, Job::Load(load) if load.full);
-        measure(server, session, if full { Errors::Counted } else { Errors::Wrong }, self.stop)
+    pub fn finish(&self, server: &mut Server, session: Result<Session, String>) -> Result<Report, Failure> {
+        measure(server, session, if self.row.may_refuse() { Errors::Counted } else { Errors::Wrong }, self.stop)
     }
 
     /// A plan for the row's client. It verifies values, because a fast wrong reply is worth nothing.
     pub fn plan(&self, server: &Server, workload: &Workload, limit: Limit) -> Result<Plan, String> {
         let cpus = &self.comparison.client_cpus;
         let tls = self.tls(true)?;
-        let ports: Vec<_> = server.addresses()?.into_iter().map(|port| port.with_tls(tls.clone())).collect();
+        let ports = if self.row.loads_plainly() {
+            vec![Address::find(&server.plain().to_string())?]
+        } else {
+            server.addresses()?.into_iter().map(|port| port.with_tls(tls.clone())).collect()
+        };
         // Every thread needs a connection to every port; only one thread can use a single connection.
         let threads = cpus.count().min(workload.connections / ports.len()).max(1);
         Ok(Plan { threads, cpus: Some(cpus.clone()), verify: true, ..Plan::new(ports, workload.clone(), limit) })

@@ -59,7 +59,8 @@ fn filled(bench: &Bench<'_>, side: usize, workload: &Workload) -> Result<(f64, f
     let plan = Plan { prefill: workload.keys, ..bench.plan(&server, workload, Limit::Count(0))? };
     let session = Session::open(plan, bench.stop, |_| ());
     server.check()?;
-    let tally = session?.prefill().cloned().ok_or_else(|| "nothing was set".to_owned())?;
+    let session = session?;
+    let tally = session.prefill().ok_or_else(|| "nothing was set".to_owned())?;
     if let Some(why) = tally.failures.first() {
         return Err(why.clone().into());
     }

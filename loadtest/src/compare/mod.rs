@@ -3,7 +3,7 @@
 //! Machines are noisy, most of all in throughput. Hence rounds alternate, and medians count. The main figure is the
 //! server's CPU time per key, because a busy neighbour or a slow client changes it least.
 //!
-//! Reading order: [`sets`] are tables of [`row`]s; [`mod@bench`] and [`memory`] measure; [`crate::pair`] holds figures and
+//! Reading order: [`sets`] are tables of [`row`]s; [`mod@bench`], [`memory`] and [`tails`] measure; [`crate::pair`] holds figures and
 //! outcomes; [`markdown`] and [`plots`] show them.
 
 mod row;
@@ -11,6 +11,7 @@ pub mod sets;
 
 mod bench;
 mod memory;
+mod tails;
 
 mod markdown;
 mod plots;
@@ -104,6 +105,7 @@ impl Comparison {
                 let sample = match &row.job {
                     _ if refused[side] => None,
                     Job::Load(load) => Some(bench.measure(side, load, round)),
+                    Job::Strain(load, kinds) => Some(tails::strain(&mut bench, side, load, kinds, round)),
                     Job::Fill(workload) => Some(memory::fill(&bench, side, workload)),
                     Job::Fit(workload) => Some(memory::fit(&bench, side, workload)),
                     Job::Mix(mix) => Some(memory::mix(&bench, side, mix)),
@@ -126,7 +128,8 @@ impl Comparison {
                 }
             }
         }
-        outcome.remarks.extend(bench.rate.map(|rate| format!("{rate:.0} requests/s on both")));
+        outcome.remarks.extend(bench.rate_remark());
+        outcome.remarks.extend(tails::remarks(&outcome.samples));
         outcome.remarks.extend(measure::remarks(&outcome.samples));
         outcome.remarks.extend(outcome.failure.iter().map(|why| format!("failed: {why}")));
         outcome

@@ -28,6 +28,9 @@ pub fn all(outcomes: &[Outcome]) -> Vec<(String, String)> {
                     plots.push((format!("{name}-{title}.svg"), growth(set, prefix, title)));
                 }
             }
+            "tails" => {
+                plots.push((format!("{name}.svg"), bars("p99.9 in µs, as a share of the baseline's", set, &P999)));
+            }
             "tls" => {
                 plots.push((
                     format!("{name}-handshakes.svg"),
@@ -104,6 +107,7 @@ mod tests {
         assert_eq!(names("throughput", "get-1"), ["throughput-cpu.svg", "throughput-keys.svg"]);
         assert_eq!(names("latency", "alone"), ["latency-alone.svg"]);
         assert_eq!(names("growth", "keys-10k"), ["growth-keys.svg", "growth-connections.svg"]);
+        assert_eq!(names("tails", "all-9to1-70"), ["tails.svg"]);
         let svg = &all(&[outcome(Some(1.0))])[0].1;
         assert!(
             svg.contains("4.000</text>") && svg.contains("1.000</text>") && svg.contains("class=\"mark\" x1=\"410.0\"")

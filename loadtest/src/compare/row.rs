@@ -1,6 +1,7 @@
 //! A row of a table: the same work for both servers, and the target ratios.
 
 use crate::datagrams::Datagrams;
+use crate::disturb::Kind;
 use crate::mix::Mix;
 use crate::pair::figure::{Bound, CPU_PER_KEY, Target};
 use crate::pair::flags::Flags;
@@ -30,6 +31,8 @@ pub enum Job {
     Mix(Mix),
     /// Opens this many connections, uses each once, and measures the memory.
     Idle(usize),
+    /// A load at a fixed rate, with other work for the server meanwhile.
+    Strain(Load, Vec<Kind>),
     /// Begins many TLS connections at once, again and again.
     Storm(Storm),
     /// Sends gets over UDP.
@@ -105,6 +108,16 @@ impl Row {
         costly && self.flags.memory.is_none_or(|memory| memory * 2 < machine_mib)
     }
 
+    /// Whether a reply that reports an error may be right: not all keys fit.
+    pub fn may_refuse(&self) -> bool {
+        matches!(&self.job, Job::Load(load) | Job::Strain(load, _) if load.full)
+    }
+
+    /// Whether the load goes to the port without TLS, although the server has one with TLS.
+    pub fn loads_plainly(&self) -> bool {
+        matches!(self.job, Job::Strain(..))
+    }
+
     /// A description of the work, the flags and the number of keys.
     pub fn about(&self) -> String {
         let flags = self.flags.text(1);
@@ -112,7 +125,7 @@ impl Row {
             Job::Load(load) => format!(", {} keys", load.workload.keys),
             Job::Datagrams(datagrams) => format!(", {} keys", datagrams.keys),
             Job::Mix(mix) => format!(", {} requests", mix.requests),
-            Job::Fill(_) | Job::Fit(_) | Job::Idle(_) | Job::Storm(_) => String::new(),
+            Job::Fill(_) | Job::Fit(_) | Job::Idle(_) | Job::Storm(_) | Job::Strain(..) => String::new(),
         };
         if flags.is_empty() {
             format!("{}{keys}", self.about)
@@ -136,7 +149,7 @@ impl Row {
     /// The number of keys of the workload; 0 without a workload.
     pub fn keys(&self) -> u64 {
         match &self.job {
-            Job::Load(load) => load.workload.keys,
+            Job::Load(load) | Job::Strain(load, _) => load.workload.keys,
             Job::Fill(workload) | Job::Fit(workload) => workload.keys,
             Job::Datagrams(datagrams) => datagrams.keys,
             Job::Mix(_) | Job::Idle(_) | Job::Storm(_) => 0,

@@ -1,7 +1,8 @@
 //! The tables: the rows of each set, and their target ratios.
 
-use super::row::{Job, Row};
+use super::row::{Job, Load, Row};
 use crate::datagrams::Datagrams;
+use crate::disturb::Kind;
 use crate::mix::Mix;
 use crate::mix::sizes::Sizes;
 use crate::mix::traffic::Traffic;
@@ -36,7 +37,9 @@ pub enum Set {
     Tls,
     /// Over UDP: CPU time per get
     Udp,
-    /// All of these but `fit`, `mixes` and `policy`
+    /// The slowest requests at a fixed rate, while pages move, keys are dumped and TLS handshakes come, with targets
+    Tails,
+    /// All of these but `fit`, `mixes`, `policy` and `tails`
     All,
 }
 
@@ -68,6 +71,10 @@ const OVERHEAD_MIN: u64 = 20;
 /// Bytes of the keys of `fit`, and the seed of its sizes.
 const FIT_KEY_SIZE: usize = 10;
 const FIT_SEED: u64 = 1;
+
+/// `-m` of the rows of `tails`, and the keys that the gets ask for, few enough that either server has them all.
+const TAILS: u64 = 64;
+const TAILS_ASKED: u64 = 50_000;
 
 /// Flags of `fit`: their name, themselves, `-m`, and the largest value.
 const FIT_FLAGS: [(&str, &str, u64, usize); 23] = [
@@ -129,6 +136,7 @@ impl Set {
             Set::Growth => "growth",
             Set::Tls => "tls",
             Set::Udp => "udp",
+            Set::Tails => "tails",
             Set::All => "all",
         }
     }
@@ -148,6 +156,7 @@ impl Set {
             Set::Growth => growth(),
             Set::Tls => tls(keys),
             Set::Udp => udp(),
+            Set::Tails => tails(),
             Set::All => self.each().into_iter().flat_map(|set| set.rows(scale)).collect(),
         }
     }
@@ -395,6 +404,40 @@ fn udp() -> Vec<Row> {
     ]
 }
 
+fn tails() -> Vec<Row> {
+    let disturbances: [(&str, &str, &[Kind]); 5] = [
+        ("evict", "", &[]),
+        ("moves", ", pages move", &[Kind::Moves]),
+        ("dumps", ", keys are dumped", &[Kind::Dumps]),
+        ("tls", ", TLS handshakes", &[Kind::Handshakes]),
+        ("all", ", pages move, keys are dumped, TLS handshakes", &Kind::ALL),
+    ];
+    let mut rows = Vec::new();
+    for (name, about, kinds) in disturbances {
+        for (get, set) in [(9, 1), (1, 1)] {
+            for percent in [70, 90] {
+                let load = strained(get, set, f64::from(percent) / 100.0);
+                let about =
+                    format!("get and set {get}:{set} at {percent} % of the baseline's rate, each set evicts{about}");
+                let job = Job::Strain(load, kinds.to_vec());
+                let mut row = Row::new(format!("{name}-{get}to{set}-{percent}"), about, job).on(1, TAILS);
+                row.flags.tls = kinds.contains(&Kind::Handshakes);
+                rows.push(row.target((&P999, Bound::AtMost(0.7))));
+            }
+        }
+    }
+    rows
+}
+
+/// A load at a share of the baseline's rate, whose sets are all of new keys, on a server with more keys than fit.
+fn strained(get: u32, set: u32, share: f64) -> Load {
+    let workload = Workload { get, set, pipeline: 32, keys: 100 * MILLION, ..Workload::default() };
+    let prefill = (TAILS << 20) * 11 / 10 / ((workload.key_size + workload.value_size.0) as u64 + OVERHEAD_MIN);
+    let popularity = Popularity::Newest { first: prefill, span: TAILS_ASKED };
+    let workload = Workload { popularity, ..workload };
+    Load { workload, prefill, warm_up: 0, rate_share: Some(share), full: true, watch_prefill: false }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -404,14 +447,16 @@ mod tests {
 
     #[test]
     fn rows_have_names_of_their_own_and_keys_that_fit_their_size() {
-        let others = [Set::Fit, Set::Mixes, Set::Policy];
+        let others = [Set::Fit, Set::Mixes, Set::Policy, Set::Tails];
         for set in Set::All.each().into_iter().chain(others) {
             let rows = set.rows(Scale { keys: 1000, requests: 1000 });
             let names: HashSet<&String> = rows.iter().map(|row| &row.name).collect();
             assert_eq!(names.len(), rows.len(), "{}", set.name());
             for row in rows {
-                if let Job::Load(super::super::row::Load { workload, .. }) | Job::Fill(workload) | Job::Fit(workload) =
-                    &row.job
+                if let Job::Load(Load { workload, .. })
+                | Job::Strain(Load { workload, .. }, _)
+                | Job::Fill(workload)
+                | Job::Fit(workload) = &row.job
                 {
                     assert!(Keys::new(row.keys(), workload.key_size, workload.value_size, 1).is_ok(), "{}", row.name);
                 }

@@ -21,7 +21,8 @@ pub struct CompareOptions {
     #[arg(long, value_name = "COMMAND", required_unless_present = "list")]
     candidate: Option<String>,
 
-    /// Run every row over TLS, with a certificate made for the run (the set `tls` always uses TLS, the set `udp` never)
+    /// Run every row over TLS, with a certificate made for the run (the set `tls` always uses TLS, the sets
+    /// `udp` and `tails` never, besides the handshakes of the latter)
     #[arg(long)]
     tls: bool,
 
@@ -107,7 +108,7 @@ impl CompareOptions {
         let rows = |set: &Set| set.rows(scale).into_iter().map(|row| (*set, row)).collect::<Vec<_>>();
         let mut rows: Vec<(Set, Row)> = sets.iter().flat_map(rows).collect();
         rows.retain(|(set, row)| *set != Set::Growth || row.keys() <= self.keys_max);
-        rows.iter_mut().for_each(|(_, row)| row.flags.tls |= self.tls && !row.flags.udp);
+        rows.iter_mut().for_each(|(_, row)| row.flags.tls |= self.tls && !row.flags.udp && !row.loads_plainly());
         rows
     }
 

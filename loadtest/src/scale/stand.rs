@@ -119,8 +119,9 @@ impl<'a> Stand<'a> {
         let plan = Plan { prefill: *keys, ..plan(self.scale, &server, &workload, Limit::Count(0))? };
         let session = Session::open(plan, self.stop, |_| ());
         server.check()?;
-        let tally = session?.prefill().cloned().ok_or("nothing was set")?;
-        if let Some(why) = tally.failures.into_iter().chain(tally.samples).next() {
+        let session = session?;
+        let tally = session.prefill().ok_or("nothing was set")?;
+        if let Some(why) = tally.failures.iter().chain(&tally.samples).next() {
             return Err(format!("setting the keys: {why}"));
         }
         server.settle();
