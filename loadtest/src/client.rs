@@ -60,7 +60,7 @@ struct Value {
     /// `None` if the client does not check the data (any more).
     id: Option<u64>,
     offset: usize,
-    /// A meta get of one key ends with its value: no other line follows.
+    /// A meta get of one key ends with its value, and a RESP get with that of its last key: no other line follows.
     ends_request: bool,
 }
 
@@ -152,7 +152,7 @@ impl Client {
         buffer[..carried].copy_from_slice(&self.partial);
         let mut rest = &buffer[..filled];
         loop {
-            match self.parser.next(&mut rest) {
+            match self.parser.next(rules.protocol, &mut rest) {
                 Ok(Some(ref reply)) => self.answer(rules, reply, now, tally)?,
                 Ok(None) => break,
                 Err(Broken(why)) => return Err(format!("it sent a {why}")),
@@ -185,6 +185,12 @@ impl Client {
                 }
                 self.complete(now, tally);
             }
+            (Operation::Get, Reply::Several(count)) if rules.protocol == Protocol::Resp && request.keys > 1 => {
+                if *count != request.keys as usize {
+                    return Err(format!("{}: it sent {}", self.describe_request(rules), describe(reply)));
+                }
+            }
+            (Operation::Get, Reply::Missing) => self.missing(rules, now, tally),
             (Operation::Set, Reply::Stored) => {
                 tally.stored += 1;
                 self.complete(now, tally);
@@ -192,7 +198,7 @@ impl Client {
             (_, Reply::Other(_)) => {
                 tally.error(|| format!("{}: {}", self.describe_request(rules), describe(reply)));
                 // Each of several meta gets may fail; the server still answers the mn behind them.
-                if rules.protocol == Protocol::Classic || request.keys == 1 {
+                if rules.protocol != Protocol::Meta || request.keys == 1 {
                     self.complete(now, tally);
                 }
             }
@@ -215,9 +221,13 @@ impl Client {
         let open = request.open as usize;
         let place = match key {
             Some(key) => rules.keys.id(key).and_then(|id| self.ids.iter().take(open).position(|other| *other == id)),
-            None => (open == 1).then_some(0),
+            None => (open == 1 || rules.protocol == Protocol::Resp).then_some(0),
         };
-        let ends_request = rules.protocol == Protocol::Meta && request.keys == 1;
+        let ends_request = match rules.protocol {
+            Protocol::Classic => false,
+            Protocol::Meta => request.keys == 1,
+            Protocol::Resp => open == 1,
+        };
         let id = place.and_then(|place| if place == 0 { self.ids.pop_front() } else { self.ids.remove(place) });
         self.value = Some(Value { id, offset: 0, ends_request });
         let Some(id) = id else {
@@ -231,6 +241,21 @@ impl Client {
         if rules.verify && length != expected {
             self.value = Some(Value { id: None, offset: 0, ends_request });
             tally.wrong(|| format!("value of {}: {length} bytes instead of {expected}", rules.keys.text(id)));
+        }
+    }
+
+    /// Counts a miss of the first open key. Replies of RESP are in the order of the keys, and the request, a get, still
+    /// waits for this one.
+    fn missing(&mut self, rules: &Rules, now: u64, tally: &mut Tally) {
+        tally.misses += 1;
+        let id = self.ids.pop_front().expect("a RESP get is complete when no key is open");
+        if rules.cache_aside {
+            self.missed.push(id);
+        }
+        let request = self.waiting.front_mut().expect("the caller has looked");
+        request.open -= 1;
+        if request.open == 0 {
+            self.complete(now, tally);
         }
     }
 
@@ -271,6 +296,8 @@ fn describe(reply: &Reply<'_>) -> String {
         }
         Reply::Data { bytes, .. } => format!("{} bytes of data", bytes.len()),
         Reply::End => "end of a get".into(),
+        Reply::Several(count) => format!("an array of {count} replies"),
+        Reply::Missing => "reply for a missing key".into(),
         Reply::Stored => "confirmation of a set".into(),
         Reply::Other(line) => format!("\"{}\"", line[..line.len().min(200)].escape_ascii()),
     }
@@ -380,6 +407,74 @@ mod tests {
             "SERVER_ERROR busy\r\nVA 0 kkey:02\r\n\r\nMN\r\n",
             "1 done, 0 waiting, 1 hits, 0 stored, 1 errors, 0 wrong, missed [1]",
         );
+    }
+
+    #[test]
+    fn replies_of_resp_find_their_requests() {
+        check(
+            Protocol::Resp,
+            |client, rules| {
+                client.send_get(rules, &[1], 0);
+                client.send_get(rules, &[2], 0);
+                client.send_set(rules, 3, 0, 0);
+                client.send_get(rules, &[4, 5, 4, 6], 0);
+                client.send_get(rules, &[7, 8], 0);
+                client.send_get(rules, &[9], 0);
+            },
+            "$-1\r\n$0\r\n\r\n+OK\r\n*4\r\n$0\r\n\r\n$-1\r\n$0\r\n\r\n$-1\r\n*2\r\n$-1\r\n$0\r\n\r\n",
+            "5 done, 1 waiting, 4 hits, 1 stored, 0 errors, 0 wrong, missed [1, 5, 6, 7]",
+        );
+        check(
+            Protocol::Resp,
+            |client, rules| {
+                client.send_set(rules, 1, 0, 0);
+                client.send_get(rules, &[2, 3], 0);
+                client.send_get(rules, &[4], 0);
+            },
+            "-OOM command not allowed\r\n-ERR busy\r\n$0\r\n\r\n",
+            "3 done, 0 waiting, 1 hits, 0 stored, 2 errors, 0 wrong, missed []",
+        );
+        check(
+            Protocol::Resp,
+            |client, rules| {
+                client.send_get(rules, &[1], 0);
+                client.send_set(rules, 2, 0, 0);
+                client.send_set(rules, 3, 0, 0);
+                client.send_get(rules, &[4], 0);
+            },
+            "+OK\r\n$0\r\n\r\n$-1\r\n*1\r\n",
+            "4 done, 0 waiting, 0 hits, 0 stored, 0 errors, 4 wrong, missed []",
+        );
+    }
+
+    #[test]
+    fn a_resp_array_of_another_length_ends_the_connection() {
+        let ask: fn(&mut Client, &Rules) = |client, rules| client.send_get(rules, &[1, 2], 0);
+        for replies in ["*1\r\n", "*3\r\n"] {
+            let why = converse(&rules(Protocol::Resp, 0), ask, replies.as_bytes(), 0);
+            assert!(why.contains("it sent an array of"), "{why}");
+        }
+        let why = converse(&rules(Protocol::Resp, 0), ask, b"ERROR\r\n", 0);
+        assert_eq!(why, "it sent a line that is not RESP: \"ERROR\"");
+    }
+
+    #[test]
+    fn every_byte_of_a_resp_value_is_checked() {
+        let rules = rules(Protocol::Resp, 12);
+        let mut reply = b"*2\r\n$12\r\n".to_vec();
+        rules.keys.write_value(1, &mut reply);
+        reply.extend_from_slice(b"\r\n$12\r\n");
+        let start = reply.len();
+        rules.keys.write_value(2, &mut reply);
+        reply.extend_from_slice(b"\r\n");
+        for (place, wrong) in [(None, 0), (Some(start), 1), (Some(start + 11), 1)] {
+            let mut reply = reply.clone();
+            place.into_iter().for_each(|place: usize| reply[place] ^= 0x80);
+            for cut in 0..=reply.len() {
+                let expected = format!("1 done, 0 waiting, 2 hits, 0 stored, 0 errors, {wrong} wrong, missed []");
+                assert_eq!(converse(&rules, |client, rules| client.send_get(rules, &[1, 2], 0), &reply, cut), expected);
+            }
+        }
     }
 
     #[test]

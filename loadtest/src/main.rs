@@ -1,4 +1,4 @@
-//! Load generator for memcached-protocol servers.
+//! Load generator for memcached-protocol servers, and for servers that speak RESP.
 //!
 //! `loadtest run` puts load on a server and reports throughput, hit rate and latency. `loadtest compare` does so for two
 //! servers in turn, and `loadtest scale` over numbers of workers. `loadtest replay` asks for the keys of a trace and counts the misses. `loadtest soak` starts a server
@@ -28,6 +28,7 @@ mod worker;
 mod client;
 mod reply;
 mod request;
+mod resp;
 
 // Keys, bytes, and times.
 mod keys;

@@ -1,6 +1,7 @@
-//! Requests, classic and meta, appended to a connection's output buffer.
+//! Requests, classic, meta and RESP, appended to a connection's output buffer.
 
 use crate::keys::Keys;
+use crate::resp;
 use crate::workload::Protocol;
 
 /// Appends one request for all keys of `ids`.
@@ -28,6 +29,7 @@ pub fn get(protocol: Protocol, keys: &Keys, ids: &[u64], out: &mut Vec<u8>) {
                 out.extend_from_slice(b"mn\r\n");
             }
         }
+        Protocol::Resp => resp::get(keys, ids, out),
     }
 }
 
@@ -53,18 +55,19 @@ pub fn set(protocol: Protocol, keys: &Keys, id: u64, ttl: u32, out: &mut Vec<u8>
                 write_decimal(u64::from(ttl), out);
             }
         }
+        Protocol::Resp => return resp::set(keys, id, ttl, out),
     }
     out.extend_from_slice(b"\r\n");
     keys.write_value(id, out);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Maximum size of a request for one key.
+/// Maximum size of a request for one key, without the framing of RESP.
 pub fn set_size_max(keys: &Keys) -> usize {
     "set  0 4294967295 1073741824\r\n\r\n".len() + keys.size() + keys.value_size_max()
 }
 
-fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
+pub fn write_decimal(mut number: u64, out: &mut Vec<u8>) {
     let mut digits = [0; 20];
     let mut start = digits.len();
     loop {
@@ -99,5 +102,15 @@ mod tests {
         check("set key:07 0 2592000 0\r\n\r\n", |keys, out| set(Protocol::Classic, keys, 7, 2_592_000, out));
         check("ms key:07 0\r\n\r\n", |keys, out| set(Protocol::Meta, keys, 7, 0, out));
         check("ms key:07 0 T60\r\n\r\n", |keys, out| set(Protocol::Meta, keys, 7, 60, out));
+        check("*2\r\n$3\r\nGET\r\n$6\r\nkey:07\r\n", |keys, out| get(Protocol::Resp, keys, &[7], out));
+        check("*3\r\n$4\r\nMGET\r\n$6\r\nkey:07\r\n$6\r\nkey:99\r\n", |keys, out| {
+            get(Protocol::Resp, keys, &[7, 99], out);
+        });
+        check("*3\r\n$3\r\nSET\r\n$6\r\nkey:07\r\n$0\r\n\r\n", |keys, out| set(Protocol::Resp, keys, 7, 0, out));
+        for (ttl, option, digits) in [(60, "$2\r\nEX", "$2\r\n60"), (1_900_000_000, "$4\r\nEXAT", "$10\r\n1900000000")]
+        {
+            let expected = format!("*5\r\n$3\r\nSET\r\n$6\r\nkey:07\r\n$0\r\n\r\n{option}\r\n{digits}\r\n");
+            check(&expected, |keys, out| set(Protocol::Resp, keys, 7, ttl, out));
+        }
     }
 }

@@ -14,6 +14,8 @@ pub enum Protocol {
     Classic,
     /// `mg`, `ms`.
     Meta,
+    /// `GET`, `MGET` for several keys, and `SET`, for Redis and its relatives.
+    Resp,
 }
 
 /// The kind of a request.
@@ -96,6 +98,7 @@ impl fmt::Display for Workload {
         let (get, set) = match self.protocol {
             Protocol::Classic => ("get", "set"),
             Protocol::Meta => ("mg", "ms"),
+            Protocol::Resp => ("GET", "SET"),
         };
         match (self.get, self.set) {
             (_, 0) => write!(f, "{get}")?,

@@ -43,7 +43,7 @@ pub struct RunOptions {
     #[arg(long, value_name = "GET:SET")]
     ratio: Option<Ratio>,
 
-    /// classic sends get and set, meta sends mg and ms [default: classic]
+    /// classic sends get and set, meta sends mg and ms, resp sends GET, MGET and SET [default: classic]
     #[arg(long, value_name = "NAME")]
     protocol: Option<Protocol>,
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::replay::trace::Request;
 use crate::reply::{Broken, Parser, Reply};
+use crate::workload::Protocol;
 
 const BUFFER_SIZE: usize = 256 << 10;
 
@@ -146,7 +147,10 @@ impl<S: Read + Write> Connection<S> {
     fn answer(&mut self, mut take: impl FnMut(Reply<'_>) -> Result<bool, String>) -> Result<(), String> {
         loop {
             let mut rest = &self.buffer[self.start..self.end];
-            let reply = self.parser.next(&mut rest).map_err(|Broken(why)| format!("the server sent a {why}"))?;
+            let reply = self
+                .parser
+                .next(Protocol::Classic, &mut rest)
+                .map_err(|Broken(why)| format!("the server sent a {why}"))?;
             let done = reply.map(&mut take).transpose()?;
             self.start = self.end - rest.len();
             match done {
