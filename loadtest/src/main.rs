@@ -50,6 +50,7 @@ mod scale;
 mod datagrams;
 mod disturb;
 mod mix;
+mod program;
 mod replay;
 mod server;
 mod soak;

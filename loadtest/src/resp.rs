@@ -8,6 +8,8 @@
 //! | `SET` | `+OK` |
 //! | any | `-<error>` |
 
+use std::io::{self, BufRead, ErrorKind};
+
 use crate::keys::Keys;
 use crate::reply::{Broken, Reply, broken, number};
 use crate::request::write_decimal;
@@ -36,6 +38,38 @@ pub fn set(keys: &Keys, id: u64, ttl: u32, out: &mut Vec<u8>) {
         string(if ttl <= RELATIVE_TTL_MAX { b"EX" } else { b"EXAT" }, out);
         string(ttl.to_string().as_bytes(), out);
     }
+}
+
+/// A command of these words.
+pub fn command(words: &[&str]) -> Vec<u8> {
+    let mut out = Vec::new();
+    begin(words.len(), &mut out);
+    words.iter().for_each(|word| string(word.as_bytes(), &mut out));
+    out
+}
+
+/// Reads a reply that is one string of text.
+pub fn read_string(mut input: impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let length = line.trim_end().strip_prefix('$').and_then(|digits| number(digits.as_bytes()));
+    let length = length.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, line.trim_end()))?;
+    let mut text = vec![0; length];
+    input.read_exact(&mut text)?;
+    String::from_utf8(text).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
+/// Name and version in the section `server` of a server's information. Relatives of Redis also name the version of Redis
+/// with which they are compatible.
+pub fn version(information: &str) -> Option<String> {
+    let version_of = |name| information.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("_version:"));
+    ["valkey", "dragonfly", "redis"].into_iter().find_map(|name| Some(format!("{name} {}", version_of(name)?.trim())))
+}
+
+/// The number of keys in the section `keyspace` of a server's information. A database without keys is not in it.
+pub fn keys(information: &str) -> Option<u64> {
+    let Some(line) = information.lines().find_map(|line| line.strip_prefix("db0:keys=")) else { return Some(0) };
+    line.split(',').next()?.trim().parse().ok()
 }
 
 /// Begins a command of this many words.
@@ -72,5 +106,37 @@ pub fn reply(line: &[u8]) -> Result<Reply<'_>, Broken> {
         [b'*', digits @ ..] => Ok(Reply::Several(length(digits)?)),
         [b'+' | b'-' | b':', ..] => Ok(Reply::Other(line)),
         _ => Err(broken("line that is not RESP", line)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_and_the_strings_that_answer_them() {
+        assert_eq!(command(&["INFO", "server"]), b"*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n");
+        assert_eq!(read_string(&b"$4\r\na\r\nb\r\n"[..]).ok().as_deref(), Some("a\r\nb"));
+        for (reply, why) in
+            [("-ERR no\r\n", "-ERR no"), ("$-1\r\n", "$-1"), ("", ""), ("$4\r\na\r\n", "fill whole buffer")]
+        {
+            let error = read_string(reply.as_bytes()).expect_err(reply).to_string();
+            assert!(error.contains(why), "{reply:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_servers_tell_about_themselves() {
+        let version = |text: &str| super::version(text);
+        assert_eq!(version("# Server\r\nredis_version:8.0.2\r\nredis_mode:x\r\n").as_deref(), Some("redis 8.0.2"));
+        assert_eq!(version("redis_version:7.2.4\r\nvalkey_version:8.1.1\r\n").as_deref(), Some("valkey 8.1.1"));
+        assert_eq!(
+            version("redis_version:7.4.0\r\ndragonfly_version:df-v1.2\r\n").as_deref(),
+            Some("dragonfly df-v1.2")
+        );
+        assert_eq!(version("# Server\r\n"), None);
+        assert_eq!(keys("# Keyspace\r\ndb0:keys=1234,expires=0,avg_ttl=0\r\n"), Some(1234));
+        assert_eq!(keys("# Keyspace\r\n"), Some(0));
+        assert_eq!(keys("db0:keys=x,expires=0\r\n"), None);
     }
 }

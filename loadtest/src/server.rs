@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::cpus::{Cpus, nanoseconds_run, ticks_per_second};
+use crate::program::{Kind, Program, Spoken};
+use crate::resp;
 
 const START_SECONDS_MAX: Duration = Duration::from_secs(10);
 const START_POLL: Duration = Duration::from_millis(10);
@@ -27,8 +29,8 @@ const IDLE_BUSY_MAX: f64 = 0.03;
 
 const PORT_ATTEMPTS_MAX: usize = 20;
 
-/// Bytes of the server's standard error to show.
-const STDERR_SHOWN: u64 = 4096;
+/// Bytes to show of what the server has printed.
+const OUTPUT_SHOWN: u64 = 4096;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ports {
@@ -61,39 +63,38 @@ impl Ports {
 /// A server that accepts connections.
 pub struct Server {
     command: String,
+    kind: Kind,
     child: Child,
     /// The first port; the others follow.
     port: u16,
     ports: Ports,
-    stderr: File,
+    /// What the server has printed. Redis prints its errors on standard output.
+    output: File,
 }
 
 impl Server {
-    /// Starts `command` by the shell, with `-p` and the first of its free ports appended, and waits until it accepts.
-    /// The command must contain the options for TLS.
-    pub fn start(command: &str, ports: Ports, cpus: &Cpus, stop: &AtomicBool) -> Result<Server, String> {
+    /// Starts `program` by the shell, on free ports, and waits until it accepts. Its command must contain the options for
+    /// TLS.
+    pub fn start(program: &Program, ports: Ports, cpus: &Cpus, stop: &AtomicBool) -> Result<Server, String> {
         let port = free_ports(ports.count()).map_err(|error| format!("no free port: {error}"))?;
-        Server::start_at(command, port, ports, Some(cpus), stop)
+        Server::start_at(program, port, ports, Some(cpus), stop)
     }
 
     /// Like `start`, on given ports, the first of them `port`; without `cpus`, on any core.
     pub fn start_at(
-        command: &str,
+        program: &Program,
         port: u16,
         ports: Ports,
         cpus: Option<&Cpus>,
         stop: &AtomicBool,
     ) -> Result<Server, String> {
-        let command = match ports {
-            Ports::Plain(_) => format!("{command} -p {port}"),
-            Ports::Udp => format!("{command} -p {port} -U {port} -l 127.0.0.1"),
-            Ports::Tls => format!("{command} -p {port} -l 127.0.0.1:{port},notls:127.0.0.1:{}", port + 1),
-        };
-        let stderr = nameless_file().map_err(|error| format!("no file for standard error: {error}"))?;
-        let child_stderr = stderr.try_clone().map_err(|error| format!("no file for standard error: {error}"))?;
+        let command = program.listening(port, ports);
+        let no_file = |error| format!("no file for what the server prints: {error}");
+        let output = nameless_file().map_err(no_file)?;
+        let (child_stdout, child_stderr) = (output.try_clone().map_err(no_file)?, output.try_clone().map_err(no_file)?);
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(format!("exec {command}")).process_group(0);
-        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(child_stderr);
+        shell.stdin(Stdio::null()).stdout(child_stdout).stderr(child_stderr);
         let (cpus, parent) = (cpus.cloned(), std::process::id());
         let prepare = move || {
             cpus.as_ref().map_or(Ok(()), Cpus::pin)?;
@@ -106,7 +107,7 @@ impl Server {
         // SAFETY: between fork and exec, `prepare` makes system calls and neither allocates nor takes a lock.
         unsafe { shell.pre_exec(prepare) };
         let child = shell.spawn().map_err(|error| format!("cannot start \"{command}\": {error}"))?;
-        let mut server = Server { command, child, port, ports, stderr };
+        let mut server = Server { command, kind: program.kind, child, port, ports, output };
         server.await_port(stop)?;
         Ok(server)
     }
@@ -158,9 +159,32 @@ impl Server {
         TcpStream::connect(self.plain())
     }
 
-    /// The reply to a command whose reply is one line.
-    pub fn ask(&self, command: &str) -> Option<String> {
-        self.converse(command, |_| true).ok()?.pop()
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The server's version; with its name, if it speaks RESP.
+    pub fn version(&self) -> Option<String> {
+        match self.kind.speaks() {
+            Spoken::Text => Some(self.converse("version", |_| true).ok()?.pop()?.strip_prefix("VERSION ")?.to_owned()),
+            Spoken::Resp => resp::version(&self.information("server").ok()?),
+        }
+    }
+
+    /// The number of items that the server holds.
+    pub fn items(&self) -> Option<u64> {
+        match self.kind.speaks() {
+            Spoken::Text => self.stat("curr_items"),
+            Spoken::Resp => resp::keys(&self.information("keyspace").ok()?),
+        }
+    }
+
+    /// A section of the information that a server gives about itself by RESP.
+    fn information(&self, section: &str) -> io::Result<String> {
+        let mut stream = self.connect(0)?;
+        stream.set_read_timeout(Some(ANSWER_SECONDS_MAX))?;
+        stream.write_all(&resp::command(&["INFO", section]))?;
+        resp::read_string(BufReader::new(stream))
     }
 
     /// A number from `stats`.
@@ -297,11 +321,11 @@ impl Server {
         self.child.try_wait().ok().flatten()
     }
 
-    /// The end of the server's standard error, as the end of a sentence.
+    /// The end of what the server has printed, as the end of a sentence.
     pub fn last_words(&self) -> String {
-        let (mut file, mut bytes) = (&self.stderr, Vec::new());
+        let (mut file, mut bytes) = (&self.output, Vec::new());
         let length = file.metadata().map_or(0, |metadata| metadata.len());
-        let _ = file.seek(SeekFrom::Start(length.saturating_sub(STDERR_SHOWN)));
+        let _ = file.seek(SeekFrom::Start(length.saturating_sub(OUTPUT_SHOWN)));
         let _ = file.read_to_end(&mut bytes);
         match String::from_utf8_lossy(&bytes).trim_end() {
             "" => ", and said nothing".into(),
@@ -358,7 +382,7 @@ pub fn lasting_ports(count: usize) -> io::Result<u16> {
 
 /// A file that the system deletes when its last descriptor is closed.
 fn nameless_file() -> io::Result<File> {
-    let path = std::env::temp_dir().join(format!("loadtest-{}.stderr", std::process::id()));
+    let path = std::env::temp_dir().join(format!("loadtest-{}.output", std::process::id()));
     let file = File::options().read(true).append(true).create(true).open(&path)?;
     fs::remove_file(path)?;
     Ok(file)
@@ -370,7 +394,7 @@ mod tests {
 
     fn start(command: &str) -> Result<Server, String> {
         let stop = AtomicBool::new(false);
-        Server::start(command, Ports::Plain(1), &"0".parse().expect("a core"), &stop)
+        Server::start(&Program::memcached(command), Ports::Plain(1), &"0".parse().expect("a core"), &stop)
     }
 
     #[test]

@@ -52,8 +52,9 @@ impl<'a> Bench<'a> {
         let shared = comparison.server_cpus.union(&comparison.client_cpus);
         let cpus = if crowded { &shared } else { &comparison.server_cpus };
         let certificate = self.certificate().map(Certificate::flags).unwrap_or_default();
-        let command = format!("{}{}{certificate}", comparison.commands[side], flags.text(side));
-        Server::start(&command, flags.ports(side), cpus, self.stop).map_err(|why| match flags.ports(side) {
+        let program = &comparison.programs[side];
+        let program = program.with(&(flags.text(side, program.kind) + &certificate));
+        Server::start(&program, flags.ports(side), cpus, self.stop).map_err(|why| match flags.ports(side) {
             Ports::Plain(1) => Failure::Broken(why),
             _ => Failure::Refused(why),
         })
@@ -202,7 +203,8 @@ impl<'a> Bench<'a> {
         measure(server, session, if self.row.may_refuse() { Errors::Counted } else { Errors::Wrong }, self.stop)
     }
 
-    /// A plan for the row's client. It verifies values, because a fast wrong reply is worth nothing.
+    /// A plan for the row's client, in the protocol of the server. It verifies values, because a fast wrong reply is worth
+    /// nothing.
     pub fn plan(&self, server: &Server, workload: &Workload, limit: Limit) -> Result<Plan, String> {
         let cpus = &self.comparison.client_cpus;
         let tls = self.tls(true)?;
@@ -213,6 +215,7 @@ impl<'a> Bench<'a> {
         };
         // Every thread needs a connection to every port; only one thread can use a single connection.
         let threads = cpus.count().min(workload.connections / ports.len()).max(1);
-        Ok(Plan { threads, cpus: Some(cpus.clone()), verify: true, ..Plan::new(ports, workload.clone(), limit) })
+        let workload = Workload { protocol: server.kind().protocol(workload.protocol), ..workload.clone() };
+        Ok(Plan { threads, cpus: Some(cpus.clone()), verify: true, ..Plan::new(ports, workload, limit) })
     }
 }

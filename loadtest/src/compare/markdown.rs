@@ -9,7 +9,7 @@ use crate::pair::text::number;
 pub fn page(results: &Results<'_>) -> String {
     let (comparison, machine) = (results.comparison, &results.machine);
     let method = format!("medians of {} rounds of {} s, alternating", comparison.rounds, comparison.time.as_secs_f64());
-    let mut out = format!("# Comparison\n\n{}", machine.table(&comparison.commands, &method));
+    let mut out = format!("# Comparison\n\n{}", machine.table(&comparison.programs, &method));
     out += "\nRatio is candidate to baseline. Rows set `-t`, `-m` and `-c` on both servers where they say so.\n";
     for set in results.outcomes.chunk_by(|one, next| one.set == next.set) {
         let _ = write!(out, "\n## {}\n\n{}", title(set[0].set), leads(set));

@@ -15,6 +15,8 @@ use crate::pair::figure::{
 };
 use crate::pair::measure::Failure;
 use crate::plan::{Limit, Plan};
+use crate::program::Spoken;
+use crate::resp;
 use crate::run::Session;
 use crate::server::Server;
 use crate::wire;
@@ -65,7 +67,7 @@ fn filled(bench: &Bench<'_>, side: usize, workload: &Workload) -> Result<(f64, f
         return Err(why.clone().into());
     }
     server.settle();
-    let items = server.stat("curr_items").ok_or_else(|| "stats says nothing of curr_items".to_owned())?;
+    let items = server.items().ok_or_else(|| "the server does not tell how many items it holds".to_owned())?;
     if items >= workload.keys {
         return Err(format!("all {items} keys fit: memory was not full").into());
     }
@@ -92,19 +94,23 @@ pub fn idle(bench: &Bench<'_>, side: usize, count: usize) -> Result<Sample, Fail
 /// A connection that has asked for a missing key.
 fn used(server: &Server, tls: Option<&Arc<ClientConfig>>) -> std::io::Result<TcpStream> {
     let mut stream = server.connect(0)?;
+    let (request, expected) = match server.kind().speaks() {
+        Spoken::Text => (b"get nothing\r\n".to_vec(), b"END\r\n"),
+        Spoken::Resp => (resp::command(&["GET", "nothing"]), b"$-1\r\n"),
+    };
     let mut reply = [0; 5];
     match tls {
-        None => ask(&mut stream, &mut reply)?,
+        None => ask(&mut stream, &request, &mut reply)?,
         Some(config) => {
             let mut session = wire::session(config, "localhost").map_err(std::io::Error::other)?;
-            ask(&mut Stream::new(&mut session, &mut stream), &mut reply)?;
+            ask(&mut Stream::new(&mut session, &mut stream), &request, &mut reply)?;
         }
     }
-    if &reply == b"END\r\n" { Ok(stream) } else { Err(std::io::ErrorKind::InvalidData.into()) }
+    if &reply == expected { Ok(stream) } else { Err(std::io::ErrorKind::InvalidData.into()) }
 }
 
-fn ask(mut stream: impl Read + Write, reply: &mut [u8]) -> std::io::Result<()> {
-    stream.write_all(b"get nothing\r\n")?;
+fn ask(mut stream: impl Read + Write, request: &[u8], reply: &mut [u8]) -> std::io::Result<()> {
+    stream.write_all(request)?;
     stream.read_exact(reply)
 }
 

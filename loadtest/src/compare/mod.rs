@@ -30,6 +30,7 @@ use crate::pair::files;
 use crate::pair::machine::{self, Machine};
 use crate::pair::measure::{self, Failure};
 use crate::pair::progress::Progress;
+use crate::program::Program;
 use bench::Bench;
 use row::Job;
 pub use row::Row;
@@ -37,8 +38,8 @@ use sets::Set;
 
 /// Parameters of a comparison.
 pub struct Comparison {
-    /// The commands, baseline first.
-    pub commands: [String; 2],
+    /// Baseline first.
+    pub programs: [Program; 2],
     pub rows: Vec<(Set, Row)>,
     pub rounds: u32,
     /// Rounds for which the servers of a row with load keep running.
@@ -62,7 +63,7 @@ impl Comparison {
     /// Runs all rows, or those before `stop` is set. Passes each outcome to `each` at once. If a row fails, the others
     /// still run.
     pub fn run(&self, stop: &Arc<AtomicBool>, mut each: impl FnMut(&Outcome)) -> Result<Results<'_>, String> {
-        let version = |side: usize| machine::version(&self.commands[side], &self.server_cpus, stop);
+        let version = |side: usize| machine::version(&self.programs[side], &self.server_cpus, stop);
         let versions = [version(0)?, version(1)?];
         let mut outcomes = Vec::new();
         let total: u32 = self.rows.iter().map(|(_, row)| 2 * row.rounds(self.rounds)).sum();
@@ -92,7 +93,7 @@ impl Comparison {
             remarks: Vec::new(),
             failure: None,
         };
-        if let Some(why) = row.does_not_fit() {
+        if let Some(why) = row.refusal(&self.programs).or_else(|| row.does_not_fit()) {
             outcome.remarks.push(why);
             progress.advance(2 * rounds as usize);
             return outcome;
@@ -146,8 +147,8 @@ impl Results<'_> {
     /// All outcomes as one JSON object.
     pub fn json(&self) -> Value {
         json!({
-            "baseline": self.comparison.commands[0],
-            "candidate": self.comparison.commands[1],
+            "baseline": self.comparison.programs[0].command,
+            "candidate": self.comparison.programs[1].command,
             "versions": self.machine.versions,
             "cpu": self.machine.cpu,
             "kernel": self.machine.kernel,

@@ -3,11 +3,12 @@
 use crate::datagrams::Datagrams;
 use crate::disturb::Kind;
 use crate::mix::Mix;
-use crate::pair::figure::{Bound, CPU_PER_KEY, Target};
+use crate::pair::figure::{Bound, CPU_PER_KEY, SIDES, Target};
 use crate::pair::flags::Flags;
 use crate::pair::machine::available_mib;
+use crate::program::{Kind, Program, Spoken};
 use crate::storm::Storm;
-use crate::workload::Workload;
+use crate::workload::{Protocol, Workload};
 
 /// A piece of work, with the settings of the servers.
 #[derive(Clone, Debug)]
@@ -120,7 +121,7 @@ impl Row {
 
     /// A description of the work, the flags and the number of keys.
     pub fn about(&self) -> String {
-        let flags = self.flags.text(1);
+        let flags = self.flags.text(1, Kind::Memcached);
         let keys = match &self.job {
             Job::Load(load) => format!(", {} keys", load.workload.keys),
             Job::Datagrams(datagrams) => format!(", {} keys", datagrams.keys),
@@ -132,6 +133,24 @@ impl Row {
         } else {
             format!("{}{keys}; `{}`", self.about, flags.trim())
         }
+    }
+
+    /// The reason to refuse the row, if it needs what this program does not do by RESP, and one of the servers speaks
+    /// that.
+    pub fn refusal(&self, programs: &[Program; 2]) -> Option<String> {
+        let side = programs.iter().position(|program| program.kind.speaks() == Spoken::Resp)?;
+        let flags = &self.flags;
+        let why = match &self.job {
+            _ if flags.tls => "for which this program has no TLS",
+            Job::Datagrams(_) => "which has no UDP",
+            Job::Storm(_) => "for which this program has no storms",
+            Job::Mix(_) => "for which this program has no cache-aside client of many sizes",
+            Job::Load(load) if load.workload.protocol == Protocol::Meta => "which has no meta commands",
+            _ if flags.port_per_core => "and the row is about keys that belong to ports",
+            _ if !flags.others.is_empty() => "and the row is about flags of memcached",
+            Job::Load(_) | Job::Fill(_) | Job::Fit(_) | Job::Idle(_) => return None,
+        };
+        Some(format!("refused: the {} speaks RESP, {why}", SIDES[side]))
     }
 
     /// The reason to leave the row out, if this machine lacks memory for both servers.
@@ -161,5 +180,36 @@ impl Load {
     /// Whether the prefill takes long, because of its many keys or of a warm-up.
     fn is_costly(&self) -> bool {
         self.prefill > FRESH_KEYS_MAX || self.warm_up > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_resp_cannot_do_are_refused() {
+        let [text, resp] = ["memcached", "redis-server"].map(|name| Program::new(name.into(), None));
+        let refusal = |row: &Row| {
+            assert_eq!(row.refusal(&[text.clone(), text.clone()]), None, "{}", row.name);
+            let [baseline, candidate] = [[resp.clone(), text.clone()], [text.clone(), resp.clone()]];
+            let [baseline, candidate] = [baseline, candidate].map(|programs| row.refusal(&programs));
+            assert_eq!(baseline.as_ref().map(|why| why.replace("baseline", "candidate")), candidate, "{}", row.name);
+            baseline
+        };
+        let gets = |protocol| Row::load("row", "", Workload { protocol, ..Workload::default() });
+        assert_eq!(refusal(&gets(Protocol::Classic)), None);
+        assert_eq!(refusal(&Row::new("row", "", Job::Idle(5)).on(1, 64)), None);
+        assert_eq!(refusal(&Row::new("row", "", Job::Fill(Workload::default())).on(1, 64)), None);
+        let meta = refusal(&gets(Protocol::Meta));
+        assert_eq!(meta.as_deref(), Some("refused: the baseline speaks RESP, which has no meta commands"));
+        let with = |change: fn(&mut Flags)| {
+            let mut row = gets(Protocol::Classic);
+            change(&mut row.flags);
+            refusal(&row).unwrap_or_default()
+        };
+        assert!(with(|flags| flags.tls = true).contains("no TLS"));
+        assert!(with(|flags| flags.port_per_core = true).contains("ports"));
+        assert!(with(|flags| flags.others = "-f 1.5").contains("flags of memcached"));
     }
 }

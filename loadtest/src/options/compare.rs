@@ -9,6 +9,7 @@ use crate::certificate::Certificate;
 use crate::compare::sets::{Scale, Set};
 use crate::compare::{Comparison, Row};
 use crate::cpus::Cpus;
+use crate::program::{Program, Spoken};
 
 #[derive(Args)]
 pub struct CompareOptions {
@@ -20,6 +21,15 @@ pub struct CompareOptions {
     /// Command that starts the candidate server, in the same way
     #[arg(long, value_name = "COMMAND", required_unless_present = "list")]
     candidate: Option<String>,
+
+    /// Protocol of the baseline server [default: resp for redis-server, valkey-server, keydb-server and dragonfly, which
+    /// get options of their own instead of -p, -t, -m and -c; text for any other program]
+    #[arg(long, value_name = "NAME", value_enum)]
+    baseline_protocol: Option<Spoken>,
+
+    /// Protocol of the candidate server, in the same way
+    #[arg(long, value_name = "NAME", value_enum)]
+    candidate_protocol: Option<Spoken>,
 
     /// Run every row over TLS, with a certificate made for the run (the set `tls` always uses TLS, the sets
     /// `udp` and `tails` never, besides the handshakes of the latter)
@@ -123,10 +133,17 @@ impl CompareOptions {
             return Err(format!("no workload \"{unknown}\" (see --list)"));
         }
         rows.retain(|(_, row)| self.workload.is_empty() || self.workload.iter().any(|name| is_named(row, name)));
+        let candidate = self.candidate.ok_or("no candidate")?;
+        let programs =
+            [Program::new(self.baseline, self.baseline_protocol), Program::new(candidate, self.candidate_protocol)];
+        let refusals: Option<Vec<String>> = rows.iter().map(|(_, row)| row.refusal(&programs)).collect();
+        if let Some(why) = refusals.and_then(|all| all.into_iter().next()) {
+            return Err(format!("no row is left to run: {why}"));
+        }
         let by_tls = rows.iter().any(|(_, row)| row.flags.tls);
         let certificate = by_tls.then(Certificate::new).transpose()?;
         Ok(Comparison {
-            commands: [self.baseline, self.candidate.ok_or("no candidate")?],
+            programs,
             rows,
             rounds: self.rounds,
             keep: self.keep,
@@ -163,5 +180,7 @@ mod tests {
         assert!(rows("--set mixes -w m8-t1/*").is_ok_and(|rows| rows.len() == 84));
         assert!(rows("--set growth --keys-max 1000000 -w keys-10M").is_err());
         assert!(rows("--set memory -w get-1").is_err_and(|why| why.contains("no workload \"get-1\"")));
+        assert!(rows("--set udp --candidate-protocol resp").is_err_and(|why| why.contains("RESP, which has no UDP")));
+        assert!(rows("--candidate-protocol resp").is_ok_and(|rows| rows.contains(&"canonical/mg-32".to_owned())));
     }
 }

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::values::Seconds;
 use crate::cpus::Cpus;
+use crate::program::Program;
 use crate::scale::Scale;
 use crate::scale::cores::Cores;
 use crate::scale::work::{self, Work};
@@ -110,7 +111,7 @@ impl ScaleOptions {
         }
         works.retain(|work| self.workload.is_empty() || self.workload.iter().any(|name| work.name == name));
         Ok(Scale {
-            commands: [self.baseline, self.candidate.ok_or("no candidate")?],
+            programs: [self.baseline, self.candidate.ok_or("no candidate")?].map(|command| Program::new(command, None)),
             cores,
             workers,
             works,

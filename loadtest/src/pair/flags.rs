@@ -1,7 +1,6 @@
 //! Flags that a measurement appends to the commands of both servers.
 
-use std::fmt;
-
+use crate::program::Kind;
 use crate::server::Ports;
 
 /// `-m` for measurements without evictions: room for a million items of up to 150 bytes, and for the overhead of either
@@ -41,12 +40,16 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The flags of `side` (0 is the baseline), with a space before each.
-    pub fn text(&self, side: usize) -> String {
+    /// The flags of `side` (0 is the baseline) for a server of this kind, with a space before each.
+    pub fn text(&self, side: usize, kind: Kind) -> String {
+        let threads = self.threads.map(|count| kind.threads(count)).unwrap_or_default();
+        let memory = self.memory.map(|mib| kind.memory(mib)).unwrap_or_default();
+        let connections = self.connections.map(|count| kind.connections(count)).unwrap_or_default();
+        let others = if self.others.is_empty() { String::new() } else { format!(" {}", self.others) };
         let own = if self.port_per_core && side == 1 { " --port-per-core" } else { "" };
         let tls = if self.tls { " -Z" } else { "" };
         let udp = if self.udp { " -U" } else { "" };
-        format!("{self}{own}{tls}{udp}")
+        format!("{threads}{memory}{connections}{others}{own}{tls}{udp}")
     }
 
     /// The ports that `side` listens on.
@@ -62,44 +65,19 @@ impl Flags {
     }
 }
 
-impl fmt::Display for Flags {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (flag, number) in [
-            ("-t", self.threads.map(|count| count as u64)),
-            ("-m", self.memory),
-            ("-c", self.connections.map(|count| count as u64)),
-        ] {
-            if let Some(number) = number {
-                write!(f, " {flag} {number}")?;
-            }
-        }
-        if !self.others.is_empty() {
-            write!(f, " {}", self.others)?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn flags_of_both_sides() {
-        let flags = Flags {
-            threads: Some(2),
-            memory: Some(64),
-            connections: None,
-            port_per_core: true,
-            tls: false,
-            udp: false,
-            others: "",
-        };
-        assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -t 2 -m 64", Ports::Plain(1)));
-        assert_eq!((flags.text(1).as_str(), flags.ports(1)), (" -t 2 -m 64 --port-per-core", Ports::Plain(2)));
+        let text = |flags: &Flags, side| flags.text(side, Kind::Memcached);
+        let flags = Flags { threads: Some(2), memory: Some(64), port_per_core: true, ..Flags::default() };
+        assert_eq!((text(&flags, 0).as_str(), flags.ports(0)), (" -t 2 -m 64", Ports::Plain(1)));
+        assert_eq!((text(&flags, 1).as_str(), flags.ports(1)), (" -t 2 -m 64 --port-per-core", Ports::Plain(2)));
         let flags = Flags { tls: true, ..Flags::default() };
-        assert_eq!((flags.text(0).as_str(), flags.ports(0)), (" -Z", Ports::Tls));
-        assert_eq!(Flags::default().text(1), "");
-        assert_eq!(Flags { memory: Some(64), others: "-f 1.5", ..Flags::default() }.text(0), " -m 64 -f 1.5");
+        assert_eq!((text(&flags, 0).as_str(), flags.ports(0)), (" -Z", Ports::Tls));
+        assert_eq!(text(&Flags::default(), 1), "");
+        assert_eq!(text(&Flags { memory: Some(64), others: "-f 1.5", ..Flags::default() }, 0), " -m 64 -f 1.5");
     }
 }

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::figure::SIDES;
 use crate::cpus::Cpus;
+use crate::program::Program;
 use crate::server::{Ports, Server};
 
 /// The machine, the date, and the servers' versions.
@@ -16,7 +17,7 @@ pub struct Machine {
     pub kernel: String,
     /// Year, month and day, UTC.
     pub date: String,
-    /// The servers' replies to `version`, baseline first.
+    /// What the servers say of their versions, baseline first.
     pub versions: [String; 2],
 }
 
@@ -36,10 +37,10 @@ impl Machine {
     }
 
     /// The head of a page of figures: the commands of both servers, this machine, the date, and the method.
-    pub fn table(&self, commands: &[String; 2], method: &str) -> String {
+    pub fn table(&self, programs: &[Program; 2], method: &str) -> String {
         let mut out = "| | |\n|---|---|\n".to_owned();
         for (side, name) in SIDES.iter().enumerate() {
-            let _ = writeln!(out, "| {name} | `{}` ({}) |", commands[side], self.versions[side]);
+            let _ = writeln!(out, "| {name} | `{}` ({}) |", programs[side].command, self.versions[side]);
         }
         let _ = writeln!(out, "| machine | {} cores, {}; Linux {} |", self.cores, self.cpu, self.kernel);
         let _ = writeln!(out, "| date | {} |", self.date);
@@ -48,11 +49,10 @@ impl Machine {
     }
 }
 
-/// The reply of a server to `version`, without its first word. Starts the server for it.
-pub fn version(command: &str, cpus: &Cpus, stop: &AtomicBool) -> Result<String, String> {
-    let server = Server::start(command, Ports::Plain(1), cpus, stop)?;
-    let line = server.ask("version").unwrap_or_default();
-    Ok(line.strip_prefix("VERSION ").unwrap_or("unknown version").to_owned())
+/// What a server says of its version. Starts the server for it.
+pub fn version(program: &Program, cpus: &Cpus, stop: &AtomicBool) -> Result<String, String> {
+    let server = Server::start(program, Ports::Plain(1), cpus, stop)?;
+    Ok(server.version().unwrap_or_else(|| "unknown version".to_owned()))
 }
 
 /// Memory of this machine in MiB; `u64::MAX` if it is unknown.

@@ -27,6 +27,7 @@ use crate::pair::figure::SIDES;
 use crate::pair::flags::taken;
 use crate::pair::machine::{self, Machine, available_mib};
 use crate::pair::progress::{Progress, clock};
+use crate::program::Program;
 use cores::Cores;
 use results::{Cell, Results};
 use stand::Stand;
@@ -41,8 +42,8 @@ const FILL_PER_SECOND: f64 = 500_000.0;
 
 /// Parameters of the task.
 pub struct Scale {
-    /// The commands, baseline first.
-    pub commands: [String; 2],
+    /// Baseline first.
+    pub programs: [Program; 2],
     pub cores: Cores,
     /// Numbers of workers, ascending, at least one.
     pub workers: Vec<usize>,
@@ -76,7 +77,7 @@ impl Scale {
     /// Measures everything, or what comes before `stop` is set. If a workload fails, the others still run.
     pub fn run(&self, stop: &Arc<AtomicBool>) -> Result<Results<'_>, String> {
         self.check_memory()?;
-        let version = |side: usize| machine::version(&self.commands[side], &self.cores.of_server(1), stop);
+        let version = |side: usize| machine::version(&self.programs[side], &self.cores.of_server(1), stop);
         let versions = [version(0)?, version(1)?];
         let cell = |work, count| Cell::new(work, count, self.cores.sharing(count));
         let row = |work| self.workers.iter().map(|count| cell(work, *count)).collect();

@@ -124,10 +124,10 @@ impl Results<'_> {
 
     /// All measurements as one JSON object.
     pub fn json(&self) -> Value {
-        let Scale { commands, rounds, time, connections, keys, .. } = self.scale;
+        let Scale { programs, rounds, time, connections, keys, .. } = self.scale;
         json!({
-            "baseline": commands[0],
-            "candidate": commands[1],
+            "baseline": programs[0].command,
+            "candidate": programs[1].command,
             "versions": self.machine.versions,
             "cpu": self.machine.cpu,
             "kernel": self.machine.kernel,

@@ -95,7 +95,7 @@ impl<'a> Stand<'a> {
             port_per_core: work.doors == Doors::EachWorker,
             ..Flags::default()
         };
-        let text = flags.text(side);
+        let text = flags.text(side, self.scale.programs[side].kind);
         let found = self.started.iter().position(|started| started.side == side && started.flags == text);
         let index = found.unwrap_or_else(|| {
             let server = self.start(side, &flags);
@@ -112,9 +112,10 @@ impl<'a> Stand<'a> {
 
     /// A server that holds all keys.
     fn start(&self, side: usize, flags: &Flags) -> Result<Server, String> {
-        let Scale { commands, cores, keys, .. } = self.scale;
-        let command = format!("{}{}", commands[side], flags.text(side));
-        let mut server = Server::start(&command, flags.ports(side), &cores.of_server(self.workers), self.stop)?;
+        let Scale { programs, cores, keys, .. } = self.scale;
+        let program = &programs[side];
+        let program = program.with(&flags.text(side, program.kind));
+        let mut server = Server::start(&program, flags.ports(side), &cores.of_server(self.workers), self.stop)?;
         let workload = Workload { keys: *keys, connections: self.scale.connections, ..Workload::default() };
         let plan = Plan { prefill: *keys, ..plan(self.scale, &server, &workload, Limit::Count(0))? };
         let session = Session::open(plan, self.stop, |_| ());
@@ -129,11 +130,12 @@ impl<'a> Stand<'a> {
     }
 }
 
-/// A plan for the client. It verifies values, because a fast wrong reply is worth nothing.
+/// A plan for the client, in the protocol of the server. It verifies values, because a fast wrong reply is worth nothing.
 fn plan(scale: &Scale, server: &Server, workload: &Workload, limit: Limit) -> Result<Plan, String> {
     let ports = server.addresses()?;
     // Every thread needs a connection to every port.
     let threads = scale.cores.clients().min(workload.connections / ports.len()).max(1);
     let cpus = scale.cores.of_client().cloned();
-    Ok(Plan { threads, cpus, verify: true, ..Plan::new(ports, workload.clone(), limit) })
+    let workload = Workload { protocol: server.kind().protocol(workload.protocol), ..workload.clone() };
+    Ok(Plan { threads, cpus, verify: true, ..Plan::new(ports, workload, limit) })
 }

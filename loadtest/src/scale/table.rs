@@ -136,7 +136,7 @@ fn text_of(row: &[Cell]) -> String {
 pub fn markdown(results: &Results<'_>) -> String {
     let scale = results.scale;
     let method = format!("medians of {} rounds of {} s, alternating", scale.rounds, scale.time.as_secs_f64());
-    let mut out = format!("# Scaling over cores\n\n{}", results.machine.table(&scale.commands, &method));
+    let mut out = format!("# Scaling over cores\n\n{}", results.machine.table(&scale.programs, &method));
     let _ = writeln!(out, "| cores | {} |", scale.cores.text());
     let _ = writeln!(out, "| load | {} keys, {} connections, in a closed loop |\n", scale.keys, scale.connections);
     for line in LEGEND.lines() {

@@ -23,6 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::certificate::Certificate;
+use crate::program::Program;
 use crate::server::{self, Ports, Server};
 use guests::{Datagrams, Filler, HalfSender, SlowReader, Steward, Visitor};
 use keeper::Keeper;
@@ -96,14 +97,14 @@ impl Soak {
         let (image, certificate) = (Image::new()?, Certificate::new()?);
         let flags = certificate.flags();
         let port = server::lasting_ports(Ports::Tls.count()).map_err(|error| format!("no free port: {error}"))?;
-        let command = format!(
+        let program = Program::memcached(format!(
             "{} -m {} -U {} -e {} -Z{flags}",
             self.command,
             self.megabytes,
             port + 1,
             Path::new(&image.path()).display()
-        );
-        let start = || Server::start_at(&command, port, Ports::Tls, None, stop);
+        ));
+        let start = || Server::start_at(&program, port, Ports::Tls, None, stop);
         let doors = Doors {
             tls: ([127, 0, 0, 1], port).into(),
             plain: ([127, 0, 0, 1], port + 1).into(),
