@@ -7,6 +7,9 @@ use crate::pair::figure::{
 use crate::pair::svg::{Bars, Lines, Pair};
 use crate::pair::text::number;
 
+const CPU_TITLE: &str = "Server CPU µs per key, as a share of the baseline's";
+const ITEMS_TITLE: &str = "Items per MiB of resident memory";
+
 /// File names and contents, for the sets that have run.
 pub fn all(outcomes: &[Outcome]) -> Vec<(String, String)> {
     let mut plots = Vec::new();
@@ -19,9 +22,14 @@ pub fn all(outcomes: &[Outcome]) -> Vec<(String, String)> {
                 }
             }
             "memory" => {
-                plots
-                    .push((format!("{name}-items.svg"), bars("Items per MiB of resident memory", set, &ITEMS_PER_MIB)));
+                plots.push((format!("{name}-items.svg"), bars(ITEMS_TITLE, set, &ITEMS_PER_MIB)));
                 plots.push((format!("{name}-idle.svg"), bars("KiB per idle connection", set, &CONNECTION_KIB)));
+            }
+            "peers" => {
+                plots.push((format!("{name}-cpu.svg"), bars(CPU_TITLE, set, &CPU_PER_KEY)));
+                plots.push((format!("{name}-items.svg"), bars(ITEMS_TITLE, set, &ITEMS_PER_MIB)));
+                let rate = set.iter().filter(|outcome| outcome.target(&P99).is_some());
+                plots.extend(rate.map(|outcome| (format!("{name}-{}.svg", outcome.name), percentiles(outcome))));
             }
             "growth" => {
                 for (prefix, title) in [("keys-", "keys"), ("conns-", "connections")] {
@@ -38,10 +46,7 @@ pub fn all(outcomes: &[Outcome]) -> Vec<(String, String)> {
                 ));
             }
             _ => {
-                plots.push((
-                    format!("{name}-cpu.svg"),
-                    bars("Server CPU µs per key, as a share of the baseline's", set, &CPU_PER_KEY),
-                ));
+                plots.push((format!("{name}-cpu.svg"), bars(CPU_TITLE, set, &CPU_PER_KEY)));
                 plots.push((
                     format!("{name}-keys.svg"),
                     bars("Keys per second, as a multiple of the baseline's", set, &KEYS_PER_SECOND),
@@ -106,6 +111,7 @@ mod tests {
         };
         assert_eq!(names("throughput", "get-1"), ["throughput-cpu.svg", "throughput-keys.svg"]);
         assert_eq!(names("latency", "alone"), ["latency-alone.svg"]);
+        assert_eq!(names("peers", "get-1"), ["peers-cpu.svg", "peers-items.svg"]);
         assert_eq!(names("growth", "keys-10k"), ["growth-keys.svg", "growth-connections.svg"]);
         assert_eq!(names("tails", "all-9to1-70"), ["tails.svg"]);
         let svg = &all(&[outcome(Some(1.0))])[0].1;

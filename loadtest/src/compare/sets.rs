@@ -39,14 +39,16 @@ pub enum Set {
     Udp,
     /// The slowest requests at a fixed rate, while pages move, keys are dumped and TLS handshakes come, with targets
     Tails,
-    /// All of these but `fit`, `mixes`, `policy` and `tails`
+    /// What servers of any protocol do: CPU time per get and per set, latency at a fixed rate, and items per MiB
+    Peers,
+    /// All of these but `fit`, `mixes`, `policy`, `tails` and `peers`
     All,
 }
 
 /// How much work rows do, as far as options say.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
-    /// Keys of the canonical set.
+    /// Keys of the rows whose work is not about a number of keys.
     pub keys: u64,
     /// Requests of a row that counts misses.
     pub requests: u64,
@@ -137,6 +139,7 @@ impl Set {
             Set::Tls => "tls",
             Set::Udp => "udp",
             Set::Tails => "tails",
+            Set::Peers => "peers",
             Set::All => "all",
         }
     }
@@ -157,6 +160,7 @@ impl Set {
             Set::Tls => tls(keys),
             Set::Udp => udp(),
             Set::Tails => tails(),
+            Set::Peers => peers(keys),
             Set::All => self.each().into_iter().flat_map(|set| set.rows(scale)).collect(),
         }
     }
@@ -233,34 +237,39 @@ fn large() -> Vec<Row> {
 
 fn latency() -> Vec<Row> {
     let alone = Workload { connections: 1, ..gets(100_000) };
-    let steady = Workload { pipeline: 32, ..gets(MILLION) };
     vec![
         Row::load("alone", "get, one connection, one at a time, 2 workers", alone)
             .on(2, ROOMY)
             .target((&P50, Bound::AtMost(1.05)))
             .target((&P99, Bound::AtMost(1.05))),
-        Row::load("rate-70", "get at 70 % of the rate that the baseline holds", steady)
-            .with(|load| load.rate_share = Some(0.7))
-            .on(1, ROOMY)
-            .target((&P99, Bound::AtMost(0.8)))
-            .target((&P999, Bound::AtMost(0.8))),
+        rate_70(MILLION).target((&P99, Bound::AtMost(0.8))).target((&P999, Bound::AtMost(0.8))),
     ]
 }
 
-fn memory() -> Vec<Row> {
-    let fill = |name: &str, key_size, value_size: (usize, usize), at_least| {
-        let size = (key_size + value_size.0.midpoint(value_size.1)) as u64 + OVERHEAD_MIN;
-        // One and a half times the keys that would fit without any overhead, so that the server evicts.
-        let keys = (FILL << 20) * 3 / 2 / size;
-        let workload = Workload { get: 0, set: 1, keys, key_size, value_size, ..Workload::default() };
-        let values = match value_size {
-            (min, max) if min == max => format!("{min}"),
-            (min, max) => format!("{min} to {max}"),
-        };
-        let about = format!("filled with more than fits, keys of {key_size} bytes, values of {values}");
-        let row = Row::new(name, about, Job::Fill(workload)).on(1, FILL);
-        row.target((&ITEMS_PER_MIB, Bound::AtLeast(at_least)))
+/// Gets in an open loop.
+fn rate_70(keys: u64) -> Row {
+    let steady = Workload { pipeline: 32, ..gets(keys) };
+    Row::load("rate-70", "get at 70 % of the rate that the baseline holds", steady)
+        .with(|load| load.rate_share = Some(0.7))
+        .on(1, ROOMY)
+}
+
+/// A row that counts items per MiB, with a target for their ratio.
+fn fill(name: &str, key_size: usize, value_size: (usize, usize), at_least: f64) -> Row {
+    let size = (key_size + value_size.0.midpoint(value_size.1)) as u64 + OVERHEAD_MIN;
+    // One and a half times the keys that would fit without any overhead, so that the server evicts.
+    let keys = (FILL << 20) * 3 / 2 / size;
+    let workload = Workload { get: 0, set: 1, keys, key_size, value_size, ..Workload::default() };
+    let values = match value_size {
+        (min, max) if min == max => format!("{min}"),
+        (min, max) => format!("{min} to {max}"),
     };
+    let about = format!("filled with more than fits, keys of {key_size} bytes, values of {values}");
+    let row = Row::new(name, about, Job::Fill(workload)).on(1, FILL);
+    row.target((&ITEMS_PER_MIB, Bound::AtLeast(at_least)))
+}
+
+fn memory() -> Vec<Row> {
     let mut idle = Row::new("idle", "5000 connections, each used once", Job::Idle(5000)).on(1, 64);
     idle.flags.connections = Some(6000);
     vec![
@@ -438,6 +447,22 @@ fn strained(get: u32, set: u32, share: f64) -> Load {
     Load { workload, prefill, warm_up: 0, rate_share: Some(share), full: true, watch_prefill: false }
 }
 
+/// The targets say that no peer does better.
+fn peers(keys: u64) -> Vec<Row> {
+    let get_32 = Workload { pipeline: 32, ..gets(keys) };
+    let set_1 = Workload { pipeline: 1, ..sets(keys) };
+    vec![
+        Row::load("get-1", "get, one at a time", gets(keys)).on(1, ROOMY).at_most(1.0),
+        Row::load("get-32", "get, 32 in flight", get_32).on(1, ROOMY).at_most(1.0),
+        Row::load("set-1", "set, one at a time", set_1).on(1, ROOMY).at_most(1.0),
+        Row::load("set-32", "set, 32 in flight", sets(keys)).on(1, ROOMY).at_most(1.0),
+        rate_70(keys).target((&P50, Bound::AtMost(1.0))).target((&P99, Bound::AtMost(1.0))),
+        fill("value-32", 25, (32, 32), 1.0),
+        fill("value-100", 25, (100, 100), 1.0),
+        fill("value-500", 25, (500, 500), 1.0),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -447,7 +472,7 @@ mod tests {
 
     #[test]
     fn rows_have_names_of_their_own_and_keys_that_fit_their_size() {
-        let others = [Set::Fit, Set::Mixes, Set::Policy, Set::Tails];
+        let others = [Set::Fit, Set::Mixes, Set::Policy, Set::Tails, Set::Peers];
         for set in Set::All.each().into_iter().chain(others) {
             let rows = set.rows(Scale { keys: 1000, requests: 1000 });
             let names: HashSet<&String> = rows.iter().map(|row| &row.name).collect();

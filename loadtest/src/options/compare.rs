@@ -48,7 +48,7 @@ pub struct CompareOptions {
     #[arg(long)]
     list: bool,
 
-    /// Number of keys in the canonical set
+    /// Number of keys in the sets `canonical`, `tls` and `peers`
     #[arg(long, short, value_name = "N", default_value_t = 100_000)]
     keys: u64,
 
