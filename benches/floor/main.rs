@@ -1,7 +1,7 @@
 //! How much does the kernel alone cost? A responder that parses nothing sends a constant reply, under the loads of the
 //! comparison with memcached. No server on sockets can use less CPU time per key.
 //!
-//! The responder does what a worker does in a turn for each connection: one read, one write. Its thread and that of the
+//! The responder does what a worker does in a turn for each connection: one read, one write, by plain system calls. Its thread and that of the
 //! client are pinned to two cores if the machine has two. CPU time is that of the responder's thread alone.
 
 #![allow(clippy::print_stdout, reason = "the answer")]
@@ -9,6 +9,7 @@
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -119,15 +120,16 @@ fn respond(mut listener: TcpListener, load: &Load, stop: &AtomicBool) -> io::Res
                 begun = Some(cpu_time()?);
             }
             let (stream, pending) = &mut streams[event.token().0];
-            match stream.read(&mut buffer) {
-                Ok(count) => *pending += count,
+            match recv(&*stream, &mut buffer[..], RecvFlags::empty()).map_err(io::Error::from) {
+                Ok((count, _)) => *pending += count,
                 // The client closes at the end of a round and leaves replies unread.
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionReset) => {}
                 Err(error) => return Err(error),
             }
             while *pending >= load.request.len() {
                 *pending -= load.request.len();
-                match stream.write_all(load.reply.as_bytes()) {
+                match send(&*stream, load.reply.as_bytes(), SendFlags::NOSIGNAL).map_err(io::Error::from) {
+                    Ok(count) if count < load.reply.len() => return Err(io::Error::other("a reply was cut")),
                     Err(error) if !matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                         return Err(error);
                     }
