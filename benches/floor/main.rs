@@ -1,12 +1,14 @@
 //! How much does the kernel alone cost? A responder that parses nothing sends a constant reply, under the loads of the
 //! comparison with memcached. No server on sockets can use less CPU time per key.
 //!
-//! The responder does what a worker does in a turn for each connection: one read, one write, by plain system calls. Its thread and that of the
-//! client are pinned to two cores if the machine has two. CPU time is that of the responder's thread alone.
+//! The responder does what a worker does in a turn for each connection: one read, one write, by plain system calls. Its
+//! thread and that of the client are pinned to two cores if the machine has two. CPU time is that of the responder's
+//! thread alone.
 
 #![allow(clippy::print_stdout, reason = "the answer")]
 #![allow(missing_docs, reason = "a program")]
 
+use core_affinity::CoreId;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -14,6 +16,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -91,8 +94,12 @@ fn cpu_time() -> io::Result<Duration> {
     nanos.map(Duration::from_nanos).ok_or_else(|| io::Error::other("schedstat has another form"))
 }
 
+/// The cores of this process. Later, each thread sees only the core that it is pinned to.
+static CORES: LazyLock<Vec<CoreId>> = LazyLock::new(|| core_affinity::get_core_ids().unwrap_or_default());
+
+/// Keeps this thread on one of the cores, if there are so many.
 fn pin(core: usize) {
-    if let Some(core) = core_affinity::get_core_ids().unwrap_or_default().get(core) {
+    if let Some(core) = CORES.get(core) {
         core_affinity::set_for_current(*core);
     }
 }
