@@ -1,28 +1,47 @@
 //! How much does the kernel alone cost? A responder that parses nothing sends a constant reply, under the loads of the
-//! comparison with memcached. No server on sockets can use less CPU time per key.
+//! comparison with memcached. No server on sockets that waits by epoll can use less CPU time per key.
 //!
 //! The responder does what a worker does in a turn for each connection: one read, one write, by plain system calls. Its
 //! thread and that of the client are pinned to two cores if the machine has two. CPU time is that of the responder's
-//! thread alone.
+//! thread alone, while it answers: each connection has had a reply before, and has its last one at the end.
+//!
+//! And what would io_uring change? Another responder does the same work by it ([`ring`]), in turn with the first.
 
 #![allow(clippy::print_stdout, reason = "the answer")]
 #![allow(missing_docs, reason = "a program")]
 
+mod ring;
+
 use core_affinity::CoreId;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
+use nix::unistd::{Pid, gettid};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
 const CONNECTIONS: usize = 50;
 const ROUND: Duration = Duration::from_millis(1500);
+
+/// The comparison of epoll and io_uring: connections, rounds of each, and their length.
+const CROWDS: [usize; 3] = [1, 50, 1000];
+const TURNS: usize = 7;
+const TURN: Duration = Duration::from_millis(700);
+
+/// A responder that is silent for so long has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Open files besides two for each connection.
+const FILES_BESIDES: u64 = 64;
+
 const KEY: &str = "key:000000000000000000001";
 const VALUE: &str = "01234567890123456789012345678901";
 
@@ -57,39 +76,135 @@ fn loads() -> Vec<Load> {
     ]
 }
 
-fn main() -> ExitCode {
-    println!("CPU time of a responder that parses nothing, {CONNECTIONS} connections, key 25 bytes, value 32");
-    for load in loads() {
-        match measure(&load) {
-            Ok((keys, cpu)) => println!("{:<20} {:.3} µs per key", load.name, cpu.as_secs_f64() * 1e6 / keys as f64),
-            Err(error) => {
-                println!("{}: {error}", load.name);
-                return ExitCode::FAILURE;
-            }
-        }
-    }
-    ExitCode::SUCCESS
+/// How a responder waits for its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    Epoll,
+    IoUring,
 }
 
-/// Number of keys answered in a round, and the responder's CPU time for them.
-fn measure(load: &Load) -> io::Result<(usize, Duration)> {
+/// What a responder has done in a round.
+struct Answered {
+    keys: usize,
+    elapsed: Duration,
+    cpu: Duration,
+}
+
+impl Answered {
+    /// CPU time in µs.
+    fn cpu_per_key(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.keys.max(1) as f64
+    }
+
+    fn keys_per_second(&self) -> f64 {
+        self.keys as f64 / self.elapsed.as_secs_f64()
+    }
+}
+
+fn main() -> ExitCode {
+    match floor().and_then(|()| question()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn floor() -> io::Result<()> {
+    println!("CPU time of a responder that parses nothing, {CONNECTIONS} connections, key 25 bytes, value 32");
+    for load in loads() {
+        let answered = measure(Waits::Epoll, &load, CONNECTIONS, ROUND)?;
+        println!("{:<20} {:.3} µs per key", load.name, answered.cpu_per_key());
+    }
+    Ok(())
+}
+
+/// Compares epoll and io_uring: one request at a time on each connection, medians of rounds in turn.
+fn question() -> io::Result<()> {
+    if let Err(error) = ring::probe() {
+        println!("\nio_uring: refused by the kernel: {error}");
+        return Ok(());
+    }
+    let load = loads().swap_remove(0);
+    println!("\nepoll and io_uring: {}, medians of {TURNS} rounds", load.name);
+    println!("connections | CPU µs per request: epoll, io_uring, ratio | requests per second: epoll, io_uring, ratio");
+    for connections in CROWDS {
+        allow_files(connections)?;
+        let mut rounds = [Vec::new(), Vec::new()];
+        for _ in 0..TURNS {
+            for (waits, rounds) in [Waits::Epoll, Waits::IoUring].into_iter().zip(&mut rounds) {
+                rounds.push(measure(waits, &load, connections, TURN)?);
+            }
+        }
+        let [epoll, ring] = rounds.each_ref().map(|rounds| median(rounds, Answered::cpu_per_key));
+        let [by_epoll, by_ring] = rounds.each_ref().map(|rounds| median(rounds, Answered::keys_per_second));
+        println!(
+            "{connections:>11} | {epoll:>25.3} {ring:>9.3} {:>6.2} | {by_epoll:>26.0} {by_ring:>9.0} {:>6.2}",
+            ring / epoll,
+            by_ring / by_epoll
+        );
+    }
+    Ok(())
+}
+
+fn median(rounds: &[Answered], figure: fn(&Answered) -> f64) -> f64 {
+    let mut values: Vec<f64> = rounds.iter().map(figure).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Raises the limit of open files as far as the system allows. Each connection has two here.
+fn allow_files(connections: usize) -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let needed = 2 * connections as u64 + FILES_BESIDES;
+    if soft < needed {
+        setrlimit(Resource::RLIMIT_NOFILE, needed, hard.max(needed))?;
+    }
+    Ok(())
+}
+
+/// Runs a responder and its client for a round of this length.
+fn measure(waits: Waits, load: &Load, connections: usize, round: Duration) -> io::Result<Answered> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let address = listener.local_addr()?;
     let stop = AtomicBool::new(false);
+    let (sender, thread) = channel();
     thread::scope(|scope| {
-        let responder = scope.spawn(|| respond(listener, load, &stop));
-        let asked = ask(address, load);
+        let stop = &stop;
+        let responder = scope.spawn(move || {
+            pin(0);
+            // The receiver waits for it.
+            let _ = sender.send(gettid());
+            match waits {
+                Waits::Epoll => respond(listener, load, stop),
+                Waits::IoUring => {
+                    let listener = std::net::TcpListener::from(OwnedFd::from(listener));
+                    listener.set_nonblocking(false)?;
+                    ring::respond(&listener, load, connections, stop)
+                }
+            }
+        });
+        let thread = thread.recv().expect("the responder begins with it");
+        let answered = Client::connect(address, load, connections).and_then(|mut client| {
+            client.ask(Duration::ZERO)?;
+            let before = cpu_time(thread)?;
+            let (keys, elapsed) = client.ask(round)?;
+            Ok(Answered { keys, elapsed, cpu: cpu_time(thread)? - before })
+        });
         stop.store(true, Ordering::Relaxed);
         // The responder may wait for events. A last connection wakes it.
         drop(std::net::TcpStream::connect(address));
-        let cpu = responder.join().expect("the responder does not panic")?;
-        Ok((asked?, cpu))
+        responder.join().expect("the responder does not panic")?;
+        answered
     })
 }
 
-/// CPU time of this thread so far.
-fn cpu_time() -> io::Result<Duration> {
-    let text = fs::read_to_string("/proc/thread-self/schedstat")?;
+/// CPU time of a thread of this process so far.
+fn cpu_time(thread: Pid) -> io::Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"))?;
     let nanos = text.split(' ').next().and_then(|field| field.parse().ok());
     nanos.map(Duration::from_nanos).ok_or_else(|| io::Error::other("schedstat has another form"))
 }
@@ -104,14 +219,12 @@ fn pin(core: usize) {
     }
 }
 
-fn respond(mut listener: TcpListener, load: &Load, stop: &AtomicBool) -> io::Result<Duration> {
-    pin(0);
+fn respond(mut listener: TcpListener, load: &Load, stop: &AtomicBool) -> io::Result<()> {
     let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, Token(usize::MAX), Interest::READABLE)?;
     let mut streams: Vec<(TcpStream, usize)> = Vec::new();
     let mut events = Events::with_capacity(1024);
     let mut buffer = vec![0; 64 << 10];
-    let mut begun = None;
     while !stop.load(Ordering::Relaxed) {
         poll.poll(&mut events, None)?;
         for event in &events {
@@ -123,13 +236,10 @@ fn respond(mut listener: TcpListener, load: &Load, stop: &AtomicBool) -> io::Res
                 }
                 continue;
             }
-            if begun.is_none() {
-                begun = Some(cpu_time()?);
-            }
             let (stream, pending) = &mut streams[event.token().0];
             match recv(&*stream, &mut buffer[..], RecvFlags::empty()).map_err(io::Error::from) {
                 Ok((count, _)) => *pending += count,
-                // The client closes at the end of a round and leaves replies unread.
+                // A client that fails leaves replies unread.
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::ConnectionReset) => {}
                 Err(error) => return Err(error),
             }
@@ -145,45 +255,70 @@ fn respond(mut listener: TcpListener, load: &Load, stop: &AtomicBool) -> io::Res
             }
         }
     }
-    Ok(cpu_time()? - begun.unwrap_or_default())
+    Ok(())
 }
 
-/// Keeps a request in flight on each connection for a round, and checks the length of the replies.
-fn ask(address: SocketAddr, load: &Load) -> io::Result<usize> {
-    pin(1);
-    let mut poll = Poll::new()?;
-    let mut streams = Vec::new();
-    for token in 0..CONNECTIONS {
-        let stream = std::net::TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
-        stream.write_all(load.request.as_bytes())?;
-        streams.push((stream, 0));
+/// The client: connections that ask for the same.
+struct Client<'a> {
+    load: &'a Load,
+    poll: Poll,
+    /// With the bytes received of the next reply.
+    streams: Vec<(TcpStream, usize)>,
+}
+
+impl Client<'_> {
+    fn connect(address: SocketAddr, load: &Load, connections: usize) -> io::Result<Client<'_>> {
+        pin(1);
+        let mut client = Client { load, poll: Poll::new()?, streams: Vec::new() };
+        for token in 0..connections {
+            let stream = std::net::TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            let mut stream = TcpStream::from_std(stream);
+            client.poll.registry().register(&mut stream, Token(token), Interest::READABLE)?;
+            client.streams.push((stream, 0));
+        }
+        Ok(client)
     }
-    let mut events = Events::with_capacity(1024);
-    let mut buffer = vec![0; 64 << 10];
-    let mut keys = 0;
-    let begun = Instant::now();
-    while begun.elapsed() < ROUND {
-        poll.poll(&mut events, Some(ROUND))?;
-        for event in &events {
-            let (stream, received) = &mut streams[event.token().0];
-            match stream.read(&mut buffer) {
-                Ok(0) => return Err(io::Error::other("the responder closed")),
-                Ok(count) => *received += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error),
+
+    /// Keeps a request in flight on each connection for a round, at least one, and checks the length of the replies.
+    /// Returns the number of keys, and the time until the last reply.
+    fn ask(&mut self, round: Duration) -> io::Result<(usize, Duration)> {
+        let mut events = Events::with_capacity(1024);
+        let mut buffer = vec![0; 64 << 10];
+        let (mut keys, mut in_flight) = (0, self.streams.len());
+        let begun = Instant::now();
+        for (stream, _) in &mut self.streams {
+            stream.write_all(self.load.request.as_bytes())?;
+        }
+        while in_flight > 0 {
+            self.poll.poll(&mut events, Some(PATIENCE))?;
+            if events.is_empty() {
+                return Err(io::Error::other("the responder is silent"));
             }
-            if *received == load.reply.len() {
-                *received = 0;
-                keys += load.keys;
-                stream.write_all(load.request.as_bytes())?;
-            } else if *received > load.reply.len() {
-                return Err(io::Error::other("more came back than was asked for"));
+            let ends = begun.elapsed() >= round;
+            for event in &events {
+                let (stream, received) = &mut self.streams[event.token().0];
+                match stream.read(&mut buffer) {
+                    Ok(0) => return Err(io::Error::other("the responder closed")),
+                    Ok(count) => *received += count,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                    Err(error) => return Err(error),
+                }
+                if *received > self.load.reply.len() {
+                    return Err(io::Error::other("more came back than was asked for"));
+                }
+                if *received == self.load.reply.len() {
+                    *received = 0;
+                    keys += self.load.keys;
+                    if ends {
+                        in_flight -= 1;
+                    } else {
+                        stream.write_all(self.load.request.as_bytes())?;
+                    }
+                }
             }
         }
+        Ok((keys, begun.elapsed()))
     }
-    Ok(keys)
 }
