@@ -197,8 +197,12 @@ impl Server {
         self.statistics(kind, [name])[0]
     }
 
-    /// Numbers from one kind of statistics. `None` stands for one that the server does not have.
+    /// Numbers from one kind of statistics. `None` stands for one that the server does not have; a server that
+    /// speaks RESP has none.
     pub fn statistics<const N: usize>(&self, kind: &str, names: [&str; N]) -> [Option<u64>; N] {
+        if self.kind.speaks() == Spoken::Resp {
+            return [None; N];
+        }
         let lines = self.converse(kind, |line| !line.starts_with("STAT ")).unwrap_or_default();
         let number = |line: &String, name: &str| line.strip_prefix("STAT ")?.strip_prefix(name)?.trim().parse().ok();
         names.map(|name| lines.iter().find_map(|line| number(line, name)))

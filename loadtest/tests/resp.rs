@@ -1,4 +1,4 @@
-//! Comparisons with real servers that speak RESP: Redis and Valkey, from `PATH` or from where `.ci/resp` puts them.
+//! `compare` and `scale` with real servers that speak RESP: Redis and Valkey, from `PATH` or from where `.ci/resp` puts them.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -41,14 +41,21 @@ fn missing(what: &str) {
 /// Compares two commands for a moment, servers and client on one core, and returns the results.
 fn compare(baseline: &Path, candidate: &Path, options: &str, core: usize) -> Value {
     let core = core.to_string();
+    let options = [&["--server-cpus", &core, "--client-cpus", &core], &options.split(' ').collect::<Vec<_>>()[..]];
+    measure(
+        "compare",
+        &baseline.display().to_string(),
+        &format!("{} -u root -t 1", candidate.display()),
+        &options.concat(),
+    )
+}
+
+/// Runs a command of this program for a moment, and returns the results.
+fn measure(command: &str, baseline: &str, candidate: &str, options: &[&str]) -> Value {
     let output = Command::new(LOADTEST)
-        .args(["compare", "--json", "--quiet", "--rounds", "1", "--seconds", "0.1", "--keys", "1000"])
-        .args(["--server-cpus", &core, "--client-cpus", &core])
-        .args(options.split(' '))
-        .arg("--baseline")
-        .arg(baseline)
-        .arg("--candidate")
-        .arg(format!("{} -u root -t 1", candidate.display()))
+        .args([command, "--json", "--quiet", "--rounds", "1", "--seconds", "0.1", "--keys", "1000"])
+        .args(["--baseline", baseline, "--candidate", candidate])
+        .args(options)
         .output()
         .expect("it was built for this test");
     let complained = String::from_utf8_lossy(&output.stderr);
@@ -114,5 +121,30 @@ fn a_redis_with_a_limit_of_memory_evicts() {
             assert!(items > 300_000.0, "only {items} items");
         }
         assert_eq!(figures(row, "error_replies"), [0.0, 0.0]);
+    }
+}
+
+#[test]
+fn a_server_that_speaks_resp_scales_by_one_port() {
+    let (Some(corecached), Some(redis)) = (corecached(), peer("redis-server")) else { return };
+    let options = ["--workers", "1,2", "-w", "get-50keys", "-w", "mix-zipf", "-w", "get-32-ports"];
+    let (text, resp) = (format!("{} -u root", corecached.display()), redis.display().to_string());
+    for (candidate, results) in
+        [("text", measure("scale", &resp, &text, &options)), ("resp", measure("scale", &text, &resp, &options))]
+    {
+        let rows = results["rows"].as_array().expect("rows");
+        assert_eq!(rows.len(), 6, "three workloads with one worker and with two");
+        for row in rows {
+            let outcome = &row["outcome"];
+            if candidate == "resp" && outcome["workload"] == "get-32-ports" {
+                assert_eq!(row["remarks"][0], "candidate: refused: it speaks RESP, and has no --port-per-core");
+                assert!(outcome["baseline"]["rounds"][0]["keys_per_second"].as_f64() > Some(0.0), "{row}");
+                continue;
+            }
+            assert!(figures(outcome, "cpu_microseconds_per_key").into_iter().all(|value| value > 0.0), "{row}");
+            // All keys were found, and loadtest has checked every byte.
+            assert_eq!(figures(outcome, "hit_rate"), [1.0, 1.0], "{row}");
+            assert_eq!(row["remarks"], Value::Array(Vec::new()));
+        }
     }
 }

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::protocols::Protocols;
 use super::values::Seconds;
 use crate::certificate::Certificate;
 use crate::compare::sets::{Scale, Set};
 use crate::compare::{Comparison, Row};
 use crate::cpus::Cpus;
-use crate::program::{Program, Spoken};
 
 #[derive(Args)]
 pub struct CompareOptions {
@@ -22,14 +22,8 @@ pub struct CompareOptions {
     #[arg(long, value_name = "COMMAND", required_unless_present = "list")]
     candidate: Option<String>,
 
-    /// Protocol of the baseline server [default: resp for redis-server, valkey-server, keydb-server and dragonfly, which
-    /// get options of their own instead of -p, -t, -m and -c; text for any other program]
-    #[arg(long, value_name = "NAME", value_enum)]
-    baseline_protocol: Option<Spoken>,
-
-    /// Protocol of the candidate server, in the same way
-    #[arg(long, value_name = "NAME", value_enum)]
-    candidate_protocol: Option<Spoken>,
+    #[command(flatten)]
+    protocols: Protocols,
 
     /// Run every row over TLS, with a certificate made for the run (the set `tls` always uses TLS, the sets
     /// `udp` and `tails` never, besides the handshakes of the latter)
@@ -134,8 +128,7 @@ impl CompareOptions {
         }
         rows.retain(|(_, row)| self.workload.is_empty() || self.workload.iter().any(|name| is_named(row, name)));
         let candidate = self.candidate.ok_or("no candidate")?;
-        let programs =
-            [Program::new(self.baseline, self.baseline_protocol), Program::new(candidate, self.candidate_protocol)];
+        let programs = self.protocols.programs(self.baseline, candidate);
         let refusals: Option<Vec<String>> = rows.iter().map(|(_, row)| row.refusal(&programs)).collect();
         if let Some(why) = refusals.and_then(|all| all.into_iter().next()) {
             return Err(format!("no row is left to run: {why}"));

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::protocols::Protocols;
 use super::values::Seconds;
 use crate::cpus::Cpus;
-use crate::program::Program;
 use crate::scale::Scale;
 use crate::scale::cores::Cores;
 use crate::scale::work::{self, Work};
@@ -24,6 +24,9 @@ pub struct ScaleOptions {
     /// Command that starts the candidate server, in the same way; --port-per-core is added for one workload
     #[arg(long, value_name = "COMMAND", required_unless_present = "list")]
     candidate: Option<String>,
+
+    #[command(flatten)]
+    protocols: Protocols,
 
     /// Numbers of workers, such as 1,2,4 [default: 1, 2, 4, 8 and so on, up to the number of the server's cores]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -111,7 +114,7 @@ impl ScaleOptions {
         }
         works.retain(|work| self.workload.is_empty() || self.workload.iter().any(|name| work.name == name));
         Ok(Scale {
-            programs: [self.baseline, self.candidate.ok_or("no candidate")?].map(|command| Program::new(command, None)),
+            programs: self.protocols.programs(self.baseline, self.candidate.ok_or("no candidate")?),
             cores,
             workers,
             works,

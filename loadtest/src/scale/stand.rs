@@ -11,6 +11,7 @@ use crate::pair::figure::{
 use crate::pair::flags::{Flags, roomy};
 use crate::pair::measure::{Errors, Failure, cpu_since, measure, sample};
 use crate::plan::{Limit, Plan};
+use crate::program::Spoken;
 use crate::run::Session;
 use crate::server::Server;
 use crate::workload::Workload;
@@ -95,7 +96,11 @@ impl<'a> Stand<'a> {
             port_per_core: work.doors == Doors::EachWorker,
             ..Flags::default()
         };
-        let text = flags.text(side, self.scale.programs[side].kind);
+        let kind = self.scale.programs[side].kind;
+        if flags.port_per_core && side == 1 && kind.speaks() == Spoken::Resp {
+            return Err(Failure::Refused("it speaks RESP, and has no --port-per-core".into()));
+        }
+        let text = flags.text(side, kind);
         let found = self.started.iter().position(|started| started.side == side && started.flags == text);
         let index = found.unwrap_or_else(|| {
             let server = self.start(side, &flags);
