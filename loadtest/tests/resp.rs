@@ -116,8 +116,9 @@ fn a_redis_with_a_limit_of_memory_evicts() {
         }
         let (items, memory) = (figures(row, "items"), figures(row, "memory_bytes"));
         for (items, memory) in items.into_iter().zip(memory) {
-            // Keys of 25 bytes and values of 500 within the 256 MiB of the row. Its server may use a tenth more.
-            assert!(items * 525.0 < memory && memory < 1.1 * f64::from(256 << 20), "{items} items in {memory} bytes");
+            // Keys of 25 bytes and values of 500 within the 256 MiB of the row. A fifth more may be resident: Redis limits
+            // what it allocates. All keys would take half more.
+            assert!(items * 525.0 < memory && memory < 1.2 * f64::from(256 << 20), "{items} items in {memory} bytes");
             assert!(items > 300_000.0, "only {items} items");
         }
         assert_eq!(figures(row, "error_replies"), [0.0, 0.0]);
