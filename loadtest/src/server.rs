@@ -163,10 +163,15 @@ impl Server {
         self.kind
     }
 
+    /// The reply of a memcached to a command whose reply is one line.
+    pub fn ask(&self, command: &str) -> Option<String> {
+        self.converse(command, |_| true).ok()?.pop()
+    }
+
     /// The server's version; with its name, if it speaks RESP.
     pub fn version(&self) -> Option<String> {
         match self.kind.speaks() {
-            Spoken::Text => Some(self.converse("version", |_| true).ok()?.pop()?.strip_prefix("VERSION ")?.to_owned()),
+            Spoken::Text => Some(self.ask("version")?.strip_prefix("VERSION ")?.to_owned()),
             Spoken::Resp => resp::version(&self.information("server").ok()?),
         }
     }

@@ -1,7 +1,7 @@
 //! A row of a table: the same work for both servers, and the target ratios.
 
 use crate::datagrams::Datagrams;
-use crate::disturb::Kind;
+use crate::disturb;
 use crate::mix::Mix;
 use crate::pair::figure::{Bound, CPU_PER_KEY, SIDES, Target};
 use crate::pair::flags::Flags;
@@ -33,7 +33,7 @@ pub enum Job {
     /// Opens this many connections, uses each once, and measures the memory.
     Idle(usize),
     /// A load at a fixed rate, with other work for the server meanwhile.
-    Strain(Load, Vec<Kind>),
+    Strain(Load, Vec<disturb::Kind>),
     /// Begins many TLS connections at once, again and again.
     Storm(Storm),
     /// Sends gets over UDP.
@@ -143,6 +143,7 @@ impl Row {
         let why = match &self.job {
             _ if flags.tls => "for which this program has no TLS",
             Job::Datagrams(_) => "which has no UDP",
+            Job::Strain(..) => "which has no such disturbances",
             Job::Storm(_) => "for which this program has no storms",
             Job::Mix(_) => "for which this program has no cache-aside client of many sizes",
             Job::Load(load) if load.workload.protocol == Protocol::Meta => "which has no meta commands",
