@@ -124,49 +124,6 @@ pub(super) fn read(
     }
 }
 
-/// Flags of `mg` without an argument that a plain line may have.
-const PLAIN_FLAGS: u64 = {
-    let mut flags = 0;
-    let mut at = 0;
-    while at < b"vfckqstuhl".len() {
-        flags |= flag(b"vfckqstuhl"[at]);
-        at += 1;
-    }
-    flags
-};
-
-/// Reads the `mg` at `start` if it is of the usual form: single spaces, and flags without arguments, each once. Gives the
-/// place behind the line. `None` says nothing about it, not even that it is complete.
-#[inline]
-pub(super) fn plain_get(input: &[u8], start: usize, operation: &mut Operation) -> Option<usize> {
-    let key_start = start + b"mg ".len();
-    let key_end = token::find_low_ahead(input, key_start);
-    if !(1..=KEY_LENGTH_MAX).contains(&(key_end - key_start)) {
-        return None;
-    }
-    let mut flags = 0;
-    let mut at = key_end;
-    let after = loop {
-        match input.get(at..)? {
-            [b' ', letter @ b'c'..=b'v', ..] if PLAIN_FLAGS & !flags & flag(*letter) != 0 => flags |= flag(*letter),
-            [b'\r', b'\n', ..] => break at + 2,
-            _ => return None,
-        }
-        at += 2;
-    };
-    operation.verb = Verb::MetaGet;
-    operation.quiet = flags & flag(b'q') != 0;
-    operation.mode = 0;
-    operation.too_large = false;
-    operation.key = Span::new(key_start, key_end);
-    operation.tokens = Span::new((key_end + 1).min(at), at);
-    operation.flags = flags;
-    operation.client_flags = 0;
-    operation.exptime = 0;
-    operation.cas = 0;
-    Some(after)
-}
-
 /// Finds the fault to report of a line that has been read to its end.
 #[inline]
 fn check(verb: Verb, count: usize, fault: Option<Fault>, opaque_len: usize, mode: u8) -> Result<(), &'static [u8]> {

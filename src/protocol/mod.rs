@@ -12,6 +12,7 @@ pub mod administration;
 pub mod login;
 pub mod message;
 pub mod meta;
+mod plain;
 pub mod text;
 pub mod token;
 

@@ -27,6 +27,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::administration::AdminCommand;
 use super::meta::{self, BAD_FORMAT, Refusal};
+use super::plain;
 use super::token::{
     self, KEY_LENGTH_MAX, Tokens, after_terminator, find_end, find_low, find_low_ahead, plain_digits, skip_spaces,
 };
@@ -95,8 +96,8 @@ impl Parse for Parser {
             State::Line if input.get(*at) == Some(&b'g') => false,
             _ => return,
         };
-        if let Some(state) = plain_keys(in_list, input, at, take) {
-            self.state = state;
+        if plain::keys(in_list, input, at, take) {
+            self.state = State::Line;
         }
     }
 }
@@ -194,7 +195,7 @@ impl Parser {
                     self.command(input, at, limits, operation)
                 }
             }
-            [b'm', b'g', b' ', ..] => match meta::plain_get(input, *at, operation) {
+            [b'm', b'g', b' ', ..] => match plain::meta_get(input, *at, operation) {
                 Some(after) => {
                     *at = after;
                     Step::Operation
@@ -523,43 +524,6 @@ impl Parser {
             meta::decode_key(input, operation);
         }
         step
-    }
-}
-
-/// See [`Parse::plain_keys`]. The keys of a list are plain once the first one was handed out, because then all of them were
-/// checked, or come in parts. Gives the new state, if it is another one.
-#[inline(never)]
-fn plain_keys(
-    mut in_list: bool,
-    input: &[u8],
-    at: &mut usize,
-    mut take: impl FnMut(PlainKey) -> ControlFlow<()>,
-) -> Option<State> {
-    let mut state = None;
-    loop {
-        let start = match input.get(*at..) {
-            _ if in_list => *at,
-            Some([b'g', b'e', b't', b' ', ..]) => *at + 4,
-            _ => return state,
-        };
-        let end = find_low_ahead(input, start);
-        if !(1..=KEY_LENGTH_MAX).contains(&(end - start)) {
-            return state;
-        }
-        let is_last = match input.get(end..) {
-            Some([b' ', ..]) if in_list => false,
-            Some([b'\r', b'\n', ..]) => true,
-            _ => return state,
-        };
-        *at = end + 1;
-        if is_last {
-            *at = end + 2;
-            in_list = false;
-            state = Some(State::Line);
-        }
-        if take(PlainKey { key: Span::new(start, end), is_last }).is_break() {
-            return state;
-        }
     }
 }
 

@@ -62,7 +62,6 @@ use item::{ACTIVE, FETCHED, Item, Items};
 use lru::{Lru, Segment};
 use moves::{Automover, Mover, Pace};
 use newcomers::Newcomers;
-use policy::OVERWRITTEN;
 use slab::{ClassId, Slabs};
 use stamps::Stamps;
 use stats::{ClassCounters, Counters};
@@ -428,8 +427,8 @@ impl Store {
             let requested = &mut self.class_counters[class.index()].mem_requested;
             *requested = requested.wrapping_add(change);
             self.counters.total_items += 1;
-            let segment = Segment::of(item.state());
-            item.overwrite(key, client_flags, value, segment as u8 | OVERWRITTEN);
+            let segment = self.overwrite(id, key, client_flags, value);
+            let item = self.items.at(id);
             item.set_exptime(deadline);
             item.set_stamp(self.stamps.current());
             self.note_deadline(id, deadline);

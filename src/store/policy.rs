@@ -54,7 +54,7 @@ const PROBE_EVERY: u64 = 32;
 
 /// The state bits that an overwritten item gets. It keeps its place in its list. A move to the head would touch both
 /// neighbours and the head, which are three cache misses (`benches/store.rs`, overwrite).
-pub(super) const OVERWRITTEN: u8 = ACTIVE;
+const OVERWRITTEN: u8 = ACTIVE;
 
 /// Active and pinned items that an eviction passes over at the tails before it gives up on a class.
 const EVICTION_TRIES: usize = 224;
@@ -168,6 +168,16 @@ impl Store {
             Segment::Warm => self.ghosts.note(hash, true),
             Segment::Temp => {}
         }
+    }
+
+    /// Writes a new value of an item into the item's own chunk, and says which segment the item is in. The item keeps
+    /// its place there.
+    #[inline]
+    pub(super) fn overwrite(&self, id: ItemId, key: &[u8], client_flags: u32, value: &[u8]) -> Segment {
+        let item = self.items.at(id);
+        let segment = Segment::of(item.state());
+        item.overwrite(key, client_flags, value, segment as u8 | OVERWRITTEN);
+        segment
     }
 
     /// Moves an overwritten item from its segment to another one if its new deadline requires it.
