@@ -258,6 +258,7 @@ impl Shards<'_> {
             unreachable!("it was receiving a moment ago");
         };
         self.discount(&value);
+        session.expects_value = true;
         let Receiving { operation, bytes, shard, gathering, .. } = *value;
         let id = gathering.as_ref().and_then(Gathering::item).expect("there was room for the value");
         if !terminated {

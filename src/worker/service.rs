@@ -15,6 +15,10 @@ use crate::protocol::{binary, login, text};
 use mio::{Interest, Token};
 use std::io::{self, ErrorKind};
 
+/// Bytes that the first read behind a long value brings at most. If the next command has a long value as well, all but
+/// these come into its item without a copy.
+const FIRST_READ: usize = 4096;
+
 impl Worker<'_> {
     /// Takes in a new connection.
     pub(super) fn welcome(&mut self, mut stream: Stream, protocol: BindingProtocol) {
@@ -196,7 +200,11 @@ impl Worker<'_> {
     pub(super) fn fill(&mut self, token: usize, kept: usize) -> io::Result<usize> {
         let counters = self.counters();
         let connection = &mut self.connections[token];
-        let end = self.buffer.len().min(kept + self.options.context.config.workers.read_buffer_bytes);
+        let mut most = self.options.context.config.workers.read_buffer_bytes;
+        if std::mem::take(&mut connection.session.expects_value) {
+            most = most.min(FIRST_READ);
+        }
+        let end = self.buffer.len().min(kept + most);
         let rest = &mut self.buffer[kept..end];
         if rest.is_empty() {
             // The input in the buffer must be parsed first.

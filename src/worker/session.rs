@@ -47,6 +47,8 @@ pub struct Session {
     /// The number of commands since the turn of the connection began, or since it last let others go first. It is never more
     /// than `-R`.
     pub(super) requests: usize,
+    /// The last thing that came was a long value, so the next may be one.
+    pub(super) expects_value: bool,
 }
 
 #[derive(Debug)]
@@ -134,6 +136,7 @@ impl Session {
             pending: Pending::default(),
             state: State::Parsing,
             requests: 0,
+            expects_value: false,
         }
     }
 
