@@ -173,6 +173,7 @@ impl Store {
                 Some(mut parts) => {
                     let next = parts.next(value_len, &self.slabs);
                     let body = self.body(next)?;
+                    self.items.arena().prefetch_beyond(parts.last, body);
                     parts.append(body, next.room, &self.items);
                     parts
                 }
@@ -246,8 +247,11 @@ impl Store {
     /// chunks.
     fn free_bodies(&mut self, head: ItemId) -> bool {
         let mut body = self.items.first_body(head);
+        let mut last = head;
         for _ in 0..CHUNKS_PER_STEP {
             let Some(chunk) = body else { break };
+            self.items.arena().prefetch_beyond(last, chunk);
+            last = chunk;
             body = self.items.next_chunk(chunk);
             self.free_chunk(chunk);
         }
