@@ -57,7 +57,7 @@ pub fn execute(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
     }
 }
 
-/// [`get`], out of line.
+/// [`get()`], out of line.
 #[inline(never)]
 fn get_one(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
     get(shard, request.key, request.operation.hash, request.hint, reply);

@@ -5,8 +5,9 @@ use super::token::{self, KEY_LENGTH_MAX, find_low_ahead};
 use super::{Operation, PlainKey, Span, Verb, flag};
 use std::ops::ControlFlow;
 
-/// See [`Parse::plain_keys`]. The keys of a list are plain once the first one was handed out, because then all of them were
-/// checked, or come in parts. Says whether the list in which it began has ended, or it has passed a whole command.
+/// See [`Parse::plain_keys`](super::Parse::plain_keys). `in_list`: a key comes next, behind another one of its list. Its
+/// keys are plain because all of them were checked before the first one was handed out, or because they come in parts.
+/// Says whether that list, or another command, has ended.
 #[inline(never)]
 pub(super) fn keys(
     mut in_list: bool,
