@@ -115,27 +115,23 @@ fn compare(options: CompareOptions) -> Result<bool, String> {
         print!("{listing}");
         return Ok(true);
     }
-    let (json, markdown, plots) = (options.json, options.markdown.clone(), options.plots.clone());
+    let output = options.output.clone();
     let comparison = options.comparison()?;
     let results = comparison.run(&stop_on_signal()?, |outcome| {
-        if !json {
+        if !output.json {
             println!("{}", outcome.text());
         }
     })?;
-    if json {
+    if output.json {
         println!("{}", results.json());
     }
-    if let Some(path) = markdown {
-        results.write_markdown(&path)?;
+    if let Some(path) = &output.markdown {
+        results.write_markdown(path)?;
     }
-    if let Some(directory) = plots {
-        results.write_plots(&directory)?;
+    if let Some(directory) = &output.plots {
+        results.write_plots(directory)?;
     }
-    let failed = results.failed();
-    if !failed.is_empty() {
-        eprintln!("loadtest: failed: {}", failed.join(", "));
-    }
-    Ok(failed.is_empty())
+    Ok(none_failed(&results.failed()))
 }
 
 /// As with `compare`, a failed workload makes the program fail at its end. A signal ends it early; it still shows what it
@@ -145,30 +141,35 @@ fn scale(options: ScaleOptions) -> Result<bool, String> {
         print!("{listing}");
         return Ok(true);
     }
-    let (json, markdown, plots) = (options.json, options.markdown.clone(), options.plots.clone());
+    let output = options.output.clone();
     let scale = options.scale()?;
-    match (json, scale.quiet) {
+    match (output.json, output.quiet) {
         (false, _) => println!("{}", scale.head()),
         (true, false) => eprintln!("{}", scale.head()),
         (true, true) => {}
     }
     let results = scale.run(&stop_on_signal()?)?;
-    if json {
+    if output.json {
         println!("{}", results.json());
     } else {
         print!("{}", results.text());
     }
-    if let Some(path) = markdown {
-        results.write_markdown(&path)?;
+    if let Some(path) = &output.markdown {
+        results.write_markdown(path)?;
     }
-    if let Some(directory) = plots {
-        results.write_plots(&directory)?;
+    if let Some(directory) = &output.plots {
+        results.write_plots(directory)?;
     }
-    let failed = results.failed();
+    Ok(none_failed(&results.failed()))
+}
+
+/// Whether no measurement failed. Names those that did.
+fn none_failed(failed: &[impl AsRef<str>]) -> bool {
     if !failed.is_empty() {
-        eprintln!("loadtest: failed: {}", failed.join(", "));
+        let names: Vec<&str> = failed.iter().map(AsRef::as_ref).collect();
+        eprintln!("loadtest: failed: {}", names.join(", "));
     }
-    Ok(failed.is_empty())
+    failed.is_empty()
 }
 
 /// Misses do not make the program fail; a malformed trace or reply does.

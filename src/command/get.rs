@@ -32,11 +32,8 @@ pub(super) fn get(shard: &mut Shard, wanted: Wanted<'_>, cas: Cas, reply: &mut R
     let Wanted { key, hash, hint } = wanted;
     match shard.store.fetch(hint, hash, key) {
         Ok((id, item)) => {
-            if let Some(value) = short_value(&item) {
-                let cas = (cas == Cas::Shown).then(|| item.cas());
-                encode::value(&mut reply.out, key, item.client_flags(), cas, value);
-            } else {
-                put_value(shard, id, key, cas, reply);
+            if !put_if_short(&item, key, cas, reply) {
+                put_pinned_value(shard, id, key, cas, reply);
             }
             shard.count_get(key, true);
         }
@@ -52,19 +49,23 @@ pub(super) fn gets(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) 
     get(shard, wanted, Cas::Shown, reply);
 }
 
-/// Appends `VALUE …` and the value.
+/// Appends `VALUE …` and the value if the value is short, and says whether it did.
+#[inline(always)]
+fn put_if_short(item: &Item<'_>, key: &[u8], cas: Cas, reply: &mut Reply) -> bool {
+    let Some(value) = short_value(item) else { return false };
+    let cas = (cas == Cas::Shown).then(|| item.cas());
+    encode::value(&mut reply.out, key, item.client_flags(), cas, value);
+    true
+}
+
+/// Appends `VALUE …` and a value that is not short.
 #[inline(never)]
-fn put_value(shard: &mut Shard, id: ItemId, key: &[u8], cas: Cas, reply: &mut Reply) {
+fn put_pinned_value(shard: &mut Shard, id: ItemId, key: &[u8], cas: Cas, reply: &mut Reply) {
     let item = shard.store.item(id);
     let cas = (cas == Cas::Shown).then(|| item.cas());
-    match short_value(&item) {
-        Some(short) => encode::value(&mut reply.out, key, item.client_flags(), cas, short),
-        None => {
-            encode::value_header(&mut reply.out, key, item.client_flags(), item.value_len(), cas);
-            pin(shard, id, reply);
-            reply.out.put(b"\r\n");
-        }
-    }
+    encode::value_header(&mut reply.out, key, item.client_flags(), item.value_len(), cas);
+    pin(shard, id, reply);
+    reply.out.put(b"\r\n");
 }
 
 /// The value of an item, if it is short and in one chunk. Replies copy such a value, and pin any other.
@@ -105,7 +106,9 @@ pub(super) fn get_and_touch(shard: &mut Shard, request: &Request<'_>, cas: Cas, 
     match found {
         Ok(entry) => {
             shard.touch(entry.id, request.deadline(request.operation.exptime, shard));
-            put_value(shard, entry.id, request.key, cas, reply);
+            if !put_if_short(&shard.store.item(entry.id), request.key, cas, reply) {
+                put_pinned_value(shard, entry.id, request.key, cas, reply);
+            }
         }
         Err(_) => shard.store.counters.touch_misses += 1,
     }

@@ -1,7 +1,7 @@
 //! Requests of the usual form, which are most of all requests, in one pass. What is not of that form is left alone: the
 //! parser of [`text`](super::text) reads it, and knows all rules.
 
-use super::token::{self, KEY_LENGTH_MAX, find_low_ahead};
+use super::token::{KEY_LENGTH_MAX, find_low};
 use super::{Operation, PlainKey, Span, Verb, flag};
 use std::ops::ControlFlow;
 
@@ -22,7 +22,7 @@ pub(super) fn keys(
             Some([b'g', b'e', b't', b' ', ..]) => *at + 4,
             _ => return ended,
         };
-        let end = find_low_ahead(input, start);
+        let end = find_low(input, start);
         if !(1..=KEY_LENGTH_MAX).contains(&(end - start)) {
             return ended;
         }
@@ -44,22 +44,23 @@ pub(super) fn keys(
 }
 
 /// Flags of `mg` without an argument that a plain line may have.
-const PLAIN_FLAGS: u64 = {
-    let mut flags = 0;
-    let mut at = 0;
-    while at < b"vfckqstuhl".len() {
-        flags |= flag(b"vfckqstuhl"[at]);
-        at += 1;
-    }
-    flags
-};
+const PLAIN_FLAGS: u64 = flag(b'c')
+    | flag(b'f')
+    | flag(b'h')
+    | flag(b'k')
+    | flag(b'l')
+    | flag(b'q')
+    | flag(b's')
+    | flag(b't')
+    | flag(b'u')
+    | flag(b'v');
 
 /// Reads the `mg` at `start` if it is of the usual form: single spaces, and flags without arguments, each once. Gives the
 /// place behind the line. `None` says nothing about it, not even that it is complete.
 #[inline]
 pub(super) fn meta_get(input: &[u8], start: usize, operation: &mut Operation) -> Option<usize> {
     let key_start = start + b"mg ".len();
-    let key_end = token::find_low_ahead(input, key_start);
+    let key_end = find_low(input, key_start);
     if !(1..=KEY_LENGTH_MAX).contains(&(key_end - key_start)) {
         return None;
     }

@@ -20,17 +20,15 @@
 //!
 //! What is written into the operation: `Get` … `Gats`: `key`, `exptime`. Storage: `key`, `value`, `client_flags`,
 //! `exptime`, `cas`, `too_large`. `Incr`, `Decr`: `key`, `delta`. `Touch`: `key`, `exptime`. `Delete`: `key`. Meta: all
-//! fields, but of an `mg` whose flags have no arguments only `key`, `tokens`, `exptime`,
-//! `client_flags`, `cas` and those below. `Say`: `text`. `Admin`: `tokens`. All: `verb`, `quiet` and, if it has a key, `flags`, `mode` and `too_large`.
+//! fields, but of an `mg` whose flags have no arguments only `key`, `tokens`, `exptime`, `client_flags` and `cas`. `Say`:
+//! `text`. `Admin`: `tokens`. All: `verb`, `quiet` and, if it has a key, `flags`, `mode` and `too_large`.
 
 use std::ops::{ControlFlow, Range};
 
 use super::administration::AdminCommand;
 use super::meta::{self, BAD_FORMAT, Refusal};
 use super::plain;
-use super::token::{
-    self, KEY_LENGTH_MAX, Tokens, after_terminator, find_end, find_low, find_low_ahead, plain_digits, skip_spaces,
-};
+use super::token::{self, KEY_LENGTH_MAX, Tokens, after_terminator, find_end, find_low, plain_digits, skip_spaces};
 use super::{Limits, Operation, Parse, PlainKey, Span, Step, Verb};
 
 /// Bytes without a newline that are waited for; memcached's limit. More must be a `get`, or the connection is closed.
@@ -532,7 +530,7 @@ impl Parser {
 #[inline(always)]
 fn plain_storage(verb: Verb, input: &[u8], start: usize, word_end: usize, operation: &mut Operation) -> Option<Header> {
     let key_start = word_end + 1;
-    let key_end = find_low_ahead(input, key_start);
+    let key_end = find_low(input, key_start);
     if input.get(word_end) != Some(&b' ') || !(1..=KEY_LENGTH_MAX).contains(&key_end.wrapping_sub(key_start)) {
         return None;
     }

@@ -58,8 +58,8 @@ use arena::ItemId;
 use budget::Budget;
 use ghosts::Ghosts;
 use index::{Index, Place};
-use item::{ACTIVE, FETCHED, Item, Items};
-use lru::{Lru, Segment};
+use item::{Item, Items};
+use lru::Lru;
 use moves::{Automover, Mover, Pace};
 use newcomers::Newcomers;
 use slab::{ClassId, Slabs};
@@ -308,16 +308,7 @@ impl Store {
     #[inline(always)]
     pub fn fetch(&mut self, hint: Option<ItemId>, hash: u64, key: &[u8]) -> Result<(ItemId, Item<'_>), Absent> {
         let id = self.seek(hint, hash, key)?;
-        let item = self.items.at(id);
-        let state = item.state();
-        self.class_hits[self.slabs.class_of(self.items.arena().page(id)).index()][Segment::number_in(state)] += 1;
-        if state & (FETCHED | ACTIVE) != FETCHED | ACTIVE {
-            item.change_state(FETCHED | ACTIVE, 0);
-        }
-        if item.stamp() != self.stamps.current() {
-            item.set_stamp(self.stamps.current());
-        }
-        Ok((id, item))
+        Ok((id, self.hit(id)))
     }
 
     /// Finds the live item with this key. If the item is dead, it is freed.

@@ -35,7 +35,7 @@
 use super::Store;
 use super::arena::ItemId;
 use super::ghosts::Ghost;
-use super::item::{ACTIVE, FETCHED};
+use super::item::{ACTIVE, FETCHED, Item};
 use super::lru::Segment;
 use super::slab::ClassId;
 use super::tuning::LruTuning;
@@ -65,10 +65,13 @@ const SECOND_CHANCES: usize = 192;
 
 impl Store {
     /// Marks an item as fetched, and counts the hit for its segment.
-    #[inline]
-    pub fn hit(&mut self, id: ItemId) {
-        self.count_hit(id);
-        self.bump(id);
+    #[inline(always)]
+    pub fn hit(&mut self, id: ItemId) -> Item<'_> {
+        let class = self.class_of(id);
+        let item = self.items.at(id);
+        self.class_hits[class.index()][Segment::number_in(item.state())] += 1;
+        self.renew(&item);
+        item
     }
 
     /// Counts a hit but does not renew the item's age (`mg` without bump).
@@ -81,7 +84,11 @@ impl Store {
     /// Marks an item as fetched, and renews its age.
     #[inline]
     pub fn bump(&mut self, id: ItemId) {
-        let item = self.items.at(id);
+        self.renew(&self.items.at(id));
+    }
+
+    #[inline(always)]
+    fn renew(&self, item: &Item<'_>) {
         let state = item.state();
         if state & (FETCHED | ACTIVE) != FETCHED | ACTIVE {
             item.change_state(FETCHED | ACTIVE, 0);

@@ -4,9 +4,10 @@
 //! items can go back to the budget at once, where any class of any shard can take it.
 //!
 //! The chunk sizes follow from the factor `f` (`-f`). Up to 128 bytes they are 8 bytes apart. From there to the largest
-//! chunk (nearly 12 KiB or a twelfth of a page, or less with `-o slab_chunk_max`) the step is four tenths of `f - 1`. With the
-//! default factor of 1.25 a chunk is on average about 4 % larger than its item; in memcached, 10 %. An item that is larger
-//! than the largest chunk is a chain of such chunks, and its last one is as small as it can be.
+//! chunk (the largest whole part of a page that has no more than 12 KiB, or less with `-o slab_chunk_max`; a twelfth of a
+//! small page) the step is four tenths of `f - 1`. With the default factor of 1.25 a chunk is on average about 4 % larger
+//! than its item; in memcached, 10 %. An item that is larger than the largest chunk is a chain of such chunks, and its last
+//! one is as small as it can be.
 
 use super::arena::{ItemId, PageId};
 use super::budget::Budget;

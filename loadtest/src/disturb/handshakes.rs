@@ -8,15 +8,13 @@ use std::sync::Arc;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustls::ClientConfig;
 use rustls::client::Resumption;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 use super::{Disturber, Kind};
 use crate::address::Address;
-use crate::wire::Wire;
+use crate::wire::{Anybody, Signatures, Wire};
 
 /// The request of each connection, for a missing key, and the length of the reply.
 const REQUEST: &[u8] = b"get nothing\r\n";
@@ -40,9 +38,11 @@ struct Visitor {
 
 impl Handshakes {
     pub fn begin(door: &Address) -> Result<Handshakes, String> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Believer));
+        let anybody = Anybody { provider, signatures: Signatures::Believed };
+        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(anybody));
         let mut config = builder.with_no_client_auth();
         config.resumption = Resumption::disabled();
         let door = door.clone().with_tls(Some(Arc::new(config)));
@@ -108,44 +108,5 @@ impl Visitor {
         }
         self.wire.farewell()?;
         Ok(true)
-    }
-}
-
-/// Checks nothing.
-#[derive(Debug)]
-struct Believer;
-
-impl ServerCertVerifier for Believer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
     }
 }

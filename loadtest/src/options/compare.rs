@@ -1,9 +1,8 @@
 //! Options of `loadtest compare`: a [`Comparison`].
 
-use std::path::PathBuf;
-
 use clap::Args;
 
+use super::output::OutputOptions;
 use super::protocols::Protocols;
 use super::values::Seconds;
 use crate::certificate::Certificate;
@@ -76,21 +75,8 @@ pub struct CompareOptions {
     #[arg(long, value_name = "LIST", default_value = "1")]
     client_cpus: Cpus,
 
-    /// Also write the tables to this file, as markdown
-    #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
-
-    /// Also write plots into this directory, as SVG
-    #[arg(long, value_name = "DIRECTORY")]
-    pub plots: Option<PathBuf>,
-
-    /// Print one JSON object, with every round
-    #[arg(long)]
-    pub json: bool,
-
-    /// No progress on the terminal
-    #[arg(long, short)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub output: OutputOptions,
 }
 
 impl CompareOptions {
@@ -143,7 +129,7 @@ impl CompareOptions {
             time: self.seconds.0,
             server_cpus: self.server_cpus,
             client_cpus: self.client_cpus,
-            quiet: self.quiet,
+            quiet: self.output.quiet,
             certificate,
         })
     }

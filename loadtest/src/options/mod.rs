@@ -1,6 +1,7 @@
 //! The command line. Options become a plan, a comparison, a scaling task, a replay or a soak; no other module sees them.
 
 mod compare;
+mod output;
 mod protocols;
 mod replay;
 mod run;

@@ -1,9 +1,8 @@
 //! Options of `loadtest scale`: a [`Scale`].
 
-use std::path::PathBuf;
-
 use clap::Args;
 
+use super::output::OutputOptions;
 use super::protocols::Protocols;
 use super::values::Seconds;
 use crate::cpus::Cpus;
@@ -71,21 +70,8 @@ pub struct ScaleOptions {
     #[arg(long, value_name = "SECONDS", default_value = "1")]
     seconds: Seconds,
 
-    /// Also write the tables to this file, as markdown
-    #[arg(long, value_name = "FILE")]
-    pub markdown: Option<PathBuf>,
-
-    /// Also write plots into this directory, as SVG
-    #[arg(long, value_name = "DIRECTORY")]
-    pub plots: Option<PathBuf>,
-
-    /// Print one JSON object, with every round
-    #[arg(long)]
-    pub json: bool,
-
-    /// No progress on the terminal
-    #[arg(long, short)]
-    pub quiet: bool,
+    #[command(flatten)]
+    pub output: OutputOptions,
 }
 
 impl ScaleOptions {
@@ -122,7 +108,7 @@ impl ScaleOptions {
             keys: self.keys,
             rounds: self.rounds,
             time: self.seconds.0,
-            quiet: self.quiet,
+            quiet: self.output.quiet,
         })
     }
 }

@@ -33,9 +33,9 @@ impl Outcome {
     }
 }
 
-/// A number with `precision` digits after the point, or a dash.
+/// A number with `precision` digits after the point, or a dash; also for the ratio of 0 to 0.
 pub fn number(value: Option<f64>, precision: usize) -> String {
-    value.map_or("-".into(), |value| format!("{value:.precision$}"))
+    value.filter(|value| !value.is_nan()).map_or("-".into(), |value| format!("{value:.precision$}"))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::store::gather::{Announced, Gathered, Gathering};
+use crate::store::slab::SlabOptions;
 
 /// Maximum number of chunks or items that one step may touch. It clears this many chunks of a page.
 const STEP_MAX: u64 = 1200;
@@ -44,6 +45,25 @@ fn long_value(len: usize, seed: u64) -> Vec<u8> {
         part.fill((at as u64 * 3 + seed * 7) as u8);
     }
     value
+}
+
+/// The last chunk of a long value is of a smaller class only if that saves something: the smaller class may need a page
+/// for it.
+#[test]
+fn a_last_chunk_of_nearly_the_largest_size_is_one_of_these() {
+    let slabs = SlabOptions { sizes: Some(vec![1000, 12_000]), ..SlabOptions::default() };
+    let mut store = store(4, StoreOptions { slabs, tuning: automove(0), ..StoreOptions::default() });
+    let [small, nearly, largest] = [1, 2, 3].map(ClassId);
+    let chunk = store.slabs.usage(largest).chunk_size as usize;
+    assert_eq!((store.slabs.largest(), chunk), (largest, 12_192));
+    for (key, last, pages) in [("k", 8000, [0, 0, 1]), ("l", 500, [1, 0, 1])] {
+        let value = long_value(4 * chunk - 200 + last, 1);
+        store.set(key.as_bytes(), &value, NEVER).expect("memory");
+        assert_eq!([small, nearly, largest].map(|class| store.slabs.page_count(class)), pages, "{last}");
+        assert!(store.get(key.as_bytes()) == Some(value));
+    }
+    assert_eq!(store.slabs.usage(largest).used_chunks, 5 + 4);
+    store.validate();
 }
 
 impl Store {

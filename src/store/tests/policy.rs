@@ -96,7 +96,9 @@ fn a_key_that_comes_back_is_proven_if_a_proven_item_can_be_spared() {
     let class = store.class_of(first);
     let gone = (0..gone).rev().find(|&number| store.segment_of(number).is_none()).expect("some were evicted");
     let proven: Vec<ItemId> = store.lru.last_of(&store.items, class, Segment::Warm).collect();
-    proven.into_iter().for_each(|id| store.hit(id));
+    proven.into_iter().for_each(|id| {
+        store.hit(id);
+    });
     store.request(gone);
     assert_eq!(store.segment_of(gone), Some(Segment::Hot));
     // A key that never was there is new.
@@ -125,7 +127,9 @@ fn an_eviction_passes_over_a_bounded_number_of_items_in_use() {
     for class in store.slabs.ids() {
         for segment in Segment::ALL {
             let ids: Vec<ItemId> = store.lru.last_of(&store.items, class, segment).collect();
-            ids.into_iter().for_each(|id| store.hit(id));
+            ids.into_iter().for_each(|id| {
+                store.hit(id);
+            });
         }
     }
     let moves = |store: &Store| {
