@@ -12,7 +12,7 @@
 //!               ├ net/       bytes ┐
 //!               ├ protocol/  words ├ three pillars; none imports another
 //!               └ store/     items ┘
-//!                  └ watch  auth  clock  counters  hash  exit      small; they do no I/O and import nothing
+//!                  └ measure  watch  auth  clock  counters  hash  exit      small; they do no I/O
 //! ```
 //!
 //! A module imports only from modules further down, and exactly from those that this list names. The test `source` reads
@@ -20,15 +20,16 @@
 //!
 //! ```text
 //!  main:     server, config, exit
-//!  server:   process, worker, admin, command, config, net, protocol, store, auth, clock, counters, hash, exit
+//!  server:   process, worker, admin, command, config, net, protocol, store, measure, auth, clock, counters, hash, exit
 //!  process:  exit
-//!  worker:   admin, command, config, net, protocol, store, watch, clock, counters, hash
-//!  admin:    command, config, net, protocol, store, watch, auth, clock, counters
+//!  worker:   admin, command, config, net, protocol, store, measure, watch, clock, counters, hash
+//!  admin:    command, config, net, protocol, store, measure, watch, auth, clock, counters
 //!  command:  protocol, store, watch, clock
-//!  config:   net, protocol, store, exit
+//!  config:   net, protocol, store, measure, exit
 //!  net:
 //!  protocol:
 //!  store:    clock, hash
+//!  measure:  counters
 //!  watch:
 //!  auth:
 //!  clock:
@@ -87,6 +88,7 @@ pub mod clock;
 pub mod counters;
 pub mod exit;
 pub mod hash;
+pub mod measure;
 pub mod watch;
 
 #[cfg(any(test, fuzzing))]

@@ -5,6 +5,7 @@ use crate::auth::Auth;
 use crate::clock::{Clock, Now};
 use crate::config::Config;
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
+use crate::measure::Measures;
 use crate::store::budget::Budget;
 use crate::store::slab::{CLASSES_MAX, CLASSES_MAX_DEFAULT, SlabOptions};
 
@@ -25,6 +26,8 @@ pub struct ServerContext<'a> {
     pub auth: Option<&'a Auth>,
     /// The counters of each worker.
     pub workers: &'a [WorkerCounters],
+    /// The measures of each worker.
+    pub measures: &'a [Measures],
     /// The listening sockets of the server: descriptor and address.
     pub listeners: &'a [(i32, String)],
     /// The counters of the accepting thread.

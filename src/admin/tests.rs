@@ -5,6 +5,7 @@ use crate::command::Shard;
 use crate::config::Config;
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::hash::KeyHasher;
+use crate::measure::Measures;
 use crate::protocol::Limits;
 use crate::store::budget::Budget;
 use crate::store::item::Items;
@@ -12,6 +13,7 @@ use crate::store::{Store, StoreOptions, arena::Arena};
 use line::OK;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 use walk::WalkKind;
 
 /// A cache of two shards and two workers, without sockets.
@@ -20,6 +22,7 @@ pub(crate) struct Cache {
     pub(crate) settings: Settings,
     pub(crate) clock: Clock,
     pub(crate) workers: [WorkerCounters; 2],
+    pub(crate) measures: [Measures; 2],
     pub(crate) server: ServerCounters,
     budget: Arc<Budget>,
     hasher: KeyHasher,
@@ -42,8 +45,9 @@ impl Cache {
         };
         let shards = vec![shard(0), shard(1)];
         let (workers, server) = (Default::default(), ServerCounters::default());
+        let measures = [(); 2].map(|()| Measures::new(config.samples(), Instant::now()));
         let settings = Settings::new(&config);
-        Cache { config, settings, clock: Clock::start(), workers, server, budget, hasher, shards }
+        Cache { config, settings, clock: Clock::start(), workers, measures, server, budget, hasher, shards }
     }
 
     pub(crate) fn context(&self) -> ServerContext<'_> {
@@ -55,6 +59,7 @@ impl Cache {
             budget: &self.budget,
             auth: None,
             workers: &self.workers,
+            measures: &self.measures,
             listeners: &[],
             server: &self.server,
             worker: 1,

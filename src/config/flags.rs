@@ -9,6 +9,7 @@ use crate::protocol::MEMCACHED_VERSION;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -386,6 +387,55 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
         ],
     ),
     (
+        "What it measures (not in memcached)",
+        &[
+            Flag(
+                '\0',
+                "no-latency",
+                Nothing(|config| config.measuring.latency = false),
+                "Do not measure how long requests take (stats latency)",
+                No,
+            ),
+            Flag(
+                '\0',
+                "slow-log",
+                One("milliseconds", |value, config| {
+                    config.measuring.slow_millis = own_number("--slow-log", value, 0..=3_600_000)?;
+                    Ok(())
+                }),
+                "Note requests that take longer (stats slow). 0: none",
+                Of(|config| config.measuring.slow_millis.to_string()),
+            ),
+            Flag(
+                '\0',
+                "sample",
+                One("operations", |value, config| {
+                    config.measuring.sample = own_number("--sample", value, 0..=1_000_000)? as u32;
+                    Ok(())
+                }),
+                "Look closer at one in so many operations, on average: stats hotkeys, stats prefixes. 0: at none",
+                Of(|config| config.measuring.sample.to_string()),
+            ),
+            Flag(
+                '\0',
+                "prefix-depth",
+                One("parts", |value, config| {
+                    config.measuring.prefix_depth = own_number("--prefix-depth", value, 1..=4)? as usize;
+                    Ok(())
+                }),
+                "Parts of a key, each ended by the character of -D, that make its prefix in stats prefixes. 1 to 4",
+                Of(|config| config.measuring.prefix_depth.to_string()),
+            ),
+            Flag(
+                '\0',
+                "hide-keys",
+                Nothing(|config| config.measuring.hide_keys = true),
+                "Show a hash and the prefix of a key in place of the key, in statistics and in the slow log",
+                No,
+            ),
+        ],
+    ),
+    (
         "TLS",
         &[Flag(
             'Z',
@@ -464,6 +514,13 @@ fn text(value: &OsString) -> String {
 
 fn positive(what: &str, value: &OsString, max: u64, otherwise: &str, config: &mut Config) -> Result<u64, Exit> {
     leading_number(what, &text(value), 1..=max, otherwise, &mut config.warnings)
+}
+
+/// A number of a flag that memcached does not have: it must be all of the value.
+fn own_number(flag: &str, value: &OsString, limits: RangeInclusive<u64>) -> Result<u64, Exit> {
+    let number = text(value).parse().ok().filter(|number| limits.contains(number));
+    let (least, most) = (limits.start(), limits.end());
+    number.ok_or_else(|| Exit::usage(format!("{flag} takes a number from {least} to {most}: \"{}\"", text(value))))
 }
 
 fn unix_mask(value: &OsString, config: &mut Config) -> Result<(), Exit> {

@@ -27,6 +27,7 @@ mod prefixes;
 mod tls;
 mod word;
 
+use crate::measure::samples::SampleOptions;
 use crate::net::certificates::TlsOptions;
 use crate::net::network::Network;
 use crate::net::tls::TlsLimits;
@@ -73,6 +74,7 @@ pub struct Config {
     pub permissions: Permissions,
     pub detail: Detail,
     pub watch: Watch,
+    pub measuring: Measuring,
     pub process: Process,
     pub shown: Shown,
     /// Lines for the log: settings that have no effect or are unwise.
@@ -408,6 +410,27 @@ impl Default for Detail {
     }
 }
 
+/// What the server measures of requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measuring {
+    /// `--no-latency` clears it: measure how long requests take.
+    pub latency: bool,
+    /// `--sample`: the mean number of operations between two that are sampled. 0: none are.
+    pub sample: u32,
+    /// `--slow-log`: note requests that take longer than this many milliseconds. 0: none.
+    pub slow_millis: u64,
+    /// `--prefix-depth`: the parts of a key that make its prefix, 1 to 4.
+    pub prefix_depth: usize,
+    /// `--hide-keys`: show hashes in place of keys.
+    pub hide_keys: bool,
+}
+
+impl Default for Measuring {
+    fn default() -> Measuring {
+        Measuring { latency: true, sample: 128, slow_millis: 10, prefix_depth: 1, hide_keys: false }
+    }
+}
+
 /// Connections that `watch`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Watch {
@@ -492,10 +515,19 @@ impl Config {
             permissions: Permissions::default(),
             detail: Detail::default(),
             watch: Watch::default(),
+            measuring: Measuring::default(),
             process: Process::default(),
             shown: Shown::default(),
             warnings: Vec::new(),
         }
+    }
+}
+
+impl Config {
+    /// How workers sample operations.
+    pub fn samples(&self) -> SampleOptions {
+        let Measuring { sample, prefix_depth, .. } = self.measuring;
+        SampleOptions { mean: sample, delimiter: self.detail.delimiter, prefix_depth }
     }
 }
 

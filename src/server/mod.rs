@@ -158,6 +158,7 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
             budget: &shared.budget,
             auth,
             workers: &shared.workers,
+            measures: &shared.measures,
             listeners: &shared.addresses,
             server: &shared.server,
             worker: number,

@@ -10,12 +10,14 @@ use crate::command::prefixes::Prefixes;
 use crate::config::Config;
 use crate::counters::{ServerCounters, WorkerCounters};
 use crate::hash::KeyHasher;
+use crate::measure::Measures;
 use crate::store::budget::Budget;
 use crate::store::item::Items;
 use crate::worker::mailbox::Exchange;
 use crate::worker::uploads::Limit;
 use core_affinity::CoreId;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What the workers and the main thread share.
 pub(super) struct Shared<'a> {
@@ -30,6 +32,8 @@ pub(super) struct Shared<'a> {
     pub(super) budget: Arc<Budget>,
     /// The counters of each worker.
     pub(super) workers: Vec<WorkerCounters>,
+    /// The measures of each worker.
+    pub(super) measures: Vec<Measures>,
     pub(super) server: ServerCounters,
     /// The descriptor and the address of each listening socket, for `stats conns`.
     pub(super) addresses: Vec<(i32, String)>,
@@ -77,6 +81,7 @@ impl<'a> Shared<'a> {
             items,
             budget,
             workers: (0..config.workers.threads).map(|_| WorkerCounters::default()).collect(),
+            measures: (0..config.workers.threads).map(|_| Measures::new(config.samples(), Instant::now())).collect(),
             server: ServerCounters::default(),
             addresses,
             cores: if config.workers.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() },

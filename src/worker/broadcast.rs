@@ -1,10 +1,37 @@
 //! Queries to more than one shard or worker. Each of those asked gives one answer; the last answer sends all of them back.
 //! See [`super::mailbox::Exchange::answer`].
 
+use super::mailbox::{Exchange, Mail};
 use crate::admin::{Answer, Query, ReplyKind};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+/// Who asks a query, and gets the answers.
+#[derive(Clone, Debug)]
+pub enum Asker {
+    /// A connection of a worker.
+    Connection {
+        /// The worker.
+        worker: usize,
+        /// The token of the connection.
+        token: usize,
+        /// The generation of the connection.
+        generation: u64,
+    },
+    /// A thread that is no worker. It may have given up waiting.
+    Thread(Sender<Vec<Answer>>),
+}
+
+/// Asks all shards from a thread that is no worker. None: they have not all answered in time.
+pub fn ask_shards(exchange: &Exchange, query: Query, timeout: Duration) -> Option<Vec<Answer>> {
+    let (asker, answers) = channel();
+    let broadcast = Broadcast::new(query, ReplyKind::Text(b""), Asker::Thread(asker), exchange.shards());
+    exchange.mail(0, Mail::Ask(broadcast));
+    answers.recv_timeout(timeout).ok()
+}
 
 /// A query on its way, and the answers so far.
 #[derive(Debug)]
@@ -13,31 +40,23 @@ pub struct Broadcast {
     pub query: Query,
     /// The kind of the reply that the asking connection gets in the end.
     pub report: ReplyKind,
-    /// The worker that asks.
-    pub asker: usize,
-    /// The connection that asks: its token, and its generation.
-    pub connection: (usize, u64),
+    /// Who asks.
+    pub asker: Asker,
     left: AtomicUsize,
     answers: Mutex<Vec<Answer>>,
 }
 
 impl Broadcast {
     /// A query to `asked` shards or workers.
-    pub fn new(
-        query: Query,
-        report: ReplyKind,
-        asker: usize,
-        connection: (usize, u64),
-        asked: usize,
-    ) -> Arc<Broadcast> {
+    pub fn new(query: Query, report: ReplyKind, asker: Asker, asked: usize) -> Arc<Broadcast> {
         let (left, answers) = (AtomicUsize::new(asked), Mutex::new(Vec::with_capacity(asked)));
-        Arc::new(Broadcast { query, report, asker, connection, left, answers })
+        Arc::new(Broadcast { query, report, asker, left, answers })
     }
 
     /// The same query to `asked` shards or workers once more, because some have more to answer. It begins with the answers
     /// `so_far`.
     pub fn again(&self, query: Query, so_far: Vec<Answer>, asked: usize) -> Arc<Broadcast> {
-        let broadcast = Broadcast::new(query, self.report, self.asker, self.connection, asked);
+        let broadcast = Broadcast::new(query, self.report, self.asker.clone(), asked);
         *broadcast.answers.lock() = so_far;
         broadcast
     }

@@ -407,6 +407,7 @@ impl<'a> Worker<'a> {
                 let descriptions = self.describe_connections();
                 self.exchange().answer(&broadcast, Answer::Connections(descriptions));
             }
+            Mail::Ask(broadcast) => self.serve.shards.ask_later(&broadcast),
             Mail::Answered(broadcast) => self.report(&broadcast),
             Mail::Watched(token, generation) => self.wake_watcher(token, generation),
             Mail::Watchdog(ping) => self.counters().watchdog_ping.set(ping),

@@ -2,7 +2,7 @@
 //! dumps and crawls, and the lines of `stats conns`.
 
 use super::batch::Part;
-use super::broadcast::Broadcast;
+use super::broadcast::{Asker, Broadcast};
 use super::mailbox::Mail;
 use super::walk::LedWalk;
 use super::{Worker, trace};
@@ -63,26 +63,26 @@ impl Worker<'_> {
 
     /// Sends a query of a connection to all shards or workers, or to the main thread.
     fn ask(&mut self, token: usize, query: Query, report: ReplyKind) {
+        let exchange = self.exchange();
         let session = &mut self.connections[token].session;
         session.begin_query();
-        let connection = (token, session.generation);
-        let (exchange, number) = (self.exchange(), self.number());
+        let asker = Asker::Connection { worker: self.options.number, token, generation: session.generation };
         if matches!(query, Query::RefreshCertificates) {
-            (self.options.refresh)(Broadcast::new(query, report, number, connection, 1));
+            (self.options.refresh)(Broadcast::new(query, report, asker, 1));
         } else if matches!(query, Query::Connections) {
-            let broadcast = Broadcast::new(query, report, number, connection, exchange.workers());
+            let broadcast = Broadcast::new(query, report, asker, exchange.workers());
             for worker in 0..exchange.workers() {
                 exchange.mail(worker, Mail::Broadcast(Arc::clone(&broadcast)));
             }
         } else {
-            let broadcast = Broadcast::new(query, report, number, connection, exchange.shards());
+            let broadcast = Broadcast::new(query, report, asker, exchange.shards());
             self.serve.shards.ask(&broadcast);
         }
     }
 
     /// All have answered a query of a connection: the worker asks once more, or replies.
     pub(super) fn report(&mut self, broadcast: &Broadcast) {
-        let (token, generation) = broadcast.connection;
+        let Asker::Connection { token, generation, .. } = broadcast.asker else { return };
         let Some(connection) = self.connections.get_mut(token).filter(|other| other.session.generation == generation)
         else {
             return;

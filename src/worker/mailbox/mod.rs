@@ -21,7 +21,7 @@
 //! The one thread that has changed `leased` from false to true makes the lease, and drops it before `leased` is false again.
 
 use super::batch::Batch;
-use super::broadcast::Broadcast;
+use super::broadcast::{Asker, Broadcast};
 use super::uploads::{Admission, Limit, Uploads};
 use crate::admin::Answer;
 use crate::command::Shard;
@@ -48,6 +48,8 @@ pub enum Mail {
     Admitted(Admission),
     /// A query to all workers.
     Broadcast(Arc<Broadcast>),
+    /// A query of a thread that is no worker: to be asked of all shards.
+    Ask(Arc<Broadcast>),
     /// All have answered a query of one of the worker's connections.
     Answered(Arc<Broadcast>),
     /// There are lines for a connection that watches: its token, and its generation.
@@ -194,10 +196,14 @@ impl Exchange {
         }
     }
 
-    /// Answers a broadcast. The last answer goes to the worker that asked, by mail, with all before it.
+    /// Answers a broadcast. The last answer goes to who asked, with all before it: to a worker by mail.
     pub fn answer(&self, broadcast: &Arc<Broadcast>, answer: Answer) {
         if broadcast.add(answer) {
-            self.mail(broadcast.asker, Mail::Answered(Arc::clone(broadcast)));
+            match &broadcast.asker {
+                Asker::Connection { worker, .. } => self.mail(*worker, Mail::Answered(Arc::clone(broadcast))),
+                // The thread may wait no more.
+                Asker::Thread(thread) => drop(thread.send(broadcast.answers())),
+            }
         }
     }
 

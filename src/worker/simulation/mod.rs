@@ -27,6 +27,7 @@ use crate::admin::Settings;
 use crate::command::Shard;
 use crate::config::{BindingProtocol, Config};
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
+use crate::measure::Measures;
 use crate::net::simulated::{Socket, Wire};
 use crate::net::stream::Stream;
 use crate::protocol::Limits;
@@ -494,6 +495,8 @@ fn simulate(seed: u64, requests: usize) {
     clock.pause();
     let settings = Settings::new(&config);
     let counters: Vec<WorkerCounters> = (0..profile.workers).map(|_| WorkerCounters::default()).collect();
+    let measures: Vec<Measures> =
+        (0..profile.workers).map(|_| Measures::new(config.samples(), Instant::now())).collect();
     let server = ServerCounters::default();
     let context = ServerContext {
         config: &config,
@@ -503,6 +506,7 @@ fn simulate(seed: u64, requests: usize) {
         budget: &budget,
         auth: None,
         workers: &counters,
+        measures: &measures,
         listeners: &[],
         server: &server,
         uploads: UploadUse::default(),
