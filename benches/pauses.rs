@@ -114,7 +114,7 @@ impl Bench {
         let items = Items::new(arena, options.cas);
         let store = Store::new(0, options, items, Arc::clone(&budget), hasher.clone()).expect("address space");
         Bench {
-            shard: Shard { number: 0, store, limits: LIMITS, prefixes: None },
+            shard: Shard::new(0, store, LIMITS),
             budget,
             pages,
             items: u64::from(mib) * ITEMS_PER_MIB,

@@ -71,13 +71,19 @@ impl Clock {
 
     /// The current count.
     pub fn now(&self) -> Now {
+        self.at(Instant::now())
+    }
+
+    /// The count at a moment that is not long ago.
+    #[inline]
+    pub fn at(&self, moment: Instant) -> Now {
         let paused_at = self.paused_at.load(Ordering::Relaxed);
-        let base = if paused_at >= 0 { paused_at } else { self.elapsed() };
+        let base = if paused_at >= 0 { paused_at } else { self.elapsed(moment) };
         Now((base + self.offset.load(Ordering::Relaxed)).clamp(FIRST, LAST) as u32)
     }
 
-    fn elapsed(&self) -> i64 {
-        self.start + self.started.elapsed().as_secs() as i64
+    fn elapsed(&self, moment: Instant) -> i64 {
+        self.start + moment.saturating_duration_since(self.started).as_secs() as i64
     }
 
     /// The seconds from the start of this clock to `now`.
@@ -99,7 +105,7 @@ impl Clock {
 
     /// Stops the clock (`debugtime p`).
     pub fn pause(&self) {
-        self.paused_at.store(self.elapsed(), Ordering::Relaxed);
+        self.paused_at.store(self.elapsed(Instant::now()), Ordering::Relaxed);
     }
 
     /// Lets the clock run again (`debugtime r`).

@@ -40,7 +40,7 @@ pub(crate) fn store(pages: usize, options: StoreOptions) -> Store {
 
 /// A shard with an empty store of default options.
 pub(crate) fn shard(pages: usize) -> Shard {
-    Shard { number: 0, store: store(pages, StoreOptions::default()), limits: LIMITS, prefixes: None }
+    Shard::new(0, store(pages, StoreOptions::default()), LIMITS)
 }
 
 /// Number of pages that all classes of a store have taken.

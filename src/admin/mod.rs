@@ -27,7 +27,7 @@ use crate::protocol::token::Tokens;
 use crate::watch::Categories;
 use line::ERROR;
 use query::say;
-use stats::{classes, general, lists, merge::merge};
+use stats::{classes, general, lists, measures, merge::merge};
 
 pub use answer::{answer, go_on};
 pub use context::ServerContext;
@@ -78,6 +78,7 @@ pub fn finish(report: &ReplyKind, answers: Vec<Answer>, context: &ServerContext<
         ReplyKind::Evictions => general::evictions(&merge(answers)),
         ReplyKind::Sizes => classes::sizes(answers),
         ReplyKind::Detail => lists::detail(answers),
+        ReplyKind::BigKeys => measures::big_keys(answers, context),
         ReplyKind::ColdItems => lists::cold_items(answers),
         ReplyKind::Lines => lists::lines(answers),
         ReplyKind::Packets(head, report) => binary::packets(*head, report, &finish(report, answers, context)),

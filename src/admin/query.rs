@@ -3,6 +3,7 @@
 use super::cold_items::ColdItems;
 use super::walk::Walk;
 use crate::clock::Now;
+use crate::command::big_keys::BigKey;
 use crate::command::prefixes::{PrefixCounts, Prefixes};
 use crate::protocol::binary::Access;
 use crate::protocol::packet::Head;
@@ -53,6 +54,8 @@ pub enum Query {
         /// True once a shard has begun. The other shards then do nothing.
         begun: Arc<Mutex<bool>>,
     },
+    /// Give the keys of the largest values.
+    BigKeys,
     /// Take the latest settings of the store: they have changed.
     Tune(Arc<Mutex<Tuning>>),
     /// List the connections of a worker. Workers answer this query, shards answer those above.
@@ -78,6 +81,8 @@ pub enum Answer {
     /// The answer to `ColdItems`: a line for each item, most recent first, and the place to continue from if the shard
     /// has more.
     Items(Vec<Vec<u8>>, Option<(u16, Reader)>),
+    /// The answer to `BigKeys`.
+    BigKeys(Vec<BigKey>),
     /// The answers to `ColdItems` so far, merged.
     List(ColdItems),
     /// The answer to `Connections`: lines of the reply.
@@ -105,6 +110,8 @@ pub enum ReplyKind {
     Sizes,
     /// `stats detail dump`
     Detail,
+    /// `stats bigkeys`
+    BigKeys,
     /// `stats cachedump`
     ColdItems,
     /// `stats conns`: all lines, and `END`.

@@ -41,7 +41,7 @@ impl Cache {
             let options = StoreOptions { tuning: config.tuning, ..StoreOptions::default() };
             let store = Store::new(usize::from(number), options, items, Arc::clone(&budget), hasher.clone());
             let limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 2048 };
-            Shard { number, store: store.expect("address space"), limits, prefixes: None }
+            Shard::new(number, store.expect("address space"), limits)
         };
         let shards = vec![shard(0), shard(1)];
         let (workers, server) = (Default::default(), ServerCounters::default());

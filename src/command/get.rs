@@ -27,8 +27,9 @@ pub(super) struct Wanted<'a> {
     pub(super) hint: Option<ItemId>,
 }
 
+/// Appends the value of a key, without the end of the command. Returns whether there is one.
 #[inline(always)]
-pub(super) fn get(shard: &mut Shard, wanted: Wanted<'_>, cas: Cas, reply: &mut Reply) {
+pub(super) fn get(shard: &mut Shard, wanted: Wanted<'_>, cas: Cas, reply: &mut Reply) -> bool {
     let Wanted { key, hash, hint } = wanted;
     match shard.store.fetch(hint, hash, key) {
         Ok((id, item)) => {
@@ -36,10 +37,12 @@ pub(super) fn get(shard: &mut Shard, wanted: Wanted<'_>, cas: Cas, reply: &mut R
                 put_pinned_value(shard, id, key, cas, reply);
             }
             shard.count_get(key, true);
+            true
         }
         Err(_) => {
             shard.store.counters.get_misses += 1;
             shard.count_get(key, false);
+            false
         }
     }
 }

@@ -4,6 +4,7 @@
 //! does no I/O, reads no clock and starts no thread. It appends the reply to a [`Reply`].
 
 mod arithmetic;
+pub mod big_keys;
 pub mod binary;
 mod delete;
 mod get;
@@ -63,10 +64,10 @@ fn get_one(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
     get(shard, request.key, request.operation.hash, request.hint, reply);
 }
 
-/// Executes a `get` of one key with this hash, without its end. See [`Request::hint`].
+/// Executes a `get` of one key with this hash, without its end. Returns whether it hit. See [`Request::hint`].
 #[inline(always)]
-pub fn get(shard: &mut Shard, key: &[u8], hash: u64, hint: Option<ItemId>, reply: &mut Reply) {
-    get::get(shard, get::Wanted { key, hash, hint }, Cas::Hidden, reply);
+pub fn get(shard: &mut Shard, key: &[u8], hash: u64, hint: Option<ItemId>, reply: &mut Reply) -> bool {
+    get::get(shard, get::Wanted { key, hash, hint }, Cas::Hidden, reply)
 }
 
 /// Appends the end of a retrieval.
@@ -124,4 +125,5 @@ pub fn commit(shard: &mut Shard, request: &Request<'_>, id: ItemId, reply: &mut 
         Verb::BinarySet => binary::set_value(shard, request, value, reply),
         _ => set::store_value(shard, request, value, reply),
     }
+    shard.note_big(request.key, request.operation.hash, request.operation.value.len as usize);
 }

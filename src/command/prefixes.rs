@@ -2,7 +2,6 @@
 //! of the classic and the binary protocol count, and incr, decr and the classic touch do not.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 /// The counts by prefix. The prefix of a key is the part before the delimiter.
 #[derive(Clone, Debug)]
@@ -37,12 +36,15 @@ impl Prefixes {
         }
         // As in memcached, a delimiter behind a NUL does not count.
         let len = key.iter().position(|&byte| byte == self.delimiter || byte == 0).filter(|&len| key[len] != 0)?;
-        let full = self.counts.len() >= self.prefixes_max;
-        match self.counts.entry(key[..len].to_vec()) {
-            Entry::Occupied(entry) => Some(entry.into_mut()),
-            Entry::Vacant(_) if full => None,
-            Entry::Vacant(entry) => Some(entry.insert(PrefixCounts::default())),
+        let prefix = &key[..len];
+        // Two look-ups by slice: `entry` would copy the prefix of every key.
+        if !self.counts.contains_key(prefix) {
+            if self.counts.len() >= self.prefixes_max {
+                return None;
+            }
+            self.counts.insert(prefix.to_vec(), PrefixCounts::default());
         }
+        self.counts.get_mut(prefix)
     }
 
     /// Counts a fetch, and a hit if it is one.

@@ -1,7 +1,6 @@
 //! What the keys of each prefix are used for, and how much memory they hold, from samples.
 
 use super::sample::{Purpose, Sample};
-use ahash::RandomState;
 use std::collections::HashMap;
 
 /// The most prefixes that a worker keeps apart. Keys of further ones count together, like keys without a prefix.
@@ -114,7 +113,7 @@ impl Use {
 pub struct Prefixes {
     delimiter: u8,
     depth: usize,
-    uses: HashMap<Box<[u8]>, Use, RandomState>,
+    uses: HashMap<Box<[u8]>, Use>,
     other: Use,
     /// The samples of memory that no item held.
     free: f64,
@@ -126,8 +125,7 @@ impl Prefixes {
     /// Without counts. A prefix is what stands before the delimiter, or before its occurrence number `depth` if the key has
     /// so many.
     pub fn new(delimiter: u8, depth: usize) -> Prefixes {
-        let uses = HashMap::with_hasher(RandomState::with_seeds(1, 2, 3, 4));
-        Prefixes { delimiter, depth, uses, other: Use::default(), free: 0.0, page_bytes: 0 }
+        Prefixes { delimiter, depth, uses: HashMap::new(), other: Use::default(), free: 0.0, page_bytes: 0 }
     }
 
     /// Forgets everything.

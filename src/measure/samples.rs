@@ -214,6 +214,15 @@ impl Samples {
     }
 }
 
+/// A name for a key that may not be shown: its prefix, and a part of its hash.
+pub fn hidden_name(key: &[u8], hash: u64, options: &SampleOptions) -> String {
+    let short = hash >> 32;
+    match prefixes::prefix(key, options.delimiter, options.prefix_depth) {
+        Some(prefix) => format!("{}{}#{short:08x}", String::from_utf8_lossy(prefix), char::from(options.delimiter)),
+        None => format!("#{short:08x}"),
+    }
+}
+
 /// What the samples of all workers say.
 #[derive(Clone, Debug, Default)]
 pub struct SampleReport {

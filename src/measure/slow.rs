@@ -6,9 +6,6 @@ use std::time::{Duration, SystemTime};
 
 /// The most requests that the log of a worker keeps. It forgets the oldest first.
 pub const SLOW_MAX: usize = 128;
-/// The most bytes of a command that the log keeps.
-pub const COMMAND_BYTES_MAX: usize = 100;
-
 /// What a connection had a worker do in a turn that took too long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slow {
@@ -26,8 +23,12 @@ pub struct Slow {
     pub bytes: u64,
     /// The descriptor of the connection.
     pub connection: i32,
-    /// The first line that came, or its beginning. Of a packet: its key.
+    /// The word of the first command: `binary` of a packet; empty if the command began in an earlier turn.
     pub command: Vec<u8>,
+    /// The first key of the command, or none.
+    pub key: Vec<u8>,
+    /// The hash of the key, which names it where the key itself may not be shown.
+    pub hash: u64,
 }
 
 /// The last slow requests of a worker.

@@ -60,7 +60,7 @@ impl<'a> Shared<'a> {
         let shard = |(number, store)| {
             let prefixes =
                 config.detail.enabled.then(|| Prefixes::new(config.detail.delimiter, config.detail.prefixes_max));
-            Shard { number: number as u16, store, limits: item_limits(config), prefixes }
+            Shard { prefixes, ..Shard::new(number as u16, store, item_limits(config)) }
         };
         let uploads = Limit::Share {
             budget: Arc::clone(&budget),

@@ -140,6 +140,36 @@ impl Store {
             && self.items.at(id).state() & SEGMENT_MASK == segment as u8
     }
 
+    /// The bytes of all pages of the shard.
+    pub fn page_bytes(&self) -> u64 {
+        let pages: usize = self.slabs.ids().map(|class| self.slabs.page_count(class)).sum();
+        (pages * self.items.arena().page_size()) as u64
+    }
+
+    /// The key of the live item that holds a byte of the shard's pages, or none if no item does. `random` chooses the byte:
+    /// each is as likely as any other.
+    pub fn key_at_random(&self, random: u64) -> Option<&[u8]> {
+        let page_size = self.items.arena().page_size() as u64;
+        let byte = ((u128::from(random) * u128::from(self.page_bytes())) >> 64) as u64;
+        let (mut page, offset) = ((byte / page_size) as usize, (byte % page_size) as u32);
+        for class in self.slabs.ids() {
+            let pages = self.slabs.pages_of(class);
+            if let Some(&found) = pages.get(page) {
+                let place = offset / self.slabs.usage(class).chunk_size;
+                let chunk = self.slabs.chunk(found, place, &self.items)?;
+                let id = match self.items.chunk(chunk) {
+                    Chunk::Linked => chunk,
+                    Chunk::Body(owner) if self.items.chunk(owner) == Chunk::Linked => owner,
+                    _ => return None,
+                };
+                let item = self.items.at(id);
+                return self.death(&item).is_none().then(|| item.key());
+            }
+            page -= pages.len();
+        }
+        None
+    }
+
     /// Frees an item that the crawler found dead.
     pub(super) fn discard(&mut self, id: ItemId, class: ClassId) {
         let unfetched = self.items.at(id).state() & FETCHED == 0;

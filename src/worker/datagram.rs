@@ -84,6 +84,7 @@ impl Worker<'_> {
         entry.insert(Connection::new(Stream::Datagram(Box::new(exchange)), session, now));
         self.datagrams += 1;
         let served = self.serve_input(token, len - HEADER_LEN);
+        self.measure_service(token);
         self.finish_service(token, served);
     }
 }

@@ -24,6 +24,7 @@ pub mod execute;
 mod handshakes;
 pub mod limits;
 pub mod mailbox;
+mod measure;
 mod outbox;
 mod pending;
 mod queries;
@@ -53,6 +54,7 @@ use endpoint::UdpEndpoint;
 use handshakes::Handshakes;
 use limits::ServeLimits;
 use mailbox::{Exchange, Mail};
+use measure::{Meter, Sampler};
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
 use serve::Serve;
@@ -160,6 +162,8 @@ pub struct Worker<'a> {
     /// The walk that this worker leads.
     walk: Option<LedWalk>,
     handshakes: Handshakes,
+    /// The times of this turn.
+    meter: Meter<'a>,
 }
 
 impl<'a> Worker<'a> {
@@ -173,11 +177,15 @@ impl<'a> Worker<'a> {
         let (clock, config) = (options.context.clock, options.context.config);
         let mut shards = Shards::new(options.number, options.exchange, clock, options.items.clone(), options.limits);
         shards.count_in(&options.context.workers[options.number]);
+        let (measures, measuring) = (&options.context.measures[options.number], &config.measuring);
+        let mut serve = Serve::new(shards, options.hasher.clone());
+        serve.sampler = Sampler::new(&measures.samples, measuring.sample, &options.hasher, options.number);
+        let slow = Duration::from_millis(measuring.slow_millis);
         Ok(Worker {
             poll,
             connections: Slab::new(),
             generation: 0,
-            serve: Serve::new(shards, options.hasher.clone()),
+            serve,
             buffer: vec![0; config.workers.read_buffer_bytes + options.limits.parse.inline_max as usize + 4096],
             reply: Reply::with_capacity(64 << 10),
             queue: Vec::new(),
@@ -191,6 +199,7 @@ impl<'a> Worker<'a> {
             datagrams: 0,
             walk: None,
             handshakes: Handshakes::default(),
+            meter: Meter::new(measures, measuring.latency, slow, Instant::now()),
             options,
         })
     }
@@ -216,8 +225,13 @@ impl<'a> Worker<'a> {
     /// Does everything between two waits.
     fn turn(&mut self, events: impl Iterator<Item = Ready>) {
         self.begin_turn();
+        let mut has_mail = false;
         while let Some(mail) = self.exchange().next_mail(self.number()) {
+            has_mail = true;
             self.open_mail(mail);
+        }
+        if has_mail {
+            self.meter.pass();
         }
         for event in events {
             if event.token == WAKER {
@@ -302,7 +316,10 @@ impl<'a> Worker<'a> {
 
     fn begin_turn(&mut self) {
         self.look_for_watchers();
-        let now = self.clock().now();
+        let moment = Instant::now();
+        self.meter.begin_turn(moment);
+        self.serve.sampler.begin(moment);
+        let now = self.clock().at(moment);
         if now != self.now {
             self.now = now;
             self.tick();
@@ -320,6 +337,7 @@ impl<'a> Worker<'a> {
         self.housekeeping_idle = 0;
         self.close_silent();
         self.count_buffers();
+        self.sample_memory();
     }
 
     /// Closes connections that are idle, and those with a long value of which nothing comes.
@@ -374,6 +392,7 @@ impl<'a> Worker<'a> {
     }
 
     fn end_turn(&mut self) {
+        let has_worked = self.housekeeping_left > 0 || self.exchange().workers() > 1;
         if self.housekeeping_left > 0 {
             let crawler_on = self.context().settings.lru_crawler.load(Ordering::Relaxed);
             self.housekept = self.serve.shards.housekeep(self.config().turn.housekeeping_items, crawler_on);
@@ -390,6 +409,7 @@ impl<'a> Worker<'a> {
             self.deliver(batch);
         }
         self.tell_watchers();
+        self.meter.end_turn(has_worked);
     }
 
     fn open_mail(&mut self, mail: Mail) {

@@ -2,11 +2,13 @@
 //! them stored. [`super::uploads`] decides which values may come in and which wait.
 
 use super::batch::{Batch, Origin, Part, Reservation, Room, Task, reply_bytes_max};
+use super::measure::kind_of_reply;
 use super::session::{Receiving, Session, State};
 use super::shards::Shards;
 use super::uploads::Admission;
 use crate::command::observed::Observer;
 use crate::command::{self, Reply, Request};
+use crate::measure::latency::Kind;
 use crate::protocol::{Operation, Verb};
 use crate::store::gather::Gathering;
 
@@ -148,6 +150,9 @@ impl Shards<'_> {
     /// Hands the reply to a task to its connection. The reply fills the gap number `slot`.
     pub fn deliver(&mut self, session: &mut Session, task: &Task, slot: usize, reply: Part<'_>) {
         let Task::Reserve(reservation) = task else {
+            if let (Task::Execute(operation) | Task::Commit(operation, _), Some(late)) = (task, &mut session.late) {
+                late.tally.add(kind_of_reply(operation.verb, reply), 1);
+            }
             session.pending.fill(slot, reply);
             return;
         };
@@ -271,6 +276,9 @@ impl Shards<'_> {
         }
         let request = Request::new(&operation, &bytes, self.clock);
         self.lease(shard);
+        if self.links[shard].lease.is_some() {
+            self.tally.add(Kind::Set, 1);
+        }
         match (&mut self.links[shard].lease, &mut self.log) {
             (Some(lease), None) => command::commit(lease, &request, id, session.pending.sink(output)),
             (Some(lease), Some(log)) => {

@@ -74,6 +74,7 @@ impl Worker<'_> {
     /// Does for a connection what can be done now.
     pub(super) fn service(&mut self, token: usize) {
         let serviced = self.try_service(token);
+        self.measure_service(token);
         self.finish_service(token, serviced);
     }
 
@@ -172,6 +173,9 @@ impl Worker<'_> {
             let connection = &mut self.connections[token];
             connection.closing |= connection.ended;
             return Ok(());
+        }
+        if self.connections[token].session.is_idle() {
+            self.meter.input_len = filled;
         }
         self.serve_input(token, filled)
     }

@@ -17,12 +17,14 @@
 use super::batch::Origin;
 use super::pending::Pending;
 use super::uploads::Ticket;
+use crate::measure::latency::Tally;
 use crate::protocol::parser::Parser;
 use crate::protocol::{Operation, binary};
 use crate::store::gather::Gathering;
 use crate::store::item::{Cursor, Items};
 use crate::watch::Watcher;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A long value has room for as many bytes ahead as have come, but for at least and at most so many. A value of 100 KB has all
 /// of its room with its first byte; one of 1 MB is read in no more pieces than without this limit.
@@ -47,8 +49,19 @@ pub struct Session {
     /// The number of commands since the turn of the connection began, or since it last let others go first. It is never more
     /// than `-R`.
     pub(super) requests: usize,
+    /// The operations of an earlier turn whose replies have waited for other shards.
+    pub(super) late: Option<Box<Late>>,
     /// The last thing that came was a long value, so the next may be one.
     pub(super) expects_value: bool,
+}
+
+/// Operations whose replies leave in a later turn.
+#[derive(Debug)]
+pub(super) struct Late {
+    /// The operations that are executed.
+    pub(super) tally: Tally,
+    /// When the worker began to read them.
+    pub(super) since: Instant,
 }
 
 #[derive(Debug)]
@@ -136,6 +149,7 @@ impl Session {
             pending: Pending::default(),
             state: State::Parsing,
             requests: 0,
+            late: None,
             expects_value: false,
         }
     }

@@ -18,6 +18,8 @@ use crate::command::Pinned;
 use crate::command::observed;
 use crate::counters::WorkerCounters;
 use crate::hash;
+use crate::measure::latency::Tally;
+use crate::store::Store;
 use crate::store::item::Items;
 use crate::watch::{Categories, Log, Watchers};
 use std::sync::Arc;
@@ -44,7 +46,7 @@ pub struct Shards<'a> {
     pub(super) items: Items,
     pub(super) limits: ServeLimits,
     /// The time of this turn.
-    now: Now,
+    pub(super) now: Now,
     pub(super) links: Vec<ShardLink<'a>>,
     /// The shards whose lease was asked for, with or without success, since the leases were last given back.
     pub(super) leased: Vec<usize>,
@@ -57,6 +59,8 @@ pub struct Shards<'a> {
     pub(super) waits_for_room: bool,
     /// The lines of this turn for watchers; none while nobody watches.
     pub(super) log: Option<Box<Log<'a>>>,
+    /// The operations since the worker measured last.
+    pub(super) tally: Tally,
     /// Counts what happens when another worker has a lease, and nothing on the way of a request without that.
     counters: Option<&'a WorkerCounters>,
 }
@@ -97,6 +101,7 @@ impl<'a> Shards<'a> {
             has_full: false,
             waits_for_room: false,
             log: None,
+            tally: Tally::default(),
             counters: None,
         }
     }
@@ -345,6 +350,17 @@ impl<'a> Shards<'a> {
         if self.spare.len() < self.links.len() * 2 {
             self.spare.push(batch);
         }
+    }
+
+    /// Calls `look` with the stores of the shards of this worker that no other worker has leased.
+    pub(super) fn for_own_stores(&mut self, look: impl FnOnce(&[&Store])) {
+        let own = (self.worker..self.links.len()).step_by(self.exchange.workers());
+        for shard in own.clone() {
+            self.lease(shard);
+        }
+        let stores: Vec<&Store> = own.filter_map(|shard| Some(&self.links[shard].lease.as_deref()?.store)).collect();
+        look(&stores);
+        self.give_back();
     }
 
     /// Does a bounded amount of housekeeping on the shards of this worker: those whose number modulo the number of workers is

@@ -7,6 +7,7 @@
 pub(super) mod classes;
 pub(super) mod general;
 pub(super) mod lists;
+pub(super) mod measures;
 pub(super) mod merge;
 pub(super) mod settings;
 
@@ -18,7 +19,9 @@ use crate::command::prefixes::Prefixes;
 use crate::config::Config;
 use crate::counters::WorkerCounters;
 use crate::protocol::token::digits_u32;
+use measures::HotList;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 pub(super) fn plan(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
     let Some((&word, rest)) = arguments.split_first() else { return Action::Ask(Query::Snapshot, ReplyKind::General) };
@@ -39,6 +42,12 @@ pub(super) fn plan(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
         b"udp" => Action::Say(general::udp(context)),
         b"uploads" => Action::Say(general::uploads(context)),
         b"leases" => Action::Say(general::leases(context)),
+        b"latency" if rest.first() == Some(&&b"histogram"[..]) => Action::Say(measures::histogram(context)),
+        b"latency" => Action::Say(measures::latency(context)),
+        b"slow" => Action::Say(measures::slow(context)),
+        b"hotkeys" => hot_keys(rest, context),
+        b"bigkeys" => Action::Ask(Query::BigKeys, ReplyKind::BigKeys),
+        b"prefixes" => Action::Say(measures::prefixes(context)),
         b"evictions" => Action::Ask(Query::Snapshot, ReplyKind::Evictions),
         _ if means(word, "conns") => Action::Ask(Query::Connections, ReplyKind::Lines),
         _ => say(ERROR),
@@ -49,6 +58,8 @@ pub(super) fn plan(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
 fn reset_counters(context: &ServerContext<'_>) {
     context.server.reset();
     context.workers.iter().for_each(WorkerCounters::reset);
+    let now = Instant::now();
+    context.measures.iter().for_each(|measures| measures.reset(now));
     context.settings.lru_crawler_starts.store(0, Ordering::Relaxed);
     context.settings.watchers.reset_counters();
 }
@@ -70,6 +81,16 @@ fn detail(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
         [word, ..] if means(word, "dump") => Action::Ask(Query::DetailDump, ReplyKind::Detail),
         _ => say(b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"),
     }
+}
+
+fn hot_keys(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
+    let list = match arguments {
+        [] => HotList::Operations,
+        [b"bytes", ..] => HotList::Bytes,
+        [b"peaks", ..] => HotList::Peaks,
+        _ => return say(b"CLIENT_ERROR usage: stats hotkeys [bytes|peaks]\r\n"),
+    };
+    Action::Say(measures::hot_keys(list, context))
 }
 
 fn no_prefixes(config: &Config) -> Prefixes {

@@ -26,7 +26,7 @@ fn exchange(workers: usize) -> Arc<Exchange> {
     let (items, budget) = (MEMORY.0.clone(), Arc::clone(&MEMORY.1));
     let store = Store::new(0, StoreOptions::default(), items, budget, KeyHasher::seeded(1)).expect("address space");
     let limits = Limits { item_size_max: 1 << 20, cas: true, inline_max: 2048 };
-    Arc::new(Exchange::new(vec![Shard { number: 0, store, limits, prefixes: None }], workers, Limit::None))
+    Arc::new(Exchange::new(vec![Shard::new(0, store, limits)], workers, Limit::None))
 }
 
 /// Runs a test in every order in which at most `preemptions` times a thread is stopped although it could go on.

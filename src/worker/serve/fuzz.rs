@@ -179,7 +179,7 @@ impl<'a> Server<'a> {
         let shard = |number| {
             let (options, budget) = (settings.options.clone(), Arc::clone(&budget));
             let store = Store::new(number, options, items.clone(), budget, hasher.clone()).expect("address space");
-            Shard { number: number as u16, store, limits: settings.limits.parse, prefixes: None }
+            Shard::new(number as u16, store, settings.limits.parse)
         };
         let stores = (0..shards).map(shard).collect();
         let exchange = Exchange::new(

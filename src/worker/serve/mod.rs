@@ -10,13 +10,15 @@
 
 use super::batch::{Task, reply_bytes_max};
 use super::execute::PREFETCH_AHEAD;
+use super::measure::{Sampler, kind_of};
 use super::session::{Session, State};
 use super::shards::Shards;
 use super::trace;
 use crate::clock::Now;
 use crate::command::observed::Observer;
-use crate::command::{self, Reply, Request};
+use crate::command::{self, Reply, Request, Shard};
 use crate::hash::KeyHasher;
+use crate::measure::latency::Kind as Measured;
 use crate::protocol::parser::Parser;
 use crate::protocol::{Operation, Parse, PlainKey, Span, Step, Verb};
 use crate::protocol::{binary, login};
@@ -71,6 +73,8 @@ pub struct Serve<'a> {
     group: Vec<Operation>,
     /// `-vv`: requests are printed.
     traces: bool,
+    /// Looks closer at some operations.
+    pub(super) sampler: Sampler<'a>,
     /// How often connections have let others go first since the last [`Serve::take_yields`].
     yields: usize,
 }
@@ -129,6 +133,7 @@ impl<'a> Serve<'a> {
             slots: vec![Slot::default(); group_len],
             group: vec![Operation::default(); group_len],
             traces: false,
+            sampler: Sampler::default(),
             yields: 0,
         }
     }
@@ -224,6 +229,9 @@ impl<'a> Serve<'a> {
             } else {
                 self.execute_watched_group(session, count, input, output);
             }
+            if self.sampler.countdown.passes(count) {
+                self.take_samples(count, input);
+            }
             operations += count;
             self.count_requests(session, group.commands);
             match group.end {
@@ -248,6 +256,9 @@ impl<'a> Serve<'a> {
                 }
                 End::Data => {
                     self.count_requests(session, 1);
+                    if self.sampler.countdown.passes(1) {
+                        self.sample_long_value(count, input);
+                    }
                     self.shards.begin_value(session, &self.group[count], input);
                 }
                 End::Close => return Served::Close,
@@ -366,6 +377,7 @@ impl<'a> Serve<'a> {
         for at in 0..count.min(PREFETCH_AHEAD) {
             self.prefetch_item(at);
         }
+        let (mut gets, mut misses) = (0, 0);
         for at in 0..count {
             if at + PREFETCH_AHEAD < count {
                 self.prefetch_item(at + PREFETCH_AHEAD);
@@ -373,7 +385,9 @@ impl<'a> Serve<'a> {
             let Slot { hash, key, hint, kind } = self.slots[at];
             let shard = match kind {
                 Kind::Keyless => {
-                    command::speak(&self.group[at], session.pending.sink(output));
+                    let operation = &self.group[at];
+                    command::speak(operation, session.pending.sink(output));
+                    self.shards.tally.add(Measured::Other, u32::from(operation.verb != Verb::End));
                     continue;
                 }
                 _ => self.shards.shard_of(hash),
@@ -382,7 +396,11 @@ impl<'a> Serve<'a> {
                 let sink = match &mut self.shards.links[shard].lease {
                     Some(lease) => {
                         let sink = session.pending.sink(output);
-                        command::get(lease, key.of(input), hash, hint, sink);
+                        gets += 1;
+                        if !command::get(lease, key.of(input), hash, hint, sink) {
+                            misses += 1;
+                            self.sampler.miss(hash);
+                        }
                         sink
                     }
                     None => {
@@ -402,18 +420,57 @@ impl<'a> Serve<'a> {
                 Some(lease) => {
                     let mut request = Request::new(operation, input, clock);
                     let sink = session.pending.sink(output);
+                    let missed = missed_gets(lease);
                     if WATCHED && let Some(log) = &mut self.shards.log {
                         Observer { log, fd: session.fd }.execute(lease, &request, sink);
-                        continue;
+                    } else {
+                        request.hint = hint;
+                        command::execute(lease, &request, sink);
                     }
-                    request.hint = hint;
-                    command::execute(lease, &request, sink);
+                    let mut kind = kind_of(operation.verb);
+                    if kind == Measured::GetHit && missed_gets(lease) > missed {
+                        kind = Measured::GetMiss;
+                        self.sampler.miss(hash);
+                    }
+                    self.shards.tally.add(kind, 1);
                 }
                 None => {
                     let operation = *operation;
                     self.defer(session, shard, &operation, input);
                 }
             }
+        }
+        self.shards.tally.add(Measured::GetHit, gets - misses);
+        self.shards.tally.add(Measured::GetMiss, misses);
+    }
+
+    /// Samples operations of a group that was executed, as it has left their items.
+    #[cold]
+    #[inline(never)]
+    fn take_samples(&mut self, count: usize, input: &[u8]) {
+        let Serve { sampler, shards, slots, group, .. } = self;
+        let mut at = 0;
+        while let Some(place) = sampler.countdown.next_of(at, count) {
+            at = place + 1;
+            let Slot { hash, key, kind, .. } = slots[place];
+            let verb = match kind {
+                Kind::Keyless => continue,
+                Kind::Key | Kind::LastKey => Verb::Get,
+                Kind::Keyed => group[place].verb,
+            };
+            let lease = shards.links[shards.shard_of(hash)].lease.as_deref();
+            sampler.take(verb, key.of(input), hash, lease.map(|shard| &shard.store));
+        }
+    }
+
+    /// Samples the storage command at a place of the group: its value is long, and still to come.
+    #[cold]
+    #[inline(never)]
+    fn sample_long_value(&mut self, at: usize, input: &[u8]) {
+        let Serve { sampler, shards, group, .. } = self;
+        if sampler.countdown.next_of(0, 1).is_some() {
+            sampler.take_value(&group[at], input, shards.clock, shards.now);
+            sampler.countdown.next_of(1, 1);
         }
     }
 
@@ -435,6 +492,12 @@ impl<'a> Serve<'a> {
             slot.hint = lease.store.prefetch_item(slot.hash);
         }
     }
+}
+
+/// The number of fetches of a shard that have missed, with those that touch.
+#[inline]
+fn missed_gets(shard: &Shard) -> u64 {
+    shard.store.counters.get_misses + shard.store.counters.touch_misses
 }
 
 /// The first byte of a connection decides which protocol it speaks.

@@ -314,7 +314,7 @@ impl World {
                     store.put(hash, key.as_bytes(), 7, NEVER, SHARED_VALUE, None).expect("there is room");
                 }
             }
-            Shard { number: number as u16, store, limits: LIMITS.parse, prefixes: None }
+            Shard::new(number as u16, store, LIMITS.parse)
         };
         let exchange = Exchange::new((0..shards).map(shard).collect(), workers, uploads);
         World { exchange, items, hasher, clock: Clock::start() }

@@ -162,7 +162,7 @@ impl Profile {
         let shard = |number| {
             let store = Store::new(number, options.clone(), items.clone(), Arc::clone(budget), hasher.clone());
             let store = store.expect("address space");
-            Shard { number: number as u16, store, limits: self.limits.parse, prefixes: None }
+            Shard::new(number as u16, store, self.limits.parse)
         };
         let uploads = Limit::Share {
             budget: Arc::clone(budget),
