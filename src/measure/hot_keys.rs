@@ -29,7 +29,15 @@ pub enum Weight {
     Bytes,
 }
 
-/// What a table knows of a key.
+/// A set of slots: what is looked at to find a key.
+#[derive(Clone, Copy, Debug, Default)]
+struct Set {
+    hashes: [u64; WAYS],
+    /// The weights, at most.
+    counts: [u64; WAYS],
+}
+
+/// What a table knows of a key. Hash and count are those of its set.
 #[derive(Clone, Debug)]
 pub struct Slot {
     hash: u64,
@@ -69,6 +77,15 @@ impl Slot {
         &self.key[..self.key_len.into()]
     }
 
+    /// A key takes over the slot.
+    fn begin(&mut self, key: &[u8], error: u64) {
+        let len = key.len().min(KEY_MAX);
+        self.key[..len].copy_from_slice(&key[..len]);
+        self.key_len = len as u8;
+        self.error = error;
+        (self.samples, self.reads, self.hits, self.misses, self.bytes) = (0, 0, 0, 0, 0);
+    }
+
     fn append(&mut self, other: &Slot) {
         self.count += other.count;
         self.error += other.error;
@@ -83,6 +100,8 @@ impl Slot {
 /// The keys of a window.
 #[derive(Clone, Debug)]
 pub struct Table {
+    sets: Vec<Set>,
+    /// `WAYS` for each set. Their hashes and counts are not used.
     slots: Vec<Slot>,
     /// The weight of all keys.
     total: u64,
@@ -90,7 +109,7 @@ pub struct Table {
 
 impl Default for Table {
     fn default() -> Table {
-        Table { slots: vec![Slot::default(); SETS * WAYS], total: 0 }
+        Table { sets: vec![Set::default(); SETS], slots: vec![Slot::default(); SETS * WAYS], total: 0 }
     }
 }
 
@@ -98,21 +117,18 @@ impl Table {
     /// Adds a sample.
     pub fn add(&mut self, sample: &Sample<'_>, weight: u64) {
         self.total += weight;
-        let set = (sample.hash % SETS as u64) as usize * WAYS;
-        let slots = &mut self.slots[set..set + WAYS];
-        let known = slots.iter().position(|slot| slot.hash == sample.hash && slot.key() == sample.key);
-        let at = known.unwrap_or_else(|| {
-            let least = (0..WAYS).min_by_key(|&at| slots[at].count).expect("a set has ways");
-            let error = slots[least].count;
-            let slot = Slot { hash: sample.hash, count: error, error, ..Slot::default() };
-            slots[least] = slot;
-            let len = sample.key.len().min(KEY_MAX);
-            slots[least].key[..len].copy_from_slice(&sample.key[..len]);
-            slots[least].key_len = len as u8;
+        let number = (sample.hash % SETS as u64) as usize;
+        let set = &mut self.sets[number];
+        let slots = &mut self.slots[number * WAYS..][..WAYS];
+        let known = set.hashes.iter().position(|&hash| hash == sample.hash);
+        let at = known.filter(|&at| slots[at].key() == sample.key).unwrap_or_else(|| {
+            let least = (0..WAYS).min_by_key(|&at| set.counts[at]).expect("a set has ways");
+            set.hashes[least] = sample.hash;
+            slots[least].begin(sample.key, set.counts[least]);
             least
         });
+        set.counts[at] += weight;
         let slot = &mut slots[at];
-        slot.count += weight;
         slot.samples += 1;
         slot.reads += u32::from(sample.purpose == Purpose::Get);
         slot.hits += u32::from(sample.purpose == Purpose::Get && sample.hit == Some(true));
@@ -122,14 +138,17 @@ impl Table {
 
     /// Forgets all keys.
     pub fn clear(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.count = 0);
-        self.slots.iter_mut().for_each(|slot| slot.key_len = 0);
+        self.sets.fill(Set::default());
+        self.slots.iter_mut().for_each(|slot| slot.begin(b"", 0));
         self.total = 0;
     }
 
     /// The slots in use, and the weight of all keys.
     pub fn view(&self) -> View {
-        View { slots: self.slots.iter().filter(|slot| slot.count > 0).cloned().collect(), total: self.total }
+        let heads = self.sets.iter().flat_map(|set| set.hashes.into_iter().zip(set.counts));
+        let used = heads.zip(&self.slots).filter(|((_, count), _)| *count > 0);
+        let slots = used.map(|((hash, count), slot)| Slot { hash, count, ..slot.clone() }).collect();
+        View { slots, total: self.total }
     }
 }
 

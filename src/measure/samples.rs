@@ -16,7 +16,7 @@ const FOLLOWED: u64 = 1024;
 /// The number of missed keys that a worker remembers.
 const MISSED_MAX: usize = 1024;
 /// A miss of a key that was missed so shortly before is repeated.
-const REPEAT_MAX: Duration = Duration::from_secs(60);
+const REPEAT_SECONDS_MAX: u32 = 60;
 
 /// How to sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +113,8 @@ pub struct Samples {
     live_since: Instant,
     prefixes: Prefixes,
     peaks: Vec<Peak>,
-    missed: Vec<(u64, Option<Instant>)>,
+    /// By hash: the key that was missed last, and the second of the clock.
+    missed: Vec<(u64, u32)>,
     misses: u64,
     repeated: u64,
 }
@@ -128,7 +129,7 @@ impl Samples {
             live_since: now,
             prefixes: Prefixes::new(options.delimiter, options.prefix_depth),
             peaks: Vec::new(),
-            missed: vec![(0, None); MISSED_MAX],
+            missed: vec![(0, 0); MISSED_MAX],
             misses: 0,
             repeated: 0,
         }
@@ -140,8 +141,7 @@ impl Samples {
     }
 
     /// Adds a sample.
-    pub fn add(&mut self, sample: &Sample<'_>, now: Instant) {
-        self.rotate(now);
+    pub fn add(&mut self, sample: &Sample<'_>) {
         self.live.samples += 1;
         self.live.operations.add(sample, 1);
         if sample.reply_bytes > 0 {
@@ -196,15 +196,14 @@ impl Samples {
         (hash >> 30).is_multiple_of(FOLLOWED)
     }
 
-    /// Counts a miss of a key that is followed.
-    pub fn add_miss(&mut self, hash: u64, now: Instant) {
+    /// Counts a miss of a key that is followed, at a second of the clock, which is not 0.
+    pub fn add_miss(&mut self, hash: u64, now: u32) {
         self.misses += 1;
         // The hashes of keys that are followed have the same bits from 30 to 39.
         let slot = &mut self.missed[(hash % MISSED_MAX as u64) as usize];
-        let is_repeated =
-            slot.0 == hash && slot.1.is_some_and(|before| now.saturating_duration_since(before) <= REPEAT_MAX);
+        let is_repeated = slot.0 == hash && slot.1 != 0 && now.saturating_sub(slot.1) <= REPEAT_SECONDS_MAX;
         self.repeated += u64::from(is_repeated);
-        *slot = (hash, Some(now));
+        *slot = (hash, now);
     }
 
     /// The window to report: the last whole one, or, before there is one, the one under way. With its length.
@@ -331,7 +330,7 @@ pub(super) mod tests {
         };
         assert_eq!(read(5), (5.0, 0, None));
         for _ in 0..100 {
-            samples.lock().add(&sample(b"a"), begun + second * 4);
+            samples.lock().add(&sample(b"a"));
         }
         // Before the first window is over: what there is.
         assert_eq!(read(5), (5.0, 100, Some(2560.0)));
@@ -355,7 +354,7 @@ pub(super) mod tests {
         let hash = |number: u64| number | number << 40;
         assert!(Samples::follows(hash(5)) && !Samples::follows(hash(5) | 1 << 30));
         for (number, seconds) in [(1, 0), (1, 59), (2, 59), (1, 130), (2, 100)] {
-            samples.add_miss(hash(number), begun + Duration::from_secs(seconds));
+            samples.add_miss(hash(number), 2 + seconds);
         }
         let report = SampleReport::read([&parking_lot::Mutex::new(samples)].into_iter(), begun);
         assert_eq!(report.repeated_misses, Some(0.4));

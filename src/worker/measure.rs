@@ -4,7 +4,8 @@
 use super::Worker;
 use super::batch::Part;
 use super::session::Late;
-use crate::clock::{Clock, NEVER, Now};
+use crate::clock::{Clock, Moment, NEVER, Now};
+use crate::config::Measuring;
 use crate::hash::KeyHasher;
 use crate::measure::Measures;
 use crate::measure::latency::{Kind, Tally};
@@ -57,11 +58,11 @@ pub(super) struct Meter<'a> {
     /// False with `--no-latency`.
     is_on: bool,
     /// Requests that take longer are noted.
-    slow: Duration,
+    slow_nanos: u64,
     /// When poll returned.
-    turn_began: Instant,
+    turn_began: Moment,
     /// When the last service ended.
-    last: Instant,
+    last: Moment,
     /// The bytes that the worker had written by then.
     bytes_written: u64,
     /// The beginning of the worker's buffer has a command at its front, of a connection that is being served: bytes.
@@ -69,21 +70,33 @@ pub(super) struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    /// A meter that records in `measures`. `slow` is zero if no request is slow.
-    pub(super) fn new(measures: &'a Measures, is_on: bool, slow: Duration, now: Instant) -> Meter<'a> {
-        let slow = if slow.is_zero() { Duration::MAX } else { slow };
-        Meter { measures, is_on, slow, turn_began: now, last: now, bytes_written: 0, input_len: 0 }
+    /// A meter that records in `measures`, as `measuring` says.
+    pub(super) fn new(measures: &'a Measures, measuring: &Measuring) -> Meter<'a> {
+        let slow_nanos = match measuring.slow_millis {
+            0 => u64::MAX,
+            millis => millis * 1_000_000,
+        };
+        let now = Moment::now();
+        Meter {
+            measures,
+            is_on: measuring.latency,
+            slow_nanos,
+            turn_began: now,
+            last: now,
+            bytes_written: 0,
+            input_len: 0,
+        }
     }
 
     /// Poll has returned.
-    pub(super) fn begin_turn(&mut self, now: Instant) {
+    pub(super) fn begin_turn(&mut self, now: Moment) {
         (self.turn_began, self.last) = (now, now);
     }
 
     /// Something was done that belongs to no request.
     pub(super) fn pass(&mut self) {
         if self.is_on {
-            self.last = Instant::now();
+            self.last = Moment::now();
         }
     }
 
@@ -93,10 +106,10 @@ impl<'a> Meter<'a> {
             return;
         }
         if has_worked {
-            self.last = Instant::now();
+            self.last = Moment::now();
         }
         let latency = &self.measures.latency;
-        let nanos = (self.last - self.turn_began).as_nanos() as u64;
+        let nanos = self.last.nanos_since(self.turn_began);
         latency.turn.record(nanos, 1);
         latency.busy_nanos.add(nanos);
         latency.turns.add(1);
@@ -111,34 +124,35 @@ impl Worker<'_> {
         if !self.meter.is_on {
             return;
         }
-        let now = Instant::now();
+        let now = Moment::now();
         let began = std::mem::replace(&mut self.meter.last, now);
         let session = &mut self.connections[token].session;
         if session.pending.is_waiting() || session.late.is_some() {
             self.measure_late(token, &tally, began);
-        } else if tally != Tally::default() {
+        } else if !tally.is_empty() {
             self.record(token, &tally, began, now);
         }
         self.meter.bytes_written = self.counters().bytes_written.get();
         self.meter.input_len = 0;
     }
 
-    fn record(&self, token: usize, tally: &Tally, began: Instant, now: Instant) {
+    #[inline]
+    fn record(&self, token: usize, tally: &Tally, began: Moment, now: Moment) {
         let latency = &self.meter.measures.latency;
-        let (service, wait) = (now - began, began.saturating_duration_since(self.meter.turn_began));
+        let (service, wait) = (now.nanos_since(began), began.nanos_since(self.meter.turn_began));
         latency.record(tally, service);
-        latency.wait.record(wait.as_nanos() as u64, 1);
+        latency.wait.record(wait, 1);
         if !self.connections[token].outbox.is_empty() {
             latency.replies_blocked.add(1);
         }
-        if service >= self.meter.slow {
+        if service >= self.meter.slow_nanos {
             self.note_slow(token, tally, service, wait);
         }
     }
 
     /// Keeps the operations of a connection until all their replies have left, or records those that have.
     #[cold]
-    fn measure_late(&mut self, token: usize, tally: &Tally, began: Instant) {
+    fn measure_late(&mut self, token: usize, tally: &Tally, began: Moment) {
         let session = &mut self.connections[token].session;
         let late = session.late.get_or_insert_with(|| Box::new(Late { tally: Tally::default(), since: began }));
         late.tally.append(tally);
@@ -146,7 +160,7 @@ impl Worker<'_> {
             return;
         }
         let late = session.late.take().expect("it is there");
-        if late.tally != Tally::default() {
+        if !late.tally.is_empty() {
             self.record(token, &late.tally, late.since, self.meter.last);
         }
     }
@@ -154,7 +168,7 @@ impl Worker<'_> {
     /// Notes that the requests of a connection have taken too long.
     #[cold]
     #[inline(never)]
-    fn note_slow(&self, token: usize, tally: &Tally, service: Duration, wait: Duration) {
+    fn note_slow(&self, token: usize, tally: &Tally, service: u64, wait: u64) {
         let measures = self.meter.measures;
         measures.latency.slow_requests.add(1);
         let session = &self.connections[token].session;
@@ -164,8 +178,8 @@ impl Worker<'_> {
         let bytes = self.counters().bytes_written.get() - self.meter.bytes_written;
         measures.slow.lock().push(Slow {
             time: SystemTime::now(),
-            service,
-            wait,
+            service: Duration::from_nanos(service),
+            wait: Duration::from_nanos(wait),
             kind: tally.main_kind(),
             operations: tally.total(),
             bytes,
@@ -179,9 +193,8 @@ impl Worker<'_> {
     /// Samples the memory of the shards of this worker, once a second, and ends windows that are over.
     pub(super) fn sample_memory(&mut self) {
         let Some(samples) = self.serve.sampler.samples else { return };
-        let now = self.meter.turn_began;
         let Some(mut samples) = samples.try_lock() else { return };
-        samples.rotate(now);
+        samples.rotate(Instant::now());
         let random = &mut self.serve.sampler.random;
         self.serve.shards.for_own_stores(|stores| {
             let page_bytes: u64 = stores.iter().map(|store| store.page_bytes()).sum();
@@ -220,15 +233,13 @@ fn next_random(state: &mut u64) -> u64 {
 pub(super) struct Sampler<'a> {
     pub(super) countdown: Countdown,
     samples: Option<&'a parking_lot::Mutex<Samples>>,
-    /// The time of this turn.
-    now: Instant,
     random: u64,
 }
 
 impl Default for Sampler<'_> {
     /// Looks at nothing.
     fn default() -> Self {
-        Sampler { countdown: Countdown::new(0, 0), samples: None, now: Instant::now(), random: 1 }
+        Sampler { countdown: Countdown::new(0, 0), samples: None, random: 1 }
     }
 }
 
@@ -237,27 +248,22 @@ impl<'a> Sampler<'a> {
     pub(super) fn new(samples: &'a parking_lot::Mutex<Samples>, mean: u32, hasher: &KeyHasher, worker: usize) -> Self {
         let random = hasher.hash(&worker.to_ne_bytes());
         let samples = (mean > 0).then_some(samples);
-        Sampler { countdown: Countdown::new(mean, random), samples, now: Instant::now(), random: random | 1 }
-    }
-
-    /// A turn begins at this time.
-    pub(super) fn begin(&mut self, now: Instant) {
-        self.now = now;
+        Sampler { countdown: Countdown::new(mean, random), samples, random: random | 1 }
     }
 
     /// A fetch has missed.
     #[inline]
-    pub(super) fn miss(&mut self, hash: u64) {
+    pub(super) fn miss(&mut self, hash: u64, now: Now) {
         if Samples::follows(hash) {
-            self.add_miss(hash);
+            self.add_miss(hash, now);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn add_miss(&mut self, hash: u64) {
+    fn add_miss(&mut self, hash: u64, now: Now) {
         if let Some(mut samples) = self.samples.and_then(parking_lot::Mutex::try_lock) {
-            samples.add_miss(hash, self.now);
+            samples.add_miss(hash, now.0);
         }
     }
 
@@ -296,7 +302,7 @@ impl<'a> Sampler<'a> {
 
     fn add(&self, sample: &Sample<'_>) {
         if let Some(mut samples) = self.samples.and_then(parking_lot::Mutex::try_lock) {
-            samples.add(sample, self.now);
+            samples.add(sample);
         }
     }
 }

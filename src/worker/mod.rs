@@ -41,7 +41,7 @@ mod walk;
 mod watch;
 
 use crate::admin::{Answer, ServerContext};
-use crate::clock::{Clock, Now};
+use crate::clock::{Clock, Moment, Now};
 use crate::command::Reply;
 use crate::hash::KeyHasher;
 use crate::store::item::Items;
@@ -180,7 +180,6 @@ impl<'a> Worker<'a> {
         let (measures, measuring) = (&options.context.measures[options.number], &config.measuring);
         let mut serve = Serve::new(shards, options.hasher.clone());
         serve.sampler = Sampler::new(&measures.samples, measuring.sample, &options.hasher, options.number);
-        let slow = Duration::from_millis(measuring.slow_millis);
         Ok(Worker {
             poll,
             connections: Slab::new(),
@@ -199,7 +198,7 @@ impl<'a> Worker<'a> {
             datagrams: 0,
             walk: None,
             handshakes: Handshakes::default(),
-            meter: Meter::new(measures, measuring.latency, slow, Instant::now()),
+            meter: Meter::new(measures, measuring),
             options,
         })
     }
@@ -316,9 +315,8 @@ impl<'a> Worker<'a> {
 
     fn begin_turn(&mut self) {
         self.look_for_watchers();
-        let moment = Instant::now();
+        let moment = Moment::now();
         self.meter.begin_turn(moment);
-        self.serve.sampler.begin(moment);
         let now = self.clock().at(moment);
         if now != self.now {
             self.now = now;

@@ -17,6 +17,7 @@
 use super::batch::Origin;
 use super::pending::Pending;
 use super::uploads::Ticket;
+use crate::clock::Moment;
 use crate::measure::latency::Tally;
 use crate::protocol::parser::Parser;
 use crate::protocol::{Operation, binary};
@@ -24,7 +25,6 @@ use crate::store::gather::Gathering;
 use crate::store::item::{Cursor, Items};
 use crate::watch::Watcher;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// A long value has room for as many bytes ahead as have come, but for at least and at most so many. A value of 100 KB has all
 /// of its room with its first byte; one of 1 MB is read in no more pieces than without this limit.
@@ -61,7 +61,7 @@ pub(super) struct Late {
     /// The operations that are executed.
     pub(super) tally: Tally,
     /// When the worker began to read them.
-    pub(super) since: Instant,
+    pub(super) since: Moment,
 }
 
 #[derive(Debug)]

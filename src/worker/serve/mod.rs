@@ -399,7 +399,7 @@ impl<'a> Serve<'a> {
                         gets += 1;
                         if !command::get(lease, key.of(input), hash, hint, sink) {
                             misses += 1;
-                            self.sampler.miss(hash);
+                            self.sampler.miss(hash, self.shards.now);
                         }
                         sink
                     }
@@ -430,7 +430,7 @@ impl<'a> Serve<'a> {
                     let mut kind = kind_of(operation.verb);
                     if kind == Measured::GetHit && missed_gets(lease) > missed {
                         kind = Measured::GetMiss;
-                        self.sampler.miss(hash);
+                        self.sampler.miss(hash, self.shards.now);
                     }
                     self.shards.tally.add(kind, 1);
                 }
