@@ -59,7 +59,7 @@ pub fn answer(shard: &mut Shard, query: &Query, clock: &Clock) -> Answer {
             store.move_pages(REASSIGN_STEPS);
             return Answer::Reassigned(reassigned);
         }
-        Query::BigKeys => return Answer::BigKeys(shard.big_keys()),
+        Query::BigKeys => return Answer::BigKeys(shard.big_keys.list(store)),
         Query::Tune(tuning) => store.tune(*tuning.lock()),
         Query::Sizes { rest } => {
             let Some(place) = place_in(rest, shard) else { return Answer::Done };

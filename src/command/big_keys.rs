@@ -1,8 +1,8 @@
 //! The keys of the largest values of a shard, for `stats bigkeys`. Only values that are longer than the read buffer come
 //! here, so short ones cost nothing.
 
-use super::shard::Shard;
 use crate::clock::Now;
+use crate::store::Store;
 
 /// The most keys that a shard remembers.
 pub const BIG_KEYS_MAX: usize = 16;
@@ -22,34 +22,35 @@ pub struct BigKey {
     pub stored: Now,
 }
 
-impl Shard {
-    /// A client has stored a long value, or tried to.
-    pub(super) fn note_big(&mut self, key: &[u8], hash: u64, bytes: usize) {
+/// The keys of the largest values of a shard, the largest first.
+#[derive(Clone, Debug, Default)]
+pub struct BigKeys(Vec<BigKey>);
+
+impl BigKeys {
+    /// A client has stored a value in `store`, or tried to.
+    pub(super) fn note(&mut self, store: &Store, key: &[u8], hash: u64, bytes: usize) {
         if bytes < BIG_BYTES_MIN {
             return;
         }
-        let stored = self.store.now();
-        self.big_keys.retain(|big| big.hash != hash || big.key != key);
-        if self.big_keys.len() >= BIG_KEYS_MAX {
+        self.0.retain(|big| big.hash != hash || big.key != key);
+        if self.0.len() >= BIG_KEYS_MAX {
             // Values that are gone make room first.
-            self.forget_gone();
+            self.forget_gone(store);
         }
-        let smaller = self.big_keys.iter().position(|big| big.bytes < bytes).unwrap_or(self.big_keys.len());
-        if smaller < BIG_KEYS_MAX {
-            self.big_keys.truncate(BIG_KEYS_MAX - 1);
-            self.big_keys.insert(smaller, BigKey { key: key.to_vec(), hash, bytes, stored });
+        let place = self.0.iter().position(|big| big.bytes < bytes).unwrap_or(self.0.len());
+        if place < BIG_KEYS_MAX {
+            self.0.truncate(BIG_KEYS_MAX - 1);
+            self.0.insert(place, BigKey { key: key.to_vec(), hash, bytes, stored: store.now() });
         }
     }
 
-    /// The largest values that are still there, the largest first.
-    pub fn big_keys(&mut self) -> Vec<BigKey> {
-        self.forget_gone();
-        self.big_keys.clone()
+    /// The values that are still in `store`.
+    pub fn list(&mut self, store: &Store) -> Vec<BigKey> {
+        self.forget_gone(store);
+        self.0.clone()
     }
 
-    fn forget_gone(&mut self) {
-        let store = &self.store;
-        self.big_keys
-            .retain(|big| store.peek(big.hash, &big.key).is_ok_and(|id| store.item(id).value_len() == big.bytes));
+    fn forget_gone(&mut self, store: &Store) {
+        self.0.retain(|big| store.peek(big.hash, &big.key).is_ok_and(|id| store.item(id).value_len() == big.bytes));
     }
 }

@@ -125,5 +125,6 @@ pub fn commit(shard: &mut Shard, request: &Request<'_>, id: ItemId, reply: &mut 
         Verb::BinarySet => binary::set_value(shard, request, value, reply),
         _ => set::store_value(shard, request, value, reply),
     }
-    shard.note_big(request.key, request.operation.hash, request.operation.value.len as usize);
+    let Operation { hash, value, .. } = *request.operation;
+    shard.big_keys.note(&shard.store, request.key, hash, value.len as usize);
 }

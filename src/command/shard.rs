@@ -1,6 +1,6 @@
 //! The shard of the cache that a lease guards.
 
-use super::big_keys::BigKey;
+use super::big_keys::BigKeys;
 use super::prefixes::Prefixes;
 use crate::protocol::Limits;
 use crate::store::Store;
@@ -15,8 +15,8 @@ pub struct Shard {
     pub store: Store,
     /// The limits of items. The parser has the same ones.
     pub limits: Limits,
-    /// The keys of the largest values, the largest first.
-    pub big_keys: Vec<BigKey>,
+    /// The keys of the largest values.
+    pub big_keys: BigKeys,
     /// The counts by key prefix. None until `stats detail` is on for the first time.
     pub prefixes: Option<Prefixes>,
 }
@@ -24,7 +24,7 @@ pub struct Shard {
 impl Shard {
     /// A shard that counts by no prefix.
     pub fn new(number: u16, store: Store, limits: Limits) -> Shard {
-        Shard { number, store, limits, big_keys: Vec::new(), prefixes: None }
+        Shard { number, store, limits, big_keys: BigKeys::default(), prefixes: None }
     }
 
     /// Counts a fetch for `stats detail`, and a hit if it is one.

@@ -1,13 +1,11 @@
 //! Queries to more than one shard or worker. Each of those asked gives one answer; the last answer sends all of them back.
 //! See [`super::mailbox::Exchange::answer`].
 
-use super::mailbox::{Exchange, Mail};
 use crate::admin::{Answer, Query, ReplyKind};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::sync::mpsc::Sender;
 
 /// Who asks a query, and gets the answers.
 #[derive(Clone, Debug)]
@@ -23,14 +21,6 @@ pub enum Asker {
     },
     /// A thread that is no worker. It may have given up waiting.
     Thread(Sender<Vec<Answer>>),
-}
-
-/// Asks all shards from a thread that is no worker. None: they have not all answered in time.
-pub fn ask_shards(exchange: &Exchange, query: Query, timeout: Duration) -> Option<Vec<Answer>> {
-    let (asker, answers) = channel();
-    let broadcast = Broadcast::new(query, ReplyKind::Text(b""), Asker::Thread(asker), exchange.shards());
-    exchange.mail(0, Mail::Ask(broadcast));
-    answers.recv_timeout(timeout).ok()
 }
 
 /// A query on its way, and the answers so far.

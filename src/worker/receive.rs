@@ -2,7 +2,7 @@
 //! them stored. [`super::uploads`] decides which values may come in and which wait.
 
 use super::batch::{Batch, Origin, Part, Reservation, Room, Task, reply_bytes_max};
-use super::measure::kind_of_reply;
+use super::sampler::kind_of_reply;
 use super::session::{Receiving, Session, State};
 use super::shards::Shards;
 use super::uploads::Admission;

@@ -23,7 +23,7 @@
 use super::batch::Batch;
 use super::broadcast::{Asker, Broadcast};
 use super::uploads::{Admission, Limit, Uploads};
-use crate::admin::Answer;
+use crate::admin::{Answer, Query, ReplyKind};
 use crate::command::Shard;
 use crate::config::BindingProtocol;
 use crate::counters::UploadUse;
@@ -33,6 +33,8 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 use sync::{ArrayQueue, AtomicBool, SegQueue, UnsafeCell, Waker, fence};
 
 pub(super) mod sync;
@@ -194,6 +196,14 @@ impl Exchange {
         {
             log::error!("waking worker {worker} failed: {error}");
         }
+    }
+
+    /// Asks all shards from a thread that is no worker. None: they have not all answered in time.
+    pub fn ask_shards(&self, query: Query, timeout: Duration) -> Option<Vec<Answer>> {
+        let (asker, answers) = channel();
+        let broadcast = Broadcast::new(query, ReplyKind::Text(b""), Asker::Thread(asker), self.shards());
+        self.mail(0, Mail::Ask(broadcast));
+        answers.recv_timeout(timeout).ok()
     }
 
     /// Answers a broadcast. The last answer goes to who asked, with all before it: to a worker by mail.

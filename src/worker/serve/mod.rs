@@ -10,7 +10,7 @@
 
 use super::batch::{Task, reply_bytes_max};
 use super::execute::PREFETCH_AHEAD;
-use super::measure::{Sampler, kind_of};
+use super::sampler::{Sampler, kind_of};
 use super::session::{Session, State};
 use super::shards::Shards;
 use super::trace;
@@ -224,14 +224,7 @@ impl<'a> Serve<'a> {
                 let with_value = count + usize::from(matches!(group.end, End::Data));
                 trace::group(session, &self.group[..with_value], input);
             }
-            if self.shards.log.is_none() {
-                self.execute_group::<false>(session, count, input, output);
-            } else {
-                self.execute_watched_group(session, count, input, output);
-            }
-            if self.sampler.countdown.passes(count) {
-                self.take_samples(count, input);
-            }
+            self.execute_and_sample(session, count, input, output);
             operations += count;
             self.count_requests(session, group.commands);
             match group.end {
@@ -256,9 +249,7 @@ impl<'a> Serve<'a> {
                 }
                 End::Data => {
                     self.count_requests(session, 1);
-                    if self.sampler.countdown.passes(1) {
-                        self.sample_long_value(count, input);
-                    }
+                    self.sample_long_value(count, input);
                     self.shards.begin_value(session, &self.group[count], input);
                 }
                 End::Close => return Served::Close,
@@ -354,6 +345,18 @@ impl<'a> Serve<'a> {
         self.parse_group(parser, input, at, commands_max)
     }
 
+    #[inline(always)]
+    fn execute_and_sample(&mut self, session: &mut Session, count: usize, input: &[u8], output: &mut Reply) {
+        if self.shards.log.is_none() {
+            self.execute_group::<false>(session, count, input, output);
+        } else {
+            self.execute_watched_group(session, count, input, output);
+        }
+        if self.sampler.countdown.passes(count) {
+            self.take_samples(count, input);
+        }
+    }
+
     /// [`Serve::execute_group`] while somebody watches, out of line.
     #[cold]
     #[inline(never)]
@@ -414,34 +417,43 @@ impl<'a> Serve<'a> {
                 }
                 continue;
             }
-            let operation = &self.group[at];
-            let clock = self.shards.clock;
-            match &mut self.shards.links[shard].lease {
-                Some(lease) => {
-                    let mut request = Request::new(operation, input, clock);
-                    let sink = session.pending.sink(output);
-                    let missed = missed_gets(lease);
-                    if WATCHED && let Some(log) = &mut self.shards.log {
-                        Observer { log, fd: session.fd }.execute(lease, &request, sink);
-                    } else {
-                        request.hint = hint;
-                        command::execute(lease, &request, sink);
-                    }
-                    let mut kind = kind_of(operation.verb);
-                    if kind == Measured::GetHit && missed_gets(lease) > missed {
-                        kind = Measured::GetMiss;
-                        self.sampler.miss(hash, self.shards.now);
-                    }
-                    self.shards.tally.add(kind, 1);
-                }
-                None => {
-                    let operation = *operation;
-                    self.defer(session, shard, &operation, input);
-                }
-            }
+            self.execute_keyed::<WATCHED>(session, at, input, output);
         }
         self.shards.tally.add(Measured::GetHit, gets - misses);
         self.shards.tally.add(Measured::GetMiss, misses);
+    }
+
+    /// Executes an operation of the group that is not a key of a plain `get`.
+    #[inline(always)]
+    fn execute_keyed<const WATCHED: bool>(
+        &mut self,
+        session: &mut Session,
+        at: usize,
+        input: &[u8],
+        output: &mut Reply,
+    ) {
+        let operation = &self.group[at];
+        let Slot { hash, hint, .. } = self.slots[at];
+        let (shard, clock) = (self.shards.shard_of(hash), self.shards.clock);
+        let Some(lease) = &mut self.shards.links[shard].lease else {
+            let operation = *operation;
+            return self.defer(session, shard, &operation, input);
+        };
+        let mut request = Request::new(operation, input, clock);
+        let sink = session.pending.sink(output);
+        let missed = missed_gets(lease);
+        if WATCHED && let Some(log) = &mut self.shards.log {
+            Observer { log, fd: session.fd }.execute(lease, &request, sink);
+        } else {
+            request.hint = hint;
+            command::execute(lease, &request, sink);
+        }
+        let mut kind = kind_of(operation.verb);
+        if kind == Measured::GetHit && missed_gets(lease) > missed {
+            kind = Measured::GetMiss;
+            self.sampler.miss(hash, self.shards.now);
+        }
+        self.shards.tally.add(kind, 1);
     }
 
     /// Samples operations of a group that was executed, as it has left their items.
@@ -463,12 +475,10 @@ impl<'a> Serve<'a> {
         }
     }
 
-    /// Samples the storage command at a place of the group: its value is long, and still to come.
-    #[cold]
-    #[inline(never)]
+    /// Samples the storage command at a place of the group, perhaps: its value is long, and still to come.
     fn sample_long_value(&mut self, at: usize, input: &[u8]) {
         let Serve { sampler, shards, group, .. } = self;
-        if sampler.countdown.next_of(0, 1).is_some() {
+        if sampler.countdown.passes(1) && sampler.countdown.next_of(0, 1).is_some() {
             sampler.take_value(&group[at], input, shards.clock, shards.now);
             sampler.countdown.next_of(1, 1);
         }
