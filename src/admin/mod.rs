@@ -56,8 +56,10 @@ pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {
         Some(AdminCommand::LruCrawler) => tuning::lru_crawler(arguments, context),
         #[cfg(feature = "debug-commands")]
         Some(AdminCommand::Debugtime) => server::debugtime(arguments, context.clock),
+        #[cfg(feature = "debug-commands")]
+        Some(AdminCommand::Debugstall) => server::debugstall(arguments),
         #[cfg(not(feature = "debug-commands"))]
-        Some(AdminCommand::Debugtime) => say(ERROR),
+        Some(AdminCommand::Debugtime | AdminCommand::Debugstall) => say(ERROR),
         Some(AdminCommand::Misbehave) | None => say(ERROR),
     };
     match plan {

@@ -91,6 +91,16 @@ pub(super) fn shutdown(arguments: &[&[u8]], config: &Config) -> Action {
     }
 }
 
+/// `debugstall <milliseconds>`: the worker does nothing for so long, as if the system had taken its core away. Tests of
+/// latencies need that.
+#[cfg(feature = "debug-commands")]
+pub(super) fn debugstall(arguments: &[&[u8]]) -> Action {
+    let millis = arguments.first().and_then(|token| digits_u32(token));
+    let Some(millis) = millis.filter(|&millis| millis <= 10_000) else { return say(ERROR) };
+    std::thread::sleep(std::time::Duration::from_millis(millis.into()));
+    say(OK)
+}
+
 /// `debugtime p`, `debugtime r`, `debugtime <seconds>`
 #[cfg(feature = "debug-commands")]
 pub(super) fn debugtime(arguments: &[&[u8]], clock: &Clock) -> Action {

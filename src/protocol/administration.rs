@@ -16,6 +16,7 @@ pub enum AdminCommand {
     CacheMemlimit,
     Watch,
     Debugtime,
+    Debugstall,
     RefreshCerts,
     Misbehave,
 }
@@ -36,6 +37,7 @@ impl AdminCommand {
             b"cache_memlimit" => AdminCommand::CacheMemlimit,
             b"watch" => AdminCommand::Watch,
             b"debugtime" => AdminCommand::Debugtime,
+            b"debugstall" => AdminCommand::Debugstall,
             b"refresh_certs" => AdminCommand::RefreshCerts,
             b"misbehave" => AdminCommand::Misbehave,
             _ => return None,

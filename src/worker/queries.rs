@@ -8,6 +8,7 @@ use super::walk::LedWalk;
 use super::{Worker, trace};
 use crate::admin::walk::{Walk, WalkKind};
 use crate::admin::{self, Action, Description, Query, ReplyKind, ServerContext};
+use crate::measure::latency::Kind;
 use crate::protocol::Span;
 use crate::protocol::parser::Parser;
 use crate::watch::CloseReason;
@@ -19,6 +20,7 @@ impl Worker<'_> {
     /// Does a command that concerns the connection or the whole server. All commands before it have been answered.
     pub(super) fn administer(&mut self, token: usize, line: Span) {
         let line = line.of(&self.buffer);
+        self.serve.shards.tally.add(Kind::Other, 1);
         let (now, uploads) = (self.clock().now(), self.exchange().upload_use());
         let context = ServerContext { now, uploads, ..self.context() };
         let connection = &mut self.connections[token];

@@ -32,6 +32,7 @@ mod flags;
 mod libmemcached;
 mod limits;
 mod long_gets;
+mod measures;
 mod memccapable;
 mod monitors;
 mod mtop;
