@@ -142,7 +142,8 @@ fn a_planted_key_is_found_and_a_rare_one_is_not() {
     assert_eq!(hot.get("1:key").map(String::as_str), Some("user%3Ahot"), "{hot:?}");
     let share = number(&hot, "1:share_percent");
     assert!((2.4..=3.6).contains(&share), "{hot:?}");
-    assert_eq!((number(&hot, "1:hit_percent"), number(&hot, "1:read_percent")), (100.0, 100.0));
+    // The key was set once.
+    assert!(number(&hot, "1:hit_percent") == 100.0 && number(&hot, "1:read_percent") > 99.0, "{hot:?}");
     assert!(!hot.contains_key("2:key"), "{hot:?}");
     let by_bytes = ask(&server, "stats hotkeys bytes");
     assert_eq!(by_bytes.get("1:key").map(String::as_str), Some("user%3Ahot"), "{by_bytes:?}");
