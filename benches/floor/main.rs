@@ -5,7 +5,8 @@
 //! thread and that of the client are pinned to two cores if the machine has two. CPU time is that of the responder's
 //! thread alone, while it answers: each connection has had a reply before, and has its last one at the end.
 //!
-//! And what would io_uring change? Another responder does the same work by it ([`ring`]), in turn with the first.
+//! And what would io_uring change? Another responder does the same work by it ([`ring`]), in turn with the first. It can also
+//! send without copying the reply into the kernel: what does that change for long values?
 
 #![allow(clippy::print_stdout, reason = "the answer")]
 #![allow(missing_docs, reason = "a program")]
@@ -35,6 +36,10 @@ const ROUND: Duration = Duration::from_millis(1500);
 const CROWDS: [usize; 3] = [1, 50, 1000];
 const TURNS: usize = 7;
 const TURN: Duration = Duration::from_millis(700);
+
+/// The comparison of sending with and without a copy: lengths of values in bytes, and connections.
+const LONG: [usize; 3] = [10_240, 102_400, 1_000_000];
+const CONNECTIONS_LONG: usize = 10;
 
 /// A responder that is silent for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -80,7 +85,16 @@ fn loads() -> Vec<Load> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waits {
     Epoll,
-    IoUring,
+    IoUring(Sends),
+}
+
+/// How a responder on io_uring sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sends {
+    /// The kernel copies the reply.
+    Copies,
+    /// The kernel takes the pages of the reply, as with `MSG_ZEROCOPY`, and tells when it needs them no more.
+    Pages,
 }
 
 /// What a responder has done in a round.
@@ -102,7 +116,7 @@ impl Answered {
 }
 
 fn main() -> ExitCode {
-    match floor().and_then(|()| question()) {
+    match floor().and_then(|()| questions()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("{error}");
@@ -120,12 +134,41 @@ fn floor() -> io::Result<()> {
     Ok(())
 }
 
-/// Compares epoll and io_uring: one request at a time on each connection, medians of rounds in turn.
-fn question() -> io::Result<()> {
+fn questions() -> io::Result<()> {
     if let Err(error) = ring::probe() {
         println!("\nio_uring: refused by the kernel: {error}");
         return Ok(());
     }
+    epoll_or_ring()?;
+    copies_or_pages()
+}
+
+/// Compares sending with and without a copy, for long values: one request at a time on each connection.
+fn copies_or_pages() -> io::Result<()> {
+    println!("\nlong values without a copy: {CONNECTIONS_LONG} connections, medians of {TURNS} rounds");
+    println!("    bytes | CPU µs per get: copied, not copied, ratio | gets per second: copied, not copied, ratio");
+    for len in LONG {
+        let reply = format!("VALUE {KEY} 0 {len}\r\n{}\r\nEND\r\n", "v".repeat(len));
+        let load = Load { name: "get", request: format!("get {KEY}\r\n"), reply, keys: 1 };
+        let mut rounds = [Vec::new(), Vec::new()];
+        for _ in 0..TURNS {
+            for (sends, rounds) in [Sends::Copies, Sends::Pages].into_iter().zip(&mut rounds) {
+                rounds.push(measure(Waits::IoUring(sends), &load, CONNECTIONS_LONG, TURN)?);
+            }
+        }
+        let [copied, taken] = rounds.each_ref().map(|rounds| median(rounds, Answered::cpu_per_key));
+        let [by_copy, by_page] = rounds.each_ref().map(|rounds| median(rounds, Answered::keys_per_second));
+        println!(
+            "{len:>9} | {copied:>22.2} {taken:>11.2} {:>6.2} | {by_copy:>23.0} {by_page:>11.0} {:>6.2}",
+            taken / copied,
+            by_page / by_copy
+        );
+    }
+    Ok(())
+}
+
+/// Compares epoll and io_uring: one request at a time on each connection, medians of rounds in turn.
+fn epoll_or_ring() -> io::Result<()> {
     let load = loads().swap_remove(0);
     println!("\nepoll and io_uring: {}, medians of {TURNS} rounds", load.name);
     println!("connections | CPU µs per request: epoll, io_uring, ratio | requests per second: epoll, io_uring, ratio");
@@ -133,7 +176,7 @@ fn question() -> io::Result<()> {
         allow_files(connections)?;
         let mut rounds = [Vec::new(), Vec::new()];
         for _ in 0..TURNS {
-            for (waits, rounds) in [Waits::Epoll, Waits::IoUring].into_iter().zip(&mut rounds) {
+            for (waits, rounds) in [Waits::Epoll, Waits::IoUring(Sends::Copies)].into_iter().zip(&mut rounds) {
                 rounds.push(measure(waits, &load, connections, TURN)?);
             }
         }
@@ -180,10 +223,10 @@ fn measure(waits: Waits, load: &Load, connections: usize, round: Duration) -> io
             let _ = sender.send(gettid());
             match waits {
                 Waits::Epoll => respond(listener, load, stop),
-                Waits::IoUring => {
+                Waits::IoUring(sends) => {
                     let listener = std::net::TcpListener::from(OwnedFd::from(listener));
                     listener.set_nonblocking(false)?;
-                    ring::respond(&listener, load, connections, stop)
+                    ring::respond(&listener, load, connections, sends, stop)
                 }
             }
         });
@@ -299,11 +342,14 @@ impl Client<'_> {
             let ends = begun.elapsed() >= round;
             for event in &events {
                 let (stream, received) = &mut self.streams[event.token().0];
-                match stream.read(&mut buffer) {
-                    Ok(0) => return Err(io::Error::other("the responder closed")),
-                    Ok(count) => *received += count,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                    Err(error) => return Err(error),
+                // A long reply comes in pieces, and there may be no event for each of them.
+                while *received < self.load.reply.len() {
+                    match stream.read(&mut buffer) {
+                        Ok(0) => return Err(io::Error::other("the responder closed")),
+                        Ok(count) => *received += count,
+                        Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                        Err(error) => return Err(error),
+                    }
                 }
                 if *received > self.load.reply.len() {
                     return Err(io::Error::other("more came back than was asked for"));

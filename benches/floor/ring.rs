@@ -18,7 +18,7 @@ use io_uring::types::{BufRingEntry, Fixed};
 use io_uring::{IoUring, SubmissionQueue, cqueue, opcode, squeue};
 use memmap2::MmapMut;
 
-use super::Load;
+use super::{Load, Sends};
 
 /// Bytes of a buffer for requests; a longer request takes several.
 const BUFFER_SIZE: usize = 256;
@@ -42,7 +42,13 @@ fn ring(connections: usize) -> io::Result<IoUring> {
 
 /// Answers `connections` clients until all have left. While it waits for them to come, `stop` and one more connection end
 /// it.
-pub(crate) fn respond(listener: &TcpListener, load: &Load, connections: usize, stop: &AtomicBool) -> io::Result<()> {
+pub(crate) fn respond(
+    listener: &TcpListener,
+    load: &Load,
+    connections: usize,
+    sends: Sends,
+    stop: &AtomicBool,
+) -> io::Result<()> {
     let mut streams = Vec::new();
     while streams.len() < connections {
         if stop.load(Ordering::Relaxed) {
@@ -84,7 +90,7 @@ pub(crate) fn respond(listener: &TcpListener, load: &Load, connections: usize, s
             *pending += count;
             while *pending >= load.request.len() {
                 *pending -= load.request.len();
-                push(&mut submissions, &send(connection, reply))?;
+                push(&mut submissions, &send(connection, reply, sends))?;
             }
             if !cqueue::more(completion.flags()) {
                 if count > 0 || completion.result() == -nix::libc::ENOBUFS {
@@ -112,11 +118,19 @@ fn receive(connection: u32) -> squeue::Entry {
     opcode::RecvMulti::new(Fixed(connection), GROUP).build().user_data(u64::from(connection))
 }
 
-fn send(connection: u32, reply: &'static [u8]) -> squeue::Entry {
+fn send(connection: u32, reply: &'static [u8], sends: Sends) -> squeue::Entry {
     // The kernel goes on until the whole reply is sent.
     let flags = nix::libc::MSG_WAITALL | nix::libc::MSG_NOSIGNAL;
-    let send = opcode::Send::new(Fixed(connection), reply.as_ptr(), reply.len() as u32).flags(flags).build();
-    send.flags(squeue::Flags::SKIP_SUCCESS).user_data(SEND | u64::from(connection))
+    let (bytes, len) = (reply.as_ptr(), reply.len() as u32);
+    let send = match sends {
+        Sends::Copies => {
+            let send = opcode::Send::new(Fixed(connection), bytes, len).flags(flags).build();
+            send.flags(squeue::Flags::SKIP_SUCCESS)
+        }
+        // The kernel tells when it needs the bytes no more, as it does after `MSG_ZEROCOPY`.
+        Sends::Pages => opcode::SendZc::new(Fixed(connection), bytes, len).flags(flags).build(),
+    };
+    send.user_data(SEND | u64::from(connection))
 }
 
 fn push(submissions: &mut SubmissionQueue<'_>, entry: &squeue::Entry) -> io::Result<()> {
