@@ -42,8 +42,9 @@
 //! 1. `store/`, `protocol/` and `net/` import neither each other nor anything above them. `command/` brings words and items
 //!    together; `worker/` brings everything together.
 //! 2. Below `worker/` no code reads a clock for a request, starts a thread, or logs an operation.
-//! 3. The path of a request has no lock and no shared counter. The exception is a value that is longer than the read
-//!    buffer: it takes one lock and one counter (`worker/uploads.rs`). Only `worker/mailbox/` hands shards from core to
+//! 3. The path of a request has no lock and no shared counter. There are two exceptions. A value that is longer than the
+//!    read buffer takes one lock and one counter (`worker/uploads.rs`). An operation of the sample, one in 128, takes the
+//!    lock of its worker's samples, or is not counted if somebody reads them (`worker/sampler.rs`). Only `worker/mailbox/` hands shards from core to
 //!    core. One thread writes each counter, with plain stores; others may read it.
 //! 4. Only the holder of a shard's lease touches the shard.
 //! 5. An operation has one key, and a key is hashed once; different bits of the hash choose shard, bucket and tag

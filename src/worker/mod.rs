@@ -5,12 +5,13 @@
 //! is bounded, so that no connection can keep another one waiting for longer than the work of a turn.
 //!
 //! ```text
-//!  service  queries  datagram  watch             parts of `Worker`: what it does for connections
+//!  service  queries  datagram  watch  measure    parts of `Worker`: what it does for connections
 //!  ──────────────────────────────────────────
 //!  Worker                                        its turn, mail, housekeeping
 //!  ──────────────────────────────────────────
-//!  connection  handshakes  endpoint  walk        what a worker holds; none of it knows the worker
+//!  connection  handshakes  endpoint  walk  meter what a worker holds; none of it knows the worker
 //!  serve ─▶ receive ─▶ shards ─▶ execute         input to operations to shards; no I/O
+//!    └────▶ sampler                              looks closer at some operations
 //!  trace ─▶ session ─▶ pending    outbox         a connection's state, its replies
 //!  mailbox ─▶ batch ─▶ broadcast    uploads      what crosses cores
 //! ```

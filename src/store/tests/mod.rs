@@ -514,3 +514,44 @@ fn keys_of_one_chain_evict_each_other_and_nothing_else() {
         assert!(others.iter().all(|key| store.get(key.as_bytes()).is_some()), "others");
     }
 }
+
+#[test]
+fn memory_at_random_is_held_by_keys_in_proportion() {
+    let mut store = store(8, StoreOptions::default());
+    let mut held: Model<&[u8], u64> = Model::new();
+    let mut put = |store: &mut Store, prefix: &'static [u8], number: u64, len: usize| {
+        let key = [prefix, number.to_string().as_bytes()].concat();
+        let id = store.set(&key, &vec![7; len], NEVER).expect("room");
+        *held.entry(prefix).or_default() += store.size_of(id);
+    };
+    for number in 0..20 {
+        put(&mut store, b"long:", number, 100_000);
+        (0..500).for_each(|part| put(&mut store, b"short:", number * 500 + part, 100));
+        (0..50).for_each(|part| put(&mut store, b"middle:", number * 50 + part, 2000));
+    }
+    for number in 0..5000 {
+        let key = format!("gone:{number}");
+        store.set(key.as_bytes(), b"x", 100).expect("room");
+    }
+    store.set_now(Now(200));
+    let (mut random, mut free) = (Random(3), 0);
+    let mut found: Model<Vec<u8>, u64> = Model::new();
+    const SAMPLES: u64 = 40_000;
+    for _ in 0..SAMPLES {
+        let random = random.below(1 << 31) << 33 | random.below(1 << 31) << 2;
+        match store.key_at_random(random) {
+            Some(key) => {
+                let prefix = key[..=key.iter().position(|&byte| byte == b':').expect("a prefix")].to_vec();
+                *found.entry(prefix).or_default() += 1;
+            }
+            None => free += 1,
+        }
+    }
+    assert!(free > 0 && found.len() == 3, "{free} {found:?}");
+    let (all, sampled) = (held.values().sum::<u64>() as f64, (SAMPLES - free) as f64);
+    for (prefix, bytes) in held {
+        let (share, expected) = (found[prefix] as f64 / sampled, bytes as f64 / all);
+        assert!((share - expected).abs() < 0.02, "{}: {share} in place of {expected}", String::from_utf8_lossy(prefix));
+    }
+    assert!(self::store(1, StoreOptions::default()).key_at_random(5).is_none(), "a store without pages");
+}
