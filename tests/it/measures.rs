@@ -2,6 +2,7 @@
 
 use crate::peers;
 use crate::server::Server;
+use crate::waiting::wait_until;
 use std::collections::HashMap;
 
 /// One kind of statistics, by name.
@@ -25,6 +26,16 @@ fn place(statistics: &HashMap<String, String>, field: &str, value: &str) -> Opti
     place.map(|(name, _)| name.split_once(':').expect("a place").0.to_owned())
 }
 
+/// `stats latency` once a statistic has reached a number: a worker records a request after the reply has left.
+fn latency_with(server: &Server, name: &str, least: f64) -> HashMap<String, String> {
+    let mut latency = HashMap::new();
+    wait_until(&format!("{name} reaches {least}"), || {
+        latency = ask(server, "stats latency");
+        number(&latency, name) >= least
+    });
+    latency
+}
+
 /// Has the server execute all of these commands, sent at once, before it answers `mn`.
 fn run(server: &Server, commands: &str) {
     let mut client = server.client();
@@ -44,7 +55,7 @@ fn each_operation_counts_in_its_kind() {
             commands += &format!("delete m{at}\r\nmd none{at}\r\n");
         }
         run(&server, &commands);
-        let latency = ask(&server, "stats latency");
+        let latency = latency_with(&server, "delete_count", 40.0);
         for (kind, count) in
             [("get_hit", 80), ("get_miss", 80), ("set", 60), ("arithmetic", 40), ("touch", 20), ("delete", 40)]
         {
@@ -72,7 +83,7 @@ fn a_long_value_counts_when_it_is_complete() {
         client.send(format!("set long:{at} 0 0 300000\r\n{value}\r\n"));
         client.expect("STORED\r\n");
     }
-    let latency = ask(&server, "stats latency");
+    let latency = latency_with(&server, "set_count", 4.0);
     assert_eq!(number(&latency, "set_count"), 4.0, "{latency:?}");
     let big = ask(&server, "stats bigkeys");
     let place_of = |key: &str| place(&big, "key", key);
@@ -106,7 +117,7 @@ fn a_stall_shows_in_the_kinds_that_wait_for_it() {
     }
     // Only what came with the stall waited for it.
     run(&server, "get user:1 user:2\r\ndebugstall 6\r\ndelete user:2\r\n");
-    let latency = ask(&server, "stats latency");
+    let latency = latency_with(&server, "delete_count", 1.0);
     for (name, is_slow) in [
         ("get_hit_max_us", true),
         ("get_miss_p50_us", true),
