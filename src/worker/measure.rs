@@ -70,7 +70,8 @@ impl Worker<'_> {
         let shows = session.shows_keys() && !matches!(session.parser(), Parser::Login(_) | Parser::Undecided);
         let input = if shows { &self.buffer[..self.meter.input_len] } else { &[] };
         let (word, key) = first_command(input);
-        let bytes = self.counters().bytes_written.get() - self.meter.bytes_written;
+        // `stats reset` may have come between.
+        let bytes = self.counters().bytes_written.get().saturating_sub(self.meter.bytes_written);
         measures.slow.lock().push(Slow {
             time: SystemTime::now(),
             service: Duration::from_nanos(service),
