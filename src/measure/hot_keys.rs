@@ -267,7 +267,7 @@ mod tests {
                 })
                 .inspect(|&number| {
                     if number < 3 {
-                        counts[number as usize] += 1
+                        counts[number as usize] += 1;
                     }
                 }));
             for (number, count) in counts.into_iter().enumerate() {

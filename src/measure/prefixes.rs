@@ -210,6 +210,9 @@ impl Prefixes {
     }
 }
 
+/// A prefix, and what it is used for.
+pub type Named = (Box<[u8]>, Use);
+
 /// The prefixes of all workers. The counts are of samples, but for `memory`, which is in bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -221,7 +224,7 @@ pub struct Report {
 
 impl Report {
     /// The `most` prefixes with the most operations, the most first. All others join [`Report::other`].
-    pub fn top(self, most: usize) -> (Vec<(Box<[u8]>, Use)>, Use) {
+    pub fn top(self, most: usize) -> (Vec<Named>, Use) {
         let Report { prefixes, mut other } = self;
         let operations = |prefix: &Use| prefix.gets + prefix.sets + prefix.deletes + prefix.others;
         let mut list: Vec<_> = prefixes.into_iter().collect();
