@@ -426,6 +426,25 @@ fn a_name_that_is_passed_on_is_imported_from_where_it_stands() {
 }
 
 #[test]
+fn the_program_has_modules_beside_its_library() {
+    let files = [
+        ("main.rs", "mod tool; use corecached::low; fn main() { tool::run() }"),
+        ("tool/mod.rs", "use corecached::exit::Exit; use crate::tool::part; fn f() { part::g() }"),
+        ("tool/part.rs", ""),
+        ("low.rs", ""),
+        ("exit.rs", ""),
+    ];
+    assert_picture(&files, "//! main: tool, low\n//! tool: exit\n//! low:\n//! exit:\n", &[]);
+    let upward =
+        [("main.rs", ""), ("tool/mod.rs", "use corecached::low;"), ("low.rs", "fn f() { crate::tool::run() }")];
+    assert_picture(
+        &upward,
+        "//! main:\n//! tool:\n//! low:\n",
+        &["low imports tool, says no picture: low.rs:1", "tool imports low, says no picture: tool/mod.rs:1"],
+    );
+}
+
+#[test]
 fn circles_within_a_folder_are_found() {
     #[track_caller]
     fn check(files: &[(&str, &str)], backward: &[(&str, &str, &str)], expected: &[&str]) {

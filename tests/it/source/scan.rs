@@ -52,6 +52,18 @@ pub(super) struct File {
     pub(super) test_modules: Vec<String>,
 }
 
+impl File {
+    /// Whether the file is part of the program, and not of its library.
+    fn is_of_program(&self) -> bool {
+        self.name == "main.rs" || self.module.first().is_some_and(|module| module == "tool")
+    }
+
+    /// The module that holds the modules which this file declares. The program has its own beside those of the library.
+    fn folder(&self) -> Vec<String> {
+        if self.name == "main.rs" { Vec::new() } else { self.module.clone() }
+    }
+}
+
 /// Splits source into tokens.
 pub(super) fn tokens(source: &str) -> Vec<Token<'_>> {
     let bytes = source.as_bytes();
@@ -363,10 +375,10 @@ impl Reader<'_> {
         let (mut base, rest) = match path {
             ["crate", rest @ ..] => (Vec::new(), rest),
             // The program imports its library by name.
-            ["corecached", rest @ ..] if self.file.name == "main.rs" => (Vec::new(), rest),
+            ["corecached", rest @ ..] if self.file.is_of_program() => (Vec::new(), rest),
             ["self", rest @ ..] => (here, rest),
             ["super", ..] => (here, path),
-            [name, ..] if self.children.iter().any(|child| child == name) => (self.file.module.clone(), path),
+            [name, ..] if self.children.iter().any(|child| child == name) => (self.file.folder(), path),
             [name, rest @ ..] if self.file.imported.contains_key(*name) => (self.file.imported[*name].clone(), rest),
             _ => return None,
         };
