@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  main
+//!   ├ tool/              commands beside the server: top, stat and others; not in this library, sees servers through sockets
 //!   └ server/            start and stop: listeners, memory, threads, warm restart
 //!      ├ process/        what the system is told: user, limits, files, daemon
 //!      └ worker/         one event loop per core: the only place that ties sockets, words and items together
@@ -19,7 +20,8 @@
 //! the list and the source, and fails where they differ:
 //!
 //! ```text
-//!  main:     server, config, exit
+//!  main:     tool, server, config, exit
+//!  tool:     exit
 //!  server:   process, worker, admin, command, config, net, protocol, store, measure, auth, clock, counters, hash, exit
 //!  process:  exit
 //!  worker:   admin, command, config, net, protocol, store, measure, watch, clock, counters, hash

@@ -57,7 +57,7 @@ pub(super) fn command() -> Command {
         .infer_long_args(true)
         .max_term_width(100)
         .help_template("{usage-heading} {usage}\n\n{all-args}{after-help}")
-        .after_help(format!("{}{ENVIRONMENT_HELP}", options::help(&defaults)));
+        .after_help(format!("{}{ENVIRONMENT_HELP}{COMMANDS_HELP}", options::help(&defaults)));
     for (heading, flags) in FLAGS {
         command = command.next_help_heading(*heading);
         for flag in *flags {
@@ -607,6 +607,13 @@ Environment: MEMCACHED_PORT_FILENAME names a file to write the bound ports to. M
 user:password lines for -S.
 Signals: INT and TERM stop the server. USR1 stops it and, with -e, keeps the cache for the next start.
 HUP makes the server read its password file and its certificates again.";
+
+/// The commands of the binary, which `main` finds before it reads any flag. A program called `memcached` has none.
+const COMMANDS_HELP: &str = "
+
+Commands that look at running servers, corecached or memcached: corecached top, stat, check,
+hotkeys, bigkeys, prefixes, latency. corecached print writes a dashboard and alerts.
+corecached help explains them.";
 
 /// The message for a command line that clap refuses. Unknown flags and missing values get the words of getopt(3), followed
 /// by memcached's. Other mistakes get one line.
