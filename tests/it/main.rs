@@ -48,6 +48,7 @@ mod signals;
 mod source;
 mod statistics;
 mod tls;
+mod tool;
 mod udp;
 mod uploads;
 mod watch;

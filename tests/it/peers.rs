@@ -52,17 +52,31 @@ fn version_of(memcached: &Path) -> Option<String> {
 /// The path of the program with this name. It may be in `PATH`, where Debian puts the programs of administrators, or
 /// where `.ci/run` puts the programs that it does not install.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let found = find(name);
+    if found.is_none() {
+        missing(&format!("{name} is not installed"));
+    }
+    found
+}
+
+/// The path of a program that checks a little more if it is there. `CORECACHED_REQUIRE_PEERS=1` does not require it.
+pub(crate) fn optional_program(name: &str) -> Option<PathBuf> {
+    let found = find(name);
+    if found.is_none() {
+        say_skipped(&format!("{name} is not installed"));
+    }
+    found
+}
+
+fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let others = ["/usr/sbin".into(), "/usr/share/memcached/scripts".into(), target.join("mtop/bin")];
     let unpacked = ["sbin", "share/munin/plugins", "lib/nagios/plugins", "lib/netdata/plugins.d"];
     let unpacked = unpacked.map(|folder| target.join("debian/usr").join(folder));
-    let folders = std::env::split_paths(&path).chain(others).chain(unpacked);
-    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
-    if found.is_none() {
-        missing(&format!("{name} is not installed"));
-    }
-    found
+    let prometheus = target.join("prometheus/usr/bin");
+    let folders = std::env::split_paths(&path).chain(others).chain(unpacked).chain([prometheus]);
+    folders.map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// A command for a program that `program` found. It may need libraries that `.ci/run` unpacked with it.

@@ -5,6 +5,7 @@ mod clients;
 mod forms;
 mod readme;
 mod stalled;
+mod tool;
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
