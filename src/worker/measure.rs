@@ -27,6 +27,7 @@ impl Worker<'_> {
         } else if !tally.is_empty() {
             self.record(token, &tally, began, now);
         }
+        self.serve.shards.long_key.clear();
         self.meter.bytes_written = self.counters().bytes_written.get();
         self.meter.input_len = 0;
     }
@@ -69,7 +70,12 @@ impl Worker<'_> {
         let session = &self.connections[token].session;
         let shows = session.shows_keys() && !matches!(session.parser(), Parser::Login(_) | Parser::Undecided);
         let input = if shows { &self.buffer[..self.meter.input_len] } else { &[] };
-        let (word, key) = first_command(input);
+        let (mut word, mut key) = first_command(input);
+        let long_key = self.serve.shards.long_key.as_slice();
+        if word.is_empty() && shows && !long_key.is_empty() {
+            // The command came in an earlier turn.
+            (word, key) = (b"set", long_key);
+        }
         // `stats reset` may have come between.
         let bytes = self.counters().bytes_written.get().saturating_sub(self.meter.bytes_written);
         measures.slow.lock().push(Slow {

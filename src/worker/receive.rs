@@ -275,6 +275,8 @@ impl Shards<'_> {
             return;
         }
         let request = Request::new(&operation, &bytes, self.clock);
+        self.long_key.clear();
+        self.long_key.extend_from_slice(request.key);
         self.lease(shard);
         if self.links[shard].lease.is_some() {
             self.tally.add(Kind::Set, 1);

@@ -174,7 +174,7 @@ impl Worker<'_> {
             connection.closing |= connection.ended;
             return Ok(());
         }
-        if self.connections[token].session.is_idle() {
+        if self.connections[token].session.is_at_command() {
             self.meter.input_len = filled;
         }
         self.serve_input(token, filled)

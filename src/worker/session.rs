@@ -187,6 +187,11 @@ impl Session {
         self.parser.is_idle() && self.pending.is_empty() && matches!(self.state, State::Parsing)
     }
 
+    /// Whether the input begins with a command, or a part of one.
+    pub fn is_at_command(&self) -> bool {
+        matches!(self.state, State::Parsing) && self.parser.is_idle()
+    }
+
     /// The state in memcached's words for `stats conns`. `rest` is the input that is not parsed yet; `is_next` says that the
     /// worker will parse more of it without an event.
     pub fn state_name(&self, rest: &[u8], is_next: bool) -> &'static str {

@@ -61,6 +61,8 @@ pub struct Shards<'a> {
     pub(super) log: Option<Box<Log<'a>>>,
     /// The operations since the worker measured last.
     pub(super) tally: Tally,
+    /// The key of the last long value among them, or none.
+    pub(super) long_key: Vec<u8>,
     /// Counts what happens when another worker has a lease, and nothing on the way of a request without that.
     counters: Option<&'a WorkerCounters>,
 }
@@ -102,6 +104,7 @@ impl<'a> Shards<'a> {
             waits_for_room: false,
             log: None,
             tally: Tally::default(),
+            long_key: Vec::new(),
             counters: None,
         }
     }
