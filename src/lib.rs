@@ -5,6 +5,7 @@
 //!   ├ tool/              commands beside the server: top, stat and others; not in this library, sees servers through sockets
 //!   └ server/            start and stop: listeners, memory, threads, warm restart
 //!      ├ process/        what the system is told: user, limits, files, daemon
+//!      ├ observer/       what people see: the page
 //!      └ worker/         one event loop per core: the only place that ties sockets, words and items together
 //!         └ admin/       commands that concern the whole server: statistics, tuning, dumps, login
 //!            ├ command/  what an operation on a key means, on one shard
@@ -24,6 +25,7 @@
 //!  tool:     exit
 //!  server:   process, worker, admin, command, config, net, protocol, store, measure, auth, clock, counters, hash, exit
 //!  process:  exit
+//!  observer:
 //!  worker:   admin, command, config, net, protocol, store, measure, watch, clock, counters, hash
 //!  admin:    command, config, net, protocol, store, measure, watch, auth, clock, counters
 //!  command:  protocol, store, watch, clock
@@ -75,6 +77,7 @@
 //! returns to the connection that asked, and [`admin`] merges all answers and writes the reply.
 
 pub mod config;
+pub mod observer;
 pub mod process;
 pub mod server;
 pub mod worker;
