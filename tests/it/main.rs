@@ -36,6 +36,7 @@ mod measures;
 mod memccapable;
 mod monitors;
 mod mtop;
+mod page;
 mod pages;
 mod process;
 mod proxies;

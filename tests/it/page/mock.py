@@ -250,8 +250,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Cache-Control", "no-store")
         if kind.startswith("text/html"):
             self.send_header("Content-Security-Policy", policy(text))
-        self.end_headers()
-        self.wfile.write(body)
+        try:
+            self.end_headers()
+            self.wfile.write(body)
+        except ConnectionError:
+            pass  # The page asks no longer.
 
     def log_message(self, *_):
         pass
