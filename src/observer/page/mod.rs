@@ -18,6 +18,8 @@ const PLACEHOLDER: &str = "<!--TABLES-->";
 #[derive(Clone, Copy)]
 enum Unit {
     Text,
+    /// A name as programs have it, with `_` between its words.
+    Kind,
     /// A text, or null for all prefixes that have no row.
     Prefix,
     Count,
@@ -31,7 +33,7 @@ enum Unit {
     /// Seconds since 1970. It is shown as the time before the answer.
     Moment,
 }
-use Unit::{Bytes, Count, Microseconds, Moment, Prefix, Rate, Ratio, Seconds, Text};
+use Unit::{Bytes, Count, Kind, Microseconds, Moment, Prefix, Rate, Ratio, Seconds, Text};
 
 /// A column: its title, the name of its value in a row, and the unit.
 type Column = (&'static str, &'static str, Unit);
@@ -145,7 +147,7 @@ const TABLES: &[Table] = &[
             ("Service", "service_us", Microseconds),
             ("Wait", "wait_us", Microseconds),
             ("Worker", "worker", Count),
-            ("Kind", "kind", Text),
+            ("Kind", "kind", Kind),
             ("Operations", "operations", Count),
             ("Command", "command", Text),
         ],
@@ -153,7 +155,7 @@ const TABLES: &[Table] = &[
 ];
 
 const LATENCY: &[Column] = &[
-    ("Kind", "name", Text),
+    ("Kind", "name", Kind),
     ("Count", "count", Count),
     ("Mean", "mean_us", Microseconds),
     ("p50", "p50_us", Microseconds),
@@ -192,7 +194,7 @@ fn rows_of(status: &Value, rows: &Rows) -> Vec<Value> {
             let rows = named.map(|(name, values)| {
                 let mut row = values.clone();
                 if let Some(values) = row.as_object_mut() {
-                    values.insert("name".into(), name.replace('_', " ").into());
+                    values.insert("name".into(), name.as_str().into());
                 }
                 row
             });
@@ -239,7 +241,7 @@ fn cell(value: &Value, unit: Unit, status: &Value) -> String {
 
 /// Numbers stand at the right.
 fn class(unit: Unit) -> &'static str {
-    if matches!(unit, Text | Prefix) { "text" } else { "n" }
+    if matches!(unit, Text | Kind | Prefix) { "text" } else { "n" }
 }
 
 /// A value as people read it.
@@ -247,14 +249,15 @@ fn words(value: &Value, unit: Unit, status: &Value) -> String {
     let Some(number) = value.as_f64() else {
         return match unit {
             Text if value.is_string() => plain(value),
+            Kind if value.is_string() => plain(value).replace('_', " "),
             Prefix if value.is_null() => "all others".into(),
             Prefix => plain(value),
             _ => "–".into(),
         };
     };
     match unit {
-        Text | Prefix => plain(value),
-        Count if number.fract() != 0.0 => format!("{number:.1}"),
+        Text | Kind | Prefix => plain(value),
+        Count if number < 1000.0 && number.fract() != 0.0 => format!("{number:.1}"),
         Count => grouped(number),
         Rate if number < 10.0 => format!("{number:.1}/s"),
         Rate => format!("{}/s", grouped(number)),

@@ -130,7 +130,7 @@ def check_looks(browser, folder):
         for scheme in ["light", "dark"]:
             browser.show_as(width, scheme)
             browser.wait_until("the charts fit", "const chart = document.querySelector('.chart'); return chart.viewBox.baseVal.width === chart.parentNode.clientWidth")
-            assert browser.run("return document.documentElement.scrollWidth <= innerWidth"), f"wider than {width} pixels"
+            assert browser.run("return document.documentElement.scrollWidth") <= width, f"wider than {width} pixels"
             grounds.add(browser.run("return getComputedStyle(document.body).backgroundColor"))
             faint = browser.run(FAINT)
             assert not faint, f"{scheme}: {faint}"
@@ -157,7 +157,7 @@ def check_pause(browser, pid, folder):
     os.kill(pid, signal.SIGSTOP)
     try:
         browser.wait_until("the page says that nobody answers", "return !document.getElementById('banner').hidden")
-        assert "The server does not answer" in texts(browser, "#banner")[0]
+        assert "The server has not answered since" in texts(browser, "#banner")[0]
         assert texts(browser, "#health") == ["No answer"]
         if folder:
             browser.screenshot(folder / "page-no-answer.png")
