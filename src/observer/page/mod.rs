@@ -10,8 +10,8 @@
 
 use serde_json::Value;
 
-/// The file. [`render`] replaces its one [`PLACEHOLDER`].
-const PAGE: &str = include_str!("page.html");
+/// The file, without data: the policy takes the hashes of its elements from here. [`render`] replaces its one placeholder.
+pub const PAGE: &str = include_str!("page.html");
 const PLACEHOLDER: &str = "<!--TABLES-->";
 
 /// What a value is, and so how people read it.

@@ -71,7 +71,7 @@ SCENARIOS = {
     "many": changed(workers=64, classes=60, prefixes=MANY, operations=9_400_000, evictions=0, idle=None,
                     limit=768 * 1024 * MIB, late=[17], uptime=40_000_000),
     "huge": changed(operations=4.2e11, evictions=3.3e9, idle=3, latency=20_000, limit=2**53, uptime=3.1e9, hits=0.61,
-                    workers=1),
+                    workers=1, keys=[(EVIL, 0.31, 1.0)]),
     "draining": changed(ready=False),
     "unmeasured": changed(measured=False, keys=None, prefixes=None, uptime=600),
 }
