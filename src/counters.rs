@@ -90,6 +90,15 @@ macro_rules! counters {
     };
 }
 
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Transport {
+    Tcp,
+    Tls,
+    Unix,
+}
+
 counters! {
     /// Counters of a worker. The worker writes them.
     WorkerCounters {
@@ -97,6 +106,14 @@ counters! {
         given_connections: Keeps, Stats;
         /// Connections of the worker that are closed.
         closed_connections: Keeps, Stats;
+        /// Of the connections that were given, those under TLS. The main thread is the writer.
+        given_tls: Keeps, Stats;
+        /// Of the connections that are closed, those under TLS.
+        closed_tls: Keeps, Stats;
+        /// Of the connections that were given, those of Unix sockets. The main thread is the writer.
+        given_unix: Keeps, Stats;
+        /// Of the connections that are closed, those of Unix sockets.
+        closed_unix: Keeps, Stats;
         /// Bytes read from sockets.
         bytes_read: Clears, Stats;
         /// Bytes written to sockets.
@@ -137,6 +154,8 @@ counters! {
         watchdog_ping: Keeps, Stats;
         /// Bytes of the read buffer, and of the unparsed input and the unsent replies of the connections.
         buffer_bytes: Keeps, Stats;
+        /// The part of these bytes that TLS holds: input that is not opened yet, and sealed replies.
+        tls_buffer_bytes: Keeps, Stats;
     }
 }
 
@@ -144,6 +163,36 @@ impl WorkerCounters {
     /// The number of open connections.
     pub fn connections(&self) -> u64 {
         self.given_connections.get().saturating_sub(self.closed_connections.get())
+    }
+
+    /// The number of open connections under TLS.
+    pub fn tls_connections(&self) -> u64 {
+        self.given_tls.get().saturating_sub(self.closed_tls.get())
+    }
+
+    /// The number of open connections of Unix sockets.
+    pub fn unix_connections(&self) -> u64 {
+        self.given_unix.get().saturating_sub(self.closed_unix.get())
+    }
+
+    /// Counts a connection that is given to the worker. Only the main thread may call this.
+    pub fn count_given(&self, transport: Transport) {
+        self.given_connections.add(1);
+        match transport {
+            Transport::Tcp => {}
+            Transport::Tls => self.given_tls.add(1),
+            Transport::Unix => self.given_unix.add(1),
+        }
+    }
+
+    /// Counts a connection that is closed. Only the worker may call this.
+    pub fn count_closed(&self, transport: Transport) {
+        self.closed_connections.add(1);
+        match transport {
+            Transport::Tcp => {}
+            Transport::Tls => self.closed_tls.add(1),
+            Transport::Unix => self.closed_unix.add(1),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //!   ├ tool/              commands beside the server: top, stat and others; not in this library, sees servers through sockets
 //!   └ server/            start and stop: listeners, memory, threads, warm restart
 //!      ├ process/        what the system is told: user, limits, files, daemon
-//!      ├ observer/       what people see: the page
+//!      ├ observer/       the metrics address: Prometheus, health, figures as JSON; it only reads
 //!      └ worker/         one event loop per core: the only place that ties sockets, words and items together
 //!         └ admin/       commands that concern the whole server: statistics, tuning, dumps, login
 //!            ├ command/  what an operation on a key means, on one shard
@@ -23,9 +23,9 @@
 //! ```text
 //!  main:     tool, server, config, exit
 //!  tool:     exit
-//!  server:   process, worker, admin, command, config, net, protocol, store, measure, auth, clock, counters, hash, exit
+//!  server:   process, observer, worker, admin, command, config, net, protocol, store, measure, auth, clock, counters, hash, exit
 //!  process:  exit
-//!  observer:
+//!  observer: worker, admin, command, config, net, protocol, store, measure, counters
 //!  worker:   admin, command, config, net, protocol, store, measure, watch, clock, counters, hash
 //!  admin:    command, config, net, protocol, store, measure, watch, auth, clock, counters
 //!  command:  protocol, store, watch, clock

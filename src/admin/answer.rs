@@ -26,7 +26,7 @@ pub fn answer(shard: &mut Shard, query: &Query, clock: &Clock) -> Answer {
         // The shard's clock may be a turn behind the clock of the worker that asks.
         Query::Flush(None) => store.flush_at(Now(store.now().0 - 1)),
         Query::ForgetFlush => store.forget_flush(),
-        Query::Snapshot => return Answer::Snapshot(Box::new(store.snapshot())),
+        Query::Snapshot => return Answer::Snapshot(shard.number, Box::new(store.snapshot())),
         Query::ResetCounters => {
             store.reset_counters();
             if let Some(prefixes) = &mut shard.prefixes {

@@ -21,15 +21,29 @@ pub(super) fn float(token: &[u8]) -> Option<f64> {
 
 pub(super) const END: &[u8] = b"END\r\n";
 
+/// Takes statistics, one after another.
+pub(super) trait Lines {
+    fn put(&mut self, name: impl Display, value: impl Display);
+}
+
+/// Statistics by name.
+impl Lines for Vec<(String, String)> {
+    fn put(&mut self, name: impl Display, value: impl Display) {
+        self.push((name.to_string(), value.to_string()));
+    }
+}
+
 /// A reply of `STAT` lines.
 #[derive(Debug, Default)]
 pub(super) struct Stats(Vec<u8>);
 
-impl Stats {
-    pub(super) fn put(&mut self, name: impl Display, value: impl Display) {
+impl Lines for Stats {
+    fn put(&mut self, name: impl Display, value: impl Display) {
         write!(self.0, "STAT {name} {value}\r\n").expect("writing to memory cannot fail");
     }
+}
 
+impl Stats {
     pub(super) fn end(mut self) -> Vec<u8> {
         self.0.extend_from_slice(END);
         self.0

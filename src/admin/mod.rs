@@ -33,6 +33,10 @@ pub use answer::{answer, go_on};
 pub use context::ServerContext;
 pub use query::{Action, Answer, Description, Query, ReplyKind};
 pub use settings::Settings;
+pub use stats::general::general_pairs;
+pub use stats::measures::merge_big_keys;
+pub use stats::merge::merge_snapshots;
+pub use stats::settings::setting_pairs;
 
 /// Decides the action for a command line (without its terminator).
 pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {

@@ -69,8 +69,8 @@ pub enum Query {
 pub enum Answer {
     /// The shard has done the work and has nothing to tell.
     Done,
-    /// The answer to `Snapshot`.
-    Snapshot(Box<Snapshot>),
+    /// The answer to `Snapshot`: the number of the shard, and its numbers.
+    Snapshot(u16, Box<Snapshot>),
     /// The answer to `Reassign`. It is [`Reassigned::NoSpare`], too, if another shard has already begun.
     Reassigned(Reassigned),
     /// The answer to `DetailDump`.

@@ -3,7 +3,7 @@
 use super::numbers::{leading_decimal, leading_integer, leading_number};
 use super::options;
 use super::word::Shown;
-use super::{BindingProtocol, Config, KILOBYTE, MEGABYTE, MEMORY_MEGABYTES_MAX, THREADS_MAX};
+use super::{BindingProtocol, Config, KILOBYTE, Listen, MEGABYTE, MEMORY_MEGABYTES_MAX, Observing, THREADS_MAX};
 use crate::exit::{EXIT_USAGE, Exit};
 use crate::protocol::MEMCACHED_VERSION;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -433,6 +433,21 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 "Show a hash and the prefix of a key in place of the key, in statistics and in the slow log",
                 No,
             ),
+            Flag(
+                '\0',
+                "metrics",
+                Many("address", metrics),
+                "Answer Prometheus and browsers by HTTP there: host:port, a port of loopback, or unix:path. Of systemd's \
+                 sockets, those that are named metrics",
+                Text("off"),
+            ),
+            Flag(
+                '\0',
+                "metrics-key-names",
+                Nothing(|config| config.observing.key_names = true),
+                "Show keys at that address. Without it a hash and the prefix stand for a key",
+                No,
+            ),
         ],
     ),
     (
@@ -449,6 +464,17 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
         "The process",
         &[
             Flag('d', "daemon", Nothing(|config| config.process.daemonize = true), "Run in the background", No),
+            Flag(
+                '\0',
+                "drain",
+                One("seconds", |value, config| {
+                    config.observing.drain_seconds = own_number("--drain", value, 0..=3600)?;
+                    Ok(())
+                }),
+                "Serve on for this long after TERM or USR1, while /readyz of --metrics says that the server is not ready. A \
+                 second TERM ends it. Not in memcached",
+                Of(|config| config.observing.drain_seconds.to_string()),
+            ),
             Flag(
                 'u',
                 "user",
@@ -554,6 +580,25 @@ fn udp_allow(value: &OsString, config: &mut Config) -> Result<(), Exit> {
             Exit::usage(format!("--udp-allow takes addresses and networks, as 10.0.0.0/8: \"{network}\""))
         })?;
         config.udp.allow.push(network);
+    }
+    Ok(())
+}
+
+/// `--metrics`: an entry as of `-l`, a port of loopback, or `unix:` and a path.
+fn metrics(value: &OsString, config: &mut Config) -> Result<(), Exit> {
+    let text = text(value);
+    let wrong = || Exit::usage(format!("--metrics takes host:port, a port of loopback, or unix:path: \"{text}\""));
+    let listen = if let Some(path) = value.as_bytes().strip_prefix(b"unix:") {
+        let path = Path::new(OsStr::from_bytes(path)).to_owned();
+        // The mask follows when all flags are read.
+        Some(Listen::Unix { path, mask: 0 }).filter(|_| value.len() > "unix:".len()).ok_or_else(wrong)?
+    } else if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        Listen::Loopback { port: text.parse().map_err(|_| wrong())? }
+    } else {
+        Listen::from_entry(&text, Observing::PORT).map_err(|_| wrong())?
+    };
+    if !config.observing.addresses.contains(&listen) {
+        config.observing.addresses.push(listen);
     }
     Ok(())
 }

@@ -75,6 +75,7 @@ pub struct Config {
     pub detail: Detail,
     pub watch: Watch,
     pub measuring: Measuring,
+    pub observing: Observing,
     pub process: Process,
     pub shown: Shown,
     /// Lines for the log: settings that have no effect or are unwise.
@@ -431,6 +432,22 @@ impl Default for Measuring {
     }
 }
 
+/// The metrics address, and the end of the server as load balancers see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observing {
+    /// `--metrics`: where the server answers scrapers and browsers by HTTP. Empty: nowhere.
+    pub addresses: Vec<Listen>,
+    /// `--metrics-key-names`: keys may appear there. Otherwise a hash and the prefix stand for a key.
+    pub key_names: bool,
+    /// `--drain`: after TERM, the server says that it is not ready for this long before it stops, in seconds.
+    pub drain_seconds: u64,
+}
+
+impl Observing {
+    /// The port of an address without one: memcached_exporter's.
+    pub const PORT: u16 = 9150;
+}
+
 /// Connections that `watch`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Watch {
@@ -516,6 +533,7 @@ impl Config {
             detail: Detail::default(),
             watch: Watch::default(),
             measuring: Measuring::default(),
+            observing: Observing::default(),
             process: Process::default(),
             shown: Shown::default(),
             warnings: Vec::new(),

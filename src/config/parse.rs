@@ -95,6 +95,11 @@ pub(super) fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Res
     config.tuning.lru.segmented = config.memory.lru_maintainer;
     sizes(&mut config, chunk_max)?;
     listeners(&flags, &mut config)?;
+    for listen in &mut config.observing.addresses {
+        if let Listen::Unix { mask, .. } = listen {
+            *mask = config.listen.unix_mask;
+        }
+    }
     tls::check(&mut config)?;
 
     if config.workers.threads > THREADS_MANY.max(surroundings.cpus) {

@@ -18,7 +18,7 @@ impl Config {
             *path = absolute(&*path).map_err(|error| Exit::system(&path.display().to_string(), error))?;
             Ok(())
         };
-        for listen in &mut self.listen.sockets {
+        for listen in self.listen.sockets.iter_mut().chain(&mut self.observing.addresses) {
             if let Listen::Unix { path, .. } = listen {
                 make_absolute(path)?;
             }

@@ -299,6 +299,25 @@ fn where_it_listens() {
             ("--udp-allow 10.0.0.0/8,::1 --udp-allow 192.0.2.1", "10.0.0.0/8 ::1/128 192.0.2.1/32".to_owned()),
         ],
     );
+    let metrics = |config: &Config| {
+        let addresses: Vec<String> = config.observing.addresses.iter().map(ToString::to_string).collect();
+        (addresses.join(" "), config.observing.key_names, config.observing.drain_seconds)
+    };
+    check(
+        metrics,
+        &[
+            ("", (String::new(), false, 0)),
+            ("--metrics 9150 --metrics 9150", ("loopback:9150".to_owned(), false, 0)),
+            ("--metrics 0 --metrics [::]:9150 --drain 5", ("loopback:0 [::]:9150".to_owned(), false, 5)),
+            ("--metrics 127.0.0.1:1 --metrics host", ("127.0.0.1:1 host:9150".to_owned(), false, 0)),
+            ("--metrics *:1 --metrics-key-names", ("*:1".to_owned(), true, 0)),
+            ("--metrics unix:/a/b --metrics ::1", ("/a/b [::1]:9150".to_owned(), false, 0)),
+        ],
+    );
+    check(
+        |config| config.observing.addresses.clone(),
+        &[("--metrics unix:a -a 660", vec![Listen::Unix { path: "a".into(), mask: 0o660 }])],
+    );
     check(|config| config.listen.tcp_port, &[("", 11211), ("-p -1", -1), ("-p 0 -s /tmp/s", 0), ("-p65535", 65535)]);
     check(|config| config.listen.interface.clone(), &[("", None), ("-l a,b -l c", Some("a,b,c".into()))]);
     check_refused(&[
@@ -309,6 +328,11 @@ fn where_it_listens() {
         ("-U 70000", 64, "ERROR: Invalid port number 70000."),
         ("-U 1 -l ,,", 64, "-l needs an address"),
         ("--udp-allow 10.0.0.0/33", 64, "--udp-allow takes addresses and networks, as 10.0.0.0/8: \"10.0.0.0/33\""),
+        ("--metrics 70000", 64, "--metrics takes host:port, a port of loopback, or unix:path: \"70000\""),
+        ("--metrics :9150", 64, "--metrics takes host:port"),
+        ("--metrics unix:", 64, "--metrics takes host:port"),
+        ("--metrics a:b", 64, "--metrics takes host:port"),
+        ("--drain 3601", 64, "--drain takes a number from 0 to 3600: \"3601\""),
         ("-p 0 -l 127.0.0.1:5", 64, "-p 0 turns TCP off"),
         ("-l ''", 64, "-l needs an address"),
         ("-l ,,", 64, "-l needs an address"),

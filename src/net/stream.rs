@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 use rustls::server::ServerConfig;
 use socket2::SockRef;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
@@ -115,6 +115,20 @@ impl Stream {
             Stream::Datagram(exchange) => exchange.write(buffers),
             #[cfg(test)]
             Stream::Simulated(socket) => socket.write(buffers),
+        }
+    }
+
+    /// Tells the peer that nothing more comes. The peer may still send. TLS and datagrams stay as they are.
+    ///
+    /// # Errors
+    /// When the peer has broken the connection.
+    pub fn end_writing(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(_) | Stream::Datagram(_) => Ok(()),
+            #[cfg(test)]
+            Stream::Simulated(_) => Ok(()),
         }
     }
 

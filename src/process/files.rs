@@ -39,7 +39,8 @@ impl Drop for PidFile<'_> {
 }
 
 /// Writes the file of `MEMCACHED_PORT_FILENAME`: first a temporary file beside `path`, then a rename, so that a program
-/// that waits for the file finds it complete. Each of `ports` is `TCP` or `UDP`, and an address.
+/// that waits for the file finds it complete. Each of `ports` is `TCP`, `UDP` or `METRICS`, and an
+/// address.
 ///
 /// # Errors
 /// When the system refuses to write or rename the file.

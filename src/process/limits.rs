@@ -23,6 +23,8 @@ pub struct Wanted {
     pub connections_required: bool,
     /// Worker threads.
     pub workers: usize,
+    /// Descriptors of the metrics address.
+    pub observer: u64,
     /// `-r`: core files.
     pub core_files: bool,
     /// `-k`: locked memory.
@@ -47,7 +49,7 @@ pub fn raise(wanted: Wanted) -> Result<(), Exit> {
 
 fn raise_files(wanted: Wanted) -> Result<(), Exit> {
     let connections = u64::from(wanted.connections);
-    let files = connections + wanted.workers as u64 * FILES_PER_WORKER + FILES_BESIDES;
+    let files = connections + wanted.workers as u64 * FILES_PER_WORKER + FILES_BESIDES + wanted.observer;
     let (soft, hard) = files_limit()?;
     if soft >= files {
         return Ok(());
@@ -80,16 +82,17 @@ fn raise_core_files() -> Result<(), Exit> {
     }
 }
 
-/// Reduces `connections` to the number for which descriptors are left. Call it when all listening sockets are bound.
+/// Reduces `connections` to the number for which descriptors are left, without those that the `observer` will need. Call it
+/// when all listening sockets are bound.
 /// memcached keeps the number and stops accepting when descriptors run out.
 ///
 /// # Errors
 /// When no descriptor is left for a connection.
-pub fn fit_connections(connections: u32, workers: usize) -> Result<u32, Exit> {
+pub fn fit_connections(connections: u32, workers: usize, observer: u64) -> Result<u32, Exit> {
     let (limit, _) = files_limit()?;
     // The listing itself opens a descriptor, which is counted too.
     let open = fs::read_dir("/proc/self/fd").map_or(FILES_BESIDES, |files| files.count() as u64);
-    let needed = open + workers as u64 * FILES_PER_WORKER_MIN + FILES_BESIDES_MIN;
+    let needed = open + workers as u64 * FILES_PER_WORKER_MIN + FILES_BESIDES_MIN + observer;
     match limit.saturating_sub(needed) {
         0 => {
             let text = format!(

@@ -103,7 +103,7 @@ impl Supervisor {
     }
 }
 
-/// Sends keep-alives. The main thread sends numbered pings to all workers. When all workers have read a ping, it
+/// Sends keep-alives. The main thread sends numbered pings to all workers. When all workers have read its last one, it
 /// tells the supervisor, and sends the next ping. It does this four times in the time after which the supervisor
 /// starts the service again.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ pub struct Watchdog<'a> {
     supervisor: &'a Supervisor,
     period: Duration,
     next: Instant,
-    /// The number of the ping that was sent last.
+    /// The number of the last ping that was sent for the watchdog.
     ping: u64,
     /// A worker did not read the ping in time, and the supervisor was told.
     is_late: bool,
@@ -124,19 +124,19 @@ impl Watchdog<'_> {
     }
 
     /// If it is time, sends a keep-alive and the next ping, or reports a worker that is late. `opened` gives, for
-    /// each worker, the number of the last ping that it has read. `send` sends a ping to all workers.
-    pub fn look(&mut self, now: Instant, mut opened: impl Iterator<Item = u64>, send: impl FnOnce(u64)) {
+    /// each worker, the number of the last ping that it has read. `send` sends a ping to all workers, and returns its
+    /// number, which is higher than those of the pings before.
+    pub fn look(&mut self, now: Instant, mut opened: impl Iterator<Item = u64>, send: impl FnOnce() -> u64) {
         if now < self.next {
             return;
         }
         self.next = now + self.period;
-        match opened.position(|ping| ping != self.ping) {
+        match opened.position(|ping| ping < self.ping) {
             None => {
                 let status = if self.is_late { "\nSTATUS=serving" } else { "" };
                 self.is_late = false;
                 self.supervisor.tell(&format!("WATCHDOG=1{status}"));
-                self.ping += 1;
-                send(self.ping);
+                self.ping = send();
             }
             Some(worker) if !self.is_late => {
                 self.is_late = true;
@@ -198,6 +198,7 @@ mod tests {
         let begun = Instant::now();
         let mut watchdog = supervisor.watchdog(begun).expect("it has one");
         // The columns: the second, the pings that two workers have read, the ping that goes out, the report.
+        let mut last = 0;
         for (second, opened, sent, told) in [
             (0, [0, 0], Some(1), "WATCHDOG=1"),
             (9, [0, 0], None, "WouldBlock"),
@@ -210,10 +211,15 @@ mod tests {
             (65, [3, 4], None, "STATUS=worker 0 does not answer"),
             (66, [4, 4], None, "WouldBlock"),
             (75, [4, 4], Some(5), "WATCHDOG=1\nSTATUS=serving"),
-            (85, [5, 5], Some(6), "WATCHDOG=1"),
+            // The workers have read a later ping too, which somebody else has sent.
+            (85, [5, 6], Some(6), "WATCHDOG=1"),
         ] {
             let mut ping = None;
-            watchdog.look(begun + Duration::from_secs(second), opened.into_iter(), |number| ping = Some(number));
+            watchdog.look(begun + Duration::from_secs(second), opened.into_iter(), || {
+                last += 1;
+                ping = Some(last);
+                last
+            });
             assert_eq!((ping, next(&socket).as_str()), (sent, told), "second {second}");
         }
         assert_eq!(watchdog.wait(begun + Duration::from_secs(87)), Duration::from_secs(8));

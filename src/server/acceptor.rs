@@ -11,12 +11,14 @@ use crate::net::queues::Queues;
 use crate::net::stream::Stream;
 use crate::process::supervisor::{Supervisor, Watchdog};
 use crate::worker::mailbox::Mail;
+use crate::worker::transport;
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGHUP, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// The token of a signal in the main thread's poll. Listeners have the tokens from 0.
@@ -51,8 +53,13 @@ pub(super) struct Acceptor<'a> {
     certificates: Option<Certificates>,
     /// Present with `-N`.
     queues: Option<RefCell<Queues>>,
+    supervisor: &'a Supervisor,
     /// Present if the supervisor wants keep-alives.
     watchdog: Option<Watchdog<'a>>,
+    /// With `--drain`, after TERM or USR1: when the server stops.
+    drained: Option<Instant>,
+    /// TERM has come.
+    has_term: bool,
     /// Listeners where more clients may wait.
     ready: Vec<usize>,
     /// The start of the part of the current pause that is not counted yet. None: the main thread accepts.
@@ -72,13 +79,17 @@ impl<'a> Acceptor<'a> {
             listeners,
             certificates,
             queues: (napi_ids > 0).then(|| RefCell::new(Queues::new(napi_ids))),
+            supervisor,
             watchdog: supervisor.watchdog(Instant::now()),
+            drained: None,
+            has_term: false,
             ready: Vec::new(),
             resting: None,
         }
     }
 
-    /// Accepts until a signal or `shutdown` comes, and closes the listeners.
+    /// Accepts until a signal or `shutdown` comes, and with `--drain` for some time after the signal. Then it closes the
+    /// listeners.
     pub(super) fn run(mut self, mut poll: Poll, mut signals: Signals, udp_sockets: usize) -> io::Result<Ending> {
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         for (at, BoundListener { listener, .. }) in self.listeners.iter_mut().enumerate() {
@@ -92,7 +103,7 @@ impl<'a> Acceptor<'a> {
                 Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            let mut stops = false;
+            let mut stops = self.drained.is_some_and(|end| Instant::now() >= end);
             for event in &events {
                 match event.token() {
                     SIGNALS => stops |= self.take_signals(&mut signals),
@@ -107,6 +118,7 @@ impl<'a> Acceptor<'a> {
                 stops = true;
             }
             if stops {
+                self.leave();
                 return Ok(requests.ending());
             }
             while let Some(broadcast) = requests.next_refresh() {
@@ -125,6 +137,13 @@ impl<'a> Acceptor<'a> {
         server.total_connections.add(sockets);
     }
 
+    /// Tells everybody that the server stops, unless they know.
+    fn leave(&self) {
+        if self.shared.is_ready.swap(false, Ordering::Relaxed) {
+            self.supervisor.stopping();
+        }
+    }
+
     /// The longest time that the poll may wait.
     fn timeout(&mut self) -> Option<Duration> {
         let accepting = match (self.ready.is_empty(), self.resting) {
@@ -132,7 +151,8 @@ impl<'a> Acceptor<'a> {
             (false, Some(_)) => Some(ACCEPT_REST),
             (false, None) => Some(Duration::ZERO),
         };
-        self.feed_watchdog().into_iter().chain(accepting).min()
+        let draining = self.drained.map(|end| end.saturating_duration_since(Instant::now()));
+        self.feed_watchdog().into_iter().chain(accepting).chain(draining).min()
     }
 
     /// Obeys the signals that have come. True: the server is to stop.
@@ -143,12 +163,29 @@ impl<'a> Acceptor<'a> {
                 self.reload();
                 continue;
             }
-            log::info!("signal {signal}: stopping");
-            // systemd's `ExecStop=` may send USR1, and then TERM to be sure. The end is graceful then.
+            // systemd's `ExecStop=` may send USR1, and then TERM to be sure. The end is graceful then, and the drain goes on.
             self.shared.requests.end_as(if signal == SIGUSR1 { Ending::Graceful } else { Ending::Plain });
-            stops = true;
+            let is_repeated = signal == SIGTERM && std::mem::replace(&mut self.has_term, true);
+            stops |= signal == SIGINT || is_repeated || !self.drain();
+            if stops {
+                log::info!("signal {signal}: stopping");
+            }
         }
         stops
+    }
+
+    /// Begins to drain with `--drain`, or goes on. False: the server is to stop at once.
+    fn drain(&mut self) -> bool {
+        let seconds = self.shared.config.observing.drain_seconds;
+        if seconds == 0 {
+            return false;
+        }
+        if self.drained.is_none() {
+            log::info!("stopping in {seconds} seconds (--drain)");
+            self.drained = Some(Instant::now() + Duration::from_secs(seconds));
+            self.leave();
+        }
+        true
     }
 
     /// Accepts some clients at each listener where any may wait.
@@ -170,9 +207,9 @@ impl<'a> Acceptor<'a> {
     /// Sends keep-alives to the supervisor if they are due. Returns the time until the next ones.
     fn feed_watchdog(&mut self) -> Option<Duration> {
         let watchdog = self.watchdog.as_mut()?;
-        let Shared { exchange, workers, .. } = self.shared;
-        let send = |ping| (0..workers.len()).for_each(|worker| exchange.mail(worker, Mail::Watchdog(ping)));
-        watchdog.look(Instant::now(), workers.iter().map(|worker| worker.watchdog_ping.get()), send);
+        let Shared { exchange, workers, pings, .. } = self.shared;
+        let opened = workers.iter().map(|worker| worker.watchdog_ping.get());
+        watchdog.look(Instant::now(), opened, || pings.send(exchange));
         Some(watchdog.wait(Instant::now()))
     }
 
@@ -273,7 +310,7 @@ impl<'a> Acceptor<'a> {
         let near = || self.by_queue(&stream).or_else(|| self.nearest(&stream));
         let worker = listener.worker.or_else(near).or_else(fewest).expect("there is at least one worker");
         self.shared.server.total_connections.add(1);
-        self.shared.workers[worker].given_connections.add(1);
+        self.shared.workers[worker].count_given(transport(&stream));
         self.shared.exchange.mail(worker, Mail::Connection(stream, listener.protocol));
     }
 

@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 pub(super) struct Sockets {
     pub(super) listeners: Vec<BoundListener>,
     pub(super) endpoints: UdpEndpoints,
+    /// Where the observer answers.
+    pub(super) metrics: Vec<Listener>,
     origin: Origin,
 }
 
@@ -50,20 +52,23 @@ impl Sockets {
     /// # Errors
     /// When the system refuses a socket that the server cannot do without.
     pub(super) fn open(config: &Config) -> Result<Sockets, Exit> {
-        match inherit(config)? {
-            Some(sockets) => Ok(sockets),
-            None => Ok(Sockets {
-                listeners: bind_listeners(config)?,
-                endpoints: bind_endpoints(config)?,
-                origin: Origin::CommandLine,
-            }),
+        let mut sockets = inherit(config)?;
+        if sockets.listeners.is_empty() && sockets.endpoints.iter().all(Vec::is_empty) {
+            sockets.listeners = bind_listeners(config)?;
+            sockets.endpoints = bind_endpoints(config)?;
+            sockets.origin = Origin::CommandLine;
         }
+        if sockets.metrics.is_empty() {
+            sockets.metrics = bind_metrics(config)?;
+        }
+        Ok(sockets)
     }
 
     /// The ports of all sockets, for the port file.
     pub(super) fn ports(&self, config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr)> {
         let tcp = self.listeners.iter().filter_map(|bound| Some(("TCP", bound.listener.tcp_address()?)));
-        tcp.chain(self.udp_addresses(config).map(|address| ("UDP", address)))
+        let metrics = self.metrics.iter().filter_map(|listener| Some(("METRICS", listener.tcp_address()?)));
+        tcp.chain(self.udp_addresses(config).map(|address| ("UDP", address))).chain(metrics)
     }
 
     /// The addresses of the UDP sockets. All workers have sockets at the same addresses, except with `--port-per-core`.
@@ -116,18 +121,25 @@ impl Sockets {
             log::info!("listening on {socket}");
             log::debug!("<{} server listening (udp)", socket.fd());
         }
+        for listener in &self.metrics {
+            log::info!("metrics at {listener}");
+        }
     }
 }
 
-/// Takes the sockets that systemd has bound (sd_listen_fds(3)). They replace those of the command line. All workers share
-/// a UDP socket, because systemd passes only one: see [`bind_endpoints`] for the cost. With `--port-per-core` the first
+/// The name of the sockets of the observer among those that systemd has bound (`FileDescriptorName=`).
+const METRICS: &str = "metrics";
+/// Clients that may wait at a socket of the observer.
+const METRICS_BACKLOG: i32 = 128;
+
+/// Takes the sockets that systemd has bound (sd_listen_fds(3)). Those that are named [`METRICS`] replace `--metrics`, and the
+/// others replace the other addresses of the command line. All workers share a UDP socket, because systemd passes only one: see [`bind_endpoints`] for the cost. With `--port-per-core` the first
 /// worker gets it.
-fn inherit(config: &Config) -> Result<Option<Sockets>, Exit> {
+fn inherit(config: &Config) -> Result<Sockets, Exit> {
+    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names: Vec<&str> = names.split(':').collect();
     let mut handed_over = ListenFd::from_env();
-    if handed_over.len() == 0 {
-        return Ok(None);
-    }
-    let mut listeners = Vec::new();
+    let (mut listeners, mut metrics) = (Vec::new(), Vec::new());
     let mut endpoints: UdpEndpoints = (0..config.workers.threads).map(|_| Vec::new()).collect();
     for at in 0..handed_over.len() {
         let unusable = |error| Exit::system("a socket that was handed over is of no use", error);
@@ -146,10 +158,14 @@ fn inherit(config: &Config) -> Result<Option<Sockets>, Exit> {
             Listener::from_unix(listener.expect("each socket is taken once"))
         };
         let listener = listener.map_err(unusable)?;
+        if names.get(at) == Some(&METRICS) {
+            metrics.push(listener);
+            continue;
+        }
         let verify = listener.tcp_address().and_then(|_| config.tls.enabled.then_some(config.tls.options.verify));
         listeners.push(BoundListener { verify, ..BoundListener::new(listener, config) });
     }
-    Ok(Some(Sockets { listeners, endpoints, origin: Origin::Systemd }))
+    Ok(Sockets { listeners, endpoints, metrics, origin: Origin::Systemd })
 }
 
 /// The attempt to bind all addresses of one entry of `-l`, or of the default. As in memcached, an address that is in use is
@@ -232,6 +248,30 @@ fn bind_listeners(config: &Config) -> Result<Vec<BoundListener>, Exit> {
                     let worker = config.workers.port_per_core.then_some(worker);
                     let protocol = rules.protocol.unwrap_or(config.listen.protocol);
                     listeners.push(BoundListener { listener, worker, verify: config.verify(at), protocol });
+                }
+                Err(error) => attempt.refused(address, error)?,
+            }
+        }
+        attempt.end()?;
+    }
+    Ok(listeners)
+}
+
+/// Binds the addresses of `--metrics`. Each must have at least one socket.
+fn bind_metrics(config: &Config) -> Result<Vec<Listener>, Exit> {
+    let mut listeners = Vec::new();
+    for listen in &config.observing.addresses {
+        let mut attempt = Attempt::new("metrics ", listen, 1);
+        if let Listen::Unix { path, mask } = listen {
+            let listener = Listener::unix(path, *mask, METRICS_BACKLOG).map_err(|error| attempt.failed(error))?;
+            listeners.push(listener);
+            continue;
+        }
+        for address in listen.resolve().map_err(|error| attempt.failed(error))? {
+            match Listener::tcp(address, METRICS_BACKLOG) {
+                Ok(listener) => {
+                    attempt.served[0] = true;
+                    listeners.push(listener);
                 }
                 Err(error) => attempt.refused(address, error)?,
             }

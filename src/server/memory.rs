@@ -97,6 +97,13 @@ fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u6
     Ok(Memory { stores, items, budget })
 }
 
+/// Whether the server starts with the items of the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Warmth {
+    Cold,
+    Warm,
+}
+
 /// The memory that the server starts with, and its clock. If the last server has left an image, both come from it.
 pub(super) fn warm_or_cold(
     config: &Config,
@@ -104,7 +111,7 @@ pub(super) fn warm_or_cold(
     hasher: &KeyHasher,
     file: Option<&MemoryFile>,
     supervisor: &Supervisor,
-) -> Result<(Memory, Clock), Exit> {
+) -> Result<(Memory, Clock, Warmth), Exit> {
     if let Some(file) = file
         && let Some(image) =
             file.take().map_err(|error| Exit::system("-e: the image of the last server cannot be taken over", error))?
@@ -121,8 +128,8 @@ pub(super) fn warm_or_cold(
         };
         let load = || image.load(std::mem::take(&mut memory.stores), clock.now(), rules);
         if let Some(stores) = supervisor.during("loading the cache", file.bytes(), load) {
-            return Ok((Memory { stores, ..memory }, clock));
+            return Ok((Memory { stores, ..memory }, clock, Warmth::Warm));
         }
     }
-    Ok((memory(config, shards, hasher, 0)?, Clock::start()))
+    Ok((memory(config, shards, hasher, 0)?, Clock::start(), Warmth::Cold))
 }

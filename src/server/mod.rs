@@ -18,11 +18,12 @@ mod users;
 use crate::admin::ServerContext;
 use crate::auth::Auth;
 use crate::config::{self, Config, Listen};
-use crate::counters::UploadUse;
 use crate::exit::{EXIT_NOT_KEPT, EXIT_SYSTEM, EXIT_USAGE, Exit};
 use crate::hash::KeyHasher;
 use crate::net::certificates::Certificates;
+use crate::net::listener::Listener;
 use crate::net::udp::UdpSocket;
+use crate::observer::{self, Observer, Sources, Stopper};
 use crate::process::daemon::{self, Folder, Output};
 use crate::process::files::{self, PidFile};
 use crate::process::supervisor::Supervisor;
@@ -35,7 +36,7 @@ use crate::worker::{Worker, WorkerOptions};
 use acceptor::Acceptor;
 use bind::Sockets;
 use core_affinity::CoreId;
-use memory::{item_limits, shard_count, warm_or_cold};
+use memory::{Warmth, item_limits, shard_count, warm_or_cold};
 use mio::Poll;
 use requests::{Ending, Requests};
 use restart::MemoryFile;
@@ -44,7 +45,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, Scope};
+use std::time::{SystemTime, UNIX_EPOCH};
 use users::read_users;
 
 /// Serves until INT, TERM or `shutdown`.
@@ -52,6 +55,7 @@ use users::read_users;
 /// # Errors
 /// When the server cannot start, or a graceful stop cannot keep the cache.
 pub fn run(mut config: Config) -> Result<(), Exit> {
+    let started = SystemTime::now();
     process::log::start(config::log_level(config.process.verbosity));
     let supervisor = Supervisor::from_environment();
     for warning in &config.warnings {
@@ -66,7 +70,8 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     let certificates = config.tls.enabled.then(|| Certificates::load(&config.tls.options)).transpose();
     let certificates = certificates.map_err(|line| Exit::failure(EXIT_USAGE, line))?;
     let sockets = Sockets::open(&config)?;
-    config.connections.max = limits::fit_connections(config.connections.max, config.workers.threads)?;
+    let observer = if sockets.metrics.is_empty() { 0 } else { observer::FILES };
+    config.connections.max = limits::fit_connections(config.connections.max, config.workers.threads, observer)?;
     let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
     if let Some(path) = &config.listen.port_file {
         files::write_port_file(path, sockets.ports(&config))
@@ -82,7 +87,8 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
         sockets.warn_of_limited_reach(&config);
     }
     let _pid_file = config.process.pid_file.as_deref().and_then(PidFile::write);
-    serve(Start { config: &config, auth: auth.as_ref(), sockets, certificates, signals, supervisor: &supervisor })?;
+    let (config, auth, supervisor) = (&config, auth.as_ref(), &supervisor);
+    serve(Start { config, auth, sockets, certificates, signals, supervisor, started })?;
     log::info!("Exiting normally");
     Ok(())
 }
@@ -92,6 +98,7 @@ fn wanted_limits(config: &Config) -> limits::Wanted {
         connections: config.connections.max,
         connections_required: config.connections.max_given,
         workers: config.workers.threads,
+        observer: if config.observing.addresses.is_empty() { 0 } else { observer::FILES },
         core_files: config.process.core_dumps,
         locked_memory: config.memory.locked,
     }
@@ -107,7 +114,8 @@ fn detach(config: &Config) -> Result<(), Exit> {
 /// `-u`, which only root can use.
 fn drop_privileges(config: &Config) -> Result<(), Exit> {
     let Some(name) = config.process.user.as_deref().filter(|_| user::is_root()) else { return Ok(()) };
-    let sockets = config.listen.sockets.iter().filter_map(|listen| match listen {
+    let sockets = config.listen.sockets.iter().chain(&config.observing.addresses);
+    let sockets = sockets.filter_map(|listen| match listen {
         Listen::Unix { path, .. } => Some(path.as_path()),
         _ => None,
     });
@@ -126,20 +134,22 @@ struct Start<'a> {
     certificates: Option<Certificates>,
     signals: Signals,
     supervisor: &'a Supervisor,
+    /// When the process started.
+    started: SystemTime,
 }
 
 fn serve(start: Start<'_>) -> Result<(), Exit> {
-    let Start { config, auth, sockets, certificates, signals, supervisor } = start;
+    let Start { config, auth, sockets, certificates, signals, supervisor, started } = start;
     let shards = shard_count(config);
     let hasher = KeyHasher::random().map_err(|error| Exit::system("random bits for the hash of keys", error))?;
     let memory_file = claim_memory_file(config)?;
-    let (memory, clock) = warm_or_cold(config, shards, &hasher, memory_file.as_ref(), supervisor)?;
+    let (memory, clock, warmth) = warm_or_cold(config, shards, &hasher, memory_file.as_ref(), supervisor)?;
     let classes = memory.stores[0].snapshot().classes;
     let no_events = |error| Exit::system("failed to wait for events", error);
     let poll = Poll::new().map_err(no_events)?;
     let requests = Requests::new(&poll).map_err(no_events)?;
     sockets.log();
-    let Sockets { listeners, endpoints, .. } = sockets;
+    let Sockets { listeners, endpoints, metrics, .. } = sockets;
     let addresses = listeners.iter().map(|bound| (bound.listener.fd(), bound.listener.to_string())).collect();
     let shared = Shared::new(Parts { config, auth, memory, clock, hasher, addresses, requests });
     if config.memory.locked {
@@ -150,20 +160,7 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
     let options = |number: usize| WorkerOptions {
         number,
         exchange: &shared.exchange,
-        context: ServerContext {
-            config,
-            settings: &shared.settings,
-            now: shared.clock.now(),
-            clock: &shared.clock,
-            budget: &shared.budget,
-            auth,
-            workers: &shared.workers,
-            measures: &shared.measures,
-            listeners: &shared.addresses,
-            server: &shared.server,
-            worker: number,
-            uploads: UploadUse::default(),
-        },
+        context: ServerContext { worker: number, ..shared.context() },
         hasher: shared.hasher.clone(),
         items: shared.items.clone(),
         limits: serve_limits(config),
@@ -174,17 +171,20 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
     let workers: io::Result<Vec<Worker<'_>>> =
         endpoints.into_iter().enumerate().map(|(number, endpoints)| new_worker(options(number), endpoints)).collect();
     let workers = workers.map_err(|error| Exit::system("failed to start a worker", error))?;
+    let observer = new_observer(&shared, metrics, warmth, started)?;
     log_classes(&classes);
     log::info!("{shards} shards, {} workers, {} pages", config.workers.threads, shared.budget.limit());
     let ending = thread::scope(|scope| {
         start_workers(scope, workers, &shared.cores);
+        let stopper = observer.map(|observer| start_observer(scope, observer));
+        shared.is_ready.store(true, Ordering::Relaxed);
         supervisor.ready();
         let acceptor = Acceptor::new(&shared, listeners, certificates, supervisor);
         let ending = acceptor.run(poll, signals, udp_sockets);
-        supervisor.stopping();
         for worker in 0..config.workers.threads {
             shared.exchange.mail(worker, Mail::Stop);
         }
+        stopper.iter().for_each(Stopper::stop);
         ending
     });
     let ending = ending.map_err(|error| Exit::system("failed to accept connections", error))?;
@@ -251,6 +251,43 @@ fn start_workers<'scope>(scope: &'scope Scope<'scope, '_>, workers: Vec<Worker<'
             std::process::exit(i32::from(EXIT_SYSTEM));
         }
     }
+}
+
+/// The observer, if it has sockets.
+fn new_observer<'a>(
+    shared: &'a Shared<'a>,
+    listeners: Vec<Listener>,
+    warmth: Warmth,
+    started: SystemTime,
+) -> Result<Option<Observer<'a>>, Exit> {
+    if listeners.is_empty() {
+        return Ok(None);
+    }
+    let sources = Sources {
+        context: shared.context(),
+        exchange: &shared.exchange,
+        pings: &shared.pings,
+        is_ready: &shared.is_ready,
+        is_warm: shared.config.process.memory_file.is_some().then_some(warmth == Warmth::Warm),
+        started: started.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
+    };
+    let observer = Observer::new(sources, listeners);
+    observer.map(Some).map_err(|error| Exit::system("failed to start the observer (--metrics)", error))
+}
+
+/// Starts the thread of the observer.
+fn start_observer<'scope>(scope: &'scope Scope<'scope, '_>, observer: Observer<'scope>) -> Stopper {
+    let stopper = observer.stopper();
+    let run = move || {
+        if let Err(error) = observer.run() {
+            log::error!("the observer failed (--metrics): {error}");
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("observer".to_owned()).spawn_scoped(scope, run) {
+        log::error!("failed to start the observer (--metrics): {error}");
+        std::process::exit(i32::from(EXIT_SYSTEM));
+    }
+    stopper
 }
 
 /// Writes the cache to the memory file, after all workers have ended.

@@ -2,21 +2,23 @@
 
 use super::memory::{Memory, item_limits};
 use super::requests::Requests;
-use crate::admin::Settings;
+use crate::admin::{ServerContext, Settings};
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::command::Shard;
 use crate::command::prefixes::Prefixes;
 use crate::config::Config;
-use crate::counters::{ServerCounters, WorkerCounters};
+use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::hash::KeyHasher;
 use crate::measure::Measures;
 use crate::store::budget::Budget;
 use crate::store::item::Items;
 use crate::worker::mailbox::Exchange;
+use crate::worker::pings::Pings;
 use crate::worker::uploads::Limit;
 use core_affinity::CoreId;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// What the workers and the main thread share.
@@ -40,6 +42,9 @@ pub(super) struct Shared<'a> {
     /// The cores that workers are pinned to, in turn. Empty without `--pin`.
     pub(super) cores: Vec<CoreId>,
     pub(super) requests: Requests,
+    pub(super) pings: Pings,
+    /// The server serves, and is not about to stop.
+    pub(super) is_ready: AtomicBool,
 }
 
 /// What a [`Shared`] is made of.
@@ -86,6 +91,26 @@ impl<'a> Shared<'a> {
             addresses,
             cores: if config.workers.pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() },
             requests,
+            pings: Pings::default(),
+            is_ready: AtomicBool::new(false),
+        }
+    }
+
+    /// The server as commands see it: those of the first worker, now.
+    pub(super) fn context(&self) -> ServerContext<'_> {
+        ServerContext {
+            config: self.config,
+            settings: &self.settings,
+            now: self.clock.now(),
+            clock: &self.clock,
+            budget: &self.budget,
+            auth: self.auth,
+            workers: &self.workers,
+            measures: &self.measures,
+            listeners: &self.addresses,
+            server: &self.server,
+            worker: 0,
+            uploads: UploadUse::default(),
         }
     }
 }

@@ -166,6 +166,12 @@ impl Budget {
         (pages.taken - pages.limit).min(pages.held[shard].saturating_sub(pages.limit / pages.held.len() as u32))
     }
 
+    /// Pages that are taken beyond the limit.
+    pub fn lent(&self) -> u32 {
+        let pages = self.pages.lock();
+        pages.taken.saturating_sub(pages.limit)
+    }
+
     /// Whether more pages are taken than the limit allows.
     pub fn is_exceeded(&self) -> bool {
         let pages = self.pages.lock();

@@ -2,6 +2,7 @@
 //! See [`super::mailbox::Exchange::answer`].
 
 use crate::admin::{Answer, Query, ReplyKind};
+use mio::Waker;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +20,8 @@ pub enum Asker {
         /// The generation of the connection.
         generation: u64,
     },
-    /// A thread that is no worker. It may have given up waiting.
-    Thread(Sender<Vec<Answer>>),
+    /// A thread that is no worker, and what wakes it when the answers are there. It may have given up waiting.
+    Thread(Sender<Vec<Answer>>, Arc<Waker>),
 }
 
 /// A query on its way, and the answers so far.

@@ -18,6 +18,7 @@ use super::outbox::Outbox;
 use super::session::{Session, ValueRoom};
 use crate::clock::Now;
 use crate::command::Pinned;
+use crate::counters::Transport;
 use crate::counters::WorkerCounters;
 use crate::net::stream::Stream;
 use crate::protocol::parser::Parser;
@@ -63,6 +64,15 @@ pub(super) struct Read {
     pub(super) buffered: usize,
 }
 
+/// What carries a stream.
+pub fn transport(stream: &Stream) -> Transport {
+    match stream {
+        Stream::Tls(_) => Transport::Tls,
+        Stream::Unix(_) => Transport::Unix,
+        _ => Transport::Tcp,
+    }
+}
+
 impl Connection {
     /// A new connection. A datagram has come as a whole; anything else may have something to read.
     pub(super) fn new(stream: Stream, session: Session, now: Now) -> Connection {
@@ -91,8 +101,12 @@ impl Connection {
 
     /// The memory of the buffers of the connection, in bytes.
     pub(super) fn buffered(&self) -> usize {
-        let sealed = if let Stream::Tls(stream) = &self.stream { stream.buffered() } else { 0 };
-        self.input.capacity() + self.outbox.len() + sealed
+        self.input.capacity() + self.outbox.len() + self.buffered_by_tls()
+    }
+
+    /// The part of these that TLS holds.
+    pub(super) fn buffered_by_tls(&self) -> usize {
+        if let Stream::Tls(stream) = &self.stream { stream.buffered() } else { 0 }
     }
 
     /// Whether everything is sent.

@@ -29,6 +29,7 @@ mod measure;
 mod meter;
 mod outbox;
 mod pending;
+pub mod pings;
 mod queries;
 mod receive;
 mod sampler;
@@ -42,6 +43,8 @@ mod trace;
 pub mod uploads;
 mod walk;
 mod watch;
+
+pub use connection::transport;
 
 use crate::admin::{Answer, ServerContext};
 use crate::clock::{Clock, Moment, Now};
@@ -376,8 +379,13 @@ impl<'a> Worker<'a> {
     }
 
     fn count_buffers(&self) {
-        let held: usize = self.connections.iter().map(|(_, connection)| connection.buffered()).sum();
-        self.counters().buffer_bytes.set((held + self.buffer.len()) as u64);
+        let (mut held, mut by_tls) = (self.buffer.len(), 0);
+        for (_, connection) in &self.connections {
+            held += connection.buffered();
+            by_tls += connection.buffered_by_tls();
+        }
+        self.counters().buffer_bytes.set(held as u64);
+        self.counters().tls_buffer_bytes.set(by_tls as u64);
     }
 
     /// Takes some steps of the handshakes that have waited longest.

@@ -1,7 +1,7 @@
 //! What a worker does for a connection in a turn: one read, the commands in it, one write.
 
 use super::Worker;
-use super::connection::Connection;
+use super::connection::{Connection, transport};
 use super::endpoint::RequestEnd;
 use super::handshakes;
 use super::serve::{Input, Served, Turn};
@@ -29,7 +29,7 @@ impl Worker<'_> {
             self.poll.registry().register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)
         {
             log::error!("a connection could not be watched: {error}");
-            self.counters().closed_connections.add(1);
+            self.counters().count_closed(transport(&stream));
             return;
         }
         let speaks = match protocol {
@@ -373,13 +373,14 @@ impl Worker<'_> {
         };
         self.serve.shards.end(connection.session);
         let counters = self.counters();
+        let transport = transport(&connection.stream);
         match connection.stream {
             Stream::Datagram(mut exchange) => {
                 self.datagrams -= 1;
                 let unsent_max = self.config().connections.output_high_water_bytes;
                 self.endpoints[exchange.socket.0].send_replies(&mut exchange, end, counters, unsent_max);
             }
-            _ => counters.closed_connections.add(1),
+            _ => counters.count_closed(transport),
         }
     }
 }

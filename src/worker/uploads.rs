@@ -250,7 +250,7 @@ mod tests {
         assert!(uploads.enter(value(0, 3)) && uploads.enter(value(1, 1)));
         assert!(!uploads.enter(value(2, 2)) && !uploads.enter(value(3, 1)), "nobody overtakes");
         assert_eq!((bytes(&uploads), uploads.waiting()), (4 << 20, 2));
-        assert_eq!(tokens(uploads.leave(1 << 20)), [0; 0]);
+        assert!(tokens(uploads.leave(1 << 20)).is_empty());
         assert_eq!(tokens(uploads.leave(3 << 20)), [2, 3]);
         assert_eq!((bytes(&uploads), uploads.waiting()), (3 << 20, 0));
     }
@@ -277,7 +277,7 @@ mod tests {
         assert!(!uploads.enter(again));
         assert_eq!(bytes(&uploads), 8 << 20);
         assert_eq!(tokens(uploads.leave(4 << 20)), [0]);
-        assert_eq!(tokens(uploads.leave(4 << 20)), [0; 0]);
+        assert!(tokens(uploads.leave(4 << 20)).is_empty());
         assert_eq!(bytes(&uploads), 0);
     }
 }

@@ -1,7 +1,7 @@
 //! `stats items` and `stats slabs`, which show a group of lines for each class, and `stats sizes`.
 
 use crate::admin::context::ServerContext;
-use crate::admin::line::Stats;
+use crate::admin::line::{Lines, Stats};
 use crate::admin::query::Answer;
 use crate::store::budget::Budget;
 use crate::store::lru::Segment;

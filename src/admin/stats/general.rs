@@ -2,7 +2,7 @@
 //! and `stats evictions`.
 
 use crate::admin::context::ServerContext;
-use crate::admin::line::Stats;
+use crate::admin::line::{Lines, Stats};
 use crate::config::MEMCACHED_VERSION;
 use crate::counters::{Definition, Place, WorkerCounters};
 use crate::store::Snapshot;
@@ -19,6 +19,19 @@ const RESERVED_FDS_PER_WORKER: usize = 2;
 
 /// `stats`
 pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u8> {
+    let mut stats = Stats::default();
+    put_general(snapshot, context, &mut stats);
+    stats.end()
+}
+
+/// The names and values of `stats`.
+pub fn general_pairs(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    put_general(snapshot, context, &mut pairs);
+    pairs
+}
+
+fn put_general(snapshot: &Snapshot, context: &ServerContext<'_>, stats: &mut impl Lines) {
     let ServerContext { config, settings, clock, now, budget, workers, server, .. } = *context;
     let worker_sum = |count: fn(&WorkerCounters) -> u64| workers.iter().map(count).sum::<u64>();
     let counters = &snapshot.counters;
@@ -32,7 +45,6 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
     let seconds =
         |time: fn(&Usage) -> TimeVal| usage.as_ref().map_or(String::from("0.000000"), |usage| micros(time(usage)));
 
-    let mut stats = Stats::default();
     stats.put("pid", std::process::id());
     stats.put("uptime", now.uptime());
     stats.put("time", clock.unix(now));
@@ -153,7 +165,6 @@ pub(crate) fn general(snapshot: &Snapshot, context: &ServerContext<'_>) -> Vec<u
         stats.put("direct_reclaims", classes.direct_reclaims);
         stats.put("lru_bumps_dropped", 0);
     }
-    stats.end()
 }
 
 /// Formats a time as seconds, a point and six digits. The exporter accepts no other form.

@@ -2,7 +2,7 @@
 //! and `stats prefixes`.
 
 use crate::admin::context::ServerContext;
-use crate::admin::line::Stats;
+use crate::admin::line::{Lines, Stats};
 use crate::admin::query::Answer;
 use crate::command::big_keys::{BIG_KEYS_MAX, BigKey};
 use crate::command::reply::escape;
@@ -159,7 +159,7 @@ fn put_keys(keys: &[HotKey], context: &ServerContext<'_>, stats: &mut Stats) {
 }
 
 /// The largest values of all shards, the largest first.
-pub(crate) fn merge_big_keys(answers: Vec<Answer>) -> Vec<BigKey> {
+pub fn merge_big_keys(answers: Vec<Answer>) -> Vec<BigKey> {
     let mut keys = Vec::new();
     for answer in answers {
         if let Answer::BigKeys(some) = answer {

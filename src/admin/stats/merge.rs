@@ -6,9 +6,18 @@ use crate::store::moves::Busy;
 use crate::store::stats::Counters;
 use crate::store::{ClassSnapshot, Snapshot};
 
-/// Merges the snapshots among the answers: it adds counts, takes the largest ages, and computes `hash_power` for the
-/// index slots of all shards together.
+/// Merges the snapshots among the answers.
 pub(crate) fn merge(answers: Vec<Answer>) -> Snapshot {
+    let snapshots = answers.iter().filter_map(|answer| match answer {
+        Answer::Snapshot(_, snapshot) => Some(&**snapshot),
+        _ => None,
+    });
+    merge_snapshots(snapshots)
+}
+
+/// Merges the snapshots of shards: it adds counts, takes the largest ages, and computes `hash_power` for the index slots of
+/// all shards together.
+pub fn merge_snapshots<'a>(snapshots: impl Iterator<Item = &'a Snapshot>) -> Snapshot {
     let mut total = Snapshot {
         counters: Counters::default(),
         classes: Vec::new(),
@@ -21,8 +30,7 @@ pub(crate) fn merge(answers: Vec<Answer>) -> Snapshot {
         reassign_last_busy: Busy::default(),
     };
     let mut slots = 0_u64;
-    for answer in answers {
-        let Answer::Snapshot(snapshot) = answer else { continue };
+    for snapshot in snapshots {
         total.counters += &snapshot.counters;
         total.curr_items += snapshot.curr_items;
         total.bytes += snapshot.bytes;
@@ -31,10 +39,10 @@ pub(crate) fn merge(answers: Vec<Answer>) -> Snapshot {
         total.reassign_is_running |= snapshot.reassign_is_running;
         total.reassign_last_busy = total.reassign_last_busy.max(snapshot.reassign_last_busy);
         slots += 1 << snapshot.hash_power;
-        for class in snapshot.classes {
+        for class in &snapshot.classes {
             match total.classes.iter_mut().find(|other| other.id == class.id) {
-                Some(other) => add_class(other, &class),
-                None => total.classes.push(class),
+                Some(other) => add_class(other, class),
+                None => total.classes.push(*class),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `stats settings`.
 
 use crate::admin::context::ServerContext;
-use crate::admin::line::Stats;
+use crate::admin::line::{Lines, Stats};
 use crate::config::{Config, Listen};
 use crate::net::certificates::KeyFormat;
 use std::path::PathBuf;
@@ -9,6 +9,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `stats settings`
 pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
+    let mut stats = Stats::default();
+    put_settings(context, &mut stats);
+    stats.end()
+}
+
+/// The names and values of `stats settings`.
+pub fn setting_pairs(context: &ServerContext<'_>) -> Vec<(String, String)> {
+    let mut pairs = Vec::new();
+    put_settings(context, &mut pairs);
+    pairs
+}
+
+fn put_settings(context: &ServerContext<'_>, stats: &mut impl Lines) {
     let ServerContext { config, settings, budget, .. } = *context;
     let unix = config.listen.sockets.iter().find_map(|listen| match listen {
         Listen::Unix { path, .. } => Some(path.display()),
@@ -19,7 +32,6 @@ pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
     let hundredths = |value: f64| format!("{value:.2}");
     let tuning = *settings.tuning.lock();
 
-    let mut stats = Stats::default();
     stats.put("maxbytes", budget.limit_bytes());
     stats.put("maxconns", config.connections.max);
     stats.put("tcpport", config.listen.tcp_port);
@@ -79,7 +91,7 @@ pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
     stats.put("track_sizes", yes(config.memory.track_sizes));
     stats.put("inline_ascii_response", "no");
     // Show this group with and without -Z, like every memcached that was built with TLS.
-    tls_settings(&mut stats, config);
+    tls_settings(stats, config);
     stats.put("num_napi_ids", config.workers.napi_ids);
     match &config.process.memory_file {
         Some(path) => stats.put("memory_file", path.display()),
@@ -87,12 +99,11 @@ pub(crate) fn settings(context: &ServerContext<'_>) -> Vec<u8> {
     }
     // The size in bytes of a u32, as in memcached without LARGE_CLIENT_FLAGS.
     stats.put("client_flags_size", size_of::<u32>());
-    stats.end()
 }
 
 /// Shows the group of `stats settings` about TLS. An option that was not given shows as `(null)` or `NULL`, as in
 /// memcached.
-fn tls_settings(stats: &mut Stats, config: &Config) {
+fn tls_settings(stats: &mut impl Lines, config: &Config) {
     let tls = &config.tls.options;
     let yes = |is: bool| if is { "yes" } else { "no" };
     let path = |path: &Option<PathBuf>, otherwise: &str| {

@@ -33,8 +33,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, channel};
 use sync::{ArrayQueue, AtomicBool, SegQueue, UnsafeCell, Waker, fence};
 
 pub(super) mod sync;
@@ -56,7 +55,7 @@ pub enum Mail {
     Answered(Arc<Broadcast>),
     /// There are lines for a connection that watches: its token, and its generation.
     Watched(usize, u64),
-    /// A ping of the watchdog. The worker records that it has read it.
+    /// A ping ([`Pings`](super::pings::Pings)). The worker records that it has read it.
     Watchdog(u64),
     /// The worker must close its connections and end.
     Stop,
@@ -198,12 +197,13 @@ impl Exchange {
         }
     }
 
-    /// Asks all shards from a thread that is no worker. None: they have not all answered in time.
-    pub fn ask_shards(&self, query: Query, timeout: Duration) -> Option<Vec<Answer>> {
+    /// Asks all shards from a thread that is no worker. `waker` wakes the thread when it can take all answers at once. A worker
+    /// that hangs answers when it goes on; do not ask again before.
+    pub fn ask_shards(&self, query: Query, waker: Arc<mio::Waker>) -> Receiver<Vec<Answer>> {
         let (asker, answers) = channel();
-        let broadcast = Broadcast::new(query, ReplyKind::Text(b""), Asker::Thread(asker), self.shards());
+        let broadcast = Broadcast::new(query, ReplyKind::Text(b""), Asker::Thread(asker, waker), self.shards());
         self.mail(0, Mail::Ask(broadcast));
-        answers.recv_timeout(timeout).ok()
+        answers
     }
 
     /// Answers a broadcast. The last answer goes to who asked, with all before it: to a worker by mail.
@@ -211,8 +211,14 @@ impl Exchange {
         if broadcast.add(answer) {
             match &broadcast.asker {
                 Asker::Connection { worker, .. } => self.mail(*worker, Mail::Answered(Arc::clone(broadcast))),
-                // The thread may wait no more.
-                Asker::Thread(thread) => drop(thread.send(broadcast.answers())),
+                Asker::Thread(thread, waker) => {
+                    // The thread may wait no more.
+                    if thread.send(broadcast.answers()).is_ok()
+                        && let Err(error) = waker.wake()
+                    {
+                        log::error!("waking a thread that waits for answers failed: {error}");
+                    }
+                }
             }
         }
     }
