@@ -34,6 +34,7 @@ mod limits;
 mod long_gets;
 mod measures;
 mod memccapable;
+mod metrics;
 mod monitors;
 mod mtop;
 mod page;

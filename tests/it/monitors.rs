@@ -152,8 +152,13 @@ const READERS: &[Reader] = &[
 
 /// A server whose statistics have something for everything that a monitor shows.
 fn lived(program: Program, workers: &str) -> Server {
+    lived_with(program, &["-t", workers])
+}
+
+/// The same, with these flags.
+pub(crate) fn lived_with(program: Program, flags: &[&str]) -> Server {
     // After some seconds the server would move pages and evict their items, so page moves are off here.
-    let server = Server::on_tcp(program, &["-t", workers, "-m", "24", "-I", "512k", "-o", "slab_automove=0"]);
+    let server = Server::on_tcp(program, &[&["-m", "24", "-I", "512k", "-o", "slab_automove=0"], flags].concat());
     let mut client = server.client();
     let mut exchange = |sent: String, expected: &str| {
         client.send(sent);
@@ -185,9 +190,10 @@ fn lived(program: Program, workers: &str) -> Server {
         // The server has taken pages beyond its limit, and gives them back with their items. From then on its counts do
         // not change by themselves.
         let deadline = Instant::now() + PATIENCE;
+        let limit = client.stat("limit_maxbytes");
         let is_kept = |line: &String| {
             let bytes = line.strip_prefix("STAT total_malloced ").and_then(|bytes| bytes.parse::<u64>().ok());
-            bytes.is_some_and(|bytes| bytes <= 24 << 20)
+            bytes.is_some_and(|bytes| bytes <= limit)
         };
         while !client.ask_list("stats slabs").iter().any(is_kept) {
             assert!(Instant::now() < deadline, "the limit is exceeded for too long");

@@ -71,7 +71,12 @@ pub(crate) fn optional_program(name: &str) -> Option<PathBuf> {
 fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
-    let others = ["/usr/sbin".into(), "/usr/share/memcached/scripts".into(), target.join("mtop/bin")];
+    let others = [
+        "/usr/sbin".into(),
+        "/usr/share/memcached/scripts".into(),
+        target.join("mtop/bin"),
+        target.join("prometheus/usr/bin"),
+    ];
     let unpacked = ["sbin", "share/munin/plugins", "lib/nagios/plugins", "lib/netdata/plugins.d"];
     let unpacked = unpacked.map(|folder| target.join("debian/usr").join(folder));
     let prometheus = target.join("prometheus/usr/bin");

@@ -226,6 +226,13 @@ impl Server {
         (Ipv4Addr::LOCALHOST, self.udp_ports()[0]).into()
     }
 
+    /// The first address of `--metrics`, on the loopback. The server must have been started on TCP.
+    pub(crate) fn metrics(&self) -> SocketAddr {
+        let written = fs::read_to_string(self.folder.join("ports")).expect("the server has written its ports");
+        let port = written.lines().find_map(|line| line.strip_prefix("METRICS INET: "));
+        (Ipv4Addr::LOCALHOST, port.and_then(|port| port.parse().ok()).expect("a port")).into()
+    }
+
     /// The path of the Unix socket.
     pub(crate) fn socket(&self) -> &Path {
         match &self.addresses[0] {
