@@ -10,11 +10,13 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 
 use crate::clients::{Outcome, converse, lines_of};
 use crate::peers;
-use crate::server::new_folder;
-use crate::waiting::PATIENCE;
+use crate::server::{Server, new_folder};
+use crate::waiting::{LOOK_AGAIN, PATIENCE};
 use corecached::observer::page;
 
 /// A key that would do harm if the page took it for markup. The mock has it among its hot keys.
@@ -33,6 +35,33 @@ fn the_page_shows_a_server_without_limits() {
 #[test]
 fn the_page_shows_many_workers_classes_and_prefixes() {
     look_at_mock("many", &[]);
+}
+
+/// What the observer of a server under load makes of it.
+#[test]
+fn the_page_shows_a_live_server() {
+    let Some(python) = python_and_browser() else { return };
+    let flags = ["-t", "2", "--sample", "4", "--metrics", "127.0.0.1:0", "--metrics-key-names"];
+    let server = Server::corecached_tcp(&flags);
+    let (stop, stopped) = channel::<()>();
+    thread::scope(|scope| {
+        let mut client = server.client();
+        scope.spawn(move || {
+            let mut at = 0_u64;
+            while stopped.recv_timeout(LOOK_AGAIN) == Err(RecvTimeoutError::Timeout) {
+                let mut commands = String::new();
+                for _ in 0..100 {
+                    at += 1;
+                    commands += &format!("set page:{at} 0 0 5\r\nvalue\r\nget page:{at} user:hot\r\n");
+                }
+                client.send(format!("{commands}mn\r\n"));
+                while client.line().expect("the server answers") != b"MN\r\n" {}
+            }
+        });
+        // The load ends when this is dropped, whether the page is well or not.
+        let _stop = stop;
+        look(&python, &format!("http://{}", server.metrics()), server.pid(), &["user:hot"]);
+    });
 }
 
 fn look_at_mock(scenario: &str, keys: &[&str]) {
