@@ -193,11 +193,14 @@ impl Prefixes {
         });
     }
 
-    /// Adds the counts to those of other workers.
-    pub fn add_to(&self, report: &mut Report) {
+    /// Adds the counts to those of other workers. Their last window is the one that is under way if `is_live`.
+    pub fn add_to(&self, report: &mut Report, is_live: bool) {
         let sampled: f64 = self.uses.values().chain([&self.other]).map(|prefix| prefix.memory).sum();
         let bytes = if sampled > 0.0 { self.page_bytes as f64 / (sampled + self.free) } else { 0.0 };
-        let scaled = |prefix: &Use| Use { memory: prefix.memory * bytes, ..*prefix };
+        let scaled = |prefix: &Use| {
+            let last = if is_live { prefix.live } else { prefix.last };
+            Use { memory: prefix.memory * bytes, last, ..*prefix }
+        };
         report.other.append(&scaled(&self.other));
         for (name, prefix) in &self.uses {
             match report.prefixes.get_mut(name) {
@@ -280,7 +283,7 @@ mod tests {
         prefixes.rotate();
         prefixes.add_memory([(Some(&b"a:9"[..]), 30.0), (Some(b"b:9"), 10.0), (None, 40.0)].into_iter(), 8000);
         let mut report = Report::default();
-        prefixes.add_to(&mut report);
+        prefixes.add_to(&mut report, false);
         let (list, other) = report.top(5);
         let names: Vec<&[u8]> = list.iter().map(|(name, _)| &**name).collect();
         assert_eq!(names, [b"a", b"b"]);
@@ -307,7 +310,7 @@ mod tests {
         }
         assert!(prefixes.uses.len() <= PREFIXES_MAX);
         let mut report = Report::default();
-        prefixes.add_to(&mut report);
+        prefixes.add_to(&mut report, false);
         let (list, other) = report.top(1);
         assert_eq!(&*list[0].0, b"real");
         // It may have come first when the first window had filled the table.
@@ -323,7 +326,7 @@ mod tests {
             prefixes.add_memory((0..64).map(|_| (Some(key), 1.0)), 1 << 20);
         }
         let mut report = Report::default();
-        prefixes.add_to(&mut report);
+        prefixes.add_to(&mut report, false);
         let share = |name: &[u8]| report.prefixes[name].memory / f64::from(1 << 20);
         assert!(share(b"new") > 0.95 && share(b"old") < 0.05, "{report:?}");
     }

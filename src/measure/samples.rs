@@ -263,7 +263,7 @@ impl SampleReport {
             bytes.push(window.bytes.view());
             let recent = samples.peaks.iter().filter(|peak| now.saturating_duration_since(peak.at) <= PEAK_AGE_MAX);
             report.peaks.extend(recent.cloned());
-            samples.prefixes.add_to(&mut report.prefixes);
+            samples.prefixes.add_to(&mut report.prefixes, std::ptr::eq(window, &samples.live));
             misses += samples.misses;
             repeated += samples.repeated;
         }
