@@ -45,7 +45,7 @@
 //! What always holds:
 //! 1. `store/`, `protocol/` and `net/` import neither each other nor anything above them. `command/` brings words and items
 //!    together; `worker/` brings everything together.
-//! 2. Below `worker/` no code reads a clock for a request, starts a thread, or logs an operation.
+//! 2. Below `worker/` no code reads a clock for an operation on a key, starts a thread, or logs an operation.
 //! 3. The path of a request has no lock and no shared counter. There are two exceptions. A value that is longer than the
 //!    read buffer takes one lock and one counter (`worker/uploads.rs`). An operation of the sample, one in 128, takes the
 //!    lock of its worker's samples, or is not counted if somebody reads them (`worker/sampler.rs`). Only `worker/mailbox/` hands shards from core to

@@ -23,7 +23,8 @@ pub struct Slow {
     pub bytes: u64,
     /// The descriptor of the connection.
     pub connection: i32,
-    /// The word of the first command: `binary` of a packet; empty if the command began in an earlier turn.
+    /// The word of the first command: `binary` of a packet; empty if the command began in an earlier turn, or is none of the
+    /// protocol's, and so may be a part of a value.
     pub command: Vec<u8>,
     /// The first key of the command, or none.
     pub key: Vec<u8>,

@@ -8,43 +8,6 @@ use std::fmt::Write;
 /// Shows keys, or hides them.
 pub(super) struct Keys<'a>(&'a Config);
 
-/// The first words of requests. Any other word may be a part of a value.
-const COMMANDS: &[&[u8]] = &[
-    b"binary",
-    b"get",
-    b"gets",
-    b"gat",
-    b"gats",
-    b"set",
-    b"add",
-    b"replace",
-    b"append",
-    b"prepend",
-    b"cas",
-    b"delete",
-    b"incr",
-    b"decr",
-    b"touch",
-    b"mg",
-    b"ms",
-    b"md",
-    b"ma",
-    b"me",
-    b"mn",
-    b"stats",
-    b"flush_all",
-    b"version",
-    b"verbosity",
-    b"watch",
-    b"lru",
-    b"lru_crawler",
-    b"slabs",
-    b"quit",
-    b"shutdown",
-    b"cache_memlimit",
-    b"refresh_certs",
-];
-
 impl<'a> Keys<'a> {
     pub(super) fn new(config: &'a Config) -> Keys<'a> {
         Keys(config)
@@ -62,8 +25,7 @@ impl<'a> Keys<'a> {
 
     /// The command and the key of a slow request.
     pub(super) fn show_request(&self, slow: &Slow) -> String {
-        let is_shown = self.are_named() || COMMANDS.contains(&&*slow.command);
-        let command = if is_shown { readable(&slow.command) } else { String::new() };
+        let command = readable(&slow.command);
         if slow.key.is_empty() { command } else { format!("{command} {}", self.show(&slow.key, slow.hash)) }
     }
 }
@@ -127,7 +89,6 @@ mod tests {
             assert_eq!(keys.show(b"user:secret", 0x1a2b_3c4d << 32), shown);
             assert_eq!(keys.show_request(&slow(b"get", b"user:secret")), format!("get {shown}"));
             assert_eq!(keys.show_request(&slow(b"mn", b"")), "mn");
-            assert_eq!(keys.show_request(&slow(b"secret", b"")), if named { "secret" } else { "" });
         }
     }
 

@@ -6,6 +6,8 @@ use super::session::Late;
 use crate::clock::Moment;
 use crate::measure::latency::Tally;
 use crate::measure::slow::Slow;
+use crate::protocol::Verb;
+use crate::protocol::administration::AdminCommand;
 use crate::protocol::parser::Parser;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -110,7 +112,8 @@ impl Worker<'_> {
     }
 }
 
-/// The word and the key of the command that an input begins with, if there is a whole line, or the head of a packet.
+/// The word and the key of the command that an input begins with, if there is a whole line, or the head of a packet. The word
+/// is empty if it is none of the protocol's: it may be a part of a value or of a secret.
 fn first_command(input: &[u8]) -> (&[u8], &[u8]) {
     if let [0x80, _, high, low, extras, ..] = *input {
         let start = 24 + usize::from(extras);
@@ -119,7 +122,14 @@ fn first_command(input: &[u8]) -> (&[u8], &[u8]) {
     }
     let Some(end) = memchr::memchr(b'\n', input) else { return (b"", b"") };
     let mut words = input[..end].split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    (words.next().unwrap_or_default(), words.next().unwrap_or_default())
+    let word = words.next().unwrap_or_default();
+    match Verb::OF_TEXT.into_iter().find(|verb| verb.word().as_bytes() == word) {
+        // The exptime comes before the key.
+        Some(verb) if verb.is_touching_retrieval() => (word, words.nth(1).unwrap_or_default()),
+        Some(_) => (word, words.next().unwrap_or_default()),
+        None if word == b"mn" || AdminCommand::named(word).is_some() => (word, b""),
+        None => (b"", b""),
+    }
 }
 
 fn next_random(state: &mut u64) -> u64 {
@@ -140,6 +150,9 @@ mod tests {
         for (input, expected) in [
             (&b"get user:1 user:2\r\nget other\r\n"[..], (&b"get"[..], &b"user:1"[..])),
             (b"mn\r\n", (b"mn", b"")),
+            (b"gat 100 user:3 user:4\r\n", (b"gat", b"user:3")),
+            (b"stats reset\r\n", (b"stats", b"")),
+            (b"password secret\r\n", (b"", b"")),
             (b"get half", (b"", b"")),
             (b"", (b"", b"")),
             (&packet, (b"binary", b"key")),
