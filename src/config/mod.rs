@@ -6,7 +6,8 @@
 //! than it says (`-m 10g` is 10 MB there, and an argument without a flag has no effect), the server does the same and logs a
 //! warning.
 //!
-//! `flags.rs` has a row for each flag, and `options.rs` and `tls.rs` have one for each word of `-o`.
+//! `flags.rs` has a row for each flag, and `options.rs` and `tls.rs` have one for each word of `-o`; `values.rs` reads the
+//! values of flags.
 //!
 //! Wanted differences from memcached:
 //! - Without `-l` the server listens on loopback.
@@ -25,6 +26,7 @@ mod parse;
 mod paths;
 mod prefixes;
 mod tls;
+mod values;
 mod word;
 
 use crate::measure::samples::SampleOptions;
