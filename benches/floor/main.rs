@@ -7,6 +7,8 @@
 //!
 //! And what would io_uring change? Another responder does the same work by it ([`ring`]), in turn with the first. It can also
 //! send without copying the reply into the kernel: what does that change for long values?
+//!
+//! `cargo bench --bench floor -- serve 11999` only answers there, for clients that measure latency.
 
 #![allow(clippy::print_stdout, reason = "the answer")]
 #![allow(missing_docs, reason = "a program")]
@@ -47,7 +49,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Open files besides two for each connection.
 const FILES_BESIDES: u64 = 64;
 
-const KEY: &str = "key:000000000000000000001";
+const KEY: &str = "key:000000000000000000000";
 const VALUE: &str = "01234567890123456789012345678901";
 
 /// A client's request, and the constant reply to it.
@@ -116,13 +118,27 @@ impl Answered {
 }
 
 fn main() -> ExitCode {
-    match floor().and_then(|()| questions()) {
+    let mut words = std::env::args().skip(1).skip_while(|word| word != "serve").skip(1);
+    let answered = match words.next() {
+        Some(port) => serve(&port),
+        None => floor().and_then(|()| questions()),
+    };
+    match answered {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Answers `get`s on a port of loopback until the process is ended: how late are replies if the server does nothing? All
+/// requests must have the length of a `get` of a key of 25 bytes, as those of `loadtest run --ratio 1:0` have.
+fn serve(port: &str) -> io::Result<()> {
+    let port = port.parse().map_err(io::Error::other)?;
+    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    pin(0);
+    respond(listener, &loads()[0], &AtomicBool::new(false))
 }
 
 fn floor() -> io::Result<()> {
