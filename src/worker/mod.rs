@@ -325,11 +325,12 @@ impl<'a> Worker<'a> {
         let moment = Moment::now();
         self.meter.begin_turn(moment);
         let now = self.clock().at(moment);
+        // First of all: whoever takes a lease from now on tells its shard this time.
+        self.serve.begin(now);
         if now != self.now {
             self.now = now;
             self.tick();
         }
-        self.serve.begin(now);
     }
 
     /// A second has passed.
