@@ -131,6 +131,8 @@ counters! {
         batches_posted: Clears, Leases;
         /// `flush_all` commands.
         cmd_flush: Clears, Stats;
+        /// Flushes of prefixes, in all their forms.
+        cmd_flush_prefix: Clears, Stats;
         /// Completed attempts to authenticate.
         auth_cmds: Clears, Stats;
         /// Attempts to authenticate that failed.

@@ -13,7 +13,7 @@
 //! `store/index.rs`. The server saves the seeds nowhere. The image of a warm restart has the keys of the items, and the
 //! next server hashes them anew when it reads the image.
 
-use ahash::RandomState;
+use ahash::{AHasher, RandomState};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -55,6 +55,15 @@ impl KeyHasher {
         let mut hasher = self.0.build_hasher();
         hasher.write(key);
         hasher.finish()
+    }
+}
+
+/// For tables whose keys clients choose.
+impl BuildHasher for KeyHasher {
+    type Hasher = AHasher;
+
+    fn build_hasher(&self) -> AHasher {
+        self.0.build_hasher()
     }
 }
 

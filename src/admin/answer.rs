@@ -10,6 +10,7 @@ use crate::store::rebalance::Reassigned;
 use crate::store::slab::ClassId;
 use crate::store::walk::{Place, Reader};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A shard looks at this many items for one piece of an answer. A line takes longer than a count.
 const SIZES_PER_PIECE: usize = 512;
@@ -26,6 +27,10 @@ pub fn answer(shard: &mut Shard, query: &Query, clock: &Clock) -> Answer {
         // The shard's clock may be a turn behind the clock of the worker that asks.
         Query::Flush(None) => store.flush_at(Now(store.now().0 - 1)),
         Query::ForgetFlush => store.forget_flush(),
+        Query::FlushPrefixes { prefixes, flush, reply } => {
+            let flushed = prefixes.iter().map(|prefix| store.flush_prefix(prefix, *flush)).fold(Ok(()), Result::and);
+            return Answer::Flushed(Arc::clone(reply), flushed);
+        }
         Query::Snapshot => return Answer::Snapshot(shard.number, Box::new(store.snapshot())),
         Query::ResetCounters => {
             store.reset_counters();

@@ -4,7 +4,7 @@
 use super::context::ServerContext;
 use super::query::{Action, ReplyKind};
 use super::stats::{self, settings::settings};
-use super::{login, server};
+use super::{flush_prefix, login, server};
 use crate::config::MEMCACHED_VERSION;
 use crate::protocol::binary::{Access, exptime};
 use crate::protocol::encode::Output;
@@ -19,6 +19,9 @@ pub fn plan(packet: &[u8], access: Access, context: &ServerContext<'_>) -> Actio
     match header.opcode {
         opcode::FLUSH | opcode::FLUSHQ => flush(head, body, context),
         opcode::STAT => stat(head, body, context),
+        opcode::DELETE | opcode::DELETEQ => {
+            flush_prefix::delete_packet(head, &body[usize::from(header.extras_len)..], context)
+        }
         opcode::VERSION => say(|out| packet::success(out, head, MEMCACHED_VERSION.as_bytes(), 0)),
         opcode::SASL_LIST => login::mechanisms(head),
         opcode::SASL_AUTH | opcode::SASL_STEP => {
@@ -58,6 +61,10 @@ fn stat(head: Head, key: &[u8], context: &ServerContext<'_>) -> Action {
         b"items" => ask(&[key], &ReplyKind::Items),
         b"slabs" => ask(&[key], &ReplyKind::Slabs),
         b"sizes" => ask(&[key], &ReplyKind::Sizes),
+        _ if key.starts_with(b"flush_prefix ") => {
+            let words: Vec<&[u8]> = key.split(|&byte| byte == b' ').skip(1).collect();
+            flush_prefix::packet_statistic(head, &words, context)
+        }
         _ if key.starts_with(b"reset") => ask(&[b"reset"], &ReplyKind::Text(b"")),
         _ if key.starts_with(b"settings") => Action::Say(packets(head, &ReplyKind::Lines, &settings(context))),
         [b'd', b'e', b't', b'a', b'i', b'l', ..] if !context.config.permissions.dump => {

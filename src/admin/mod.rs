@@ -12,6 +12,7 @@ pub mod answer;
 pub mod binary;
 mod cold_items;
 mod context;
+mod flush_prefix;
 mod line;
 pub mod login;
 mod query;
@@ -52,6 +53,7 @@ pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {
         Some(AdminCommand::Watch) => return Action::Watch(Categories::named(arguments)),
         Some(AdminCommand::RefreshCerts) => return server::refresh_certificates(tokens.noreply(), context.config),
         Some(AdminCommand::FlushAll) => server::flush_all(arguments, context),
+        Some(AdminCommand::FlushPrefix) => return flush_prefix::command(arguments, tokens.noreply(), context),
         Some(AdminCommand::Verbosity) => server::verbosity(arguments, context.settings),
         Some(AdminCommand::CacheMemlimit) => server::memory_limit(arguments, context.budget),
         Some(AdminCommand::Shutdown) => server::shutdown(arguments, context.config),
@@ -64,6 +66,9 @@ pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {
         Some(AdminCommand::Debugstall) => server::debugstall(arguments),
         #[cfg(not(feature = "debug-commands"))]
         Some(AdminCommand::Debugtime | AdminCommand::Debugstall) => say(ERROR),
+        None if matches!(command, b"delete" | b"md") => {
+            return flush_prefix::delete(tokens.all(), tokens.noreply(), context);
+        }
         Some(AdminCommand::Misbehave) | None => say(ERROR),
     };
     match plan {
@@ -77,6 +82,7 @@ pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {
 pub fn finish(report: &ReplyKind, answers: Vec<Answer>, context: &ServerContext<'_>) -> Vec<u8> {
     match report {
         ReplyKind::Text(text) => text.to_vec(),
+        &ReplyKind::Flushed(head) => flush_prefix::finish(answers, head),
         ReplyKind::Reassigned => tuning::reassigned(&answers).to_vec(),
         ReplyKind::General => general::general(&merge(answers), context),
         ReplyKind::Items => classes::items(&merge(answers), context),

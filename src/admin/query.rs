@@ -7,6 +7,7 @@ use crate::command::big_keys::BigKey;
 use crate::command::prefixes::{PrefixCounts, Prefixes};
 use crate::protocol::binary::Access;
 use crate::protocol::packet::Head;
+use crate::store::flushed::{Flush, Refused};
 use crate::store::rebalance::Reassigned;
 use crate::store::slab::ClassId;
 use crate::store::walk::{Place, Reader};
@@ -23,6 +24,15 @@ pub enum Query {
     Flush(Option<Now>),
     /// Cancel a flush that is planned.
     ForgetFlush,
+    /// Flush the items of prefixes.
+    FlushPrefixes {
+        /// The prefixes, each with its last delimiter.
+        prefixes: Arc<[Vec<u8>]>,
+        /// What happens to the items.
+        flush: Flush,
+        /// The reply if all goes well. Empty: the client wants no reply.
+        reply: Arc<[u8]>,
+    },
     /// Give the contents of the shard in numbers, and its counters.
     Snapshot,
     /// Set the counters to zero.
@@ -69,6 +79,9 @@ pub enum Query {
 pub enum Answer {
     /// The shard has done the work and has nothing to tell.
     Done,
+    /// The answer to `FlushPrefixes`: the reply of the query, or why the shard has not flushed all of them. An error has the
+    /// reply, too.
+    Flushed(Arc<[u8]>, Result<(), Refused>),
     /// The answer to `Snapshot`: the number of the shard, and its numbers.
     Snapshot(u16, Box<Snapshot>),
     /// The answer to `Reassign`. It is [`Reassigned::NoSpare`], too, if another shard has already begun.
@@ -98,6 +111,8 @@ pub enum ReplyKind {
     Text(&'static [u8]),
     /// `slabs reassign`
     Reassigned,
+    /// `flush_prefix` and its other forms. The reply is in the query. A client that asked in a packet gets an error in one.
+    Flushed(Option<Head>),
     /// `stats`
     General,
     /// `stats items`

@@ -195,7 +195,7 @@ impl Seen {
             }
             Err(Absent::Unknown) => nothing,
             Err(Absent::Expired) => Seen { status: "expired", ..nothing },
-            Err(Absent::Flushed) => Seen { status: "flushed", ..nothing },
+            Err(Absent::Flushed | Absent::PrefixFlushed) => Seen { status: "flushed", ..nothing },
         }
     }
 

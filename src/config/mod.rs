@@ -382,8 +382,10 @@ impl Default for Uploads {
 pub struct Permissions {
     /// `-A`: `shutdown` is allowed.
     pub shutdown: bool,
-    /// `-F` clears it: `flush_all` is allowed.
+    /// `-F` clears it: `flush_all` and `flush_prefix` are allowed.
     pub flush: bool,
+    /// `-o flush_prefix_key`: the deletion of a key that begins so flushes the prefix that follows in the key.
+    pub flush_prefix_key: Option<Vec<u8>>,
     /// `-X` clears it: `stats cachedump`, `stats detail` and the dumps of `lru_crawler` are allowed.
     pub dump: bool,
     /// `-W` clears it: `watch` is allowed.
@@ -392,7 +394,7 @@ pub struct Permissions {
 
 impl Default for Permissions {
     fn default() -> Permissions {
-        Permissions { shutdown: false, flush: true, dump: true, watch: true }
+        Permissions { shutdown: false, flush: true, flush_prefix_key: None, dump: true, watch: true }
     }
 }
 

@@ -132,6 +132,18 @@ const WORDS: &[Word] = &[
         Value(free_ratio),
     ),
     word(
+        "flush_prefix_key",
+        "<key>",
+        "Deleting a key that begins so flushes the prefix in the rest of the key. Not in memcached",
+        Text("off"),
+        Value(|option, draft| {
+            let key = option.value.filter(|key| (1..=64).contains(&key.len()) && key.bytes().all(|byte| byte > b' '));
+            let Some(key) = key else { return Err(Exit::failure(1, "flush_prefix_key takes 1 to 64 bytes of a key")) };
+            draft.config.permissions.flush_prefix_key = Some(key.into());
+            Ok(())
+        }),
+    ),
+    word(
         "track_sizes",
         "",
         "Count item sizes for stats sizes",

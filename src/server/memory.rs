@@ -9,6 +9,7 @@ use crate::process::supervisor::Supervisor;
 use crate::protocol::Limits;
 use crate::store::arena::{Arena, PAGE_SIZE_MAX, page_size};
 use crate::store::budget::Budget;
+use crate::store::flushed::PrefixRule;
 use crate::store::item::Items;
 use crate::store::slab::SlabOptions;
 use crate::store::{Store, StoreOptions};
@@ -64,6 +65,7 @@ fn store_options(config: &Config, shards: usize) -> StoreOptions {
         hash_power: config.memory.hash_power.unwrap_or(16).saturating_sub(shards.ilog2()),
         maintain: config.memory.lru_maintainer,
         reassign: config.memory.slab_reassign,
+        prefixes: PrefixRule { delimiter: config.detail.delimiter, parts_max: config.measuring.prefix_depth },
         tuning: config.tuning,
         evictions_noted_max: config.watch.evictions_max,
     }

@@ -73,7 +73,8 @@ impl Store {
     /// Whether an item is flushed, or has expired by a count of the clock.
     #[inline]
     pub(super) fn is_dead_by(&self, item: &Item<'_>, count: u32) -> bool {
-        item.exptime().wrapping_sub(1) < count || self.stamps.is_flushed(item.stamp())
+        item.exptime().wrapping_sub(1) < count
+            || self.stamps.is_suspect(item.stamp()) && self.death_by_flush(item).is_some()
     }
 
     /// Frees dead items among the next `steps` chunks of a class, and gives their number. Ahead of need, an item at the
@@ -99,8 +100,11 @@ impl Store {
                 counters.expired_unfetched += u64::from(item.state() & FETCHED == 0);
                 self.remove_by_hash(id, hash);
                 freed += 1;
-            } else if item.exptime() != NEVER {
-                self.slabs.note_deadline(self.items.arena().page(id), item.exptime());
+            } else {
+                if item.exptime() != NEVER {
+                    self.slabs.note_deadline(self.items.arena().page(id), item.exptime());
+                }
+                self.settle(id);
             }
         }
         freed

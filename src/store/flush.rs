@@ -29,6 +29,7 @@ impl Store {
                 });
             }
             self.has_evicted = false;
+            self.flushed.clear();
             if self.index.len() == 0 {
                 self.stamps.restart(self.now);
             } else {

@@ -6,6 +6,7 @@
 
 use super::arena::{Arena, ItemId, PAGE_SIZE_MAX};
 use super::budget::Budget;
+use super::flushed::{Flush, PrefixRule};
 use super::gather::{Announced, Gathered, Gathering};
 use super::item::{Cursor, Items, STALE, WON};
 use super::slab::{ClassId, SlabOptions};
@@ -94,8 +95,15 @@ pub fn run(input: &[u8]) {
     world.end();
 }
 
+/// The prefixes of keys.
+const PREFIXES: [&str; 5] = ["", "a:", "a:b:", "a:c:", "b:"];
+
+fn prefix(number: usize) -> &'static str {
+    PREFIXES[number / 3 % PREFIXES.len()]
+}
+
 fn key(number: usize) -> Vec<u8> {
-    let mut key = format!("key-{number}").into_bytes();
+    let mut key = format!("{}key-{number}", prefix(number)).into_bytes();
     // Some keys are long, and the first one is as long as a key may be.
     if number.is_multiple_of(16) {
         key.resize(250 - number, b'k');
@@ -131,6 +139,7 @@ impl World {
                 },
                 temporary_ttl: (!on(6)).then_some(60),
             },
+            prefixes: PrefixRule { parts_max: 2, ..PrefixRule::default() },
             ..StoreOptions::default()
         };
         let arena = Arc::new(Arena::reserve(PAGES * parts, PAGE_SIZE_MAX / parts as usize).expect("address space"));
@@ -221,6 +230,10 @@ impl World {
             }
             22 => {
                 self.budget.set_limit((1 + input.below(PAGES as usize + 1) as u32) * self.parts);
+            }
+            23 if input.byte().is_multiple_of(2) => {
+                let (prefix, flush) = (input.one_of(&PREFIXES[1..]), input.one_of(&[Flush::Kill, Flush::Stale]));
+                self.flush_prefix(prefix, flush);
             }
             23 => {
                 let after = input.one_of(&[0, 0, 1, 5, 100]);
@@ -324,7 +337,11 @@ impl World {
         let item = self.store.item(id);
         assert_eq!((item.client_flags(), item.exptime()), (twin.flags, twin.deadline), "key {number}");
         assert_eq!(item.state() & (STALE | WON), twin.marks, "key {number}");
-        assert_eq!(item.cas(), if self.store.options.cas { twin.cas } else { 0 }, "key {number}");
+        if !self.store.options.cas {
+            assert_eq!(item.cas(), 0, "key {number}");
+        } else if twin.cas != 0 {
+            assert_eq!(item.cas(), twin.cas, "key {number}");
+        }
         self.store.hit(id);
         assert_eq!(self.store.last_access(id), Now(self.now), "key {number}");
         Some(id)
@@ -405,6 +422,19 @@ impl World {
             let piece = (self.serial() % (1 << 16), len);
             let twin = Twin { value: vec![piece], ..self.twins[&number].clone() };
             self.set(number, twin);
+        }
+    }
+
+    fn flush_prefix(&mut self, flushed: &str, flush: Flush) {
+        self.store.flush_prefix(flushed.as_bytes(), flush).expect("few prefixes, flushed at times");
+        if flush == Flush::Kill {
+            self.twins.retain(|&number, _| !prefix(number).starts_with(flushed));
+            return;
+        }
+        // The item has another CAS value, and a mark, when it is found next.
+        for (_, twin) in self.twins.iter_mut().filter(|(number, _)| prefix(**number).starts_with(flushed)) {
+            twin.marks = twin.marks & !WON | STALE;
+            twin.cas = 0;
         }
     }
 

@@ -17,8 +17,9 @@ impl Store {
         let mut busy = false;
         if let Some(class) = self.next_class() {
             if crawler_on && self.options.maintain {
-                self.found_dead = self.reclaim_ahead(class, steps) > 0;
+                self.found_dead = self.reclaim_ahead(class, steps) > 0 || self.flushed.is_urgent();
                 busy |= self.found_dead;
+                self.follow_sweep();
             }
             if self.options.maintain {
                 busy |= self.balance(class, steps as usize) > 0;

@@ -21,6 +21,7 @@ pub mod budget;
 mod eviction;
 pub mod expiry;
 mod flush;
+pub mod flushed;
 pub mod gather;
 mod ghosts;
 mod housekeeping;
@@ -56,6 +57,7 @@ pub use tuning::{AutomoveTuning, LruTuning, Tuning};
 
 use arena::ItemId;
 use budget::Budget;
+use flushed::Flushed;
 use ghosts::Ghosts;
 use index::{Index, Place};
 use item::{Item, Items};
@@ -91,6 +93,8 @@ pub enum Absent {
     Expired,
     /// The item was stored before the last flush.
     Flushed,
+    /// The item was stored before the last flush of its prefix.
+    PrefixFlushed,
 }
 
 /// A live item that the store evicted.
@@ -130,6 +134,7 @@ pub struct Store {
     options: StoreOptions,
     now: u32,
     stamps: Stamps,
+    flushed: Flushed,
     /// Count of the clock at which the next flush is due; 0: none is planned.
     flush_at: u32,
     /// `counters.total_items` at the last flush. If it has not changed, nothing was stored since.
@@ -185,6 +190,7 @@ impl Store {
         let arena_bytes = items.arena().pages() as usize * items.arena().page_size();
         let level = options.hash_power.saturating_sub(SLOTS_PER_BUCKET_LOG2);
         let index = Index::new(level, arena_bytes / sizes[0] as usize)?;
+        let flushed = Flushed::new(options.prefixes, hasher.clone());
         Ok(Store {
             slabs: Slabs::new(shard, &sizes, items.arena().page_size()),
             lru: Lru::new(sizes.len()),
@@ -202,6 +208,7 @@ impl Store {
             options,
             now: 2,
             stamps: Stamps::new(2),
+            flushed,
             flush_at: 0,
             total_items_flushed: 0,
             last_cas: 0,
@@ -291,7 +298,7 @@ impl Store {
             && !self.slabs.have_moved()
         {
             let item = self.items.at(id);
-            if same(item.key(), key) && item.is_linked() && self.death(&item).is_none() {
+            if same(item.key(), key) && item.is_linked() && self.is_certainly_alive(&item) {
                 return Ok(id);
             }
         }
@@ -319,11 +326,18 @@ impl Store {
             return Err(Absent::Unknown);
         };
         match self.death(&items.at(id)) {
-            None => Ok(Entry { id, place }),
+            None => {
+                self.settle(id);
+                Ok(Entry { id, place })
+            }
             Some(death) => {
                 match death {
                     Absent::Flushed => self.counters.get_flushed += 1,
-                    _ => self.counters.get_expired += 1,
+                    Absent::PrefixFlushed => {
+                        self.counters.get_flushed += 1;
+                        self.counters.get_prefix_flushed += 1;
+                    }
+                    Absent::Expired | Absent::Unknown => self.counters.get_expired += 1,
                 }
                 self.remove(Entry { id, place });
                 Err(death)
@@ -348,7 +362,8 @@ impl Store {
     /// When an item was last fetched or stored.
     #[inline]
     pub fn last_access(&self, id: ItemId) -> Now {
-        Now(self.stamps.time(self.items.at(id).stamp()))
+        // A stamp may be ahead of the clock.
+        Now(self.stamps.time(self.items.at(id).stamp()).min(self.now))
     }
 
     /// Seconds since an item was last accessed.
@@ -421,7 +436,8 @@ impl Store {
             let segment = self.overwrite(id, key, client_flags, value);
             let item = self.items.at(id);
             item.set_exptime(deadline);
-            item.set_stamp(self.stamps.current());
+            let stamp = self.stamp_for(id);
+            self.items.at(id).set_stamp(stamp);
             self.note_deadline(id, deadline);
             self.refile(id, class, segment, deadline);
             return Ok(id);
@@ -489,11 +505,26 @@ impl Store {
         const _: () = assert!(NEVER == 0);
         if item.exptime().wrapping_sub(1) < self.now {
             Some(Absent::Expired)
-        } else if self.stamps.is_flushed(item.stamp()) {
-            Some(Absent::Flushed)
+        } else if self.stamps.is_suspect(item.stamp()) {
+            self.death_by_flush(item)
         } else {
             None
         }
+    }
+
+    /// The same for an item that may be flushed.
+    fn death_by_flush(&self, item: &Item<'_>) -> Option<Absent> {
+        if self.stamps.is_flushed(item.stamp()) {
+            Some(Absent::Flushed)
+        } else {
+            self.is_killed(item).then_some(Absent::PrefixFlushed)
+        }
+    }
+
+    /// Whether an item has not expired, and no flush can have touched it.
+    #[inline]
+    fn is_certainly_alive(&self, item: &Item<'_>) -> bool {
+        item.exptime().wrapping_sub(1) >= self.now && !self.stamps.is_suspect(item.stamp())
     }
 
     #[inline]
@@ -518,9 +549,10 @@ impl Store {
     /// Sets the times of an item with a new value, and counts it.
     #[inline]
     fn date(&mut self, id: ItemId, class: ClassId, deadline: u32) {
+        let stamp = self.stamp_for(id);
         let item = self.items.at(id);
         item.set_exptime(deadline);
-        item.set_stamp(self.stamps.current());
+        item.set_stamp(stamp);
         self.note_deadline(id, deadline);
         let size = self.size_of(id);
         self.bytes += size;

@@ -1,5 +1,6 @@
 //! Options of a store.
 
+use super::flushed::PrefixRule;
 use super::slab::SlabOptions;
 use super::tuning::Tuning;
 
@@ -18,6 +19,8 @@ pub struct StoreOptions {
     pub maintain: bool,
     /// Move pages from one class to another (`-o slab_reassign`).
     pub reassign: bool,
+    /// The prefixes that can be flushed.
+    pub prefixes: PrefixRule,
     /// Settings that commands change.
     pub tuning: Tuning,
     /// The evictions that one watched operation notes at most.
@@ -33,6 +36,7 @@ impl Default for StoreOptions {
             hash_power: 16,
             maintain: true,
             reassign: true,
+            prefixes: PrefixRule::default(),
             tuning: Tuning::default(),
             evictions_noted_max: 1024,
         }

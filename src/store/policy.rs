@@ -93,7 +93,8 @@ impl Store {
         if state & (FETCHED | ACTIVE) != FETCHED | ACTIVE {
             item.change_state(FETCHED | ACTIVE, 0);
         }
-        if item.stamp() != self.stamps.current() {
+        // A stamp that is ahead of the clock stays.
+        if item.stamp() < self.stamps.current() {
             item.set_stamp(self.stamps.current());
         }
     }
@@ -102,7 +103,8 @@ impl Store {
     /// `do_item_update`).
     #[inline]
     pub fn refresh(&mut self, id: ItemId) {
-        self.items.at(id).set_stamp(self.stamps.current());
+        let item = self.items.at(id);
+        item.set_stamp(item.stamp().max(self.stamps.current()));
     }
 
     /// Seconds that the item at the tail of a segment has idled; 0 if the segment is empty.

@@ -390,7 +390,8 @@ impl Store {
             self.evict_item(head, self.class_of(head));
             return;
         }
-        let cleared = if item.is_large() {
+        self.settle(head);
+        let cleared = if self.items.at(head).is_large() {
             self.rescue_large(head, class, moving.page, steps)
         } else {
             self.rescue(id, class, steps)

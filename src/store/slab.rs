@@ -138,6 +138,17 @@ struct Page {
     fresh: u32,
     /// No item of the page expires before this count of the clock; 0 after a flush.
     expires_first: u32,
+    /// The visit that [`Slabs::visit_all`] asked for.
+    visit: Visit,
+}
+
+/// Whether a search must visit all chunks of a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Visit {
+    #[default]
+    Done,
+    Wanted,
+    Begun,
 }
 
 /// A slab class of one shard.
@@ -167,6 +178,8 @@ pub(super) struct Slabs {
     pages: Vec<Page>,
     /// The number of pages without a chunk in use.
     empty: u32,
+    /// The number of pages whose visit is not done.
+    visits_left: u32,
     /// Whether a page has left its class since [`Slabs::forget_moves`].
     moved: bool,
     /// The class of an item of up to 1024 bytes, by its size in units of 8 bytes, rounded up.
@@ -192,7 +205,7 @@ impl Slabs {
             let size = units as u32 * 8;
             *class = sizes.iter().position(|&chunk| chunk >= size).map_or(0, |at| at as u8 + 1);
         }
-        Slabs { shard, classes, pages: Vec::new(), empty: 0, moved: false, small }
+        Slabs { shard, classes, pages: Vec::new(), empty: 0, visits_left: 0, moved: false, small }
     }
 
     /// The class with the smallest chunks that hold `size` bytes; `None`: the item is large.
@@ -346,6 +359,7 @@ impl Slabs {
         let page = std::mem::take(&mut self.pages[page_id.0 as usize]);
         assert!(page.used == 0, "a page is given up when it is empty");
         self.empty -= 1;
+        self.visits_left -= u32::from(page.visit != Visit::Done);
         self.moved = true;
         let class = &mut self.classes[usize::from(page.class)];
         class.with_room.retain(|&other| other != page_id);
@@ -487,6 +501,21 @@ impl Slabs {
         }
     }
 
+    /// Makes the search for dead items visit every chunk that is in use now. [`Slabs::visits_left`] tells when it has.
+    pub(super) fn visit_all(&mut self) {
+        self.all_due();
+        self.visits_left = 0;
+        for page in self.pages.iter_mut().filter(|page| page.class != 0) {
+            page.visit = Visit::Wanted;
+            self.visits_left += 1;
+        }
+    }
+
+    /// The number of pages that the search still has to visit.
+    pub(super) fn visits_left(&self) -> u32 {
+        self.visits_left
+    }
+
     /// The next chunks of a class to search for dead items: at most `count`, all on one page. On that page an item may
     /// be dead by `now`; if no page of the class is such a page, the result is empty. The caller looks at each chunk
     /// and passes the deadlines of live items to [`Slabs::note_deadline`].
@@ -521,6 +550,9 @@ impl Slabs {
                     continue;
                 }
                 page.expires_first = u32::MAX;
+                if page.visit == Visit::Wanted {
+                    page.visit = Visit::Begun;
+                }
             }
             let end = (class.scan_chunk + count).min(page.fresh);
             range = class.scan_chunk..end;
@@ -529,6 +561,10 @@ impl Slabs {
             if end == page.fresh {
                 class.scan_page += 1;
                 class.scan_chunk = 0;
+                if page.visit == Visit::Begun {
+                    page.visit = Visit::Done;
+                    self.visits_left -= 1;
+                }
             }
             break;
         }

@@ -5,6 +5,8 @@
 //! last flush, with the same lead, and so their times are exact. Of dead items, the store may know only an upper bound
 //! of the time.
 //!
+//! A flush of a prefix lets items of this prefix get stamps that are ahead of the clock: see `flushed.rs`.
+//!
 //! Stamps cannot run out. After [`LEAD_MAX`] flushes they are [worn](Stamps::are_worn); the store is then emptied, and
 //! [`Stamps::restart`] resets the lead.
 
@@ -15,21 +17,34 @@ const LEAD_MAX: u32 = 1 << 31;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stamps {
     /// The stamp of an item that is accessed now.
-    /// Invariant: `current` is `now + lead`, but never as low as `flushed_until`.
+    /// Invariant: `current` is `now + lead` for the latest `now`, but never as low as `flushed_until`.
     current: u32,
     /// Items with this stamp or an earlier one are flushed.
     flushed_until: u32,
+    /// Items with this stamp or an earlier one are flushed, or their prefix may be (`flushed.rs`).
+    /// Invariant: at least `flushed_until`.
+    suspect_until: u32,
+    /// The latest stamp ahead of `current` that an item got.
+    ahead: u32,
     /// How far stamps are ahead of the clock.
     lead: u32,
-    /// `flushed_until` before the last flush, and the time of the flush that set it.
-    flushed_before: (u32, u32),
+    /// `flushed_until` before the last flush, the time of the flush that set it, and `lead` before the last flush.
+    flushed_before: (u32, u32, u32),
     /// The time of the last flush.
     flushed_at: u32,
 }
 
 impl Stamps {
     pub(super) fn new(now: u32) -> Stamps {
-        Stamps { current: now, flushed_until: 0, lead: 0, flushed_before: (0, 0), flushed_at: 0 }
+        Stamps {
+            current: now,
+            flushed_until: 0,
+            suspect_until: 0,
+            ahead: 0,
+            lead: 0,
+            flushed_before: (0, 0, 0),
+            flushed_at: 0,
+        }
     }
 
     #[inline]
@@ -37,10 +52,11 @@ impl Stamps {
         self.current
     }
 
-    /// Tells the stamps the time.
+    /// Tells the stamps the time. They never go back: the clock of one worker may be a turn behind that of another, and
+    /// a flush must cover what the other has stored.
     #[inline]
     pub(super) fn set_now(&mut self, now: u32) {
-        self.current = now.saturating_add(self.lead).max(self.flushed_until + 1);
+        self.current = now.saturating_add(self.lead).max(self.current).max(self.flushed_until + 1);
     }
 
     /// Whether an item with this stamp was stored before the last flush.
@@ -49,12 +65,34 @@ impl Stamps {
         stamp <= self.flushed_until
     }
 
+    /// Whether an item with this stamp is flushed, or its prefix may be.
+    #[inline]
+    pub(super) fn is_suspect(&self, stamp: u32) -> bool {
+        stamp <= self.suspect_until
+    }
+
+    /// Items with this stamp or an earlier one are suspect.
+    pub(super) fn suspect(&mut self, until: u32) {
+        self.suspect_until = self.suspect_until.max(until);
+    }
+
+    /// No items but those with this stamp or an earlier one are suspect, and those that are flushed.
+    pub(super) fn suspect_only(&mut self, until: u32) {
+        self.suspect_until = self.flushed_until.max(until);
+    }
+
+    /// An item gets a stamp that is ahead of the clock.
+    pub(super) fn hand_out(&mut self, stamp: u32) {
+        self.ahead = self.ahead.max(stamp);
+    }
+
     /// Flushes all items stamped so far.
     pub(super) fn flush(&mut self, now: u32) {
-        self.flushed_before = (self.flushed_until, self.flushed_at);
+        self.flushed_before = (self.flushed_until, self.flushed_at, self.lead);
         self.flushed_at = now;
-        self.flushed_until = self.current;
-        self.lead += 1;
+        self.flushed_until = self.current.max(self.ahead);
+        self.suspect_until = self.flushed_until;
+        self.lead += 1 + (self.flushed_until - self.current);
         self.set_now(now);
     }
 
@@ -83,8 +121,8 @@ impl Stamps {
         if stamp > self.flushed_until {
             return stamp.saturating_sub(self.lead);
         }
-        let (flushed_before, at) = self.flushed_before;
-        if stamp > flushed_before { stamp.saturating_sub(self.lead - 1) } else { at }
+        let (flushed_before, at, lead) = self.flushed_before;
+        if stamp > flushed_before { stamp.saturating_sub(lead) } else { at }
     }
 }
 

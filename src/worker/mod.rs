@@ -186,6 +186,7 @@ impl<'a> Worker<'a> {
         shards.count_in(&options.context.workers[options.number]);
         let (measures, measuring) = (&options.context.measures[options.number], &config.measuring);
         let mut serve = Serve::new(shards, options.hasher.clone());
+        serve.set_flush_key(config.permissions.flush_prefix_key.as_deref().unwrap_or_default());
         serve.sampler = Sampler::new(&measures.samples, measuring.sample, &options.hasher, options.number);
         Ok(Worker {
             poll,

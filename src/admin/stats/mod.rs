@@ -13,6 +13,7 @@ pub(super) mod settings;
 
 use super::cold_items::{BYTES_MAX, LINE_MIN};
 use super::context::ServerContext;
+use super::flush_prefix;
 use super::line::{BAD_FORMAT, ERROR, OK, means};
 use super::query::{Action, Query, ReplyKind, say};
 use crate::command::prefixes::Prefixes;
@@ -39,6 +40,7 @@ pub(super) fn plan(arguments: &[&[u8]], context: &ServerContext<'_>) -> Action {
         _ if means(word, "detail") => detail(rest, context),
         _ if means(word, "settings") => Action::Say(settings::settings(context)),
         _ if means(word, "cachedump") => cachedump(rest, context),
+        b"flush_prefix" => flush_prefix::statistic(rest, context),
         b"udp" => Action::Say(general::udp(context)),
         b"uploads" => Action::Say(general::uploads(context)),
         b"leases" => Action::Say(general::leases(context)),

@@ -111,6 +111,7 @@ fn general_fits_in_the_buffer_of_collectd() {
         get_misses: MANY,
         get_expired: MANY,
         get_flushed: MANY,
+        get_prefix_flushed: MANY,
         touch_misses: MANY,
         delete_misses: MANY,
         incr_misses: MANY,

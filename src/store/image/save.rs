@@ -126,6 +126,7 @@ impl Store {
                     continue;
                 }
                 if self.death(&self.items.at(id)).is_none() {
+                    self.settle(id);
                     self.save_item(id, image, nonce, &mut draft)?;
                 }
                 self.drop_written(id);

@@ -19,6 +19,7 @@ fn segmented(segmented: bool) -> Tuning {
     Tuning { lru: LruTuning { segmented, ..LruTuning::default() }, ..Tuning::default() }
 }
 
+mod flushed;
 mod gather;
 mod pages;
 mod policy;

@@ -19,11 +19,13 @@ use crate::command::observed::Observer;
 use crate::command::{self, Reply, Request, Shard};
 use crate::hash::KeyHasher;
 use crate::measure::latency::Kind as Measured;
+use crate::protocol::packet::HEADER_LEN;
 use crate::protocol::parser::Parser;
 use crate::protocol::{Operation, Parse, PlainKey, Span, Step, Verb};
 use crate::protocol::{binary, login};
 use crate::store::arena::ItemId;
 use std::ops::ControlFlow::{Break, Continue};
+use std::ops::Range;
 
 /// The input of a connection, and how much of it was served.
 #[derive(Debug)]
@@ -73,6 +75,8 @@ pub struct Serve<'a> {
     group: Vec<Operation>,
     /// `-vv`: requests are printed.
     traces: bool,
+    /// `-o flush_prefix_key`: deleting a key that begins so flushes a prefix. Empty: no key does.
+    flush_key: Vec<u8>,
     /// Looks closer at some operations.
     pub(super) sampler: Sampler<'a>,
     /// How often connections have let others go first since the last [`Serve::take_yields`].
@@ -123,6 +127,22 @@ enum End {
     Close,
 }
 
+/// Whether an operation that deletes a key flushes a prefix instead. Keys in base64 do not.
+fn flushes_prefix(flush_key: &[u8], operation: &Operation, input: &[u8]) -> bool {
+    !flush_key.is_empty() && operation.key.of(input).starts_with(flush_key) && !operation.has(b'b')
+}
+
+/// The line or the packet of an operation that deletes a key. It is in a range of the input, perhaps behind the rest of a
+/// value that was thrown away.
+fn command_of(operation: &Operation, input: &[u8], range: Range<usize>) -> Span {
+    let key = operation.key.start as usize;
+    if operation.verb == Verb::BinaryDelete {
+        return Span::new(key - HEADER_LEN, range.end);
+    }
+    let start = memchr::memrchr(b'\n', &input[range.start..key]).map_or(range.start, |at| range.start + at + 1);
+    Span::new(start, start + input[start..range.end].trim_ascii_end().len())
+}
+
 impl<'a> Serve<'a> {
     /// Serving for the worker of these links.
     pub fn new(shards: Shards<'a>, hasher: KeyHasher) -> Serve<'a> {
@@ -133,6 +153,7 @@ impl<'a> Serve<'a> {
             slots: vec![Slot::default(); group_len],
             group: vec![Operation::default(); group_len],
             traces: false,
+            flush_key: Vec::new(),
             sampler: Sampler::default(),
             yields: 0,
         }
@@ -153,6 +174,11 @@ impl<'a> Serve<'a> {
         }
         self.shards.give_back();
         served
+    }
+
+    /// From now on, deleting a key that begins so flushes a prefix.
+    pub fn set_flush_key(&mut self, key: &[u8]) {
+        self.flush_key = key.to_vec();
     }
 
     /// How often connections have let others go first since the last call.
@@ -291,6 +317,12 @@ impl<'a> Serve<'a> {
                         commands += 1;
                         operation.tokens = Span::new(start, *at);
                         false
+                    }
+                    Verb::Delete | Verb::MetaDelete | Verb::BinaryDelete
+                        if flushes_prefix(&self.flush_key, operation, input) =>
+                    {
+                        let line = command_of(operation, input, start..*at);
+                        return Group { operations: count, commands, end: End::Admin(line) };
                     }
                     verb => {
                         commands += 1;

@@ -68,8 +68,8 @@ enum Form {
     Lines,
     /// `OK` and lines until `END`, or an error.
     Dump,
-    /// `OK` of `flush_all`, which ends a call on every key.
-    Flush,
+    /// One of these lines, which ends calls on many keys.
+    Flush(&'static [&'static str]),
 }
 
 impl Form {
@@ -134,10 +134,16 @@ fn is_counter(key: usize) -> bool {
     key.is_multiple_of(4)
 }
 
+/// The prefixes of keys. A flush of one includes those that begin with it.
+const PREFIXES: [&str; 4] = ["", "a:", "a:b:", "c:"];
+
+/// The start of a key whose deletion flushes a prefix.
+pub(super) const FLUSH_KEY: &str = "!";
+
 /// The name of a key. Some are long.
 fn name(key: usize) -> String {
     let kind = if is_counter(key) { "n" } else { "k" };
-    format!("{kind}{key}{}", ".".repeat(if key % 7 == 6 { 200 } else { key % 5 }))
+    format!("{}{kind}{key}{}", PREFIXES[key / 4 % 4], ".".repeat(if key % 7 == 6 { 200 } else { key % 5 }))
 }
 
 impl Client {
@@ -187,6 +193,7 @@ impl Client {
             _ => 0,
         };
         match random.below(if profile.administers { 103 } else { 96 }) {
+            0..2 if profile.flushes => self.think_of_flushing(scene, noreply),
             0..28 => self.think_of_values(scene),
             28..56 => self.think_of_storing(scene, key, exptime, noreply),
             56..62 => {
@@ -208,7 +215,7 @@ impl Client {
             96 => {
                 let calls = (0..scene.histories.keys.len()).map(|key| scene.begin(key, self.id, Action::Flush));
                 let calls = calls.collect();
-                self.say(Form::Flush, calls, 0, &[b"flush_all\r\n"]);
+                self.say(Form::Flush(&["OK"]), calls, 0, &[b"flush_all\r\n"]);
             }
             97 => {
                 let what = ["settings", "items", "slabs", "conns", "sizes", ""];
@@ -284,6 +291,30 @@ impl Client {
         };
         let calls = keys.into_iter().map(|key| scene.begin(key, self.id, action)).collect();
         self.say(Form::Values, calls, 0, &[format!("{verb} {}\r\n", names.join(" ")).as_bytes()]);
+    }
+
+    /// Flushes a prefix, in one of the forms that there are for it.
+    fn think_of_flushing(&mut self, scene: &mut Scene<'_>, noreply: bool) {
+        let random = scene.random;
+        let prefix = PREFIXES[1 + random.below(3)];
+        let stale = random.below(3) == 0;
+        let action = if stale { Action::Renumber } else { Action::Flush };
+        let keys = (0..scene.histories.keys.len()).filter(|&key| name(key).starts_with(prefix));
+        let calls = keys.map(|key| scene.begin(key, self.id, action)).collect();
+        let word = prefix.trim_end_matches(':');
+        let (mode, end) = (if stale { " stale" } else { "" }, if noreply { " noreply" } else { "" });
+        let (form, line) = match random.below(4) {
+            1 => (Form::Lines, format!("stats flush_prefix {prefix}{mode}")),
+            2 if !stale => (
+                if noreply { Form::Nothing } else { Form::Flush(&["DELETED"]) },
+                format!("delete {FLUSH_KEY}{prefix}{end}"),
+            ),
+            3 if !stale => (Form::Flush(&["HD"]), format!("md {FLUSH_KEY}{word}")),
+            _ => {
+                (if noreply { Form::Nothing } else { Form::Flush(&["OK"]) }, format!("flush_prefix {word}{mode}{end}"))
+            }
+        };
+        self.say(form, calls, 0, &[line.as_bytes(), b"\r\n"]);
     }
 
     fn think_of_storing(&mut self, scene: &mut Scene<'_>, key: usize, exptime: i32, noreply: bool) {
@@ -549,8 +580,8 @@ impl Client {
                 Ok(Found::End(line_len))
             }
             Form::Dump => Err("no line of a dump".to_owned()),
-            Form::Flush if line == "OK" => Ok(Found::End(line_len)),
-            Form::Flush => Err("no OK".to_owned()),
+            Form::Flush(lines) if lines.contains(&line) => Ok(Found::End(line_len)),
+            Form::Flush(lines) => Err(format!("none of {lines:?}")),
         }
     }
 

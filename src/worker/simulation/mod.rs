@@ -33,6 +33,7 @@ use crate::net::stream::Stream;
 use crate::protocol::Limits;
 use crate::store::arena::{Arena, PAGE_SIZE_MAX};
 use crate::store::budget::Budget;
+use crate::store::flushed::PrefixRule;
 use crate::store::slab::SlabOptions;
 use crate::store::{Store, StoreOptions};
 use client::{Client, Fate, Histories, Scene};
@@ -89,6 +90,8 @@ struct Profile {
     /// Maximum number of bytes that one step moves.
     piece: usize,
     administers: bool,
+    /// Clients flush prefixes.
+    flushes: bool,
     /// Clients ask for `stats`. Its replies contain real times, so another run of the seed may differ.
     asks_for_times: bool,
     /// Gives a connection a fault in one of `faults` steps that may do so.
@@ -142,11 +145,21 @@ impl Profile {
             list_backlog_max: random.one_of(&[100, 64 << 10]),
             uploads_percent: random.one_of(&[0, 25]),
             upload_len: random.one_of(&[100, 3000, item_size_max]),
+            flushes: random.below(2) == 0,
         }
     }
 
     fn config(&self) -> Config {
-        let words = ["corecached", "-t", &self.workers.to_string(), "-m", &self.pages.to_string()].map(Into::into);
+        let words = [
+            "corecached",
+            "-t",
+            &self.workers.to_string(),
+            "-m",
+            &self.pages.to_string(),
+            "--prefix-depth=2",
+            &format!("-oflush_prefix_key={}", client::FLUSH_KEY),
+        ]
+        .map(Into::into);
         let mut config = Config::parse_from(words).expect("flags");
         config.workers.read_buffer_bytes = self.read_buffer_bytes;
         config.connections.list_backlog_max = self.list_backlog_max;
@@ -157,6 +170,7 @@ impl Profile {
         let options = StoreOptions {
             slabs: SlabOptions { chunk_max: self.chunk_max, ..SlabOptions::default() },
             hash_power: 4,
+            prefixes: PrefixRule { parts_max: 2, ..PrefixRule::default() },
             ..StoreOptions::default()
         };
         let shard = |number| {

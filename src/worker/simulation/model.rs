@@ -95,6 +95,8 @@ pub(super) enum Action {
         delta: u64,
     },
     Flush,
+    /// A flush that makes items stale: they get CAS values that no client has seen.
+    Renumber,
 }
 
 /// How a call ends.
@@ -345,6 +347,7 @@ fn execute_on(call: &Call, item: Option<Item>, setting: Setting, emit: &mut impl
         },
         Action::Delete => emit(None, if item.is_some() { Outcome::Done } else { Outcome::NotFound }),
         Action::Flush => emit(None, Outcome::Done),
+        Action::Renumber => emit(item.map(|item| Item { version: call.id, cas: 0, ..item }), Outcome::Done),
         Action::StoreTooLarge { forget } => emit(item.filter(|_| !forget), Outcome::TooLarge),
         Action::Count { up, delta } => match item {
             Some(Item { text: Text::Number(number), .. }) => {
