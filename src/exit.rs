@@ -5,6 +5,8 @@ use std::io;
 
 /// Exit code of a mistaken command line (EX_USAGE of sysexits.h).
 pub const EXIT_USAGE: u8 = 64;
+/// Exit code when a file to read cannot be read (EX_NOINPUT).
+pub const EXIT_NO_INPUT: u8 = 66;
 /// Exit code when the user of `-u` does not exist (EX_NOUSER).
 pub const EXIT_NO_USER: u8 = 67;
 /// Exit code when the system refuses: bind, limits, fork, setuid (EX_OSERR).

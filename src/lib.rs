@@ -14,7 +14,7 @@
 //!               ├ net/       bytes ┐
 //!               ├ protocol/  words ├ three pillars; none imports another
 //!               └ store/     items ┘
-//!                  └ measure  watch  auth  clock  counters  hash  exit      small; they do no I/O
+//!                  └ measure  watch  auth  nodes  clock  counters  hash  exit      small; they do no I/O
 //! ```
 //!
 //! A module imports only from modules further down, and exactly from those that this list names. The test `source` reads
@@ -23,11 +23,11 @@
 //! ```text
 //!  main:     tool, server, config, exit
 //!  tool:     exit
-//!  server:   process, observer, worker, admin, command, config, net, protocol, store, measure, auth, clock, counters, hash, exit
+//!  server:   process, observer, worker, admin, command, config, net, protocol, store, measure, auth, nodes, clock, counters, hash, exit
 //!  process:  exit
 //!  observer: worker, admin, command, config, net, protocol, store, measure, counters
 //!  worker:   admin, command, config, net, protocol, store, measure, watch, clock, counters, hash
-//!  admin:    command, config, net, protocol, store, measure, watch, auth, clock, counters
+//!  admin:    command, config, net, protocol, store, measure, watch, auth, nodes, clock, counters
 //!  command:  protocol, store, watch, clock
 //!  config:   net, protocol, store, measure, exit
 //!  net:
@@ -36,6 +36,7 @@
 //!  measure:  counters
 //!  watch:
 //!  auth:
+//!  nodes:
 //!  clock:
 //!  counters:
 //!  hash:
@@ -95,6 +96,7 @@ pub mod counters;
 pub mod exit;
 pub mod hash;
 pub mod measure;
+pub mod nodes;
 pub mod watch;
 
 #[cfg(any(test, fuzzing))]

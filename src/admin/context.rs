@@ -6,6 +6,7 @@ use crate::clock::{Clock, Now};
 use crate::config::Config;
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::measure::Measures;
+use crate::nodes::Nodes;
 use crate::store::budget::Budget;
 use crate::store::slab::{CLASSES_MAX, CLASSES_MAX_DEFAULT, SlabOptions};
 
@@ -24,6 +25,8 @@ pub struct ServerContext<'a> {
     pub budget: &'a Budget,
     /// The users that may log in. `None`: everybody may use the server.
     pub auth: Option<&'a Auth>,
+    /// The nodes that clients can discover (`--nodes`).
+    pub nodes: Option<&'a Nodes>,
     /// The counters of each worker.
     pub workers: &'a [WorkerCounters],
     /// The measures of each worker.

@@ -12,6 +12,7 @@ pub mod answer;
 pub mod binary;
 mod cold_items;
 mod context;
+mod discovery;
 mod flush_prefix;
 mod line;
 pub mod login;
@@ -57,6 +58,7 @@ pub fn plan(line: &[u8], context: &ServerContext<'_>) -> Action {
         Some(AdminCommand::Verbosity) => server::verbosity(arguments, context.settings),
         Some(AdminCommand::CacheMemlimit) => server::memory_limit(arguments, context.budget),
         Some(AdminCommand::Shutdown) => server::shutdown(arguments, context.config),
+        Some(AdminCommand::Config) => discovery::config(arguments, context.nodes),
         Some(AdminCommand::Slabs) => tuning::slabs(arguments, context),
         Some(AdminCommand::Lru) => tuning::lru(arguments, context),
         Some(AdminCommand::LruCrawler) => tuning::lru_crawler(arguments, context),

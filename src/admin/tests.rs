@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::hash::KeyHasher;
 use crate::measure::Measures;
+use crate::nodes::{NodeList, Nodes};
 use crate::protocol::Limits;
 use crate::store::budget::Budget;
 use crate::store::item::Items;
@@ -24,6 +25,7 @@ pub(crate) struct Cache {
     pub(crate) workers: [WorkerCounters; 2],
     pub(crate) measures: [Measures; 2],
     pub(crate) server: ServerCounters,
+    nodes: Option<Nodes>,
     budget: Arc<Budget>,
     hasher: KeyHasher,
     shards: Vec<Shard>,
@@ -47,7 +49,18 @@ impl Cache {
         let (workers, server) = (Default::default(), ServerCounters::default());
         let measures = [(); 2].map(|()| Measures::new(config.samples(), Instant::now()));
         let settings = Settings::new(&config);
-        Cache { config, settings, clock: Clock::start(), workers, measures, server, budget, hasher, shards }
+        Cache {
+            config,
+            settings,
+            clock: Clock::start(),
+            workers,
+            measures,
+            server,
+            nodes: None,
+            budget,
+            hasher,
+            shards,
+        }
     }
 
     pub(crate) fn context(&self) -> ServerContext<'_> {
@@ -58,6 +71,7 @@ impl Cache {
             clock: &self.clock,
             budget: &self.budget,
             auth: None,
+            nodes: self.nodes.as_ref(),
             workers: &self.workers,
             measures: &self.measures,
             listeners: &[],
@@ -161,9 +175,33 @@ fn commands_of_a_connection() {
         verbosity 0 => OK
         refresh_certs => Error TLS not enabled
         misbehave => ERROR
+        config get cluster => ERROR
+        config get cluster noreply =>
+        config get cluster HTTP/1.1 => <quit>
         nonsense noreply =>
         ",
     );
+}
+
+#[test]
+fn a_cluster_is_told_to_exactly_one_question() {
+    let mut cache = Cache::new("");
+    let list = NodeList::from_text(b"version 12\n10.0.0.1\n", 1, |_| unreachable!("it is an address"));
+    cache.nodes = Some(Nodes::new(list.expect("a good file")));
+    let told = "CONFIG cluster 0 27\r\n12\n10.0.0.1|10.0.0.1|11211\n\r\nEND\r\n";
+    for (line, reply) in [
+        ("config get cluster", told),
+        ("config  get\tcluster ", "ERROR\r\n"),
+        ("config  get  cluster ", told),
+        ("config get cluster 1", "ERROR\r\n"),
+        ("config get cluste", "ERROR\r\n"),
+        ("config get", "ERROR\r\n"),
+        ("config", "ERROR\r\n"),
+        ("config set cluster 0 0", "ERROR\r\n"),
+        ("config get cluster noreply", ""),
+    ] {
+        assert_eq!(cache.ask(line), reply, "{line}");
+    }
 }
 
 #[test]

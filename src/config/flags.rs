@@ -380,6 +380,17 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
             ),
             Flag('W', "disable-watch", Nothing(|config| config.permissions.watch = false), "Refuse watch", No),
             Flag(
+                '\0',
+                "nodes",
+                One("file", |value, config| {
+                    config.nodes_file = Some(value.into());
+                    Ok(())
+                }),
+                "Tell clients that discover their servers (config get cluster) the nodes in this file: a line version N, \
+                 then name[|ip][:port] lines. Not in memcached",
+                Text("none"),
+            ),
+            Flag(
                 'D',
                 "(delimiter)",
                 One("char", delimiter),
@@ -539,7 +550,7 @@ const ENVIRONMENT_HELP: &str = "
 Environment: MEMCACHED_PORT_FILENAME names a file to write the bound ports to. MEMCACHED_SASL_PWDB names a file of
 user:password lines for -S.
 Signals: INT and TERM stop the server. USR1 stops it and, with -e, keeps the cache for the next start.
-HUP makes the server read its password file and its certificates again.";
+HUP makes the server read its password file, its certificates and the file of --nodes again.";
 
 /// The commands of the binary, which `main` finds before it reads any flag. A program called `memcached` has none.
 const COMMANDS_HELP: &str = "

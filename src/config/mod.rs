@@ -74,6 +74,8 @@ pub struct Config {
     pub connections: Connections,
     pub uploads: Uploads,
     pub permissions: Permissions,
+    /// `--nodes`: the file of nodes that `config get cluster` lists.
+    pub nodes_file: Option<PathBuf>,
     pub detail: Detail,
     pub watch: Watch,
     pub measuring: Measuring,
@@ -534,6 +536,7 @@ impl Config {
             connections: Connections::default(),
             uploads: Uploads::default(),
             permissions: Permissions::default(),
+            nodes_file: None,
             detail: Detail::default(),
             watch: Watch::default(),
             measuring: Measuring::default(),

@@ -23,12 +23,12 @@ impl Config {
                 make_absolute(path)?;
             }
         }
-        let Config { process, login, tls, .. } = self;
+        let Config { process, login, tls, nodes_file, .. } = self;
         let tls = &mut tls.options;
         let tls = [&mut tls.chain, &mut tls.key, &mut tls.authorities];
         let process = [&mut process.pid_file, &mut process.memory_file];
         let login = [&mut login.sasl_file, &mut login.text_file];
-        process.into_iter().chain(login).chain(tls).flatten().try_for_each(make_absolute)
+        process.into_iter().chain(login).chain(tls).chain([nodes_file]).flatten().try_for_each(make_absolute)
     }
 }
 
@@ -43,6 +43,7 @@ mod tests {
         config.process.daemonize = true;
         config.process.pid_file = Some("pid".into());
         config.process.memory_file = Some("image".into());
+        config.nodes_file = Some("nodes".into());
         config.listen.sockets = vec![Listen::Unix { path: "sub/socket".into(), mask: 0o700 }];
         let here = env::current_dir().expect("there is one");
         let mut stays = config.clone();
@@ -50,6 +51,7 @@ mod tests {
         config.keep_paths_of_daemon().expect("there is a current directory");
         assert_eq!(config.process.pid_file, Some(here.join("pid")));
         assert_eq!(config.process.memory_file, Some(here.join("image")));
+        assert_eq!(config.nodes_file, Some(here.join("nodes")));
         assert_eq!(config.listen.sockets, [Listen::Unix { path: here.join("sub/socket"), mask: 0o700 }]);
         stays.keep_paths_of_daemon().expect("nothing is to be done");
         assert_eq!(stays.process.pid_file, Some("pid".into()));

@@ -19,6 +19,7 @@ pub enum AdminCommand {
     Debugtime,
     Debugstall,
     RefreshCerts,
+    Config,
     Misbehave,
 }
 
@@ -41,6 +42,7 @@ impl AdminCommand {
             b"debugtime" => AdminCommand::Debugtime,
             b"debugstall" => AdminCommand::Debugstall,
             b"refresh_certs" => AdminCommand::RefreshCerts,
+            b"config" => AdminCommand::Config,
             b"misbehave" => AdminCommand::Misbehave,
             _ => return None,
         })

@@ -1,6 +1,7 @@
 //! The main thread: it accepts connections and gives each one to a worker.
 
 use super::bind::BoundListener;
+use super::nodes::NodesReader;
 use super::requests::{Ending, REQUESTS};
 use super::shared::Shared;
 use super::users::read_users;
@@ -45,12 +46,22 @@ enum Accepted {
     Refused,
 }
 
+/// What the server reads again at HUP, besides the users.
+pub(super) struct Files {
+    /// Present with TLS.
+    pub(super) certificates: Option<Certificates>,
+    /// Present with `--nodes`.
+    pub(super) nodes: Option<NodesReader>,
+}
+
 /// The main thread's state.
 pub(super) struct Acceptor<'a> {
     shared: &'a Shared<'a>,
     listeners: Vec<BoundListener>,
     /// Present with TLS.
     certificates: Option<Certificates>,
+    /// Present with `--nodes`.
+    nodes: Option<NodesReader>,
     /// Present with `-N`.
     queues: Option<RefCell<Queues>>,
     supervisor: &'a Supervisor,
@@ -70,14 +81,15 @@ impl<'a> Acceptor<'a> {
     pub(super) fn new(
         shared: &'a Shared<'a>,
         listeners: Vec<BoundListener>,
-        certificates: Option<Certificates>,
+        files: Files,
         supervisor: &'a Supervisor,
     ) -> Acceptor<'a> {
         let napi_ids = shared.config.workers.napi_ids;
         Acceptor {
             shared,
             listeners,
-            certificates,
+            certificates: files.certificates,
+            nodes: files.nodes,
             queues: (napi_ids > 0).then(|| RefCell::new(Queues::new(napi_ids))),
             supervisor,
             watchdog: supervisor.watchdog(Instant::now()),
@@ -233,11 +245,12 @@ impl<'a> Acceptor<'a> {
         open >= u64::from(self.shared.config.connections.max)
     }
 
-    /// Reads the users and the certificates again. Those that cannot be read stay as they are.
+    /// Reads the users, the certificates and the nodes again. Those that cannot be read stay as they are.
     fn reload(&mut self) {
-        if self.shared.auth.is_none() && self.certificates.is_none() {
+        if self.shared.auth.is_none() && self.certificates.is_none() && self.nodes.is_none() {
             log::info!("nothing to reload");
         }
+        self.nodes.iter().for_each(NodesReader::read_again);
         if self.certificates.is_some() {
             match self.refresh_certificates() {
                 Ok(()) => log::info!("certificates were read again"),

@@ -11,6 +11,7 @@ pub mod restart;
 mod acceptor;
 mod bind;
 mod memory;
+mod nodes;
 mod requests;
 mod shared;
 mod users;
@@ -33,11 +34,12 @@ use crate::worker::broadcast::Broadcast;
 use crate::worker::limits::ServeLimits;
 use crate::worker::mailbox::Mail;
 use crate::worker::{Worker, WorkerOptions};
-use acceptor::Acceptor;
+use acceptor::{Acceptor, Files};
 use bind::Sockets;
 use core_affinity::CoreId;
 use memory::{Warmth, item_limits, shard_count, warm_or_cold};
 use mio::Poll;
+use nodes::NodesFile;
 use requests::{Ending, Requests};
 use restart::MemoryFile;
 use shared::{Parts, Shared};
@@ -73,6 +75,7 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     let observer = if sockets.metrics.is_empty() { 0 } else { observer::FILES };
     config.connections.max = limits::fit_connections(config.connections.max, config.workers.threads, observer)?;
     let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
+    let nodes = config.nodes_file.as_deref().map(NodesFile::open).transpose()?;
     if let Some(path) = &config.listen.port_file {
         files::write_port_file(path, sockets.ports(&config))
             .map_err(|error| Exit::system(&format!("{}", path.display()), error))?;
@@ -88,7 +91,7 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     }
     let _pid_file = config.process.pid_file.as_deref().and_then(PidFile::write);
     let (config, auth, supervisor) = (&config, auth.as_ref(), &supervisor);
-    serve(Start { config, auth, sockets, certificates, signals, supervisor, started })?;
+    serve(Start { config, auth, nodes, sockets, certificates, signals, supervisor, started })?;
     log::info!("Exiting normally");
     Ok(())
 }
@@ -130,6 +133,7 @@ fn drop_privileges(config: &Config) -> Result<(), Exit> {
 struct Start<'a> {
     config: &'a Config,
     auth: Option<&'a Auth>,
+    nodes: Option<NodesFile>,
     sockets: Sockets,
     certificates: Option<Certificates>,
     signals: Signals,
@@ -139,7 +143,7 @@ struct Start<'a> {
 }
 
 fn serve(start: Start<'_>) -> Result<(), Exit> {
-    let Start { config, auth, sockets, certificates, signals, supervisor, started } = start;
+    let Start { config, auth, nodes, sockets, certificates, signals, supervisor, started } = start;
     let shards = shard_count(config);
     let hasher = KeyHasher::random().map_err(|error| Exit::system("random bits for the hash of keys", error))?;
     let memory_file = claim_memory_file(config)?;
@@ -151,7 +155,8 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
     sockets.log();
     let Sockets { listeners, endpoints, metrics, .. } = sockets;
     let addresses = listeners.iter().map(|bound| (bound.listener.fd(), bound.listener.to_string())).collect();
-    let shared = Shared::new(Parts { config, auth, memory, clock, hasher, addresses, requests });
+    let known = nodes.as_ref().map(NodesFile::nodes);
+    let shared = Shared::new(Parts { config, auth, nodes: known, memory, clock, hasher, addresses, requests });
     if config.memory.locked {
         limits::lock_memory();
     }
@@ -172,6 +177,8 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
         endpoints.into_iter().enumerate().map(|(number, endpoints)| new_worker(options(number), endpoints)).collect();
     let workers = workers.map_err(|error| Exit::system("failed to start a worker", error))?;
     let observer = new_observer(&shared, metrics, warmth, started)?;
+    let nodes = nodes.map(NodesFile::watch).transpose();
+    let nodes = nodes.map_err(|error| Exit::system("failed to start the thread of --nodes", error))?;
     log_classes(&classes);
     log::info!("{shards} shards, {} workers, {} pages", config.workers.threads, shared.budget.limit());
     let ending = thread::scope(|scope| {
@@ -179,7 +186,7 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
         let stopper = observer.map(|observer| start_observer(scope, observer));
         shared.is_ready.store(true, Ordering::Relaxed);
         supervisor.ready();
-        let acceptor = Acceptor::new(&shared, listeners, certificates, supervisor);
+        let acceptor = Acceptor::new(&shared, listeners, Files { certificates, nodes }, supervisor);
         let ending = acceptor.run(poll, signals, udp_sockets);
         for worker in 0..config.workers.threads {
             shared.exchange.mail(worker, Mail::Stop);

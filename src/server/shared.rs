@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::counters::{ServerCounters, UploadUse, WorkerCounters};
 use crate::hash::KeyHasher;
 use crate::measure::Measures;
+use crate::nodes::Nodes;
 use crate::store::budget::Budget;
 use crate::store::item::Items;
 use crate::worker::mailbox::Exchange;
@@ -26,6 +27,8 @@ pub(super) struct Shared<'a> {
     pub(super) config: &'a Config,
     /// The users, if clients must log in.
     pub(super) auth: Option<&'a Auth>,
+    /// The nodes that clients can discover.
+    pub(super) nodes: Option<Arc<Nodes>>,
     pub(super) exchange: Exchange,
     pub(super) settings: Settings,
     pub(super) clock: Clock,
@@ -51,6 +54,7 @@ pub(super) struct Shared<'a> {
 pub(super) struct Parts<'a> {
     pub(super) config: &'a Config,
     pub(super) auth: Option<&'a Auth>,
+    pub(super) nodes: Option<Arc<Nodes>>,
     pub(super) memory: Memory,
     pub(super) clock: Clock,
     pub(super) hasher: KeyHasher,
@@ -60,7 +64,7 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Shared<'a> {
     pub(super) fn new(parts: Parts<'a>) -> Shared<'a> {
-        let Parts { config, auth, memory, clock, hasher, addresses, requests } = parts;
+        let Parts { config, auth, nodes, memory, clock, hasher, addresses, requests } = parts;
         let Memory { stores, items, budget } = memory;
         let shard = |(number, store)| {
             let prefixes =
@@ -75,6 +79,7 @@ impl<'a> Shared<'a> {
         Shared {
             config,
             auth,
+            nodes,
             exchange: Exchange::new(
                 stores.into_iter().enumerate().map(shard).collect(),
                 config.workers.threads,
@@ -105,6 +110,7 @@ impl<'a> Shared<'a> {
             clock: &self.clock,
             budget: &self.budget,
             auth: self.auth,
+            nodes: self.nodes.as_deref(),
             workers: &self.workers,
             measures: &self.measures,
             listeners: &self.addresses,

@@ -18,7 +18,7 @@ use crate::server::{Address, Program, Server, on_every_server};
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A client: the language of its scripts, and the module that they load.
-pub(crate) struct Peer(Language, &'static str);
+pub(crate) struct Peer(pub(crate) Language, pub(crate) &'static str);
 
 /// Python without a client module.
 pub(crate) const PYTHON: Peer = Peer(Language::Python, "pty");
@@ -27,7 +27,10 @@ const PYLIBMC: Peer = Peer(Language::Python, "pylibmc");
 const AIOMCACHE: Peer = Peer(Language::Python, "aiomcache");
 const META_MEMCACHE: Peer = Peer(Language::Python, "meta_memcache");
 const BMEMCACHED: Peer = Peer(Language::Python, "bmemcached");
-const NPM_MEMCACHED: Peer = Peer(Language::Node, "memcached");
+pub(crate) const EMCACHE: Peer = Peer(Language::Python, "emcache");
+/// pymemcache's hash client for ElastiCache, which no release of pymemcache has.
+pub(crate) const ELASTIPYMEMCACHE: Peer = Peer(Language::Python, "django_elastipymemcache");
+pub(crate) const NPM_MEMCACHED: Peer = Peer(Language::Node, "memcached");
 const MEMJS: Peer = Peer(Language::Node, "memjs");
 const PHP_MEMCACHED: Peer = Peer(Language::Php, "memcached");
 const DALLI: Peer = Peer(Language::Ruby, "dalli");

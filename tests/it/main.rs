@@ -27,6 +27,7 @@ mod connections;
 mod conversations;
 mod counters;
 mod differential;
+mod discovery;
 mod dumps;
 mod flags;
 mod libmemcached;

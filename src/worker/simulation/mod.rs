@@ -519,6 +519,7 @@ fn simulate(seed: u64, requests: usize) {
         clock: &clock,
         budget: &budget,
         auth: None,
+        nodes: None,
         workers: &counters,
         measures: &measures,
         listeners: &[],
