@@ -22,7 +22,7 @@
 //!
 //! ```text
 //!  main:     tool, server, config, exit
-//!  tool:     exit
+//!  tool:     nodes, exit
 //!  server:   process, observer, worker, admin, command, config, net, protocol, store, measure, auth, nodes, clock, counters, hash, exit
 //!  process:  exit
 //!  observer: worker, admin, command, config, net, protocol, store, measure, counters

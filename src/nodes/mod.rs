@@ -114,6 +114,11 @@ impl NodeList {
         self.nodes.len()
     }
 
+    /// The name, the address and the port of each node.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, IpAddr, u16)> {
+        self.nodes.iter().map(|node| (node.name.as_str(), node.address, node.port))
+    }
+
     /// Whether both list the same nodes, whatever their versions.
     pub fn has_nodes_of(&self, other: &NodeList) -> bool {
         self.nodes == other.nodes

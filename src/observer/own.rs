@@ -77,6 +77,9 @@ pub(super) const SERVER: &[Metric] = &[
             out.put(&[("result", "failed")], view.workers(|worker| worker.ssl_handshake_errors.get()))
         },
     ),
+    Metric("corecached_nodes", Gauge, "Nodes that clients discover (--nodes).", |view, out| {
+        out.one(view.context.nodes?.count() as u64)
+    }),
     Metric("corecached_auth_total", Counter, "Attempts to log in.", |view, out| {
         let failures = view.workers(|worker| worker.auth_errors.get());
         let attempts = view.workers(|worker| worker.auth_cmds.get());

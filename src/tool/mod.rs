@@ -3,7 +3,7 @@
 //! leave out for others, and say so.
 //!
 //! ```text
-//!  top/ stat check hotkeys bigkeys prefixes latency print     one command each
+//!  top/ stat check hotkeys bigkeys prefixes latency flush print     one command each
 //!   └ table columns figures histogram show                    what they print, and how they reckon it
 //!      └ client reply target failure                          one server: its address, its connection, its replies
 //! ```
@@ -19,6 +19,7 @@ mod client;
 mod columns;
 mod failure;
 mod figures;
+mod flush;
 mod histogram;
 mod hotkeys;
 mod latency;
@@ -59,6 +60,7 @@ enum Command {
     Bigkeys(bigkeys::Args),
     Prefixes(prefixes::Args),
     Latency(latency::Args),
+    Flush(flush::Args),
     Print(print::Args),
 }
 
@@ -115,6 +117,7 @@ impl Command {
             Command::Bigkeys(args) => bigkeys::run(&args),
             Command::Prefixes(args) => prefixes::run(&args),
             Command::Latency(args) => latency::run(&args),
+            Command::Flush(args) => flush::run(&args),
             Command::Print(args) => print::run(args),
         }
     }

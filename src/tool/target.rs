@@ -1,10 +1,12 @@
 //! Which servers a command speaks to, and how it reaches them: addresses, TLS and logins from the command line.
 
 use super::failure::Failure;
+use corecached::nodes::NodeList;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 pub(super) struct ServerArgs {
     /// Servers, as HOST, HOST:PORT, [IPv6]:PORT or the path of a Unix socket. May be repeated, or be a list with commas.
     /// Default: $MEMCACHED_SERVERS, else 127.0.0.1:11211
-    #[arg(long = "server", value_name = "ADDRESS", value_delimiter = ',')]
+    #[arg(long = "server", visible_alias = "servers", value_name = "ADDRESS", value_delimiter = ',')]
     servers: Vec<String>,
     /// Connect by TLS, and check the server's certificate against the authorities of this machine
     #[arg(long)]
@@ -78,20 +80,39 @@ impl ServerArgs {
 
     /// The same, with another default of `--timeout`.
     pub(super) fn targets_within(&self, timeout: Duration) -> Result<Vec<Target>, Failure> {
+        let names = self.names();
+        let targets = names.into_iter().map(|name| (Address::parse(&name), name));
+        let targets = targets.map(|(address, name)| Ok((name, address.map_err(Failure::Usage)?)));
+        self.reached(targets.collect::<Result<_, Failure>>()?, timeout)
+    }
+
+    /// The nodes of a file of `--nodes`. Their names count where TLS compares them with certificates, else their addresses.
+    pub(super) fn nodes(&self, list: &NodeList) -> Result<Vec<Target>, Failure> {
+        let has_tls = self.tls || self.tls_ca.is_some();
+        let address = |(name, address, port): (&str, IpAddr, u16)| {
+            let host = if has_tls { name.to_owned() } else { address.to_string() };
+            (format!("{name}:{port}"), Address::Tcp { host, port })
+        };
+        self.reached(list.iter().map(address).collect(), Duration::from_secs_f64(TIMEOUT_SECONDS))
+    }
+
+    /// The addresses of the servers as they were written.
+    fn names(&self) -> Vec<String> {
         let named: Vec<String> = self.servers.iter().filter(|name| !name.is_empty()).cloned().collect();
-        let names = match std::env::var("MEMCACHED_SERVERS") {
+        match std::env::var("MEMCACHED_SERVERS") {
             _ if !named.is_empty() => named,
             Ok(list) if !list.trim().is_empty() => split(&list),
             _ => vec![format!("127.0.0.1:{PORT}")],
-        };
+        }
+    }
+
+    /// Servers by name and address, with the way to them.
+    fn reached(&self, servers: Vec<(String, Address)>, timeout: Duration) -> Result<Vec<Target>, Failure> {
         let tls = self.tls_config()?;
         let login = self.login()?;
         let timeout = self.timeout.unwrap_or(timeout);
-        let target = |name: String| {
-            let address = Address::parse(&name).map_err(Failure::Usage)?;
-            Ok(Target { name, address, tls: tls.clone(), login: login.clone(), timeout })
-        };
-        names.into_iter().map(target).collect()
+        let target = |(name, address)| Target { name, address, tls: tls.clone(), login: login.clone(), timeout };
+        Ok(servers.into_iter().map(target).collect())
     }
 
     fn tls_config(&self) -> Result<Option<Arc<ClientConfig>>, Failure> {

@@ -229,7 +229,8 @@ fn it_has_every_metric_of_the_exporter_with_the_values_of_stats() {
 #[test]
 fn it_has_every_metric_of_its_own() {
     let image = new_folder().join("image").display().to_string();
-    for (flags, has_image) in [(&["-t", "2"][..], false), (&["-e", &image], true)] {
+    let nodes = TemporaryFile::new("127.0.0.1\n");
+    for (flags, has_extra) in [(&["-t", "2"][..], false), (&["-e", &image, "--nodes", nodes.path()], true)] {
         let server = lived_with(Program::Corecached, &[&METRICS, flags].concat());
         let families = scrape(server.metrics());
         let mut known = BTreeSet::new();
@@ -237,8 +238,8 @@ fn it_has_every_metric_of_its_own() {
             let words: Vec<&str> = line.split(' ').collect();
             let (name, kind, labels) = (words[0], words[1], words[2]);
             known.insert(name);
-            if words.get(3) == Some(&"image") && !has_image {
-                assert!(!families.contains_key(name), "{name} without -e");
+            if words.get(3) == Some(&"extra") && !has_extra {
+                assert!(!families.contains_key(name), "{name} without its flag");
                 continue;
             }
             let labels: Vec<(&str, &str)> = labels.split(',').filter_map(|label| label.split_once('=')).collect();

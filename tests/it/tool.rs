@@ -11,6 +11,8 @@ use crate::peers;
 use crate::server::{CORECACHED, Program, Server, TemporaryFile, on_every_server};
 use crate::waiting::wait_until;
 
+mod flush;
+
 on_every_server! {
     check_finds_a_server: check;
     stat_counts_what_happens: stat;
@@ -18,6 +20,7 @@ on_every_server! {
     bigkeys_finds_the_largest_value: bigkeys;
     hotkeys_watches_a_server: hotkeys;
     top_draws_a_frame: top;
+    flush_drops_all_keys: flush::all;
 }
 
 /// A command of the tool, whose environment names no servers.

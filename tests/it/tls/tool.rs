@@ -13,6 +13,11 @@ fn a_command_connects_by_tls_and_checks_the_certificate() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     assert_eq!(check(&["--tls-ca", &pki.text("ca.pem")]), (Some(0), String::new()));
+    let mut command = Command::new(crate::server::CORECACHED);
+    let nodes = crate::server::TemporaryFile::new(&format!("localhost|127.0.0.1:{}\n", server.tcp().port()));
+    command.args(["flush", "--all", "--yes", "--nodes", nodes.path(), "--tls-ca", &pki.text("ca.pem")]);
+    let output = command.output().expect("it runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{address}: flushed\n"), "{output:?}");
     // Another authority, and no TLS at all.
     let (code, complained) = check(&["--tls-ca", &stranger.text("ca.pem")]);
     assert_eq!(code, Some(1));
