@@ -42,7 +42,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Commands that look at running servers, corecached or memcached. Without a command, corecached is the server: see
+/// Commands for running servers, corecached or memcached. Without a command, corecached is the server: see
 /// corecached --help.
 #[derive(Debug, Parser)]
 #[command(name = "corecached", bin_name = "corecached", disable_version_flag = true, max_term_width = 100)]
