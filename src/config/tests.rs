@@ -318,6 +318,7 @@ fn where_it_listens() {
         |config| config.observing.addresses.clone(),
         &[("--metrics unix:a -a 660", vec![Listen::Unix { path: "a".into(), mask: 0o660 }])],
     );
+    check(|config| config.nodes_file.clone(), &[("", None), ("--nodes f", Some("f".into()))]);
     check(|config| config.listen.tcp_port, &[("", 11211), ("-p -1", -1), ("-p 0 -s /tmp/s", 0), ("-p65535", 65535)]);
     check(|config| config.listen.interface.clone(), &[("", None), ("-l a,b -l c", Some("a,b,c".into()))]);
     check_refused(&[
