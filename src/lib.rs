@@ -14,7 +14,7 @@
 //!               ├ net/       bytes ┐
 //!               ├ protocol/  words ├ three pillars; none imports another
 //!               └ store/     items ┘
-//!                  └ measure  watch  auth  nodes  clock  counters  hash  exit      small; they do no I/O
+//!                  └ measure  watch  auth  nodes  ttl  clock  counters  hash  exit      small; they do no I/O
 //! ```
 //!
 //! A module imports only from modules further down, and exactly from those that this list names. The test `source` reads
@@ -23,13 +23,13 @@
 //! ```text
 //!  main:     tool, server, config, exit
 //!  tool:     nodes, exit
-//!  server:   process, observer, worker, admin, command, config, net, protocol, store, measure, auth, nodes, clock, counters, hash, exit
+//!  server:   process, observer, worker, admin, command, config, net, protocol, store, measure, auth, nodes, ttl, clock, counters, hash, exit
 //!  process:  exit
 //!  observer: worker, admin, command, config, net, protocol, store, measure, counters
 //!  worker:   admin, command, config, net, protocol, store, measure, watch, clock, counters, hash
 //!  admin:    command, config, net, protocol, store, measure, watch, auth, nodes, clock, counters
-//!  command:  protocol, store, watch, clock
-//!  config:   net, protocol, store, measure, exit
+//!  command:  protocol, store, watch, ttl, clock
+//!  config:   net, protocol, store, measure, ttl, exit
 //!  net:
 //!  protocol:
 //!  store:    clock, hash
@@ -37,6 +37,7 @@
 //!  watch:
 //!  auth:
 //!  nodes:
+//!  ttl:      clock
 //!  clock:
 //!  counters:
 //!  hash:
@@ -97,6 +98,7 @@ pub mod exit;
 pub mod hash;
 pub mod measure;
 pub mod nodes;
+pub mod ttl;
 pub mod watch;
 
 #[cfg(any(test, fuzzing))]

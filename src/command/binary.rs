@@ -14,13 +14,14 @@ use crate::store::OutOfMemory;
 #[inline]
 pub(super) fn get(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
     let Request { operation, key, .. } = *request;
-    let found = shard.store.seek(request.hint, operation.hash, key);
-    shard.count_get(key, found.is_ok());
     let touches = !matches!(operation.mode, opcode::GET | opcode::GETQ | opcode::GETK | opcode::GETKQ);
+    let found = shard.store.seek(request.hint, operation.hash, key).ok();
+    let found = found.filter(|&id| touches || !shard.store.is_due(id) || !shard.takes_early_miss(key, id));
+    shard.count_get(key, found.is_some());
     shard.store.counters.cmd_touch += u64::from(touches);
     let with_key = matches!(operation.mode, opcode::GETK | opcode::GETKQ | opcode::GATK | opcode::GATKQ);
     let shown_key = if with_key { key } else { b"" };
-    let Ok(id) = found else {
+    let Some(id) = found else {
         if touches {
             shard.store.counters.touch_misses += 1;
         } else {
@@ -34,7 +35,7 @@ pub(super) fn get(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
         return;
     };
     if touches {
-        shard.touch(id, request.deadline(operation.exptime, shard));
+        shard.touch(id, key, request.deadline(operation.exptime, shard));
     } else {
         shard.store.hit(id);
     }

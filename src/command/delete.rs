@@ -4,7 +4,6 @@ use super::meta::put_status;
 use super::reply::{Reply, say};
 use super::request::Request;
 use super::shard::Shard;
-use crate::clock::NEVER;
 use crate::store::OutOfMemory;
 use crate::store::arena::ItemId;
 use crate::store::item::{STALE, WON};
@@ -60,7 +59,7 @@ fn invalidate(shard: &mut Shard, request: &Request<'_>, old: ItemId) -> Result<(
             shard.store.counters_of(old).delete_hits += 1;
         }
         // An empty item replaces the old one. It keeps only the CAS value of the old one, and not the stale mark.
-        let deadline = if operation.has(b'T') { request.deadline(operation.exptime, shard) } else { NEVER };
+        let deadline = request.deadline(if operation.has(b'T') { operation.exptime } else { 0 }, shard);
         let (key, flags) = (request.key, operation.client_flags);
         shard.store.pull_tail(key.len(), flags, 0, Some(old));
         id = shard.store.put(operation.hash, key, flags, deadline, b"", Some(old))?;

@@ -8,7 +8,7 @@ use crate::clock::NEVER;
 use crate::protocol::encode::{self, copy_short};
 use crate::store::arena::ItemId;
 use crate::store::item::{FETCHED, Item, STALE, WON};
-use crate::store::{OutOfMemory, PIN_LEN_MIN};
+use crate::store::{Fetched, OutOfMemory, PIN_LEN_MIN};
 use std::fmt::Write;
 
 /// Whether a `VALUE` line shows the CAS value of the item.
@@ -32,19 +32,37 @@ pub(super) struct Wanted<'a> {
 pub(super) fn get(shard: &mut Shard, wanted: Wanted<'_>, cas: Cas, reply: &mut Reply) -> bool {
     let Wanted { key, hash, hint } = wanted;
     match shard.store.fetch(hint, hash, key) {
-        Ok((id, item)) => {
+        Fetched::Hit(id, item) => {
             if !put_if_short(&item, key, cas, reply) {
                 put_pinned_value(shard, id, key, cas, reply);
             }
             shard.count_get(key, true);
             true
         }
-        Err(_) => {
+        Fetched::Due(id) => get_due(shard, id, key, cas, reply),
+        Fetched::Absent => {
             shard.store.counters.get_misses += 1;
             shard.count_get(key, false);
             false
         }
     }
+}
+
+/// [`get`] of an item that is due: a hit, or an early miss.
+#[cold]
+#[inline(never)]
+fn get_due(shard: &mut Shard, id: ItemId, key: &[u8], cas: Cas, reply: &mut Reply) -> bool {
+    let hits = !shard.takes_early_miss(key, id);
+    shard.count_get(key, hits);
+    if !hits {
+        shard.store.counters.get_misses += 1;
+        return false;
+    }
+    let item = shard.store.hit(id);
+    if !put_if_short(&item, key, cas, reply) {
+        put_pinned_value(shard, id, key, cas, reply);
+    }
+    true
 }
 
 pub(super) fn gets(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
@@ -108,7 +126,7 @@ pub(super) fn get_and_touch(shard: &mut Shard, request: &Request<'_>, cas: Cas, 
     shard.store.counters.cmd_touch += 1;
     match found {
         Ok(entry) => {
-            shard.touch(entry.id, request.deadline(request.operation.exptime, shard));
+            shard.touch(entry.id, request.key, request.deadline(request.operation.exptime, shard));
             if !put_if_short(&shard.store.item(entry.id), request.key, cas, reply) {
                 put_pinned_value(shard, entry.id, request.key, cas, reply);
             }
@@ -121,7 +139,7 @@ pub(super) fn touch(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply)
     shard.store.counters.cmd_touch += 1;
     match shard.store.find(request.operation.hash, request.key) {
         Ok(entry) => {
-            shard.touch(entry.id, request.deadline(request.operation.exptime, shard));
+            shard.touch(entry.id, request.key, request.deadline(request.operation.exptime, shard));
             say(request.operation, reply, b"TOUCHED\r\n");
         }
         Err(_) => {
@@ -239,7 +257,7 @@ fn put_flags(shard: &mut Shard, request: &Request<'_>, target: Target, reply: &m
 /// Whether an item expires before the exptime of the flag `R`, which is relative or Unix time, like any exptime.
 fn expires_before(shard: &Shard, request: &Request<'_>, id: ItemId) -> bool {
     let (deadline, recache) = (shard.store.item(id).exptime(), request.operation.recache);
-    deadline != NEVER && recache != 0 && deadline < request.deadline(recache, shard)
+    deadline != NEVER && recache != 0 && deadline < request.moment(recache, shard)
 }
 
 pub(super) fn meta_debug(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {

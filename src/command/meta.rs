@@ -84,7 +84,7 @@ pub(super) fn flag_of_item(shard: &mut Shard, request: &Request<'_>, target: Tar
     match token[0] {
         b'T' => {
             let deadline = request.deadline(request.operation.exptime, shard);
-            shard.store.set_deadline(target.id, deadline);
+            shard.set_deadline(target.id, request.key, deadline);
         }
         b'N' if target.created => {
             let deadline = request.deadline(request.operation.vivify, shard);

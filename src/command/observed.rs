@@ -56,8 +56,11 @@ impl Observer<'_, '_> {
 
     fn tell(&mut self, shard: &mut Shard, request: &Request<'_>, act: impl FnOnce(&mut Shard)) {
         let Request { operation, key, .. } = *request;
-        let seen = Seen::new(&shard.store, request);
+        let mut seen = Seen::new(&shard.store, request);
         observe(self.log, shard, act);
+        if shard.store.counters.get_early != seen.early_before {
+            (seen.status, seen.class, seen.size) = ("early", 0, 0);
+        }
         let stored = shard.store.counters.total_items != seen.stored_before;
         if refusals(&shard.store) != seen.refused_before {
             self.tell_refusal(request, &seen);
@@ -182,12 +185,23 @@ struct Seen {
     exptime: u32,
     stored_before: u64,
     refused_before: u64,
+    /// The early misses. If the operation is one, its line says so.
+    early_before: u64,
 }
 
 impl Seen {
     fn new(store: &Store, request: &Request<'_>) -> Seen {
         let (stored_before, refused_before) = (store.counters.total_items, refusals(store));
-        let nothing = Seen { status: "not_found", class: 0, size: 0, exptime: NEVER, stored_before, refused_before };
+        let early_before = store.counters.get_early;
+        let nothing = Seen {
+            status: "not_found",
+            class: 0,
+            size: 0,
+            exptime: NEVER,
+            stored_before,
+            refused_before,
+            early_before,
+        };
         match store.peek(request.operation.hash, request.key) {
             Ok(id) => {
                 let (item, class) = (store.item(id), store.class_of(id).0);
@@ -221,7 +235,7 @@ impl Stored {
     fn sent(shard: &Shard, request: &Request<'_>) -> Stored {
         let operation = request.operation;
         let exptime = match operation.verb {
-            Verb::MetaSet if !operation.has(b'T') => NEVER,
+            Verb::MetaSet if !operation.has(b'T') => request.deadline(0, shard),
             _ => request.deadline(operation.exptime, shard),
         };
         Stored::new(shard, request, exptime, operation.value.len as usize)

@@ -34,9 +34,18 @@ impl<'a> Request<'a> {
         self.operation.value.of(self.input)
     }
 
-    /// The deadline of an item for an exptime that the client sent.
+    /// The deadline of the item for an exptime that the client sent, by the rules of the shard.
     #[inline]
-    pub(super) fn deadline(&self, exptime: i32, shard: &Shard) -> u32 {
+    pub fn deadline(&self, exptime: i32, shard: &Shard) -> u32 {
+        match shard.ttl_rules() {
+            None => self.moment(exptime, shard),
+            Some(rules) => rules.deadline(self.key, self.operation.hash, exptime, self.clock, shard.store.now()),
+        }
+    }
+
+    /// The count of the clock that an exptime means, whatever the rules say.
+    #[inline]
+    pub(super) fn moment(&self, exptime: i32, shard: &Shard) -> u32 {
         self.clock.deadline(exptime, shard.store.now())
     }
 }

@@ -5,7 +5,6 @@ use super::meta::{KeyForm, echo, put_number, tokens};
 use super::reply::{Reply, say};
 use super::request::Request;
 use super::shard::Shard;
-use crate::clock::NEVER;
 use crate::protocol::packet::opcode;
 use crate::protocol::{Operation, Verb};
 use crate::store::arena::ItemId;
@@ -336,7 +335,7 @@ pub(super) fn meta_set_value(shard: &mut Shard, request: &Request<'_>, value: Va
             _ => operation.has(b'C').then_some(operation.cas),
         },
         invalidate: operation.has(b'I') && !matches!(mode, Mode::Append | Mode::Prepend),
-        deadline: if operation.has(b'T') { request.deadline(operation.exptime, shard) } else { NEVER },
+        deadline: request.deadline(if operation.has(b'T') { operation.exptime } else { 0 }, shard),
         vivify: operation.has(b'N').then(|| request.deadline(operation.vivify, shard)),
         new_cas: operation.has(b'E').then_some(operation.new_cas),
         state: KeyForm::sent(operation).state(),

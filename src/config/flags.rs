@@ -2,6 +2,7 @@
 
 use super::numbers::{leading_decimal, leading_integer};
 use super::options;
+use super::ttl;
 use super::values::{
     delimiter, max_item_size, memory_limit, metrics, own_number, positive, protocol, text, udp_allow, unix_mask,
     verbose,
@@ -274,6 +275,14 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 Nothing(|config| config.memory.locked = true),
                 "Lock all memory, so that the system never swaps it out",
                 No,
+            ),
+            Flag(
+                '\0',
+                "ttl",
+                Many("rule", ttl::rule),
+                "How long items live: 'jitter=10%', 'page: jitter=20% max=1d', 'feed: default=1h early=30s'. The first word \
+                 is the beginning of the keys, and the longest one decides. corecached help stampede explains it. Not in memcached",
+                Text("as clients say"),
             ),
         ],
     ),

@@ -26,6 +26,7 @@ mod parse;
 mod paths;
 mod prefixes;
 mod tls;
+mod ttl;
 mod values;
 mod word;
 
@@ -35,6 +36,7 @@ use crate::net::network::Network;
 use crate::net::tls::TlsLimits;
 pub use crate::protocol::MEMCACHED_VERSION;
 use crate::store::Tuning;
+use crate::ttl::TtlRule;
 pub use listen::{BindingProtocol, Listen, ListenRules};
 use std::path::PathBuf;
 
@@ -68,6 +70,8 @@ pub struct Config {
     pub memory: Memory,
     /// The settings of the store that commands change: `-o slab_automove`, `-o hot_lru_pct`, `-o temporary_ttl` and others.
     pub tuning: Tuning,
+    /// `--ttl`: rules for the time to live of items, each with another prefix.
+    pub ttl: Vec<TtlRule>,
     pub crawler: Crawler,
     pub workers: Workers,
     pub turn: Turn,
@@ -530,6 +534,7 @@ impl Config {
             tls: Tls::default(),
             memory: Memory::default(),
             tuning: Tuning::default(),
+            ttl: Vec::new(),
             crawler: Crawler::default(),
             workers: Workers::default(),
             turn: Turn::default(),

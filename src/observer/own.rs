@@ -51,7 +51,7 @@ pub(super) const SERVER: &[Metric] = &[
         latency(view, out, |latency| latency.slow_requests.get())
     }),
     Metric("corecached_get_misses_total", Counter, "Fetches that missed, by reason.", |view, out| {
-        reasons(out, &["absent", "expired", "flushed"], view.shards()?.misses())
+        reasons(out, &["absent", "expired", "flushed", "early"], view.shards()?.misses())
     }),
     Metric("corecached_evictions_total", Counter, "Evictions, by what needed the memory.", |view, out| {
         reasons(out, &["room", "move", "chain"], view.shards()?.evictions())
@@ -232,7 +232,7 @@ fn latency(view: &View<'_>, out: &mut Samples<'_>, count: fn(&Latency) -> u64) -
     out.one(view.context.measures.iter().map(|measures| count(&measures.latency)).sum::<u64>())
 }
 
-fn reasons(out: &mut Samples<'_>, names: &[&str; 3], counts: [u64; 3]) -> Option<()> {
+fn reasons<const COUNT: usize>(out: &mut Samples<'_>, names: &[&str; COUNT], counts: [u64; COUNT]) -> Option<()> {
     for (reason, count) in names.iter().zip(counts) {
         out.put(&[("reason", reason)], count);
     }

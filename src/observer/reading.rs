@@ -103,11 +103,11 @@ impl Shards {
         [self.classes.evicted.saturating_sub(moves + chains), moves, chains]
     }
 
-    /// Misses by reason: there was no item, it was expired, it was flushed.
-    pub(super) fn misses(&self) -> [u64; 3] {
+    /// Misses by reason: there was no item, it was expired, it was flushed, a rule of `--ttl` wanted an early miss.
+    pub(super) fn misses(&self) -> [u64; 4] {
         let counters = &self.total.counters;
-        let (expired, flushed) = (counters.get_expired, counters.get_flushed);
-        [counters.get_misses.saturating_sub(expired + flushed), expired, flushed]
+        let (expired, flushed, early) = (counters.get_expired, counters.get_flushed, counters.get_early);
+        [counters.get_misses.saturating_sub(expired + flushed + early), expired, flushed, early]
     }
 
     /// Operations on keys.

@@ -14,6 +14,7 @@ use crate::measure::Measures;
 use crate::nodes::Nodes;
 use crate::store::budget::Budget;
 use crate::store::item::Items;
+use crate::ttl::TtlRules;
 use crate::worker::mailbox::Exchange;
 use crate::worker::pings::Pings;
 use crate::worker::uploads::Limit;
@@ -66,10 +67,16 @@ impl<'a> Shared<'a> {
     pub(super) fn new(parts: Parts<'a>) -> Shared<'a> {
         let Parts { config, auth, nodes, memory, clock, hasher, addresses, requests } = parts;
         let Memory { stores, items, budget } = memory;
+        let ttl_rules = TtlRules::new(&config.ttl).map(Arc::new);
         let shard = |(number, store)| {
             let prefixes =
                 config.detail.enabled.then(|| Prefixes::new(config.detail.delimiter, config.detail.prefixes_max));
-            Shard { prefixes, ..Shard::new(number as u16, store, item_limits(config)) }
+            let mut shard = Shard::new(number as u16, store, item_limits(config));
+            shard.prefixes = prefixes;
+            if let Some(rules) = &ttl_rules {
+                shard.set_ttl_rules(Arc::clone(rules));
+            }
+            shard
         };
         let uploads = Limit::Share {
             budget: Arc::clone(&budget),

@@ -97,6 +97,17 @@ pub enum Absent {
     PrefixFlushed,
 }
 
+/// What [`Store::fetch`] found.
+#[derive(Debug)]
+pub enum Fetched<'a> {
+    /// A live item. Its hit is counted.
+    Hit(ItemId, Item<'a>),
+    /// A live item that dies within the seconds of [`Store::set_due_seconds`]. The caller decides whether it is a hit.
+    Due(ItemId),
+    /// No live item.
+    Absent,
+}
+
 /// A live item that the store evicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evicted {
@@ -133,6 +144,10 @@ pub struct Store {
     evictions: u64,
     options: StoreOptions,
     now: u32,
+    /// An item is due if it dies within this many seconds. See [`Fetched::Due`].
+    due_seconds: u32,
+    /// `now + due_seconds`: items that are due die up to here.
+    due_until: u32,
     stamps: Stamps,
     flushed: Flushed,
     /// Count of the clock at which the next flush is due; 0: none is planned.
@@ -207,6 +222,8 @@ impl Store {
             index,
             options,
             now: 2,
+            due_seconds: 0,
+            due_until: 2,
             stamps: Stamps::new(2),
             flushed,
             flush_at: 0,
@@ -237,6 +254,7 @@ impl Store {
     pub fn set_now(&mut self, now: Now) {
         if self.now != now.0 {
             self.now = now.0;
+            self.due_until = now.0.saturating_add(self.due_seconds);
             self.stamps.set_now(now.0);
             if self.flush_at != 0 && self.flush_at <= now.0 {
                 self.flush_at(Now(self.flush_at));
@@ -298,7 +316,7 @@ impl Store {
             && !self.slabs.have_moved()
         {
             let item = self.items.at(id);
-            if same(item.key(), key) && item.is_linked() && self.is_certainly_alive(&item) {
+            if same(item.key(), key) && item.is_linked() && self.is_certainly_alive(&item, self.now) {
                 return Ok(id);
             }
         }
@@ -311,11 +329,37 @@ impl Store {
         self.find(hash, key).map(|entry| entry.id)
     }
 
-    /// Finds an item like [`Store::seek`], and counts and marks the hit.
+    /// Finds an item like [`Store::seek`], and counts and marks the hit, unless the item is due.
+    ///
+    /// It compares the deadline once, with the end of the time in which items are due. So items that are not due cost
+    /// nothing more.
     #[inline(always)]
-    pub fn fetch(&mut self, hint: Option<ItemId>, hash: u64, key: &[u8]) -> Result<(ItemId, Item<'_>), Absent> {
-        let id = self.seek(hint, hash, key)?;
-        Ok((id, self.hit(id)))
+    pub fn fetch(&mut self, hint: Option<ItemId>, hash: u64, key: &[u8]) -> Fetched<'_> {
+        if let Some(id) = hint
+            && !self.slabs.have_moved()
+        {
+            let item = self.items.at(id);
+            if same(item.key(), key) && item.is_linked() && self.is_certainly_alive(&item, self.due_until) {
+                return Fetched::Hit(id, self.hit(id));
+            }
+        }
+        match self.seek_in_index(hash, key) {
+            Ok(id) if self.is_due(id) => Fetched::Due(id),
+            Ok(id) => Fetched::Hit(id, self.hit(id)),
+            Err(_) => Fetched::Absent,
+        }
+    }
+
+    /// Sets how many seconds before its deadline an item is due: see [`Fetched::Due`]. 0: never.
+    pub fn set_due_seconds(&mut self, seconds: u32) {
+        self.due_seconds = seconds;
+        self.due_until = self.now.saturating_add(seconds);
+    }
+
+    /// Whether a live item is due.
+    #[inline]
+    pub fn is_due(&self, id: ItemId) -> bool {
+        self.items.at(id).exptime().wrapping_sub(1) < self.due_until
     }
 
     /// Finds the live item with this key. If the item is dead, it is freed.
@@ -521,10 +565,10 @@ impl Store {
         }
     }
 
-    /// Whether an item has not expired, and no flush can have touched it.
+    /// Whether an item has not expired by a count of the clock, and no flush can have touched it.
     #[inline]
-    fn is_certainly_alive(&self, item: &Item<'_>) -> bool {
-        item.exptime().wrapping_sub(1) >= self.now && !self.stamps.is_suspect(item.stamp())
+    fn is_certainly_alive(&self, item: &Item<'_>, count: u32) -> bool {
+        item.exptime().wrapping_sub(1) >= count && !self.stamps.is_suspect(item.stamp())
     }
 
     #[inline]

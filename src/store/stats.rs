@@ -22,7 +22,8 @@ macro_rules! counters {
 counters! {
     /// What a shard counts for all its classes together.
     Counters {
-        cmd_touch, cmd_meta, get_misses, get_expired, get_flushed, get_prefix_flushed, touch_misses, delete_misses, incr_misses, decr_misses,
+        cmd_touch, cmd_meta, get_misses, get_expired, get_flushed, get_prefix_flushed, get_early, touch_misses,
+        delete_misses, incr_misses, decr_misses,
         cas_misses, store_too_large, store_no_memory, total_items,
         slabs_moved, juggles, reassign_rescues, reassign_chunk_rescues, reassign_inline_reclaim, reassign_busy_items,
         reassign_busy_deletes, reassign_busy_nomem,

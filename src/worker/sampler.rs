@@ -2,7 +2,7 @@
 //! [`crate::measure::samples`].
 
 use super::batch::Part;
-use crate::clock::{Clock, NEVER, Now};
+use crate::clock::{NEVER, Now};
 use crate::hash::KeyHasher;
 use crate::measure::latency::Kind;
 use crate::measure::sample::{Purpose, Sample, SampledItem};
@@ -100,11 +100,8 @@ impl<'a> Sampler<'a> {
     }
 
     /// Samples a storage command whose value is still to come.
-    pub(super) fn take_value(&self, operation: &Operation, input: &[u8], clock: &Clock, now: Now) {
-        let ttl = match clock.deadline(operation.exptime, now) {
-            NEVER => None,
-            deadline => Some(deadline.saturating_sub(now.0)),
-        };
+    pub(super) fn take_value(&self, operation: &Operation, input: &[u8], deadline: u32, now: Now) {
+        let ttl = (deadline != NEVER).then(|| deadline.saturating_sub(now.0));
         self.add(&Sample {
             key: operation.key.of(input),
             hash: operation.hash,

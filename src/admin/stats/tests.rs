@@ -110,6 +110,7 @@ fn general_fits_in_the_buffer_of_collectd() {
         cmd_meta: MANY,
         get_misses: MANY,
         get_expired: MANY,
+        get_early: MANY,
         get_flushed: MANY,
         get_prefix_flushed: MANY,
         touch_misses: MANY,

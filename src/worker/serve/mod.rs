@@ -511,7 +511,13 @@ impl<'a> Serve<'a> {
     fn sample_long_value(&mut self, at: usize, input: &[u8]) {
         let Serve { sampler, shards, group, .. } = self;
         if sampler.countdown.passes(1) && sampler.countdown.next_of(0, 1).is_some() {
-            sampler.take_value(&group[at], input, shards.clock, shards.now);
+            let operation = &group[at];
+            let deadline = match shards.links[shards.shard_of(operation.hash)].lease.as_deref() {
+                Some(shard) => Request::new(operation, input, shards.clock).deadline(operation.exptime, shard),
+                // Another worker has the shard, and its rules.
+                None => shards.clock.deadline(operation.exptime, shards.now),
+            };
+            sampler.take_value(operation, input, deadline, shards.now);
             sampler.countdown.next_of(1, 1);
         }
     }

@@ -776,3 +776,5 @@ fn values_for_one_shard_take_no_more_than_its_part() {
     sessions.push(session);
     sessions.into_iter().for_each(|session| serve.shards.end(session));
 }
+
+mod ttl;

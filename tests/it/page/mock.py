@@ -213,8 +213,8 @@ def status(s, now):
         "workers": [worker(s, m, now, i) for i in range(s.workers)],
         "classes": [slab_class(s, m, i) for i in range(s.classes)],
         "evictions": {"room": int(s.evictions * ran), "move": int(s.evictions * ran / 90), "chain": 0},
-        "misses": dict.fromkeys(["absent", "expired", "flushed"], 0) if not s.operations else
-                  {"absent": int(s.operations * 0.03 * ran), "expired": int(s.operations * 0.007 * ran), "flushed": 12},
+        "misses": dict.fromkeys(["absent", "expired", "flushed", "early"], 0) if not s.operations else
+                  {"absent": int(s.operations * 0.03 * ran), "expired": int(s.operations * 0.007 * ran), "flushed": 12, "early": 3},
         "hot_keys": hot_keys(s, m),
         "big_keys": [{"key": key_name(s, key), "bytes": size, "age_seconds": age} for key, size, age in
                      [("export:2026-11", 8 * MIB, 700), (EVIL, 3 * MIB + 100, 90_000), ("feed:all", 131_072, 4)]]
