@@ -2,7 +2,8 @@
 //!
 //! `loadtest run` puts load on a server and reports throughput, hit rate and latency. `loadtest compare` does so for two
 //! servers in turn, and `loadtest scale` over numbers of workers. `loadtest replay` asks for the keys of a trace and counts the misses. `loadtest soak` starts a server
-//! again and again under every kind of client, and checks its replies and its memory. All see the server only through
+//! again and again under every kind of client, and checks its replies and its memory. `loadtest stampede` counts how
+//! often clients ask the database for a value that expires. All see the server only through
 //! sockets, and through the system's figures about a process.
 //!
 //! Reading order: [`options`] become a [`plan`] of a [`workload`] (or a [`preset`]); [`mod@run`] starts one [`worker`] per
@@ -46,7 +47,7 @@ mod compare;
 mod pair;
 mod scale;
 
-// `replay`, `soak`, and code that several commands share.
+// `replay`, `soak`, `stampede`, and code that several commands share.
 mod datagrams;
 mod disturb;
 mod mix;
@@ -54,6 +55,7 @@ mod program;
 mod replay;
 mod server;
 mod soak;
+mod stampede;
 mod storm;
 
 mod address;
@@ -69,7 +71,9 @@ use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use options::{Command, CompareOptions, Options, ReplayOptions, RunOptions, ScaleOptions, SoakOptions};
+use options::{
+    Command, CompareOptions, Options, ReplayOptions, RunOptions, ScaleOptions, SoakOptions, StampedeOptions,
+};
 
 fn main() -> ExitCode {
     let done = match Options::parse().command {
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
         Command::Scale(options) => scale(options),
         Command::Replay(options) => replay(options),
         Command::Soak(options) => soak(options),
+        Command::Stampede(options) => stampede(options),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -189,6 +194,14 @@ fn replay(options: ReplayOptions) -> Result<bool, String> {
 fn soak(options: SoakOptions) -> Result<bool, String> {
     let stop = stop_on_signal()?;
     let verdict = options.soak()?.run(stop.as_ref())?;
+    print!("{}", verdict.text());
+    Ok(verdict.holds())
+}
+
+/// The program fails if a protection lets more than one client ask the database.
+fn stampede(options: StampedeOptions) -> Result<bool, String> {
+    let stop = stop_on_signal()?;
+    let verdict = options.stampede()?.run(&stop)?;
     print!("{}", verdict.text());
     Ok(verdict.holds())
 }

@@ -3,7 +3,7 @@
 //! leave out for others, and say so.
 //!
 //! ```text
-//!  top/ stat check hotkeys bigkeys prefixes latency flush print     one command each
+//!  top/ stat check hotkeys bigkeys prefixes latency flush print     one command each; stampede: a page of the help
 //!   └ table columns figures histogram show                    what they print, and how they reckon it
 //!      └ client reply target failure                          one server: its address, its connection, its replies
 //! ```
@@ -29,6 +29,7 @@ mod print;
 mod recorded;
 mod reply;
 mod show;
+mod stampede;
 mod stat;
 mod table;
 mod target;
@@ -39,6 +40,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use corecached::exit::EXIT_USAGE;
 use failure::Failure;
 use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -46,6 +48,7 @@ use std::process::ExitCode;
 /// corecached --help.
 #[derive(Debug, Parser)]
 #[command(name = "corecached", bin_name = "corecached", disable_version_flag = true, max_term_width = 100)]
+#[command(after_help = "corecached help stampede has the rules of --ttl, and recipes against stampedes.")]
 struct Line {
     #[command(subcommand)]
     command: Command,
@@ -85,6 +88,9 @@ pub(crate) fn is_called_by(args: &[OsString]) -> bool {
 
 /// Runs the command of a command line, and prints what goes wrong.
 pub(crate) fn run(args: &[OsString]) -> ExitCode {
+    if args.len() == 3 && args[1] == "help" && args[2] == "stampede" {
+        return end(io::stdout().lock().write_all(stampede::page().as_bytes()).map_err(Failure::from));
+    }
     let line = match Line::try_parse_from(args) {
         Ok(line) => line,
         Err(error) => {
@@ -93,7 +99,12 @@ pub(crate) fn run(args: &[OsString]) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
     };
-    match line.command.run() {
+    end(line.command.run())
+}
+
+/// Prints what went wrong, and gives the exit code.
+fn end(result: Result<(), Failure>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(message) = failure.message() {

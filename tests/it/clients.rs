@@ -6,7 +6,7 @@
 //! If a script prints `restart`, the test restarts its servers on the same ports and then sends it a line.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -58,6 +58,8 @@ scripts! {
     pylibmc_speaks_every_command: PYLIBMC, "pylibmc_commands.py", 1 servers, "text";
     pylibmc_loses_a_third_of_the_keys_with_a_third_of_the_servers: PYLIBMC, "pylibmc_ketama.py", 3 servers, "text";
     aiomcache_serves_many_tasks: AIOMCACHE, "aiomcache_tasks.py", 1 servers;
+    stampede_recipes_of_the_meta_commands_hold: META_MEMCACHE, "stampede_meta.py", 1 servers;
+    stampede_recipe_of_negative_caching_holds: PYMEMCACHE, "stampede_negative.py", 1 servers;
     meta_memcache_leases_and_recaches: META_MEMCACHE, "meta_memcache_leases.py", 3 servers;
     npm_memcached_speaks_every_command: NPM_MEMCACHED, "memcached_npm.js", 3 servers;
     php_memcached_serves_a_framework: PHP_MEMCACHED, "php_memcached.php", 3 servers, "text";
@@ -113,12 +115,42 @@ fn run_on_ports(peer: &Peer, file: &str, arguments: &[&str]) {
     run_script(peer, file, &[], vec![server], arguments);
 }
 
+/// The rule of the recipe is the one that `corecached help stampede` names. The script says when time is to pass.
+#[test]
+fn stampede_recipe_of_early_misses_holds() {
+    if !cfg!(feature = "debug-commands") {
+        return peers::say_skipped("the clock is moved by a feature that is not built: debug-commands");
+    }
+    let Peer(language, module) = &PYMEMCACHE;
+    let Some(mut command) = peers::interpreter(*language, module) else { return };
+    let server = Server::corecached_tcp(&["-t", "4", "--ttl", "feed: early=30s"]);
+    let mut keeper = server.client();
+    assert_eq!(keeper.ask("debugtime p"), "OK");
+    command.arg(script("stampede_early.py")).args(ports(&server));
+    let Outcome { succeeded, said, complained } = converse(command, |said| {
+        let Some(seconds) = said.strip_prefix("later ") else { return false };
+        assert_eq!(keeper.ask(&format!("debugtime {seconds}")), "OK");
+        // Each worker replies after it has noticed the new second.
+        keeper.send("stats conns\r\n");
+        while keeper.line().expect("a line") != b"END\r\n" {}
+        true
+    });
+    assert!(succeeded && said.trim_end().ends_with("ok"), "{said}{complained}");
+}
+
+fn script(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients").join(file)
+}
+
 /// Runs a script with the ports of a proxy, the ports of the servers, and `arguments`.
 pub(crate) fn run_script(peer: &Peer, file: &str, proxy: &[u16], mut servers: Vec<Server>, arguments: &[&str]) {
     let Peer(language, module) = peer;
     let Some(mut command) = peers::interpreter(*language, module) else { return };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/clients").join(file);
-    command.arg(script).args(proxy.iter().map(u16::to_string)).args(servers.iter().flat_map(ports)).args(arguments);
+    command
+        .arg(script(file))
+        .args(proxy.iter().map(u16::to_string))
+        .args(servers.iter().flat_map(ports))
+        .args(arguments);
     let result = converse(command, |said| {
         if said == "restart" {
             servers = std::mem::take(&mut servers).into_iter().map(Server::restarted).collect();

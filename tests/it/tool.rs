@@ -227,6 +227,15 @@ fn names_of_commands_are_commands_unless_the_program_is_called_memcached() {
 }
 
 #[test]
+fn the_help_explains_stampedes() {
+    let page = printed(&["help", "stampede"]);
+    assert!(page.contains("--ttl 'feed: early=30s'") && page.contains("RecachePolicy(ttl=30)"), "{page}");
+    assert!(printed(&["help"]).contains("corecached help stampede"));
+    let flags = printed(&["--help"]);
+    assert!(flags.split_whitespace().collect::<Vec<_>>().join(" ").contains("corecached help stampede"), "{flags}");
+}
+
+#[test]
 fn mistakes_have_exit_code_64() {
     for words in [
         &["stat", "0"][..],

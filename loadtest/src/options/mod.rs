@@ -1,4 +1,4 @@
-//! The command line. Options become a plan, a comparison, a scaling task, a replay or a soak; no other module sees them.
+//! The command line. Options become a plan, a comparison, a scaling task, a replay, a soak or a stampede; no other module sees them.
 
 mod compare;
 mod output;
@@ -7,6 +7,7 @@ mod replay;
 mod run;
 mod scale;
 mod soak;
+mod stampede;
 mod values;
 
 use clap::{Parser, Subcommand};
@@ -16,6 +17,7 @@ pub use replay::ReplayOptions;
 pub use run::RunOptions;
 pub use scale::ScaleOptions;
 pub use soak::SoakOptions;
+pub use stampede::StampedeOptions;
 
 /// Load generator for memcached-protocol servers.
 #[derive(Parser)]
@@ -37,6 +39,8 @@ pub enum Command {
     Replay(ReplayOptions),
     /// Start servers one after the other under many kinds of clients, and check all their replies and their memory
     Soak(SoakOptions),
+    /// Let many clients want a value that expires, and count how often they ask the database, by protection
+    Stampede(StampedeOptions),
 }
 
 #[cfg(test)]
