@@ -52,6 +52,7 @@ mod source;
 mod statistics;
 mod tls;
 mod tool;
+mod ttl;
 mod udp;
 mod uploads;
 mod watch;
