@@ -332,6 +332,17 @@ fn the_meta_commands_share_one_winner_with_early_misses() {
 }
 
 #[test]
+fn the_time_of_recaching_is_what_the_client_says() {
+    let world = world(&[rule("", [90, 10, 2000, 0])]);
+    for key in 0..50 {
+        let reply = world.ask(&format!("set k{key} 0 1000 1 | v | mg k{key} t"));
+        let left: u32 = reply.trim_start_matches("STORED|HD t").trim_end_matches('|').parse().expect("a number");
+        assert_eq!(world.ask(&format!("mg k{key} R{left}")), "HD|", "{left}");
+        assert_eq!(world.ask(&format!("mg k{key} R{}", left + 1)), "HD W|", "{left}");
+    }
+}
+
+#[test]
 fn stale_items_have_no_early_miss() {
     let (invalidate, w) = (("md k I T100", "HD|"), ("mg k v", "VA 1 X W|v|"));
     early().hold(&[STORE, invalidate, ("+95", ""), ("get k", HIT), ("get k", HIT), w, ("mg k v", "VA 1 Z X|v|")]);
