@@ -137,6 +137,8 @@ counters! {
         auth_cmds: Clears, Stats;
         /// Attempts to authenticate that failed.
         auth_errors: Clears, Stats;
+        /// Of these, those whose password was not checked, because too many others waited.
+        auth_crowded: Clears, Stats;
         /// Full TLS handshakes, not those that resume a session.
         ssl_new_sessions: Clears, Stats;
         /// TLS handshakes that failed.

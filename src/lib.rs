@@ -22,11 +22,11 @@
 //!
 //! ```text
 //!  main:     tool, server, config, exit
-//!  tool:     nodes, exit
+//!  tool:     auth, nodes, exit
 //!  server:   process, observer, worker, admin, command, config, net, protocol, store, measure, auth, nodes, ttl, clock, counters, hash, exit
 //!  process:  exit
 //!  observer: worker, admin, command, config, net, protocol, store, measure, counters
-//!  worker:   admin, command, config, net, protocol, store, measure, watch, clock, counters, hash
+//!  worker:   admin, command, config, net, protocol, store, measure, watch, auth, clock, counters, hash
 //!  admin:    command, config, net, protocol, store, measure, watch, auth, nodes, clock, counters
 //!  command:  protocol, store, watch, ttl, clock
 //!  config:   net, protocol, store, measure, ttl, exit

@@ -19,7 +19,8 @@ const COLD_ITEMS_PER_PIECE: usize = 128;
 /// A shard looks at this many chunks of the page that it reassigns before the reply. Housekeeping does the rest.
 const REASSIGN_STEPS: u32 = 256;
 
-/// Answers a query for a shard. Shards never get [`Query::Connections`] or [`Query::RefreshCertificates`].
+/// Answers a query for a shard. Shards never get [`Query::Connections`],
+/// [`Query::RefreshCertificates`] or [`Query::CheckPassword`].
 pub fn answer(shard: &mut Shard, query: &Query, clock: &Clock) -> Answer {
     let store = &mut shard.store;
     match query {
@@ -73,6 +74,7 @@ pub fn answer(shard: &mut Shard, query: &Query, clock: &Clock) -> Answer {
         }
         Query::Connections => unreachable!("workers answer for their connections"),
         Query::RefreshCertificates => unreachable!("the main thread has them"),
+        Query::CheckPassword => unreachable!("a thread of its own does"),
     }
     Answer::Done
 }

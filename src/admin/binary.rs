@@ -5,14 +5,20 @@ use super::context::ServerContext;
 use super::query::{Action, ReplyKind};
 use super::stats::{self, settings::settings};
 use super::{flush_prefix, login, server};
+use crate::auth::scram;
 use crate::config::MEMCACHED_VERSION;
 use crate::protocol::binary::{Access, exptime};
 use crate::protocol::encode::Output;
 use crate::protocol::packet::{self, HEADER_LEN, Head, Header, Status, opcode};
 
 /// Decides the action for a packet that concerns the connection or the whole cache. `packet` is the header and as many
-/// bytes after it as the header announces.
-pub fn plan(packet: &[u8], access: Access, context: &ServerContext<'_>) -> Action {
+/// bytes after it as the header announces. `scram` is the login by SCRAM that is under way on this connection.
+pub fn plan(
+    packet: &[u8],
+    access: Access,
+    scram: &mut Option<Box<scram::Login>>,
+    context: &ServerContext<'_>,
+) -> Action {
     let header = packet.first_chunk().and_then(Header::read).expect("the parser has read this header");
     let head = Head { opcode: header.opcode, opaque: header.opaque };
     let body = &packet[HEADER_LEN..];
@@ -23,10 +29,10 @@ pub fn plan(packet: &[u8], access: Access, context: &ServerContext<'_>) -> Actio
             flush_prefix::delete_packet(head, &body[usize::from(header.extras_len)..], context)
         }
         opcode::VERSION => say(|out| packet::success(out, head, MEMCACHED_VERSION.as_bytes(), 0)),
-        opcode::SASL_LIST => login::mechanisms(head),
+        opcode::SASL_LIST => login::mechanisms(head, context),
         opcode::SASL_AUTH | opcode::SASL_STEP => {
             let (mechanism, message) = body.split_at(usize::from(header.key_len));
-            login::sasl(head, mechanism, message, access, context)
+            login::sasl(login::Request { head, mechanism, message }, access, scram, context)
         }
         _ => say(|out| packet::failure(out, head, Status::UNKNOWN_COMMAND)),
     }
@@ -54,7 +60,8 @@ fn stat(head: Head, key: &[u8], context: &ServerContext<'_>) -> Action {
     let ask = |words: &[&[u8]], report| match stats::plan(words, context) {
         Action::Ask(query, _) => Action::Ask(query, ReplyKind::Packets(head, report)),
         Action::Say(text) => Action::Say(packets(head, report, &text)),
-        plan @ (Action::Quit | Action::Walk(_) | Action::Watch(_) | Action::Access(..) | Action::Stop { .. }) => plan,
+        // No statistic is any of the others.
+        plan => plan,
     };
     match key {
         b"" => ask(&[], &ReplyKind::General),

@@ -16,7 +16,9 @@ mod discovery;
 mod flush_prefix;
 mod line;
 pub mod login;
+pub mod login_reply;
 mod query;
+pub mod rights;
 mod server;
 mod settings;
 mod stats;
@@ -96,6 +98,7 @@ pub fn finish(report: &ReplyKind, answers: Vec<Answer>, context: &ServerContext<
         ReplyKind::ColdItems => lists::cold_items(answers),
         ReplyKind::Lines => lists::lines(answers),
         ReplyKind::Packets(head, report) => binary::packets(*head, report, &finish(report, answers, context)),
+        ReplyKind::Login(_) => unreachable!("the worker replies to a login"),
         ReplyKind::Refreshed { noreply } => server::refreshed(answers, *noreply),
     }
 }

@@ -1,7 +1,10 @@
 //! Commands that concern the whole server become queries. This module defines the queries and their answers.
 
 use super::cold_items::ColdItems;
+use super::login_reply::LoginForm;
 use super::walk::Walk;
+use crate::auth::directory::Attempt;
+use crate::auth::user::User;
 use crate::clock::Now;
 use crate::command::big_keys::BigKey;
 use crate::command::prefixes::{PrefixCounts, Prefixes};
@@ -72,6 +75,8 @@ pub enum Query {
     Connections,
     /// `refresh_certs`. The main thread answers this query.
     RefreshCertificates,
+    /// Check a password, which travels beside the query. The thread of `auth::checks` answers this query.
+    CheckPassword,
 }
 
 /// The answer of a shard or a worker.
@@ -102,6 +107,8 @@ pub enum Answer {
     Connections(Vec<Description>),
     /// The answer to `RefreshCertificates`. An error says why the server keeps the old certificates.
     Refreshed(Result<(), String>),
+    /// The answer to `CheckPassword`: the user, if the password is right.
+    Checked(Option<Arc<User>>),
 }
 
 /// The form of the reply. The connection that asked gets it when all shards or workers have answered.
@@ -133,6 +140,8 @@ pub enum ReplyKind {
     Lines,
     /// The same reply in packets, for a client that asked in a packet.
     Packets(Head, &'static ReplyKind),
+    /// A login with a password.
+    Login(LoginForm),
     /// `refresh_certs`. With `noreply` the reply tells only errors.
     Refreshed {
         /// The command ends in `noreply`.
@@ -162,8 +171,19 @@ pub enum Action {
     Ask(Query, ReplyKind),
     /// Walk through the shards: `lru_crawler crawl`, `metadump`, `mgdump`.
     Walk(Box<Walk>),
-    /// The client has logged in, or failed to: change its access to this, and send the reply.
+    /// The client has logged in (`-Y`, `-S`), has begun to, or has failed to: change its access to this, and send the reply.
     Access(Access, Vec<u8>),
+    /// With `--users`: the client has logged in as this user, or has failed to.
+    Enter {
+        /// The user. `None`: the login has failed.
+        user: Option<Arc<User>>,
+        /// The form of the reply.
+        form: LoginForm,
+        /// The body of a packet that lets the client in.
+        body: Vec<u8>,
+    },
+    /// With `--users`: let this password be checked, and reply then.
+    Check(Attempt, LoginForm),
     /// Tell the connection about events of these categories. `None`: a word of the command names no category.
     Watch(Option<Categories>),
     /// Stop the server.

@@ -103,7 +103,7 @@ impl Cache {
         let reply = match plan(line.as_bytes(), &self.context()) {
             Action::Say(text) => text,
             Action::Quit => b"<quit>\r\n".to_vec(),
-            Action::Access(..) => unreachable!("no line gives access"),
+            Action::Access(..) | Action::Enter { .. } | Action::Check(..) => unreachable!("no line gives access"),
             Action::Watch(categories) => format!("<watch: {categories:?}>\r\n").into_bytes(),
             Action::Walk(mut walk) => {
                 let mut reply = Reply::default();

@@ -381,6 +381,16 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 No,
             ),
             Flag(
+                '\0',
+                "users",
+                One("file", LATER),
+                "Users with rights and limits, in place of -S and -Y. Not in memcached. A line of the file: name verifier \
+                 [read] [write] [admin] [prefix=a:,b:] [connections=N] [ops=N/s] [bytes=N/s] [tls-name=CN]. corecached \
+                 password makes the verifier. The user default, with - as verifier, needs no login. HUP reads the file \
+                 again",
+                No,
+            ),
+            Flag(
                 'X',
                 "disable-dumping",
                 Nothing(|config| config.permissions.dump = false),
@@ -566,7 +576,8 @@ const COMMANDS_HELP: &str = "
 
 Commands that look at running servers, corecached or memcached: corecached top, stat, check,
 hotkeys, bigkeys, prefixes, latency. corecached flush drops the keys of a prefix, or all keys, on
-many servers. corecached print writes a dashboard and alerts. corecached help explains them.";
+many servers. corecached print writes a dashboard and alerts, and corecached password a line for
+--users. corecached help explains them.";
 
 /// The message for a command line that clap refuses. Unknown flags and missing values get the words of getopt(3), followed
 /// by memcached's. Other mistakes get one line.

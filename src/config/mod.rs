@@ -158,13 +158,15 @@ pub struct Login {
     pub sasl_file: Option<PathBuf>,
     /// `-Y`: clients must log in by a `set`. The password file.
     pub text_file: Option<PathBuf>,
-    /// The longest password file, in bytes.
+    /// `--users`: clients log in by either protocol, and have rights and limits. The file of users.
+    pub users_file: Option<PathBuf>,
+    /// The longest password file or file of users, in bytes.
     pub file_bytes_max: u64,
 }
 
 impl Default for Login {
     fn default() -> Login {
-        Login { sasl_file: None, text_file: None, file_bytes_max: MEGABYTE }
+        Login { sasl_file: None, text_file: None, users_file: None, file_bytes_max: MEGABYTE }
     }
 }
 
@@ -340,6 +342,8 @@ impl Default for Turn {
 pub struct Connections {
     /// `-c`: connections of the whole server at the same time, at least 1. The limit of open files may reduce it.
     pub max: u32,
+    /// `--connections-per-address`: TCP connections from one address at the same time. 0: as many as there may be.
+    pub per_address: u32,
     /// `-c` was given, so that fewer connections are a failure.
     pub max_given: bool,
     /// `-o no_maxconns_fast` clears it: refuse a connection above `-c` with an error line. Otherwise it waits until
@@ -359,6 +363,7 @@ impl Default for Connections {
     fn default() -> Connections {
         Connections {
             max: 1024,
+            per_address: 0,
             max_given: false,
             maxconns_fast: true,
             idle_timeout_seconds: 0,

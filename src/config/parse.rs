@@ -174,11 +174,17 @@ impl Flags {
     }
 }
 
-/// Reads `-S` and `-Y`. Each allows one protocol only.
+/// Reads `-S`, `-Y` and `--users`. Each of the first two allows one protocol only.
 fn authentication(flags: &Flags, surroundings: &Surroundings, config: &mut Config) -> Result<(), Exit> {
     let (sasl, auth_file) = (flags.given("enable-sasl"), flags.path("auth-file"));
     let protocol = flags.text("protocol").map(|_| config.listen.protocol);
     let has_udp = flags.text("udp-port").is_some_and(|port| port != "0");
+    config.login.users_file = flags.path("users");
+    if config.login.users_file.is_some() && (sasl || auth_file.is_some()) {
+        return Err(Exit::usage(
+            "--users takes the place of -S and -Y, whose files have no rights: give one of the three",
+        ));
+    }
     if sasl && auth_file.is_some() {
         return Err(Exit::usage("-S and -Y: one is for the binary protocol, the other for the text protocol"));
     }

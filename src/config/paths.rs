@@ -27,7 +27,7 @@ impl Config {
         let tls = &mut tls.options;
         let tls = [&mut tls.chain, &mut tls.key, &mut tls.authorities];
         let process = [&mut process.pid_file, &mut process.memory_file];
-        let login = [&mut login.sasl_file, &mut login.text_file];
+        let login = [&mut login.sasl_file, &mut login.text_file, &mut login.users_file];
         process.into_iter().chain(login).chain(tls).chain([nodes_file]).flatten().try_for_each(make_absolute)
     }
 }

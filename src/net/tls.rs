@@ -15,6 +15,7 @@
 //! which opens and seals records in buffers of the thread.
 
 use super::socket::receive;
+use super::verifier;
 use mio::net::TcpStream;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -121,6 +122,13 @@ impl TlsStream {
     /// The TCP socket.
     pub fn socket(&self) -> &TcpStream {
         &self.socket
+    }
+
+    /// The names in the client's certificate, which is verified: its common names, and its alternative names of hosts. None
+    /// without a certificate, or before the end of the handshake.
+    pub fn client_names(&self) -> Vec<String> {
+        let certificate = self.session.peer_certificates().and_then(|chain| chain.first());
+        certificate.map_or_else(Vec::new, |certificate| verifier::names(certificate))
     }
 
     /// The TCP socket, to register it for events.

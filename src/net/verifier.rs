@@ -377,6 +377,18 @@ impl IssuerId {
     }
 }
 
+/// The common names and the alternative names of hosts in a certificate, in this order. A name that is no text is left out.
+pub(super) fn names(certificate: &[u8]) -> Vec<String> {
+    let Ok((_, certificate)) = X509Certificate::from_der(certificate) else { return Vec::new() };
+    let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()).map(str::to_owned);
+    let others = certificate.subject_alternative_name().ok().flatten();
+    let others = others.iter().flat_map(|extension| &extension.value.general_names).filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    common.chain(others).collect()
+}
+
 /// The public key of a client that has signed a handshake.
 fn public_key(certificate: &CertificateDer<'_>) -> Result<SubjectPublicKeyInfoDer<'static>, Error> {
     Certificate::read(certificate).map(|certificate| certificate.key)

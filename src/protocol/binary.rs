@@ -384,6 +384,16 @@ fn is_for_strangers(code: u8) -> bool {
     matches!(code, opcode::SASL_LIST | opcode::SASL_AUTH | opcode::SASL_STEP | opcode::VERSION)
 }
 
+/// Whether a command with a [`Verb::BinaryGet`] replies with a value.
+pub fn has_fetch(code: u8) -> bool {
+    code != opcode::TOUCH
+}
+
+/// Whether a command with a [`Verb::BinaryGet`] sets a time.
+pub fn has_touch(code: u8) -> bool {
+    matches!(code, opcode::TOUCH | opcode::GAT | opcode::GATQ | opcode::GATK | opcode::GATKQ)
+}
+
 /// An exptime of the binary protocol has no sign. A time that is too large for a signed one becomes the largest one.
 #[inline]
 pub fn exptime(seconds: u32) -> i32 {

@@ -6,7 +6,7 @@
 use super::parser::Parser;
 use super::token::KEY_LENGTH_MAX;
 use super::{Limits, Operation, Parse, Step, Verb, binary, login, packet, text};
-use crate::auth::Users;
+use crate::auth::passwords::Passwords;
 use std::collections::HashSet;
 
 /// The limits that an input can choose.
@@ -27,7 +27,7 @@ pub fn run(input: &[u8]) {
         _ => Parser::Text(text::Parser::default()),
     };
     let parser = match (parser, bytes.first()) {
-        (Parser::Undecided, Some(&first)) => Parser::decided_by(first),
+        (Parser::Undecided, Some(&first)) => Parser::decided_by(first, binary::Access::Open),
         (Parser::Undecided, None) => return,
         (parser, _) => parser,
     };
@@ -56,7 +56,8 @@ pub fn run(input: &[u8]) {
 /// The keys that a client names.
 pub(crate) fn keys(parser: Parser, limits: Limits, bytes: &[u8]) -> HashSet<Vec<u8>> {
     let Some(&first) = bytes.first() else { return HashSet::new() };
-    let parser = if matches!(parser, Parser::Undecided) { Parser::decided_by(first) } else { parser };
+    let parser =
+        if matches!(parser, Parser::Undecided) { Parser::decided_by(first, binary::Access::Open) } else { parser };
     let mut client = Client::new(parser, limits);
     client.receive(bytes);
     client.said.into_iter().chain([client.parts]).map(|said| said.key).filter(|key| !key.is_empty()).collect()
@@ -286,7 +287,7 @@ impl Client {
 
 /// Reads a password file. Its first user must be able to log in with the password in the file, and with no other.
 fn password_file(file: &[u8]) {
-    for users in [Users::from_text(file), Users::from_sasl(file, b"host")].into_iter().flatten() {
+    for users in [Passwords::from_text(file), Passwords::from_sasl(file, b"host")].into_iter().flatten() {
         let first = file.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let first = first.strip_suffix(b"\r").unwrap_or(first);
         if let Some(colon) = first.iter().position(|&byte| byte == b':') {

@@ -21,13 +21,17 @@ pub enum Parser {
 }
 
 impl Parser {
-    /// The parser for a connection that may use either protocol and begins with this byte.
+    /// The parser for a connection with this access that may use either protocol and begins with this byte.
     #[cold]
-    pub fn decided_by(first: u8) -> Parser {
-        if first == binary::REQUEST {
-            Parser::Binary(binary::Parser::default())
-        } else {
-            Parser::Text(text::Parser::default())
+    pub fn decided_by(first: u8, access: binary::Access) -> Parser {
+        if first == binary::REQUEST { Parser::Binary(binary::Parser::new(access)) } else { Parser::text(access) }
+    }
+
+    /// The parser for a connection with this access that uses the text protocol.
+    pub fn text(access: binary::Access) -> Parser {
+        match access {
+            binary::Access::Locked | binary::Access::Begun => Parser::Login(login::Parser::default()),
+            binary::Access::Open | binary::Access::Granted => Parser::Text(text::Parser::default()),
         }
     }
 

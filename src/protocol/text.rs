@@ -323,6 +323,15 @@ impl Parser {
         matches!(self.state, State::Keys(_))
     }
 
+    /// Gives up the list of keys of which one was handed out last: its other keys are skipped, and its end has no reply.
+    pub fn abandon_list(&mut self) {
+        self.state = match self.state {
+            State::Keys(_) => State::Skip,
+            State::End => State::Line,
+            state => state,
+        };
+    }
+
     /// Goes on with [`State::Skip`] and [`State::Swallow`].
     fn discard(&mut self, input: &[u8], at: &mut usize) {
         let rest = input.get(*at..).unwrap_or_default();

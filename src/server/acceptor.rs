@@ -4,7 +4,7 @@ use super::bind::BoundListener;
 use super::nodes::NodesReader;
 use super::requests::{Ending, REQUESTS};
 use super::shared::Shared;
-use super::users::read_users;
+use super::users::reread_users;
 use crate::admin::Answer;
 use crate::counters::WorkerCounters;
 use crate::net::certificates::{Certificates, Verify};
@@ -258,12 +258,8 @@ impl<'a> Acceptor<'a> {
             }
         }
         let Some(auth) = self.shared.auth else { return };
-        match read_users(self.shared.config) {
-            Ok(users) => {
-                let users = users.unwrap_or_default();
-                log::info!("{} users", users.len());
-                auth.replace(users);
-            }
+        match reread_users(auth, self.shared.config) {
+            Ok(count) => log::info!("{count} users"),
             Err(why) => log::error!("users stay as they were: {why}"),
         }
     }

@@ -16,8 +16,10 @@ mod requests;
 mod shared;
 mod users;
 
-use crate::admin::ServerContext;
+use crate::admin::{Answer, ServerContext};
 use crate::auth::Auth;
+use crate::auth::checks::{CheckLimits, Checks};
+use crate::auth::directory::Directory;
 use crate::config::{self, Config, Listen};
 use crate::exit::{EXIT_NOT_KEPT, EXIT_SYSTEM, EXIT_USAGE, Exit};
 use crate::hash::KeyHasher;
@@ -32,7 +34,7 @@ use crate::process::{self, limits, user};
 use crate::store::ClassSnapshot;
 use crate::worker::broadcast::Broadcast;
 use crate::worker::limits::ServeLimits;
-use crate::worker::mailbox::Mail;
+use crate::worker::mailbox::{Exchange, Mail};
 use crate::worker::{Worker, WorkerOptions};
 use acceptor::{Acceptor, Files};
 use bind::Sockets;
@@ -74,7 +76,7 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     let sockets = Sockets::open(&config)?;
     let observer = if sockets.metrics.is_empty() { 0 } else { observer::FILES };
     config.connections.max = limits::fit_connections(config.connections.max, config.workers.threads, observer)?;
-    let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?.map(Auth::new);
+    let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?;
     let nodes = config.nodes_file.as_deref().map(NodesFile::open).transpose()?;
     if let Some(path) = &config.listen.port_file {
         files::write_port_file(path, sockets.ports(&config))
@@ -162,6 +164,8 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
     }
     let stop = |graceful: bool| shared.requests.stop(if graceful { Ending::Graceful } else { Ending::Plain });
     let refresh = |broadcast: Arc<Broadcast>| shared.requests.refresh(broadcast);
+    let checks = Checks::new(CheckLimits::default());
+    let check = |broadcast: Arc<Broadcast>, attempt, address| checks.submit(attempt, address, broadcast);
     let options = |number: usize| WorkerOptions {
         number,
         exchange: &shared.exchange,
@@ -171,6 +175,7 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
         limits: serve_limits(config),
         stop: &stop,
         refresh: &refresh,
+        check: &check,
     };
     let udp_sockets = endpoints.iter().map(Vec::len).sum();
     let workers: io::Result<Vec<Worker<'_>>> =
@@ -183,6 +188,9 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
     log::info!("{shards} shards, {} workers, {} pages", config.workers.threads, shared.budget.limit());
     let ending = thread::scope(|scope| {
         start_workers(scope, workers, &shared.cores);
+        if let Some(users) = shared.auth.and_then(Auth::users) {
+            start_checks(scope, &checks, users, &shared.exchange);
+        }
         let stopper = observer.map(|observer| start_observer(scope, observer));
         shared.is_ready.store(true, Ordering::Relaxed);
         supervisor.ready();
@@ -191,6 +199,7 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
         for worker in 0..config.workers.threads {
             shared.exchange.mail(worker, Mail::Stop);
         }
+        checks.stop();
         stopper.iter().for_each(Stopper::stop);
         ending
     });
@@ -295,6 +304,27 @@ fn start_observer<'scope>(scope: &'scope Scope<'scope, '_>, observer: Observer<'
         std::process::exit(i32::from(EXIT_SYSTEM));
     }
     stopper
+}
+
+/// Starts the thread that checks passwords.
+fn start_checks<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    checks: &'scope Checks<Arc<Broadcast>>,
+    users: &'scope Directory,
+    exchange: &'scope Exchange,
+) {
+    let run = || {
+        checks.run(|broadcast, attempt, user| {
+            if user.is_some() {
+                users.remember(attempt);
+            }
+            exchange.answer(&broadcast, Answer::Checked(user));
+        });
+    };
+    if let Err(error) = thread::Builder::new().name("passwords".to_owned()).spawn_scoped(scope, run) {
+        log::error!("failed to start the thread that checks passwords (--users): {error}");
+        std::process::exit(i32::from(EXIT_SYSTEM));
+    }
 }
 
 /// Writes the cache to the memory file, after all workers have ended.

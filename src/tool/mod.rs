@@ -3,7 +3,7 @@
 //! leave out for others, and say so.
 //!
 //! ```text
-//!  top/ stat check hotkeys bigkeys prefixes latency flush print     one command each; stampede: a page of the help
+//!  top/ stat check hotkeys bigkeys prefixes latency flush print password     one command each; stampede: a page of the help
 //!   └ table columns figures histogram show                    what they print, and how they reckon it
 //!      └ client reply target failure                          one server: its address, its connection, its replies
 //! ```
@@ -23,6 +23,7 @@ mod flush;
 mod histogram;
 mod hotkeys;
 mod latency;
+mod password;
 mod prefixes;
 mod print;
 #[cfg(test)]
@@ -65,6 +66,7 @@ enum Command {
     Latency(latency::Args),
     Flush(flush::Args),
     Print(print::Args),
+    Password(password::Args),
 }
 
 #[cfg(feature = "top")]
@@ -130,6 +132,7 @@ impl Command {
             Command::Latency(args) => latency::run(&args),
             Command::Flush(args) => flush::run(&args),
             Command::Print(args) => print::run(args),
+            Command::Password(args) => password::run(&args),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use super::connection::Connection;
 use super::endpoint::UdpEndpoint;
-use super::session::Session;
+use super::session::{Member, Session};
 use super::{UDP, Worker};
 use crate::net::stream::Stream;
 use crate::net::udp::{self, HEADER_LEN, UdpSocket};
@@ -74,17 +74,23 @@ impl Worker<'_> {
             overflowed: false,
             drained: false,
         };
-        let parser = self.parser(self.config().listen.protocol);
+        let (member, access) = self.first_member(|user| Some(Member::of_datagram(user)));
+        let parser = Worker::parser(self.config().listen.protocol, access);
         self.generation += 1;
         let entry = self.connections.vacant_entry();
         let token = entry.key();
         let mut session = Session::new(token, self.generation, parser);
         session.fd = exchange.socket.1;
         session.is_datagram = true;
+        session.access = access;
+        if let Some(member) = member {
+            session.become_member(member);
+        }
         entry.insert(Connection::new(Stream::Datagram(Box::new(exchange)), session, now));
         self.datagrams += 1;
         let served = self.serve_input(token, len - HEADER_LEN);
         self.measure_service(token);
+        self.note_refusals(token);
         self.finish_service(token, served);
     }
 }

@@ -5,7 +5,7 @@
 //! is bounded, so that no connection can keep another one waiting for longer than the work of a turn.
 //!
 //! ```text
-//!  service  queries  datagram  watch  measure    parts of `Worker`: what it does for connections
+//!  service  queries  datagram  watch  measure  members    parts of `Worker`: what it does for connections
 //!  ──────────────────────────────────────────
 //!  Worker                                        its turn, mail, housekeeping
 //!  ──────────────────────────────────────────
@@ -22,10 +22,12 @@ mod connection;
 mod datagram;
 mod endpoint;
 pub mod execute;
+mod guard;
 mod handshakes;
 pub mod limits;
 pub mod mailbox;
 mod measure;
+mod members;
 mod meter;
 mod outbox;
 mod pending;
@@ -47,6 +49,8 @@ mod watch;
 pub use connection::transport;
 
 use crate::admin::{Answer, ServerContext};
+use crate::auth::Auth;
+use crate::auth::directory::{Attempt, Directory};
 use crate::clock::{Clock, Moment, Now};
 use crate::command::Reply;
 use crate::hash::KeyHasher;
@@ -68,6 +72,7 @@ use serve::Serve;
 use shards::{Housekept, Shards};
 use slab::Slab;
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -106,6 +111,9 @@ pub struct WorkerOptions<'a> {
     pub stop: &'a (dyn Fn(bool) + Sync),
     /// Called by `refresh_certs`: asks the main thread.
     pub refresh: &'a (dyn Fn(Arc<Broadcast>) + Sync),
+    /// Called by a login: has a password checked that comes from this address. None is that of a Unix socket. False: too many
+    /// wait already.
+    pub check: &'a (dyn Fn(Arc<Broadcast>, Attempt, Option<IpAddr>) -> bool + Sync),
 }
 
 impl std::fmt::Debug for WorkerOptions<'_> {
@@ -169,6 +177,8 @@ pub struct Worker<'a> {
     /// The walk that this worker leads.
     walk: Option<LedWalk>,
     handshakes: Handshakes,
+    /// The generation of the users of `--users` that the connections have.
+    users_seen: u64,
     /// The times of this turn.
     meter: Meter<'a>,
 }
@@ -206,6 +216,7 @@ impl<'a> Worker<'a> {
             datagrams: 0,
             walk: None,
             handshakes: Handshakes::default(),
+            users_seen: options.context.auth.and_then(Auth::users).map_or(0, Directory::generation),
             meter: Meter::new(measures, measuring),
             options,
         })
@@ -342,6 +353,7 @@ impl<'a> Worker<'a> {
             HOUSEKEEPING_STEPS_PER_SECOND
         };
         self.housekeeping_idle = 0;
+        self.follow_users();
         self.close_silent();
         self.count_buffers();
         self.sample_memory();

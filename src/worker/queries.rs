@@ -6,8 +6,10 @@ use super::broadcast::{Asker, Broadcast};
 use super::mailbox::Mail;
 use super::walk::LedWalk;
 use super::{Worker, trace};
+use crate::admin::login_reply::{AUTHENTICATED, LoginEnd};
+use crate::admin::rights::{self, Verdict};
 use crate::admin::walk::{Walk, WalkKind};
-use crate::admin::{self, Action, Description, Query, ReplyKind, ServerContext};
+use crate::admin::{self, Action, Answer, Description, Query, ReplyKind, ServerContext};
 use crate::measure::latency::Kind;
 use crate::protocol::Span;
 use crate::protocol::parser::Parser;
@@ -27,11 +29,22 @@ impl Worker<'_> {
         if trace::is_on() {
             trace::admin(&connection.session, line);
         }
-        let plan = match connection.session.parser() {
-            Parser::Binary(parser) => admin::binary::plan(line, parser.access(), &context),
+        let session = &mut connection.session;
+        let verdict = session.guard.as_ref().map_or(Verdict::Allowed, |guard| match session.parser {
+            Parser::Binary(_) => rights::judge_packet(line, &guard.user),
+            _ => rights::judge(line, &guard.user),
+        });
+        let plan = match session.parser {
+            Parser::Binary(_) if verdict != Verdict::Allowed => Action::Say(rights::packet_refusal(line)),
+            Parser::Binary(parser) => admin::binary::plan(line, parser.access(), &mut session.scram, &context),
             Parser::Login(_) => admin::login::plan(line, &context),
+            _ if verdict != Verdict::Allowed => Action::Say(rights::refusal(line).to_vec()),
             Parser::Undecided | Parser::Text(_) => admin::plan(line, &context),
         };
+        if verdict != Verdict::Allowed {
+            self.count_refusals(token, 1);
+        }
+        let connection = &mut self.connections[token];
         if cfg!(feature = "debug-commands") {
             // `debugtime` holds for the commands after it in the same turn. The turn itself keeps its time: no connection is
             // closed for idling while another one is served.
@@ -47,6 +60,16 @@ impl Worker<'_> {
                 connection.session.set_access(access);
                 self.reply.out.put(&text);
             }
+            Action::Enter { form, .. } | Action::Check(_, form) if connection.is_datagram() => {
+                // The next request of the client would be that of a stranger again.
+                let refused = form.reply(LoginEnd::Refused);
+                self.reply.out.put(&refused);
+            }
+            Action::Enter { user, form, body } => {
+                let reply = self.end_login(token, user, form, &body);
+                self.reply.out.put(&reply);
+            }
+            Action::Check(attempt, form) => self.check_password(token, attempt, form),
             Action::Walk(walk) if walk.kind != WalkKind::Crawl && connection.is_datagram() => {
                 // A dump is more than fits, and takes longer than the request lasts. memcached does not reply at all.
                 self.reply.out.put(b"CLIENT_ERROR not over UDP\r\n");
@@ -90,6 +113,13 @@ impl Worker<'_> {
             return;
         };
         let mut answers = broadcast.answers();
+        if let ReplyKind::Login(form) = broadcast.report {
+            connection.session.resume();
+            let user = answers.pop().and_then(|answer| if let Answer::Checked(user) = answer { user } else { None });
+            let reply = self.end_login(token, user, form, AUTHENTICATED);
+            self.connections[token].outbox.reply().out.put(&reply);
+            return self.queue_up(token);
+        }
         if let Some(query) = admin::go_on(&broadcast.query, &mut answers) {
             let shards = self.exchange().shards();
             self.serve.shards.ask_later(&broadcast.again(query, answers, shards));

@@ -5,13 +5,13 @@ use super::connection::{Connection, transport};
 use super::endpoint::RequestEnd;
 use super::handshakes;
 use super::serve::{Input, Served, Turn};
-use super::session::Session;
+use super::session::{Member, Session};
 use crate::command::Reply;
 use crate::config::BindingProtocol;
 use crate::net::stream::Stream;
+use crate::protocol::binary;
 use crate::protocol::binary::Access;
 use crate::protocol::parser::Parser;
-use crate::protocol::{binary, login, text};
 use mio::{Interest, Token};
 use std::io::{self, ErrorKind};
 
@@ -22,7 +22,7 @@ const FIRST_READ: usize = 4096;
 impl Worker<'_> {
     /// Takes in a new connection.
     pub(super) fn welcome(&mut self, mut stream: Stream, protocol: BindingProtocol) {
-        let parser = self.parser(protocol);
+        let (member, access) = self.first_member(Member::enter);
         let entry = self.connections.vacant_entry();
         let token = entry.key();
         if let Err(error) =
@@ -39,8 +39,12 @@ impl Worker<'_> {
         };
         log::debug!("<{} new {speaks} client connection", stream.fd());
         self.generation += 1;
-        let mut session = Session::new(token, self.generation, parser);
+        let mut session = Session::new(token, self.generation, Worker::parser(protocol, access));
+        session.access = access;
         session.fd = stream.fd();
+        if let Some(member) = member {
+            session.become_member(member);
+        }
         if let Some(log) = self.serve.shards.log() {
             log.connection_new(stream.peer_address(), stream.is_local(), stream.fd());
         }
@@ -48,17 +52,12 @@ impl Worker<'_> {
         self.queue_up(token);
     }
 
-    /// The parser that a new connection begins with.
-    pub(super) fn parser(&self, protocol: BindingProtocol) -> Parser {
-        let config = self.config();
+    /// The parser that a new connection with this access begins with.
+    pub(super) fn parser(protocol: BindingProtocol, access: Access) -> Parser {
         match protocol {
             BindingProtocol::Auto => Parser::Undecided,
-            BindingProtocol::Ascii if config.login.text_file.is_some() => Parser::Login(login::Parser::default()),
-            BindingProtocol::Ascii => Parser::Text(text::Parser::default()),
-            BindingProtocol::Binary if config.login.sasl_file.is_some() => {
-                Parser::Binary(binary::Parser::new(Access::Locked))
-            }
-            BindingProtocol::Binary => Parser::Binary(binary::Parser::default()),
+            BindingProtocol::Ascii => Parser::text(access),
+            BindingProtocol::Binary => Parser::Binary(binary::Parser::new(access)),
         }
     }
 
@@ -75,6 +74,7 @@ impl Worker<'_> {
     pub(super) fn service(&mut self, token: usize) {
         let serviced = self.try_service(token);
         self.measure_service(token);
+        self.note_refusals(token);
         self.finish_service(token, serviced);
     }
 
@@ -133,8 +133,14 @@ impl Worker<'_> {
         if connection.closing || connection.session.is_waiting() {
             return Ok(());
         }
-        if is_handshaking && !self.handshakes.step(token, connection, counters)? {
-            return Ok(());
+        if is_handshaking {
+            if !self.handshakes.step(token, connection, counters)? {
+                return Ok(());
+            }
+            if !self.recognize(token) {
+                return Ok(());
+            }
+            connection = &mut self.connections[token];
         }
         if !connection.session.is_idle() {
             connection.active = self.now;

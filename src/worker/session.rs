@@ -15,12 +15,16 @@
 //! ```
 
 use super::batch::Origin;
+use super::guard::Guard;
 use super::pending::Pending;
 use super::uploads::Ticket;
+use crate::auth::scram;
+use crate::auth::user::User;
 use crate::clock::Moment;
 use crate::measure::latency::Tally;
+use crate::protocol::Operation;
+use crate::protocol::binary::Access;
 use crate::protocol::parser::Parser;
-use crate::protocol::{Operation, binary};
 use crate::store::gather::Gathering;
 use crate::store::item::{Cursor, Items};
 use crate::watch::Watcher;
@@ -43,6 +47,16 @@ pub struct Session {
     /// The connection is a datagram: its bytes may be the rest of a value that began in another datagram.
     pub is_datagram: bool,
     pub(super) parser: Parser,
+    /// What the client may do, also before its first byte chooses the protocol.
+    pub(super) access: Access,
+    /// With `--users`: who the client is, if it is somebody.
+    pub(super) member: Option<Member>,
+    /// There if this user may not do everything.
+    pub(super) guard: Option<Box<Guard>>,
+    /// A login by SCRAM that is under way.
+    pub(super) scram: Option<Box<scram::Login>>,
+    /// The operations that were left to other shards and are not charged to the user yet.
+    pub(super) deferred: u32,
     /// Replies that wait for those before them.
     pub pending: Pending,
     pub(super) state: State,
@@ -53,6 +67,34 @@ pub struct Session {
     pub(super) late: Option<Box<Late>>,
     /// The last thing that came was a long value, so the next may be one.
     pub(super) expects_value: bool,
+}
+
+/// The place of a connection among those of its user. Dropping it frees the place.
+#[derive(Debug)]
+pub struct Member {
+    pub(super) user: Arc<User>,
+    /// A request over UDP takes no place.
+    takes_place: bool,
+}
+
+impl Member {
+    /// A place for a connection. None: the user has as many connections as it may have.
+    pub(super) fn enter(user: Arc<User>) -> Option<Member> {
+        user.enter().then_some(Member { user, takes_place: true })
+    }
+
+    /// The user of a request over UDP.
+    pub(super) fn of_datagram(user: Arc<User>) -> Member {
+        Member { user, takes_place: false }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if self.takes_place {
+            self.user.leave();
+        }
+    }
 }
 
 /// Operations whose replies leave in a later turn.
@@ -146,6 +188,11 @@ impl Session {
             fd: -1,
             is_datagram: false,
             parser,
+            access: Access::Open,
+            member: None,
+            guard: None,
+            scram: None,
+            deferred: 0,
             pending: Pending::default(),
             state: State::Parsing,
             requests: 0,
@@ -157,6 +204,7 @@ impl Session {
     /// Leaves a gap for the reply to an operation that is posted: it takes at most `reply_bytes_max` bytes.
     pub(super) fn origin(&mut self, reply_bytes_max: usize) -> Origin {
         let slot = self.pending.gap(reply_bytes_max);
+        self.deferred += 1;
         Origin { token: self.token, generation: self.generation, slot, fd: self.fd }
     }
 
@@ -171,8 +219,32 @@ impl Session {
     }
 
     /// The client has logged in, or failed to.
-    pub fn set_access(&mut self, access: binary::Access) {
+    pub fn set_access(&mut self, access: Access) {
+        self.access = access;
         self.parser.set_access(access);
+    }
+
+    /// The client is this user from now on.
+    pub(super) fn become_member(&mut self, member: Member) {
+        self.guard = Guard::of(&member.user);
+        self.member = Some(member);
+        self.scram = None;
+        self.set_access(Access::Granted);
+    }
+
+    /// The client is nobody from now on.
+    pub(super) fn become_stranger(&mut self) {
+        (self.member, self.guard, self.scram) = (None, None, None);
+        self.set_access(Access::Locked);
+    }
+
+    /// The line of the user in the file has changed.
+    pub(super) fn refresh_user(&mut self, user: &Arc<User>) {
+        if let Some(member) = &mut self.member {
+            // The place is the same: the counts of a user outlast its line.
+            member.user = Arc::clone(user);
+            self.guard = Guard::of(user);
+        }
     }
 
     /// Whether the session goes on only after something has come from another shard or worker.

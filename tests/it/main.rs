@@ -55,4 +55,5 @@ mod tool;
 mod ttl;
 mod udp;
 mod uploads;
+mod users;
 mod watch;

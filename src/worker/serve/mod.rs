@@ -10,6 +10,7 @@
 
 use super::batch::{Task, reply_bytes_max};
 use super::execute::PREFETCH_AHEAD;
+use super::guard::{Guard, Guarded};
 use super::sampler::{Sampler, kind_of};
 use super::session::{Session, State};
 use super::shards::Shards;
@@ -235,11 +236,14 @@ impl<'a> Serve<'a> {
                 return Served::Waiting;
             }
             let commands_max = self.commands_max(session, turn);
-            let group = match &mut session.parser {
-                Parser::Text(parser) => self.parse_group(parser, input, at, commands_max),
-                Parser::Binary(parser) => self.parse_packets(parser, input, at, commands_max),
-                Parser::Login(parser) => self.parse_login(parser, input, at, commands_max),
-                Parser::Undecided => {
+            let group = match (&mut session.parser, &mut session.guard) {
+                (Parser::Text(parser), None) => self.parse_group(parser, input, at, commands_max),
+                (Parser::Binary(parser), None) => self.parse_packets(parser, input, at, commands_max),
+                (parser @ (Parser::Text(_) | Parser::Binary(_)), Some(guard)) => {
+                    self.parse_guarded(parser, guard, input, at, commands_max)
+                }
+                (Parser::Login(parser), _) => self.parse_login(parser, input, at, commands_max),
+                (Parser::Undecided, _) => {
                     let Some(&first) = input.get(*at) else { return Served::Drained };
                     decide_protocol(session, first);
                     continue;
@@ -363,6 +367,23 @@ impl<'a> Serve<'a> {
         commands_max: usize,
     ) -> Group {
         self.parse_group(parser, input, at, commands_max)
+    }
+
+    /// [`Serve::parse_group`] of a user that may not do everything, out of line.
+    #[inline(never)]
+    fn parse_guarded(
+        &mut self,
+        parser: &mut Parser,
+        guard: &mut Guard,
+        input: &mut [u8],
+        at: &mut usize,
+        commands_max: usize,
+    ) -> Group {
+        match parser {
+            Parser::Text(parser) => self.parse_group(&mut Guarded { parser, guard }, input, at, commands_max),
+            Parser::Binary(parser) => self.parse_group(&mut Guarded { parser, guard }, input, at, commands_max),
+            Parser::Undecided | Parser::Login(_) => unreachable!("such a client has no guard"),
+        }
     }
 
     /// [`Serve::parse_group`] of a client that has still to log in, out of line.
@@ -551,7 +572,7 @@ fn missed_gets(shard: &Shard) -> u64 {
 /// The first byte of a connection decides which protocol it speaks.
 #[cold]
 fn decide_protocol(session: &mut Session, first: u8) {
-    session.parser = Parser::decided_by(first);
+    session.parser = Parser::decided_by(first, session.access);
     let name = if matches!(session.parser, Parser::Binary(_)) { "binary" } else { "ascii" };
     log::debug!("{}: Client using the {name} protocol", session.fd);
 }

@@ -537,6 +537,7 @@ fn simulate(seed: u64, requests: usize) {
             limits: profile.limits,
             stop: &|_| unreachable!("nobody says shutdown"),
             refresh: &|_| unreachable!("nobody says refresh_certs"),
+            check: &|_, _, _| unreachable!("nobody logs in"),
         };
         RefCell::new(Worker::new(options).expect("descriptors"))
     };

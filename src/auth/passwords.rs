@@ -1,5 +1,5 @@
-//! The users of a password file, and the check of a name and a password against them. Only these users may use the
-//! server.
+//! The users of a password file of memcached, and the check of a name and a password against them. Only these users may use
+//! the server.
 //!
 //! This module knows memcached's two formats: that of `-Y` and that of `MEMCACHED_SASL_PWDB` (`-S`). `server/` reads
 //! the file at the start and at each reload. A check uses the users of the last file that was read. It takes the same
@@ -9,9 +9,7 @@
 //! cuts such a line, and so accepts shorter passwords. A directory is unusable, too. memcached takes it for a file that
 //! lets no client in. The server reads a changed file of `-S` at a reload. memcached looks at the file each time.
 
-use parking_lot::RwLock;
 use std::fmt;
-use std::sync::Arc;
 use subtle::{Choice, ConstantTimeEq};
 
 /// The most users that a file of `-Y` can have. The server does not read further lines.
@@ -22,7 +20,7 @@ const LINE_LENGTH_MAX: usize = 255;
 
 /// The names and passwords of a file.
 #[derive(Clone, Default)]
-pub struct Users {
+pub struct Passwords {
     entries: Vec<Entry>,
     /// The number of lines that the server has not read, because the file has too many.
     pub ignored: usize,
@@ -57,19 +55,19 @@ impl fmt::Display for Malformed {
 }
 
 /// Prints no passwords.
-impl fmt::Debug for Users {
+impl fmt::Debug for Passwords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} users", self.entries.len())
     }
 }
 
-impl Users {
+impl Passwords {
     /// Reads the users of a file of `-Y`. Each line is `user:password`. Only the first [`TEXT_USERS_MAX`] lines count.
     ///
     /// # Errors
     /// If a line has another form, or is empty. An empty file, which would let no client in, counts as one empty line.
-    pub fn from_text(file: &[u8]) -> Result<Users, Malformed> {
-        let mut users = Users::default();
+    pub fn from_text(file: &[u8]) -> Result<Passwords, Malformed> {
+        let mut users = Passwords::default();
         for (number, line) in lines(file) {
             if users.entries.len() == TEXT_USERS_MAX {
                 users.ignored += 1;
@@ -87,8 +85,8 @@ impl Users {
     ///
     /// # Errors
     /// If a line is too long or has a zero byte.
-    pub fn from_sasl(file: &[u8], host: &[u8]) -> Result<Users, Malformed> {
-        let mut users = Users::default();
+    pub fn from_sasl(file: &[u8], host: &[u8]) -> Result<Passwords, Malformed> {
+        let mut users = Passwords::default();
         for (_, line) in lines(file) {
             let Some((name, rest)) = split(line?) else { continue };
             // A password may have colons in it, and fields may follow it.
@@ -146,34 +144,12 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&line[..colon], &line[colon + 1..]))
 }
 
-/// The users that may log in now.
-#[derive(Debug, Default)]
-pub struct Auth(RwLock<Arc<Users>>);
-
-impl Auth {
-    /// Begins with these users.
-    pub fn new(users: Users) -> Auth {
-        Auth(RwLock::new(Arc::new(users)))
-    }
-
-    /// Replaces the users.
-    pub fn replace(&self, users: Users) {
-        *self.0.write() = Arc::new(users);
-    }
-
-    /// Whether a user has this name and this password.
-    pub fn knows(&self, name: &[u8], password: &[u8]) -> bool {
-        let users = Arc::clone(&self.0.read());
-        users.know(name, password)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(users: &Users, attempts: &[(&str, &str, bool)]) {
+    fn check(users: &Passwords, attempts: &[(&str, &str, bool)]) {
         for &(name, password, expected) in attempts {
             assert_eq!(users.know(name.as_bytes(), password.as_bytes()), expected, "{name} {password}");
         }
@@ -182,7 +158,7 @@ mod tests {
     #[test]
     fn users_of_a_text_file() {
         for file in ["foo:bar\nu2:p:2\n", "foo:bar\r\nu2:p:2", "foo:bar\nu2:p:2\r\n"] {
-            let users = Users::from_text(file.as_bytes()).expect("a good file");
+            let users = Passwords::from_text(file.as_bytes()).expect("a good file");
             check(
                 &users,
                 &[
@@ -203,7 +179,7 @@ mod tests {
     #[test]
     fn a_text_file_has_eight_users() {
         let file: String = (0..10).map(|number| format!("user{number}:password{number}\n")).collect();
-        let users = Users::from_text(file.as_bytes()).expect("a good file");
+        let users = Passwords::from_text(file.as_bytes()).expect("a good file");
         assert_eq!((users.len(), users.ignored), (8, 2));
         check(&users, &[("user7", "password7", true), ("user8", "password8", false)]);
     }
@@ -221,15 +197,15 @@ mod tests {
             ("a\0:b\n", Malformed::ZeroByte(1)),
             (&long, Malformed::TooLong(1)),
         ] {
-            assert_eq!(Users::from_text(file.as_bytes()).expect_err("a bad file"), expected, "{file:?}");
+            assert_eq!(Passwords::from_text(file.as_bytes()).expect_err("a bad file"), expected, "{file:?}");
         }
-        assert!(Users::from_text(&long.as_bytes()[1..]).is_ok());
+        assert!(Passwords::from_text(&long.as_bytes()[1..]).is_ok());
     }
 
     #[test]
     fn users_of_a_sasl_file() {
         let file = b"# a remark\n\nuser:secret:more:fields\nhosted@here:key\nother@there:key\nuser:second\ntwo:a:b";
-        let users = Users::from_sasl(file, b"here").expect("a good file");
+        let users = Passwords::from_sasl(file, b"here").expect("a good file");
         check(
             &users,
             &[
@@ -247,14 +223,5 @@ mod tests {
                 ("user", "", false),
             ],
         );
-    }
-
-    #[test]
-    fn users_are_replaced_and_never_printed() {
-        let auth = Auth::new(Users::from_text(b"a:old\n").expect("a good file"));
-        assert!(auth.knows(b"a", b"old"));
-        auth.replace(Users::from_text(b"a:new\n").expect("a good file"));
-        assert!(auth.knows(b"a", b"new") && !auth.knows(b"a", b"old"));
-        assert!(!format!("{auth:?}").contains("new"));
     }
 }
