@@ -339,6 +339,18 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 Of(|config| format!("{}, or what the limit of open files leaves", config.connections.max)),
             ),
             Flag(
+                '\0',
+                "connections-per-address",
+                One("count", |value, config| {
+                    let most = own_number("--connections-per-address", value, 0..=u32::MAX.into())?;
+                    config.connections.per_address = most as u32;
+                    Ok(())
+                }),
+                "TCP connections from one address at the same time. One more is refused as one beyond -c is. 0: no limit. \
+                 Not in memcached",
+                Of(|config| config.connections.per_address.to_string()),
+            ),
+            Flag(
                 'R',
                 "max-reqs-per-event",
                 One("count", |value, config| {

@@ -4,6 +4,7 @@ pub mod listener;
 pub mod network;
 mod peer;
 pub mod queues;
+pub mod seats;
 #[cfg(test)]
 pub mod simulated;
 mod socket;

@@ -9,6 +9,7 @@ use crate::admin::Answer;
 use crate::counters::WorkerCounters;
 use crate::net::certificates::{Certificates, Verify};
 use crate::net::queues::Queues;
+use crate::net::seats::Seats;
 use crate::net::stream::Stream;
 use crate::process::supervisor::{Supervisor, Watchdog};
 use crate::worker::mailbox::Mail;
@@ -64,6 +65,8 @@ pub(super) struct Acceptor<'a> {
     nodes: Option<NodesReader>,
     /// Present with `-N`.
     queues: Option<RefCell<Queues>>,
+    /// Present with `--connections-per-address`.
+    seats: Option<Seats>,
     supervisor: &'a Supervisor,
     /// Present if the supervisor wants keep-alives.
     watchdog: Option<Watchdog<'a>>,
@@ -90,6 +93,7 @@ impl<'a> Acceptor<'a> {
             listeners,
             certificates: files.certificates,
             nodes: files.nodes,
+            seats: Some(shared.config.connections.per_address).filter(|&most| most > 0).map(Seats::new),
             queues: (napi_ids > 0).then(|| RefCell::new(Queues::new(napi_ids))),
             supervisor,
             watchdog: supervisor.watchdog(Instant::now()),
@@ -300,9 +304,11 @@ impl<'a> Acceptor<'a> {
     }
 
     /// Gives a connection to the worker of its listener, or else to the nearest worker, or else to the worker with the
-    /// fewest. Refuses the connection if the server is full.
+    /// fewest. Refuses the connection if the server is full, or has as many connections from this address as it may have.
     fn place(&self, mut stream: Stream, listener: &BoundListener) {
-        if self.is_full() {
+        let address = stream.peer_address().filter(|_| self.seats.is_some());
+        let seat = self.seats.as_ref().zip(address).map(|(seats, address)| seats.take(address.ip()));
+        if self.is_full() || matches!(seat, Some(None)) {
             self.shared.server.rejected_connections.add(1);
             // If the write fails, the client learns nothing. The connection closes anyway.
             let _ = stream.write(TOO_MANY);
@@ -320,7 +326,7 @@ impl<'a> Acceptor<'a> {
         let worker = listener.worker.or_else(near).or_else(fewest).expect("there is at least one worker");
         self.shared.server.total_connections.add(1);
         self.shared.workers[worker].count_given(transport(&stream));
-        self.shared.exchange.mail(worker, Mail::Connection(stream, listener.protocol));
+        self.shared.exchange.mail(worker, Mail::Connection(stream, listener.protocol, seat.flatten()));
     }
 
     /// With `-N`, the worker of the network card's receive queue that gets the packets of a connection.

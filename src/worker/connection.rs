@@ -9,6 +9,7 @@
 //!  queued       `queued`                       in the next turn, or when its handshake has its turn
 //!  unsent       `!is_flushed()`                when the socket has room: an event
 //!  waiting      `session.is_waiting()`         when a reply, an answer, room or a walk comes: mail
+//!  resting      `resting`                      when its user has a share again: the worker wakes by itself
 //!  drained      `!readable`                    when the client sends something or closes: an event
 //! ```
 //! `closing` adds: what was asked is still answered and sent, and nothing more is read. As soon as the connection is flushed
@@ -20,6 +21,7 @@ use crate::clock::Now;
 use crate::command::Pinned;
 use crate::counters::Transport;
 use crate::counters::WorkerCounters;
+use crate::net::seats::Seat;
 use crate::net::stream::Stream;
 use crate::protocol::parser::Parser;
 use crate::store::item::Items;
@@ -40,6 +42,10 @@ pub(super) struct Connection {
     pub(super) hung_up: bool,
     /// The worker has read everything that the client has sent, and serves it to its end.
     pub(super) ended: bool,
+    /// The worker does not read from the connection, because its user has used its share: see [`super::rates`].
+    pub(super) resting: bool,
+    /// The place of the connection among those of its address.
+    _seat: Option<Seat>,
     /// The worker serves the connection without an event: it is in the queue, or among those whose handshake waits.
     pub(super) queued: bool,
     /// The worker closes the connection once everything is sent.
@@ -75,7 +81,7 @@ pub fn transport(stream: &Stream) -> Transport {
 
 impl Connection {
     /// A new connection. A datagram has come as a whole; anything else may have something to read.
-    pub(super) fn new(stream: Stream, session: Session, now: Now) -> Connection {
+    pub(super) fn new(stream: Stream, session: Session, seat: Option<Seat>, now: Now) -> Connection {
         let is_datagram = matches!(stream, Stream::Datagram(_));
         Connection {
             may_idle_out: !matches!(stream, Stream::Unix(_) | Stream::Datagram(_)),
@@ -86,6 +92,8 @@ impl Connection {
             readable: !is_datagram,
             hung_up: false,
             ended: is_datagram,
+            resting: false,
+            _seat: seat,
             queued: false,
             closing: false,
             broken: false,
@@ -149,7 +157,8 @@ impl Connection {
     pub(super) fn invariants(&self) {
         if cfg!(debug_assertions) {
             assert!(!self.is_over(), "a connection that is over is closed at once");
-            let goes_on = self.queued || !self.is_flushed() || self.session.is_waiting() || !self.readable;
+            let goes_on =
+                self.queued || self.resting || !self.is_flushed() || self.session.is_waiting() || !self.readable;
             assert!(goes_on, "nothing wakes a connection that has more to read: {self:?}");
             let pending = &self.session.pending;
             assert!(

@@ -86,7 +86,7 @@ impl Worker<'_> {
         if let Some(member) = member {
             session.become_member(member);
         }
-        entry.insert(Connection::new(Stream::Datagram(Box::new(exchange)), session, now));
+        entry.insert(Connection::new(Stream::Datagram(Box::new(exchange)), session, None, now));
         self.datagrams += 1;
         let served = self.serve_input(token, len - HEADER_LEN);
         self.measure_service(token);

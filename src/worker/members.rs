@@ -13,8 +13,9 @@ use crate::net::stream::Stream;
 use crate::protocol::binary::Access;
 use crate::watch::CloseReason;
 use std::sync::Arc;
+use std::time::Instant;
 
-/// Sent to a client that the user `default` has no place for, as to one beyond `-c`.
+/// Sent to a client whose certificate makes it a user that has no place for it, as to one beyond `-c`.
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
 
 impl<'a> Worker<'a> {
@@ -23,7 +24,7 @@ impl<'a> Worker<'a> {
         self.options.context.auth.and_then(Auth::users)
     }
 
-    /// Who a new connection is, and its access. `enter` takes a place for it.
+    /// Who a new connection is, and its access. `enter` takes a place for it. Without a place as `default` it must log in.
     pub(super) fn first_member(&self, enter: impl FnOnce(Arc<User>) -> Option<Member>) -> (Option<Member>, Access) {
         match (self.options.context.auth, self.users()) {
             (None, _) => (None, Access::Open),
@@ -137,6 +138,63 @@ impl<'a> Worker<'a> {
             self.connections[token].closing = true;
             self.connections[token].close_reason = CloseReason::Normal;
             self.queue_up(token);
+        }
+    }
+}
+
+/// Rates: see `rates.rs`.
+impl Worker<'_> {
+    /// If the user of a connection has a rate, the bytes that the worker has read and written so far.
+    #[inline]
+    pub(super) fn bytes_of_rated(&self, token: usize) -> Option<u64> {
+        self.connections[token].session.is_rated().then(|| self.bytes())
+    }
+
+    fn bytes(&self) -> u64 {
+        self.counters().bytes_read.get().wrapping_add(self.counters().bytes_written.get())
+    }
+
+    /// Charges the user of a connection for a service. `before` is the number of bytes before it.
+    pub(super) fn charge(&mut self, token: usize, before: u64) {
+        // `stats reset` may have come between.
+        let bytes = self.bytes().saturating_sub(before);
+        let session = &mut self.connections[token].session;
+        let operations = self.serve.shards.tally.total() + std::mem::take(&mut session.deferred);
+        if let Some(member) = &session.member
+            && member.user.is_rated()
+        {
+            self.rates.charge(&member.user, operations.into(), bytes, Instant::now());
+        }
+    }
+
+    /// Whether a connection rests, because its user has used its share. A value that has begun to come is read to its end: it
+    /// holds room that others may wait for.
+    pub(super) fn rests(&mut self, token: usize) -> bool {
+        let connection = &mut self.connections[token];
+        let Some(member) = &connection.session.member else { return false };
+        if connection.session.is_receiving() {
+            return false;
+        }
+        let now = Instant::now();
+        let Some(rest) = self.rates.rest(&member.user, now) else { return false };
+        // It is not the client who is idle.
+        connection.active = self.now;
+        if !connection.resting {
+            connection.resting = true;
+            self.rates.lay_down(token, connection.session.generation, now + rest);
+        }
+        true
+    }
+
+    /// Serves the connections whose rest is over.
+    pub(super) fn wake_resting(&mut self) {
+        for (token, generation) in self.rates.wake(Instant::now()) {
+            let connection = self.connections.get_mut(token);
+            if let Some(connection) = connection.filter(|connection| connection.session.generation == generation) {
+                connection.resting = false;
+                connection.active = self.now;
+                self.queue_up(token);
+            }
         }
     }
 }

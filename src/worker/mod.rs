@@ -9,7 +9,7 @@
 //!  ──────────────────────────────────────────
 //!  Worker                                        its turn, mail, housekeeping
 //!  ──────────────────────────────────────────
-//!  connection  handshakes  endpoint  walk  meter what a worker holds; none of it knows the worker
+//!  connection  handshakes  rates  endpoint  walk  meter what a worker holds; none of it knows the worker
 //!  serve ─▶ receive ─▶ shards ─▶ execute         input to operations to shards; no I/O
 //!    └────▶ sampler                              looks closer at some operations
 //!  trace ─▶ session ─▶ pending    outbox         a connection's state, its replies
@@ -33,6 +33,7 @@ mod outbox;
 mod pending;
 pub mod pings;
 mod queries;
+mod rates;
 mod receive;
 mod sampler;
 pub mod serve;
@@ -67,6 +68,7 @@ use mailbox::{Exchange, Mail};
 use meter::Meter;
 use mio::event::Event;
 use mio::{Events, Poll, Token, Waker};
+use rates::Rates;
 use sampler::Sampler;
 use serve::Serve;
 use shards::{Housekept, Shards};
@@ -179,6 +181,7 @@ pub struct Worker<'a> {
     handshakes: Handshakes,
     /// The generation of the users of `--users` that the connections have.
     users_seen: u64,
+    rates: Rates,
     /// The times of this turn.
     meter: Meter<'a>,
 }
@@ -217,6 +220,7 @@ impl<'a> Worker<'a> {
             walk: None,
             handshakes: Handshakes::default(),
             users_seen: options.context.auth.and_then(Auth::users).map_or(0, Directory::generation),
+            rates: Rates::new(config.workers.threads),
             meter: Meter::new(measures, measuring),
             options,
         })
@@ -267,6 +271,9 @@ impl<'a> Worker<'a> {
                 endpoint.writable |= event.writable;
                 self.endpoints_ready = true;
             }
+        }
+        if !self.rates.is_idle() {
+            self.wake_resting();
         }
         for token in std::mem::take(&mut self.queue) {
             if let Some(connection) = self.connections.get_mut(token) {
@@ -320,7 +327,12 @@ impl<'a> Worker<'a> {
             // Housekeeping goes on soon, but requests come first.
             _ => Duration::from_millis(1),
         };
-        self.crawler_pause().map_or(timeout, |pause| timeout.min(pause))
+        let timeout = self.crawler_pause().map_or(timeout, |pause| timeout.min(pause));
+        if self.rates.is_idle() {
+            timeout
+        } else {
+            timeout.min(self.rates.next_wake(Instant::now()).unwrap_or(timeout))
+        }
     }
 
     fn wait(&mut self, events: &mut Events, timeout: Duration) -> io::Result<()> {
@@ -438,7 +450,7 @@ impl<'a> Worker<'a> {
 
     fn open_mail(&mut self, mail: Mail) {
         match mail {
-            Mail::Connection(stream, protocol) => self.welcome(stream, protocol),
+            Mail::Connection(stream, protocol, seat) => self.welcome(stream, protocol, seat),
             Mail::Batch(batch) => self.serve.shards.returned(batch),
             Mail::Admitted(admission) => {
                 let token = admission.ticket.token;

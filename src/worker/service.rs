@@ -8,6 +8,7 @@ use super::serve::{Input, Served, Turn};
 use super::session::{Member, Session};
 use crate::command::Reply;
 use crate::config::BindingProtocol;
+use crate::net::seats::Seat;
 use crate::net::stream::Stream;
 use crate::protocol::binary;
 use crate::protocol::binary::Access;
@@ -21,7 +22,7 @@ const FIRST_READ: usize = 4096;
 
 impl Worker<'_> {
     /// Takes in a new connection.
-    pub(super) fn welcome(&mut self, mut stream: Stream, protocol: BindingProtocol) {
+    pub(super) fn welcome(&mut self, mut stream: Stream, protocol: BindingProtocol, seat: Option<Seat>) {
         let (member, access) = self.first_member(Member::enter);
         let entry = self.connections.vacant_entry();
         let token = entry.key();
@@ -48,7 +49,7 @@ impl Worker<'_> {
         if let Some(log) = self.serve.shards.log() {
             log.connection_new(stream.peer_address(), stream.is_local(), stream.fd());
         }
-        entry.insert(Connection::new(stream, session, self.now));
+        entry.insert(Connection::new(stream, session, seat, self.now));
         self.queue_up(token);
     }
 
@@ -72,7 +73,11 @@ impl Worker<'_> {
 
     /// Does for a connection what can be done now.
     pub(super) fn service(&mut self, token: usize) {
+        let before = self.bytes_of_rated(token);
         let serviced = self.try_service(token);
+        if let Some(before) = before {
+            self.charge(token, before);
+        }
         self.measure_service(token);
         self.note_refusals(token);
         self.finish_service(token, serviced);
@@ -144,6 +149,9 @@ impl Worker<'_> {
         }
         if !connection.session.is_idle() {
             connection.active = self.now;
+        }
+        if connection.session.is_rated() && self.rests(token) {
+            return Ok(());
         }
         self.read_and_serve(token)
     }

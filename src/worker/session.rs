@@ -204,7 +204,7 @@ impl Session {
     /// Leaves a gap for the reply to an operation that is posted: it takes at most `reply_bytes_max` bytes.
     pub(super) fn origin(&mut self, reply_bytes_max: usize) -> Origin {
         let slot = self.pending.gap(reply_bytes_max);
-        self.deferred += 1;
+        self.deferred = self.deferred.saturating_add(1);
         Origin { token: self.token, generation: self.generation, slot, fd: self.fd }
     }
 
@@ -227,9 +227,16 @@ impl Session {
     /// The client is this user from now on.
     pub(super) fn become_member(&mut self, member: Member) {
         self.guard = Guard::of(&member.user);
+        self.deferred = 0;
         self.member = Some(member);
         self.scram = None;
         self.set_access(Access::Granted);
+    }
+
+    /// Whether the user of the connection has a rate.
+    #[inline]
+    pub(super) fn is_rated(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.user.is_rated())
     }
 
     /// The client is nobody from now on.
@@ -244,6 +251,7 @@ impl Session {
             // The place is the same: the counts of a user outlast its line.
             member.user = Arc::clone(user);
             self.guard = Guard::of(user);
+            self.deferred = 0;
         }
     }
 

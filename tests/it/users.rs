@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::packet::{Packet, request};
@@ -361,4 +362,83 @@ fn a_server_without_good_users_does_not_start() {
         let (status, printed) = crate::server::corecached_run(flags);
         assert!(status.code() == Some(code) && printed.contains(words), "{flags:?}: {status}, {printed}");
     }
+}
+
+#[test]
+fn a_user_has_so_many_connections() {
+    let lines = line("web", "password of web", "read connections=2") + &line("other", "password of other", "read");
+    let file = TemporaryFile::new(&format!("default - read connections=3\n{lines}"));
+    let server = Server::corecached(&["--users", file.path(), "-t", "2", "-m", "64"]);
+    let (_first, second) = (binary_client(&server, "web"), binary_client(&server, "web"));
+    let crowded = |server: &Server| {
+        let mut client = server.client();
+        client.send(plain("web", "password of web"));
+        let reply = receive(&mut client);
+        if reply.contains("Too many") {
+            client.expect_closed();
+        }
+        reply
+    };
+    assert_eq!(crowded(&server), "sasl_auth status=0x20 val=\"Too many open connections\"");
+    let _third = binary_client(&server, "other");
+    drop(second);
+    wait_until("a place is free", || crowded(&server) == "sasl_auth val=\"Authenticated\"");
+    // Those who do not log in are a user as well.
+    let mut clients: Vec<Client> = (0..3).map(|_| server.client()).collect();
+    for client in &mut clients {
+        assert_eq!(client.ask("get a"), "END");
+    }
+    // One more must log in.
+    assert_eq!(server.client().ask("get a"), "CLIENT_ERROR unauthenticated");
+    clients.pop();
+    wait_until("a place is free", || server.client().ask("get a") == "END");
+}
+
+#[test]
+fn an_address_has_so_many_connections() {
+    let server = Server::corecached_tcp(&["--connections-per-address", "2", "-t", "2", "-m", "64"]);
+    let mut clients: Vec<Client> = (0..2).map(|_| server.client()).collect();
+    assert_eq!(clients[0].ask("mn"), "MN");
+    assert_eq!(clients[1].ask("mn"), "MN");
+    let mut surplus = server.client();
+    assert_eq!(line_of(&mut surplus), "ERROR Too many open connections");
+    surplus.expect_closed();
+    let rejected = clients[0].stat("rejected_connections");
+    assert_eq!(rejected, 1);
+    clients.pop();
+    wait_until("a place is free", || server.client().try_send(b"mn\r\n").is_ok_and(|()| clients[0].ask("mn") == "MN"));
+}
+
+#[test]
+fn a_user_at_its_limit_waits_and_others_do_not() {
+    let lines =
+        line("slow", "password of slow", "read write ops=20/s") + &line("fast", "password of fast", "read write");
+    let file = TemporaryFile::new(&lines);
+    // To rest is not to idle.
+    let server = Server::corecached(&["--users", file.path(), "-t", "1", "-m", "64", "-o", "idle_timeout=1"]);
+    let (mut slow, mut fast) = (text_client(&server, "slow"), text_client(&server, "fast"));
+    let start = Instant::now();
+    // A full bucket, and two seconds' worth.
+    for _ in 0..20 {
+        assert_eq!(slow.ask("mn"), "MN");
+    }
+    let mut other = text_client(&server, "slow");
+    slow.send("mn\r\n");
+    other.send("mn\r\n".repeat(20));
+    let mut served = 0;
+    while start.elapsed() < Duration::from_millis(800) {
+        let asked = Instant::now();
+        assert_eq!(fast.ask("mn"), "MN");
+        assert!(asked.elapsed() < Duration::from_secs(1), "a user at its limit holds up another");
+        served += 1;
+    }
+    assert!(served > 100, "{served}");
+    for _ in 0..20 {
+        assert_eq!(line_of(&mut other), "MN");
+    }
+    assert_eq!(line_of(&mut slow), "MN");
+    assert_eq!(other.ask("mn"), "MN");
+    let elapsed = start.elapsed();
+    // 42 operations and two logins; 20 of them came out of the full bucket.
+    assert!(elapsed >= Duration::from_millis(1000), "{elapsed:?}");
 }

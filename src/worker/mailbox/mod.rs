@@ -27,6 +27,7 @@ use crate::admin::{Answer, Query, ReplyKind};
 use crate::command::Shard;
 use crate::config::BindingProtocol;
 use crate::counters::UploadUse;
+use crate::net::seats::Seat;
 use crate::net::stream::Stream;
 use crossbeam::utils::CachePadded;
 use std::ops::{Deref, DerefMut};
@@ -42,7 +43,7 @@ pub(super) mod sync;
 #[derive(Debug)]
 pub enum Mail {
     /// A new connection, and the protocol that it may speak.
-    Connection(Stream, BindingProtocol),
+    Connection(Stream, BindingProtocol, Option<Seat>),
     /// A batch of this worker that has been run.
     Batch(Box<Batch>),
     /// A long value of one of the worker's connections may come in: it counts among those under way now.

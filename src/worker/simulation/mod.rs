@@ -382,7 +382,7 @@ impl Simulation<'_> {
         self.clients.borrow_mut().push(Client::new(id, worker, Arc::clone(&wire)));
         self.context.workers[worker].given_connections.add(1);
         let stream = Stream::Simulated(Socket::new(wire));
-        self.exchange.mail(worker, Mail::Connection(stream, BindingProtocol::Auto));
+        self.exchange.mail(worker, Mail::Connection(stream, BindingProtocol::Auto, None));
     }
 
     /// Gives a connection a fault.
