@@ -25,7 +25,7 @@
 //!  tool:     auth, nodes, exit
 //!  server:   process, observer, worker, admin, command, config, net, protocol, store, measure, auth, nodes, ttl, clock, counters, hash, exit
 //!  process:  exit
-//!  observer: worker, admin, command, config, net, protocol, store, measure, counters
+//!  observer: worker, admin, command, config, net, protocol, store, measure, auth, counters
 //!  worker:   admin, command, config, net, protocol, store, measure, watch, auth, clock, counters, hash
 //!  admin:    command, config, net, protocol, store, measure, watch, auth, nodes, clock, counters
 //!  command:  protocol, store, watch, ttl, clock

@@ -152,7 +152,7 @@ impl User {
     /// Takes a place for one more connection. False: there is none.
     pub fn enter(&self) -> bool {
         let most = self.connections_max.unwrap_or(u64::MAX);
-        let more = |open: u64| (open < most).then_some(open + 1);
+        let more = |open: u64| (open < most).then(|| open + 1);
         self.tally.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 

@@ -6,9 +6,11 @@ use super::prefixes::{COUNTED, OTHER};
 use super::process;
 use super::reading::{Memory, WorkerFigures};
 use super::view::{Metric, View};
+use crate::auth::user::User;
 use crate::counters::WorkerCounters;
 use crate::measure::latency::{Kind, Latency};
 use std::env::consts::{ARCH, OS};
+use std::sync::atomic::Ordering;
 
 /// The keys that `hottest_key_ratio` ranks.
 const RANKS: usize = 10;
@@ -80,11 +82,24 @@ pub(super) const SERVER: &[Metric] = &[
     Metric("corecached_nodes", Gauge, "Nodes that clients discover (--nodes).", |view, out| {
         out.one(view.context.nodes?.count() as u64)
     }),
-    Metric("corecached_auth_total", Counter, "Attempts to log in.", |view, out| {
-        let failures = view.workers(|worker| worker.auth_errors.get());
-        let attempts = view.workers(|worker| worker.auth_cmds.get());
-        out.put(&[("result", "success")], attempts.saturating_sub(failures));
-        out.put(&[("result", "failure")], failures)
+    Metric(
+        "corecached_auth_total",
+        Counter,
+        "Attempts to log in. Crowded: the password was not checked, too many others waited.",
+        |view, out| {
+            let failures = view.workers(|worker| worker.auth_errors.get());
+            let attempts = view.workers(|worker| worker.auth_cmds.get());
+            let crowded = view.workers(|worker| worker.auth_crowded.get());
+            out.put(&[("result", "success")], attempts.saturating_sub(failures));
+            out.put(&[("result", "failure")], failures.saturating_sub(crowded));
+            out.put(&[("result", "crowded")], crowded)
+        },
+    ),
+    Metric("corecached_user_refusals_total", Counter, "Operations and commands refused to a user.", |view, out| {
+        each_user(view, out, |user| user.tally.refusals.load(Ordering::Relaxed))
+    }),
+    Metric("corecached_user_connections", Gauge, "Open connections of a user.", |view, out| {
+        each_user(view, out, |user| user.tally.connections.load(Ordering::Relaxed))
     }),
 ];
 
@@ -244,6 +259,14 @@ fn connections(view: &View<'_>, out: &mut Samples<'_>) -> Option<()> {
     let tcp = view.workers(WorkerCounters::connections).saturating_sub(tls + unix);
     for (transport, count) in [("tcp", tcp), ("tls", tls), ("unix", unix)] {
         out.put(&[("transport", transport)], count);
+    }
+    Some(())
+}
+
+/// A number of each user of `--users`: the file bounds their number.
+fn each_user(view: &View<'_>, out: &mut Samples<'_>, number: fn(&User) -> u64) -> Option<()> {
+    for user in view.context.auth?.users()?.users().iter() {
+        out.put(&[("user", &user.name)], number(user));
     }
     Some(())
 }

@@ -80,7 +80,8 @@ pub struct Member {
 impl Member {
     /// A place for a connection. None: the user has as many connections as it may have.
     pub(super) fn enter(user: Arc<User>) -> Option<Member> {
-        user.enter().then_some(Member { user, takes_place: true })
+        // A place that was not taken is not given back.
+        user.enter().then(|| Member { user, takes_place: true })
     }
 
     /// The user of a request over UDP.

@@ -76,7 +76,7 @@ fn get(address: SocketAddr, path: &str) -> Response {
 
 /// The metrics that the server shows now.
 #[track_caller]
-fn scrape(address: SocketAddr) -> BTreeMap<String, Family> {
+pub(crate) fn scrape(address: SocketAddr) -> BTreeMap<String, Family> {
     let response = get(address, "/metrics");
     assert_eq!(response.status, 200);
     assert_eq!(response.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");

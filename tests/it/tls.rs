@@ -6,6 +6,7 @@ mod forms;
 mod readme;
 mod stalled;
 mod tool;
+mod users;
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};

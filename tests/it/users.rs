@@ -1,8 +1,12 @@
 //! `--users`: who may log in, what each user may do, and how much.
 
+mod clients;
+
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::net::UdpSocket;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
@@ -441,4 +445,141 @@ fn a_user_at_its_limit_waits_and_others_do_not() {
     let elapsed = start.elapsed();
     // 42 operations and two logins; 20 of them came out of the full bucket.
     assert!(elapsed >= Duration::from_millis(1000), "{elapsed:?}");
+}
+
+#[test]
+fn who_waits_for_a_password_holds_up_nobody() {
+    // A verifier of so many rounds takes the better part of a second, and no password fits it.
+    let slow = line("slow", "any", "read").replace("$4096:", "$1000000:");
+    let file = TemporaryFile::new(&(slow + &line("web", "password of web", "read write")));
+    let server = Server::corecached(&["--users", file.path(), "-t", "1", "-m", "64"]);
+    let mut idle = text_client(&server, "web");
+    let mut waiting = server.client();
+    waiting.send("set x 0 0 8\r\nslow any\r\nget a\r\n");
+    let answered = thread::spawn(move || {
+        assert_eq!(line_of(&mut waiting), "CLIENT_ERROR authentication failure");
+        let at = Instant::now();
+        assert_eq!(line_of(&mut waiting), "CLIENT_ERROR unauthenticated");
+        at
+    });
+    for _ in 0..10 {
+        assert_eq!(idle.ask("mn"), "MN");
+        // A password that is remembered does not wait behind others.
+        text_client(&server, "web");
+    }
+    let served = Instant::now();
+    assert!(served < answered.join().expect("a reply"), "a login held up the worker");
+}
+
+#[test]
+fn a_thousand_logins_leave_an_idle_connection_alone() {
+    let file = TemporaryFile::new(&line("web", "password of web", "read write"));
+    let server = Server::corecached(&["--users", file.path(), "-t", "1", "-m", "64"]);
+    let mut idle = text_client(&server, "web");
+    let logins = thread::scope(|scope| {
+        let logins = scope.spawn(|| {
+            for number in 0..1000 {
+                // The text protocol, PLAIN, and a wrong password.
+                match number % 10 {
+                    0..5 => drop(text_client(&server, "web")),
+                    5..9 => drop(binary_client(&server, "web")),
+                    _ => {
+                        let name = format!("nobody{number}");
+                        assert_eq!(log_in(&mut server.client(), &name, "x"), "CLIENT_ERROR authentication failure");
+                    }
+                }
+            }
+            Instant::now()
+        });
+        let mut times = Vec::new();
+        while !logins.is_finished() {
+            let asked = Instant::now();
+            assert_eq!(idle.ask("mn"), "MN");
+            times.push(asked.elapsed());
+        }
+        times.sort();
+        logins.join().expect("logins");
+        times
+    });
+    // A check of a password takes milliseconds. The machine may be busy, so only most of the times can be short.
+    let median = logins[logins.len() / 2];
+    assert!(logins.len() > 100 && median < Duration::from_millis(2), "{} of {median:?}", logins.len());
+}
+
+#[test]
+fn too_many_passwords_at_once_are_refused() {
+    let slow = line("slow", "any", "read").replace("$4096:", "$1000000:");
+    let file = TemporaryFile::new(&slow);
+    let server = Server::corecached_tcp(&["--users", file.path(), "--metrics", "0", "-t", "1", "-m", "64"]);
+    // One is checked, four of a name wait, and the others are refused at once.
+    let mut clients: Vec<Client> = (0..8).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.send("set x 0 0 8\r\nslow any\r\n");
+    }
+    let result = |result: &str| {
+        let families = crate::metrics::scrape(server.metrics());
+        let samples = &families["corecached_auth_total"].samples;
+        samples.iter().find(|(_, labels, _)| labels["result"] == result).expect("a sample").2
+    };
+    wait_until("some are refused", || result("crowded") >= 3.0);
+    assert!(result("crowded") <= 4.0 && result("success") == 0.0);
+}
+
+#[test]
+fn refusals_and_connections_are_counted_by_user() {
+    let file = TemporaryFile::new(&format!("default - read\n{}", line("web", "password of web", "read")));
+    let server = Server::corecached_tcp(&["--users", file.path(), "--metrics", "0", "-t", "2", "-m", "64"]);
+    let (mut web, mut nobody) = (binary_client(&server, "web"), server.client());
+    for _ in 0..3 {
+        packets(&mut web, "delete key=a");
+    }
+    lines(&mut nobody, "flush_all");
+    lines(&mut nobody, "ms a 1\r\nx");
+    let number = |family: &str, user: &str| {
+        let families = crate::metrics::scrape(server.metrics());
+        let samples = &families[family].samples;
+        samples.iter().find(|(_, labels, _)| labels["user"] == user).expect("a sample").2
+    };
+    // A worker counts when it has replied.
+    for (user, refusals) in [("default", 2.0), ("web", 3.0)] {
+        wait_until("they are counted", || number("corecached_user_refusals_total", user) == refusals);
+        assert_eq!(number("corecached_user_connections", user), 1.0, "{user}");
+    }
+    // The log tells once.
+    assert_eq!(server.printed().matches("of user web was refused").count(), 1);
+    assert!(!server.printed().contains("password of web"));
+}
+
+#[test]
+fn datagrams_are_those_of_the_default_user() {
+    let web = line("web", "password of web", "read write");
+    for (file, expected) in [
+        (format!("default - read\n{web}"), ["END\r\n", "CLIENT_ERROR access denied\r\n", "ERROR\r\n"]),
+        (
+            web,
+            [
+                "CLIENT_ERROR unauthenticated\r\n",
+                "CLIENT_ERROR unauthenticated\r\n",
+                "CLIENT_ERROR authentication failure\r\n",
+            ],
+        ),
+    ] {
+        let file = TemporaryFile::new(&file);
+        let server = Server::corecached_tcp(&["--users", file.path(), "-U", "-1", "-t", "1", "-m", "64"]);
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time above zero");
+        let login = "set x 0 0 19\r\nweb password of web\r\n";
+        for (request, expected) in ["get a\r\n", "delete a\r\n", login].into_iter().zip(expected) {
+            if expected == "ERROR\r\n" {
+                // There a login is the refused storage of a value.
+                continue;
+            }
+            socket
+                .send_to(&[b"\0\x01\0\0\0\x01\0\0", request.as_bytes()].concat(), server.udp())
+                .expect("it can be sent");
+            let mut buffer = [0; 2000];
+            let count = socket.recv(&mut buffer).expect("a datagram");
+            assert_eq!(str::from_utf8(&buffer[8..count]), Ok(expected), "{request}");
+        }
+    }
 }

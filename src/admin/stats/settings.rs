@@ -56,7 +56,7 @@ fn put_settings(context: &ServerContext<'_>, stats: &mut impl Lines) {
     stats.put("cas_enabled", yes(config.memory.cas_enabled));
     stats.put("tcp_backlog", config.listen.backlog);
     stats.put("binding_protocol", config.listen.protocol);
-    stats.put("auth_enabled_sasl", yes(config.login.sasl_file.is_some()));
+    stats.put("auth_enabled_sasl", yes(config.login.sasl_file.is_some() || config.login.users_file.is_some()));
     match &config.login.text_file {
         Some(path) => stats.put("auth_enabled_ascii", path.display()),
         None => stats.put("auth_enabled_ascii", "no"),

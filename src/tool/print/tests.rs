@@ -68,6 +68,8 @@ const KNOWN: &[&str] = &[
     "corecached_connections",
     "corecached_tls_handshakes_total",
     "corecached_auth_total",
+    "corecached_user_refusals_total",
+    "corecached_user_connections",
     "corecached_hottest_key_ratio",
     "corecached_hot_key_ratio",
     "corecached_repeated_miss_ratio",
