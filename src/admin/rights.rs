@@ -12,8 +12,7 @@ use crate::protocol::packet::{self, HEADER_LEN, Head, Header, Status, opcode};
 use crate::protocol::token::Tokens;
 
 /// Statistics without keys. `settings` and `conns` may be cut short.
-const KEYLESS: &[&[u8]] =
-    &[b"items", b"slabs", b"sizes", b"udp", b"uploads", b"leases", b"latency", b"evictions", b"flush_prefix"];
+const KEYLESS: &[&[u8]] = &[b"items", b"slabs", b"sizes", b"udp", b"uploads", b"leases", b"latency", b"evictions"];
 
 /// What a user may do with a command for the whole server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

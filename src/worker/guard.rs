@@ -211,10 +211,15 @@ mod tests {
     /// of operations, and refusals.
     #[track_caller]
     fn check(words: &str, input: &str, expected: &str) {
+        check_by(&[1, 7, 1000, 100_000], words, input, expected);
+    }
+
+    #[track_caller]
+    fn check_by(pieces: &[usize], words: &str, input: &str, expected: &str) {
         let line = format!("user - {words} tls-name=x\n");
         let users = Directory::new(file::read(line.as_bytes()).expect("a good file")).expect("random bytes");
         let user = users.named("user").expect("a user");
-        for piece in [1, 7, 1000, 100_000] {
+        for &piece in pieces {
             for takes_keys in [false, true] {
                 let mut guard = Guard::of(&user).expect("a user who may not do everything");
                 let mut parser = text::Parser::default();
@@ -311,6 +316,10 @@ mod tests {
         let line = format!("get {}\r\n", keys.join(" "));
         let told = format!("{} END a:1 END", keys.join(" "));
         check("read prefix=a:", &format!("{line}get a:1\r\n"), &told);
+        let line = format!("get {} b a:1\r\nget a:1\r\n", keys.join(" "));
+        check_by(&[100_000], "read prefix=a:", &line, "- a:1 END");
+        let told = format!("{} - a:1 END", keys.join(" "));
+        check_by(&[1, 7, 1000], "read prefix=a:", &line, &told);
     }
 
     #[test]

@@ -30,6 +30,7 @@ impl Worker<'_> {
             trace::admin(&connection.session, line);
         }
         let session = &mut connection.session;
+        // A flush of the user's own keys (`OwnKeys`) is refused as well: there is no flush of a prefix.
         let verdict = session.guard.as_ref().map_or(Verdict::Allowed, |guard| match session.parser {
             Parser::Binary(_) => rights::judge_packet(line, &guard.user),
             _ => rights::judge(line, &guard.user),
