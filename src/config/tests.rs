@@ -415,6 +415,23 @@ fn prefixes_of_an_address() {
 }
 
 #[test]
+fn users_and_their_connections() {
+    check(|config| config.login.users_file.clone(), &[("", None), ("--users /f", Some("/f".into()))]);
+    check(
+        |config| config.listen.protocol,
+        &[("--users /f", BindingProtocol::Auto), ("--users /f -B ascii", BindingProtocol::Ascii)],
+    );
+    let per_address = "--connections-per-address takes a number from 0 to 4294967295";
+    check(|config| config.connections.per_address, &[("", 0), ("--connections-per-address 7", 7)]);
+    check_refused(&[
+        ("--users /f -Y /f", 64, "--users takes the place of -S and -Y"),
+        ("--users /f -S", 64, "--users takes the place of -S and -Y"),
+        ("--connections-per-address x", 64, per_address),
+        ("--connections-per-address -1", 64, per_address),
+    ]);
+}
+
+#[test]
 fn addresses_to_bind() {
     let text = |listen: Listen| {
         let addresses = listen.resolve().expect("no name to look up");

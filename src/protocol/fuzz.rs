@@ -7,6 +7,7 @@ use super::parser::Parser;
 use super::token::KEY_LENGTH_MAX;
 use super::{Limits, Operation, Parse, Step, Verb, binary, login, packet, text};
 use crate::auth::passwords::Passwords;
+use crate::auth::user::Rights;
 use std::collections::HashSet;
 
 /// The limits that an input can choose.
@@ -285,8 +286,11 @@ impl Client {
     }
 }
 
-/// Reads a password file. Its first user must be able to log in with the password in the file, and with no other.
+/// Reads a file of users or of passwords. The first user of a file of passwords must be able to log in with the password in the file, and with no other.
 fn password_file(file: &[u8]) {
+    if let Ok(users) = crate::auth::file::read(file) {
+        assert!(!users.is_empty() && users.iter().all(|user| user.rights != Rights::NONE), "a user has a right");
+    }
     for users in [Passwords::from_text(file), Passwords::from_sasl(file, b"host")].into_iter().flatten() {
         let first = file.split(|&byte| byte == b'\n').next().unwrap_or_default();
         let first = first.strip_suffix(b"\r").unwrap_or(first);

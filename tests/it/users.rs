@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
+use crate::clients::{PYTHON, run_script};
 use crate::packet::{Packet, request};
 use crate::server::{CORECACHED, Server, TemporaryFile};
 use crate::waiting::wait_until;
@@ -577,5 +578,21 @@ fn datagrams_are_those_of_the_default_user() {
             let count = socket.recv(&mut buffer).expect("a datagram");
             assert_eq!(str::from_utf8(&buffer[8..count]), Ok(expected), "{request}");
         }
+    }
+}
+
+#[test]
+fn a_terminal_does_not_show_the_password() {
+    run_script(&PYTHON, "password_terminal.py", &[], Vec::new(), &[CORECACHED]);
+    for (input, words) in
+        [("\n", "a password is not empty"), ("", "a password is not empty"), ("a\0b\n", "no zero byte")]
+    {
+        let mut command = Command::new(CORECACHED);
+        command.arg("password").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it can be run");
+        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
+        let output = child.wait_with_output().expect("it ends");
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(64) && complained.contains(words), "{input:?}: {complained}");
     }
 }
