@@ -6,10 +6,9 @@
 //! `-` in place of the verifier: nobody logs in as this user by password. The user `default` has none: it is those who do not
 //! log in.
 
-use super::user::{Rate, Right, Rights};
+use super::user::{Prefix, Rate, Right, Rights};
 use super::verifier::Verifier;
 use std::fmt;
-use std::sync::Arc;
 
 /// The name of the user for those who do not log in.
 pub const DEFAULT: &str = "default";
@@ -30,7 +29,7 @@ pub struct Line {
     /// Its rights: at least one.
     pub rights: Rights,
     /// The prefixes of its keys. Empty: all keys.
-    pub prefixes: Vec<Arc<[u8]>>,
+    pub prefixes: Vec<Prefix>,
     /// `connections=`
     pub connections_max: Option<u64>,
     /// `ops=` and `bytes=`
@@ -122,7 +121,7 @@ fn read_word(word: &str, line: &mut Line) -> Result<(), String> {
                 if !(1..=PREFIX_LEN_MAX).contains(&prefix.len()) || prefix.bytes().any(|byte| byte <= b' ') {
                     return Err(format!("prefix= takes beginnings of keys with commas between them: \"{value}\""));
                 }
-                line.prefixes.push(prefix.as_bytes().into());
+                line.prefixes.push(Prefix::new(prefix.as_bytes()));
             }
         }
         "connections" => line.connections_max = Some(number(word, value)?),
@@ -177,7 +176,7 @@ mod tests {
         assert_eq!(names, ["web", "default", "monitor"]);
         assert_eq!(users[0].verifier, Verifier::read(VERIFIER));
         assert_eq!(users[0].rights, Rights::READ_AND_WRITE);
-        assert_eq!(users[0].prefixes, [Arc::from(&b"app1:"[..]), Arc::from(&b"shared:"[..])]);
+        assert_eq!(users[0].prefixes, [Prefix::new(b"app1:"), Prefix::new(b"shared:")]);
         assert_eq!(users[0].rate, Rate { operations: Some(500), bytes: Some(1_000_000) });
         assert_eq!(users[0].connections_max, Some(10));
         assert_eq!((users[1].rights, &users[1].verifier), (Rights::READ, &None));

@@ -65,6 +65,41 @@ impl Rights {
     }
 }
 
+/// The beginning of keys that a user may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// The first 8 bytes, and ones where they have a byte of the prefix. To compare them is enough for most prefixes, and costs
+    /// a few instructions.
+    head: u64,
+    mask: u64,
+    whole: Arc<[u8]>,
+}
+
+impl Prefix {
+    /// A prefix of these bytes.
+    pub fn new(bytes: &[u8]) -> Prefix {
+        let (mut head, mut mask) = ([0; 8], [0; 8]);
+        for (at, &byte) in bytes.iter().take(8).enumerate() {
+            (head[at], mask[at]) = (byte, 0xff);
+        }
+        Prefix { head: u64::from_le_bytes(head), mask: u64::from_le_bytes(mask), whole: bytes.into() }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.whole
+    }
+
+    #[inline]
+    fn begins(&self, key: &[u8]) -> bool {
+        match key.first_chunk() {
+            Some(first) if u64::from_le_bytes(*first) & self.mask != self.head => false,
+            Some(_) if self.whole.len() <= 8 => true,
+            _ => key.starts_with(&self.whole),
+        }
+    }
+}
+
 /// What a user may use of a thing in a second, on all workers together. None: as much as there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rate {
@@ -114,7 +149,7 @@ pub struct User {
     /// What it may do.
     pub rights: Rights,
     /// Keys that it may use begin with one of these. Empty: it may use all keys.
-    pub prefixes: Vec<Arc<[u8]>>,
+    pub prefixes: Vec<Prefix>,
     /// The most connections at once. None: as many as there may be.
     pub connections_max: Option<u64>,
     /// What it may use in a second.
@@ -146,7 +181,7 @@ impl User {
     /// Whether the user may use a key. Bytes behind the key may follow it: a prefix has no byte that ends a key.
     #[inline]
     pub fn owns(&self, key: &[u8]) -> bool {
-        self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| key.starts_with(prefix))
+        self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| prefix.begins(key))
     }
 
     /// Takes a place for one more connection. False: there is none.
@@ -159,5 +194,24 @@ impl User {
     /// Gives the place of a connection back.
     pub fn leave(&self) {
         self.tally.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_the_beginning_of_a_key() {
+        for prefix in ["a", "app1:", "exactly8", "exactly9:", "longer than that:"] {
+            for key in
+                ["", "a", "app1", "app1:", "app1:key", "app2:key", "exactly8", "exactly9:", "exactly9", "exactly9x"]
+            {
+                let begins = Prefix::new(prefix.as_bytes()).begins(key.as_bytes());
+                assert_eq!(begins, key.starts_with(prefix), "{prefix} {key}");
+            }
+            let key = format!("{prefix}and more");
+            assert!(Prefix::new(prefix.as_bytes()).begins(key.as_bytes()), "{key}");
+        }
     }
 }

@@ -107,7 +107,6 @@ impl<'a> Worker<'a> {
     }
 
     /// Counts what was refused to a connection in this service.
-    #[inline]
     pub(super) fn note_refusals(&mut self, token: usize) {
         if let Some(guard) = &mut self.connections[token].session.guard
             && guard.refused > 0
@@ -172,7 +171,7 @@ impl Worker<'_> {
     pub(super) fn rests(&mut self, token: usize) -> bool {
         let connection = &mut self.connections[token];
         let Some(member) = &connection.session.member else { return false };
-        if connection.session.is_receiving() {
+        if !member.user.is_rated() || connection.session.is_receiving() {
             return false;
         }
         let now = Instant::now();

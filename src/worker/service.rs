@@ -73,6 +73,17 @@ impl Worker<'_> {
 
     /// Does for a connection what can be done now.
     pub(super) fn service(&mut self, token: usize) {
+        if self.connections[token].session.member.is_some() {
+            return self.service_member(token);
+        }
+        let serviced = self.try_service(token);
+        self.measure_service(token);
+        self.finish_service(token, serviced);
+    }
+
+    /// The same for a user of `--users`, whose refusals are counted, and who may have a rate.
+    #[inline(never)]
+    fn service_member(&mut self, token: usize) {
         let before = self.bytes_of_rated(token);
         let serviced = self.try_service(token);
         if let Some(before) = before {
@@ -150,7 +161,7 @@ impl Worker<'_> {
         if !connection.session.is_idle() {
             connection.active = self.now;
         }
-        if connection.session.is_rated() && self.rests(token) {
+        if connection.session.member.is_some() && self.rests(token) {
             return Ok(());
         }
         self.read_and_serve(token)

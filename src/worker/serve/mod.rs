@@ -10,7 +10,7 @@
 
 use super::batch::{Task, reply_bytes_max};
 use super::execute::PREFETCH_AHEAD;
-use super::guard::{Guard, Guarded};
+use super::guard::Guarded;
 use super::sampler::{Sampler, kind_of};
 use super::session::{Session, State};
 use super::shards::Shards;
@@ -236,14 +236,14 @@ impl<'a> Serve<'a> {
                 return Served::Waiting;
             }
             let commands_max = self.commands_max(session, turn);
-            let group = match (&mut session.parser, &mut session.guard) {
-                (Parser::Text(parser), None) => self.parse_group(parser, input, at, commands_max),
-                (Parser::Binary(parser), None) => self.parse_packets(parser, input, at, commands_max),
-                (parser @ (Parser::Text(_) | Parser::Binary(_)), Some(guard)) => {
-                    self.parse_guarded(parser, guard, input, at, commands_max)
+            let group = match &mut session.parser {
+                Parser::Text(parser) if session.guard.is_none() => self.parse_group(parser, input, at, commands_max),
+                Parser::Binary(parser) if session.guard.is_none() => {
+                    self.parse_packets(parser, input, at, commands_max)
                 }
-                (Parser::Login(parser), _) => self.parse_login(parser, input, at, commands_max),
-                (Parser::Undecided, _) => {
+                Parser::Text(_) | Parser::Binary(_) => self.parse_guarded(session, input, at, commands_max),
+                Parser::Login(parser) => self.parse_login(parser, input, at, commands_max),
+                Parser::Undecided => {
                     let Some(&first) = input.get(*at) else { return Served::Drained };
                     decide_protocol(session, first);
                     continue;
@@ -371,15 +371,9 @@ impl<'a> Serve<'a> {
 
     /// [`Serve::parse_group`] of a user that may not do everything, out of line.
     #[inline(never)]
-    fn parse_guarded(
-        &mut self,
-        parser: &mut Parser,
-        guard: &mut Guard,
-        input: &mut [u8],
-        at: &mut usize,
-        commands_max: usize,
-    ) -> Group {
-        match parser {
+    fn parse_guarded(&mut self, session: &mut Session, input: &mut [u8], at: &mut usize, commands_max: usize) -> Group {
+        let Some(guard) = &mut session.guard else { unreachable!("a client with a guard") };
+        match &mut session.parser {
             Parser::Text(parser) => self.parse_group(&mut Guarded { parser, guard }, input, at, commands_max),
             Parser::Binary(parser) => self.parse_group(&mut Guarded { parser, guard }, input, at, commands_max),
             Parser::Undecided | Parser::Login(_) => unreachable!("such a client has no guard"),
