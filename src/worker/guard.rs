@@ -10,7 +10,6 @@
 use crate::auth::user::{Rights, User};
 use crate::protocol::binary::{self, has_fetch, has_touch};
 use crate::protocol::packet::Status;
-use crate::protocol::token::find_end;
 use crate::protocol::{Limits, Operation, Parse, PlainKey, Span, Step, Verb, flag, text};
 use std::ops::ControlFlow::{self, Break};
 use std::sync::Arc;
@@ -90,19 +89,10 @@ impl Guard {
 
     /// Whether the user may use all these keys, which have spaces between them.
     fn owns_all(&self, keys: &[u8]) -> bool {
-        let mut at = 0;
-        while at < keys.len() {
-            let byte = keys[at];
-            // A control byte can be a part of a key, but not of a prefix.
-            if byte != b' ' && !(byte == b'\r' && at + 1 == keys.len()) {
-                if !self.user.owns(&keys[at..]) {
-                    return false;
-                }
-                at = find_end(keys, at + 1);
-            }
-            at += 1;
-        }
-        true
+        let keys = keys.strip_suffix(b"\r").unwrap_or(keys);
+        // Behind each space comes a key, another space, or the end.
+        let allows = |at: usize| matches!(keys.get(at), None | Some(b' ')) || self.user.owns(&keys[at..]);
+        allows(0) && memchr::memchr_iter(b' ', keys).all(|space| allows(space + 1))
     }
 
     /// Whether a `get` begins here, of a first key that the user may use.
