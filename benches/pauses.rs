@@ -23,6 +23,7 @@ use corecached::command::{Reply, Shard};
 use corecached::hash::KeyHasher;
 use corecached::store::arena::{Arena, page_size};
 use corecached::store::budget::Budget;
+use corecached::store::flushed::Flush;
 use corecached::store::gather::{Announced, Gathered};
 use corecached::store::item::Items;
 use corecached::store::rebalance::Reassigned;
@@ -48,6 +49,10 @@ const WALK: WalkLimits = WalkLimits { items: 512, bytes: 32 << 10 };
 const REQUESTS_PER_TURN: u64 = 16;
 /// Maximum number of items that `stats cachedump CLASS 0` shows.
 const COLD_ITEMS: usize = (2 << 20) / 19;
+
+fn flush(prefix: &str) -> Query {
+    Query::FlushPrefixes { prefixes: Arc::new([prefix.into()]), flush: Flush::Kill, reply: Arc::new([]) }
+}
 
 /// Steps of one kind.
 #[derive(Clone)]
@@ -221,7 +226,26 @@ impl Bench {
             self.set(VALUE_LEN, NEVER);
         }
         self.turns("all is flushed: a turn", items / 100, VALUE_LEN);
+        self.flush_prefixes(verdict);
         self.done
+    }
+
+    /// Flushes the prefix that all keys have, and then others, a thousand in a second.
+    fn flush_prefixes(&mut self, verdict: &mut Verdict) {
+        self.fill("set, memory is full again", NEVER);
+        self.begin("flush_prefix of all keys");
+        self.ask(&flush("key:"));
+        self.turns("their prefix is flushed: a turn", self.items / 32, VALUE_LEN);
+        let left = self.shard.store.flushed_prefixes();
+        verdict.expect(left == 0, || format!("{left} flushed prefixes are left"));
+        self.fill("set, memory is full again", NEVER);
+        self.begin("flush_prefix of others");
+        for number in 0..1000 {
+            self.ask(&flush(&format!("{number}:")));
+        }
+        self.turns("other prefixes are flushed: a turn", self.items / 32, VALUE_LEN);
+        let left = self.shard.store.flushed_prefixes();
+        verdict.expect(left == 0, || format!("{left} flushed prefixes are left"));
     }
 
     fn begin(&mut self, name: &'static str) {

@@ -4,8 +4,11 @@
 use super::context::ServerContext;
 use super::line::{ERROR, OK};
 use super::query::{Action, Answer, Query, ReplyKind, say};
+use super::rights;
+use crate::auth::user::User;
 use crate::protocol::encode::Output;
-use crate::protocol::packet::{self, Head, Status, opcode};
+use crate::protocol::packet::{self, HEADER_LEN, Head, Header, Status, opcode};
+use crate::protocol::token::Tokens;
 use crate::store::flushed::{Flush, PrefixRule, Refused};
 
 const USAGE: &[u8] = b"CLIENT_ERROR usage: flush_prefix <prefix> [stale] [noreply]\r\n";
@@ -86,8 +89,47 @@ pub(super) fn delete_packet(head: Head, key: &[u8], context: &ServerContext<'_>)
     }
 }
 
+/// `flush_all` of a user with prefixes: flushes these, at once.
+pub fn own_keys(line: &[u8], user: &User, context: &ServerContext<'_>) -> Action {
+    let tokens = Tokens::new(line);
+    let is_delayed = tokens.all().get(1).is_some_and(|token| !matches!(*token, b"0" | b"noreply"));
+    match own_prefixes(user, context).filter(|_| !is_delayed) {
+        Some(prefixes) => ask(prefixes, Flush::Kill, if tokens.noreply() { b"" } else { OK }, None),
+        None => Action::Say(rights::refusal(line).to_vec()),
+    }
+}
+
+/// The same in a packet.
+pub fn own_keys_packet(bytes: &[u8], user: &User, context: &ServerContext<'_>) -> Action {
+    let header = bytes.first_chunk().and_then(Header::read).expect("the parser has read this header");
+    let head = Head { opcode: header.opcode, opaque: header.opaque };
+    let is_delayed = bytes[HEADER_LEN..].iter().any(|&byte| byte != 0);
+    match own_prefixes(user, context).filter(|_| !is_delayed) {
+        Some(prefixes) => {
+            let mut out = Output::default();
+            if header.opcode != opcode::FLUSHQ {
+                packet::success(&mut out, head, b"", 0);
+            }
+            ask(prefixes, Flush::Kill, &out.take(), Some(head))
+        }
+        None => Action::Say(rights::packet_refusal(bytes)),
+    }
+}
+
+/// The prefixes of a user, if all of them can be flushed.
+fn own_prefixes(user: &User, context: &ServerContext<'_>) -> Option<Vec<Vec<u8>>> {
+    context.workers[context.worker].cmd_flush.add(1);
+    let rule = rule(context);
+    let can_all = context.config.permissions.flush && user.prefixes.iter().all(|prefix| rule.is_prefix(prefix.bytes()));
+    can_all.then(|| user.prefixes.iter().map(|prefix| prefix.bytes().to_vec()).collect())
+}
+
+fn rule(context: &ServerContext<'_>) -> PrefixRule {
+    PrefixRule { delimiter: context.config.detail.delimiter, parts_max: context.config.measuring.prefix_depth }
+}
+
 /// Flushes all prefixes of a list, each with its last delimiter.
-pub(super) fn ask(prefixes: Vec<Vec<u8>>, flush: Flush, reply: &[u8], head: Option<Head>) -> Action {
+fn ask(prefixes: Vec<Vec<u8>>, flush: Flush, reply: &[u8], head: Option<Head>) -> Action {
     Action::Ask(
         Query::FlushPrefixes { prefixes: prefixes.into(), flush, reply: reply.into() },
         ReplyKind::Flushed(head),
@@ -130,8 +172,7 @@ fn order(arguments: &[&[u8]], context: &ServerContext<'_>) -> Result<(Vec<u8>, F
         [word, b"stale"] => (word, Flush::Stale),
         _ => return Err(USAGE.to_vec()),
     };
-    let rule =
-        PrefixRule { delimiter: context.config.detail.delimiter, parts_max: context.config.measuring.prefix_depth };
+    let rule = rule(context);
     let mut prefix = word.to_vec();
     if prefix.last() != Some(&rule.delimiter) {
         prefix.push(rule.delimiter);

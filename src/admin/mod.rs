@@ -13,7 +13,7 @@ pub mod binary;
 mod cold_items;
 mod context;
 mod discovery;
-mod flush_prefix;
+pub mod flush_prefix;
 mod line;
 pub mod login;
 pub mod login_reply;

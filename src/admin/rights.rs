@@ -1,7 +1,7 @@
 //! The rights that commands for the whole server need (`--users`).
 //!
-//! Everybody may `quit` and ask for the `version`. Statistics without keys need *read* or *admin*. Everything else needs
-//! *admin*, also what this list does not know.
+//! Everybody may `quit`, and ask for the `version` and the nodes. Statistics without keys need *read* or *admin*. Who may
+//! write a prefix may flush it. Everything else needs *admin*, also what this list does not know.
 
 use super::line::means;
 use crate::auth::user::{Rights, User};
@@ -25,30 +25,34 @@ pub enum Verdict {
     OwnKeys,
 }
 
-/// Judges a command line.
-pub fn judge(line: &[u8], user: &User) -> Verdict {
+/// Judges a command line. `delimiter` is the one of `-D`.
+pub fn judge(line: &[u8], user: &User, delimiter: u8) -> Verdict {
     let tokens = Tokens::new(line);
     let Some((&word, arguments)) = tokens.all().split_first() else { return Verdict::Allowed };
     let is_allowed = match AdminCommand::named(word) {
-        Some(AdminCommand::Quit | AdminCommand::Version) => true,
-        Some(AdminCommand::Stats) => may_see(arguments, user),
+        Some(AdminCommand::Quit | AdminCommand::Version | AdminCommand::Config) => true,
+        Some(AdminCommand::Stats) => may_see(arguments, user, delimiter),
         Some(AdminCommand::FlushAll) => return judge_flush(user),
+        Some(AdminCommand::FlushPrefix) => may_flush(arguments, user, delimiter),
+        // With `-o flush_prefix_key`. The key was judged as those of other commands.
+        None if matches!(word, b"delete" | b"md") => user.rights.have(Rights::WRITE),
         _ => user.rights.have(Rights::ADMIN),
     };
     if is_allowed { Verdict::Allowed } else { Verdict::Refused }
 }
 
-/// Judges a packet.
-pub fn judge_packet(packet: &[u8], user: &User) -> Verdict {
+/// Judges a packet, as [`judge`] a line.
+pub fn judge_packet(packet: &[u8], user: &User, delimiter: u8) -> Verdict {
     let header = header(packet);
     let is_allowed = match header.opcode {
         opcode::VERSION | opcode::SASL_LIST | opcode::SASL_AUTH | opcode::SASL_STEP => true,
         opcode::FLUSH | opcode::FLUSHQ => return judge_flush(user),
+        opcode::DELETE | opcode::DELETEQ => user.rights.have(Rights::WRITE),
         opcode::STAT => {
             let key = &packet[HEADER_LEN..];
             let words: Vec<&[u8]> = key.split(|&byte| byte == b' ').filter(|word| !word.is_empty()).collect();
             // A word may go on behind its end here.
-            may_see(if key.starts_with(b"settings") { &[b"settings"] } else { &words }, user)
+            may_see(if key.starts_with(b"settings") { &[b"settings"] } else { &words }, user, delimiter)
         }
         _ => user.rights.have(Rights::ADMIN),
     };
@@ -65,8 +69,17 @@ fn judge_flush(user: &User) -> Verdict {
     }
 }
 
+/// Whether a user may flush a prefix, the first argument.
+fn may_flush(arguments: &[&[u8]], user: &User, delimiter: u8) -> bool {
+    let prefix = [arguments.first().copied().unwrap_or_default(), &[delimiter]].concat();
+    user.rights.have(Rights::ADMIN) || user.rights.have(Rights::WRITE) && user.owns(&prefix)
+}
+
 /// Whether a user may see statistics.
-fn may_see(arguments: &[&[u8]], user: &User) -> bool {
+fn may_see(arguments: &[&[u8]], user: &User, delimiter: u8) -> bool {
+    if let [b"flush_prefix", arguments @ ..] = arguments {
+        return may_flush(arguments, user, delimiter);
+    }
     let is_keyless = match arguments.first() {
         None => true,
         // `stats c` is `stats cachedump`.
@@ -114,7 +127,7 @@ mod tests {
     #[track_caller]
     fn check(line: &str, [reads, writes, admins]: [bool; 3]) {
         for (words, expected) in [("read", reads), ("write", writes), ("admin", admins)] {
-            assert_eq!(judge(line.as_bytes(), &user(words)) == Verdict::Allowed, expected, "{line}: {words}");
+            assert_eq!(judge(line.as_bytes(), &user(words), b':') == Verdict::Allowed, expected, "{line}: {words}");
         }
     }
 
@@ -178,10 +191,30 @@ mod tests {
             ("read write", Verdict::Refused),
             ("write admin prefix=a:", Verdict::Allowed),
         ] {
-            assert_eq!(judge(b"flush_all 10 noreply", &user(words)), expected, "{words}");
+            assert_eq!(judge(b"flush_all 10 noreply", &user(words), b':'), expected, "{words}");
             let mut packet = [0; HEADER_LEN];
             (packet[0], packet[1]) = (binary::REQUEST, opcode::FLUSHQ);
-            assert_eq!(judge_packet(&packet, &user(words)), expected, "{words}");
+            assert_eq!(judge_packet(&packet, &user(words), b':'), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn who_may_write_a_prefix_may_flush_it() {
+        for (words, [own, deeper, other]) in [
+            ("read", [false; 3]),
+            ("write", [true; 3]),
+            ("admin", [true; 3]),
+            ("write prefix=a:", [true, true, false]),
+            ("write prefix=a:x", [false, false, false]),
+            ("read prefix=a:", [false; 3]),
+        ] {
+            for (prefix, expected) in [("a", own), ("a:", own), ("a:b", deeper), ("ab", other), ("", other)] {
+                for line in [format!("flush_prefix {prefix} stale"), format!("stats flush_prefix {prefix}")] {
+                    let verdict = judge(line.as_bytes(), &user(words), b':');
+                    let expected = if prefix.is_empty() { words == "admin" || words == "write" } else { expected };
+                    assert_eq!(verdict == Verdict::Allowed, expected, "{line}: {words}");
+                }
+            }
         }
     }
 
@@ -200,8 +233,8 @@ mod tests {
             let mut packet = vec![0; HEADER_LEN];
             (packet[0], packet[1]) = (binary::REQUEST, opcode::STAT);
             packet.extend_from_slice(key.as_bytes());
-            assert_eq!(judge_packet(&packet, &user("read")) == Verdict::Allowed, reads, "{key}");
-            assert_eq!(judge_packet(&packet, &user("admin")), Verdict::Allowed, "{key}");
+            assert_eq!(judge_packet(&packet, &user("read"), b':') == Verdict::Allowed, reads, "{key}");
+            assert_eq!(judge_packet(&packet, &user("admin"), b':'), Verdict::Allowed, "{key}");
         }
     }
 

@@ -375,7 +375,13 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 "Allow the shutdown command",
                 No,
             ),
-            Flag('F', "disable-flush-all", Nothing(|config| config.permissions.flush = false), "Refuse flush_all", No),
+            Flag(
+                'F',
+                "disable-flush-all",
+                Nothing(|config| config.permissions.flush = false),
+                "Refuse flush_all and flush_prefix",
+                No,
+            ),
             Flag(
                 'S',
                 "enable-sasl",

@@ -53,7 +53,7 @@ pub(super) const SERVER: &[Metric] = &[
         latency(view, out, |latency| latency.slow_requests.get())
     }),
     Metric("corecached_get_misses_total", Counter, "Fetches that missed, by reason.", |view, out| {
-        reasons(out, &["absent", "expired", "flushed", "early"], view.shards()?.misses())
+        reasons(out, &["absent", "expired", "flushed", "prefix", "early"], view.shards()?.misses())
     }),
     Metric("corecached_evictions_total", Counter, "Evictions, by what needed the memory.", |view, out| {
         reasons(out, &["room", "move", "chain"], view.shards()?.evictions())

@@ -103,11 +103,13 @@ impl Shards {
         [self.classes.evicted.saturating_sub(moves + chains), moves, chains]
     }
 
-    /// Misses by reason: there was no item, it was expired, it was flushed, a rule of `--ttl` wanted an early miss.
-    pub(super) fn misses(&self) -> [u64; 4] {
+    /// Misses by reason: there was no item, it was expired, everything was flushed, its prefix was flushed, a rule of `--ttl`
+    /// wanted an early miss.
+    pub(super) fn misses(&self) -> [u64; 5] {
         let counters = &self.total.counters;
-        let (expired, flushed, early) = (counters.get_expired, counters.get_flushed, counters.get_early);
-        [counters.get_misses.saturating_sub(expired + flushed + early), expired, flushed, early]
+        let (expired, early, prefix) = (counters.get_expired, counters.get_early, counters.get_prefix_flushed);
+        let flushed = counters.get_flushed.saturating_sub(prefix);
+        [counters.get_misses.saturating_sub(expired + flushed + prefix + early), expired, flushed, prefix, early]
     }
 
     /// Operations on keys.

@@ -142,6 +142,7 @@ struct Misses {
     absent: u64,
     expired: u64,
     flushed: u64,
+    prefix: u64,
     early: u64,
 }
 
@@ -252,8 +253,8 @@ impl Facts<'_> {
                 Evictions { room, moves, chain }
             }),
             misses: shards.map(|shards| {
-                let [absent, expired, flushed, early] = shards.misses();
-                Misses { absent, expired, flushed, early }
+                let [absent, expired, flushed, prefix, early] = shards.misses();
+                Misses { absent, expired, flushed, prefix, early }
             }),
             hot_keys: self.hot_keys(),
             big_keys: self.big_keys(),

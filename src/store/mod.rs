@@ -21,6 +21,7 @@ pub mod budget;
 mod eviction;
 pub mod expiry;
 mod flush;
+mod flush_prefix;
 pub mod flushed;
 pub mod gather;
 mod ghosts;

@@ -4,8 +4,10 @@
 use super::batch::Part;
 use super::broadcast::{Asker, Broadcast};
 use super::mailbox::Mail;
+use super::session::Session;
 use super::walk::LedWalk;
 use super::{Worker, trace};
+use crate::admin::flush_prefix;
 use crate::admin::login_reply::{AUTHENTICATED, LoginEnd};
 use crate::admin::rights::{self, Verdict};
 use crate::admin::walk::{Walk, WalkKind};
@@ -17,6 +19,30 @@ use crate::watch::CloseReason;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+/// Decides the action for a command, and says whether the client may give it.
+fn plan(session: &mut Session, line: &[u8], context: &ServerContext<'_>) -> (Action, Verdict) {
+    let verdict = session.guard.as_ref().map_or(Verdict::Allowed, |guard| match session.parser {
+        Parser::Binary(_) => rights::judge_packet(line, &guard.user, context.config.detail.delimiter),
+        _ => rights::judge(line, &guard.user, context.config.detail.delimiter),
+    });
+    let own_keys = session.guard.as_ref().filter(|_| verdict == Verdict::OwnKeys).map(|guard| &guard.user);
+    let plan = if let Some(user) = own_keys {
+        match session.parser {
+            Parser::Binary(_) => flush_prefix::own_keys_packet(line, user, context),
+            _ => flush_prefix::own_keys(line, user, context),
+        }
+    } else {
+        match session.parser {
+            Parser::Binary(_) if verdict != Verdict::Allowed => Action::Say(rights::packet_refusal(line)),
+            Parser::Binary(parser) => admin::binary::plan(line, parser.access(), &mut session.scram, context),
+            Parser::Login(_) => admin::login::plan(line, context),
+            _ if verdict != Verdict::Allowed => Action::Say(rights::refusal(line).to_vec()),
+            Parser::Undecided | Parser::Text(_) => admin::plan(line, context),
+        }
+    };
+    (plan, verdict)
+}
 
 impl Worker<'_> {
     /// Does a command that concerns the connection or the whole server. All commands before it have been answered.
@@ -30,19 +56,8 @@ impl Worker<'_> {
             trace::admin(&connection.session, line);
         }
         let session = &mut connection.session;
-        // A flush of the user's own keys (`OwnKeys`) is refused as well: there is no flush of a prefix.
-        let verdict = session.guard.as_ref().map_or(Verdict::Allowed, |guard| match session.parser {
-            Parser::Binary(_) => rights::judge_packet(line, &guard.user),
-            _ => rights::judge(line, &guard.user),
-        });
-        let plan = match session.parser {
-            Parser::Binary(_) if verdict != Verdict::Allowed => Action::Say(rights::packet_refusal(line)),
-            Parser::Binary(parser) => admin::binary::plan(line, parser.access(), &mut session.scram, &context),
-            Parser::Login(_) => admin::login::plan(line, &context),
-            _ if verdict != Verdict::Allowed => Action::Say(rights::refusal(line).to_vec()),
-            Parser::Undecided | Parser::Text(_) => admin::plan(line, &context),
-        };
-        if verdict != Verdict::Allowed {
+        let (plan, verdict) = plan(session, line, &context);
+        if verdict == Verdict::Refused {
             self.count_refusals(token, 1);
         }
         let connection = &mut self.connections[token];

@@ -30,6 +30,7 @@ mod differential;
 mod discovery;
 mod dumps;
 mod flags;
+mod flush_prefix;
 mod libmemcached;
 mod limits;
 mod long_gets;

@@ -63,7 +63,7 @@ const USERS: [(&str, &str); 6] = [
     ("admin", "admin"),
     ("both", "read write"),
     ("prefixed", "read write prefix=k,app:"),
-    ("elsewhere", "read write prefix=app:,other:"),
+    ("elsewhere", "read write prefix=app:,other"),
 ];
 
 /// The users who may give a command that concerns the key `k`: r, w, b (a reader who writes), a (an admin). The user
@@ -104,6 +104,10 @@ const TEXT: &[(&str, &str)] = &[
     ("version", "rwba"),
     ("flush_all", "a"),
     ("flush_all noreply", "a"),
+    ("flush_prefix k", "wba"),
+    ("flush_prefix k: stale noreply", "wba"),
+    ("stats flush_prefix k", "wba"),
+    ("config get cluster", "rwba"),
     ("stats items x", "rba"),
     ("stats reset", "a"),
     ("stats detail dump", "a"),
@@ -202,8 +206,8 @@ fn each_text_command_is_executed_or_refused() {
                 assert_eq!(client.ask(KEY), "STORED");
             }
             let client = clients.get_mut(name).expect("a client of each");
-            let is_key = !users.contains('a') || *users == "rwba";
-            let allowed = may(name, users) && (name != "elsewhere" || !is_key || *command == "version");
+            let is_key = !users.contains('a') || command.contains("flush_prefix");
+            let allowed = may(name, users) && (name != "elsewhere" || !is_key);
             let told = lines(client, command);
             if allowed {
                 let expected = lines(&mut oracle, command);
@@ -279,6 +283,40 @@ fn one_refused_key_refuses_its_line_and_long_values_are_thrown_away() {
     let refused = "set status=0x20 val=\"Auth failure.\"";
     assert_eq!(packets(&mut client, &format!("set key=other flags=0 exp=0 val={long}")), [refused]);
     assert_eq!(packets(&mut client, &format!("set key=app:3 flags=0 exp=0 val={long}")), ["set"]);
+}
+
+#[test]
+fn a_user_with_prefixes_flushes_its_own_keys_alone() {
+    let users =
+        [("owner", "read write prefix=app:,web:"), ("odd", "read write prefix=app:,we"), ("admin", "read write admin")];
+    let file: String = users.map(|(name, words)| line(name, &format!("password of {name}"), words)).concat();
+    let file = TemporaryFile::new(&file);
+    let server = Server::corecached(&["--users", file.path(), "-t", "2", "-m", "256"]);
+    let keys = ["app:1", "app:2", "web:1", "other:1", "app"];
+    let mut admin = text_client(&server, "admin");
+    for (name, flush, left) in [
+        ("owner", "flush_all", &["other:1", "app"][..]),
+        ("owner", "flush_all 0 noreply\r\nmn", &["other:1", "app"]),
+        ("owner", "flush_prefix app", &["web:1", "other:1", "app"]),
+        ("owner", "flush_prefix other", &keys),
+        ("owner", "flush_all 10", &keys),
+        ("odd", "flush_all", &keys),
+    ] {
+        keys.iter().for_each(|key| assert_eq!(admin.ask(&format!("set {key} 0 0 1\r\nx")), "STORED"));
+        let reply = text_client(&server, name).ask(flush);
+        let expected = if left.len() == keys.len() { "CLIENT_ERROR access denied" } else { "OK" };
+        assert_eq!(reply, if flush.ends_with("mn") { "MN" } else { expected }, "{name}: {flush}");
+        let found: Vec<&str> = keys.into_iter().filter(|key| admin.ask(&format!("mg {key}")) == "HD").collect();
+        assert_eq!(found, left, "{name}: {flush}");
+    }
+    for (packet, replies) in [("flush", 2), ("flushq", 1)] {
+        keys.iter().for_each(|key| assert_eq!(admin.ask(&format!("set {key} 0 0 1\r\nx")), "STORED"));
+        let mut binary = binary_client(&server, "owner");
+        binary.send([request(packet), request("noop")].concat());
+        assert!(binary.bytes(24 * replies).expect("replies").chunks(24).all(|reply| reply[6..8] == [0, 0]));
+        let found: Vec<&str> = keys.into_iter().filter(|key| admin.ask(&format!("mg {key}")) == "HD").collect();
+        assert_eq!(found, ["other:1", "app"], "{packet}");
+    }
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn fill(stores: &mut [Store], hasher: &KeyHasher, count: usize, len_max: usize, 
                 cas
             },
             marks: below(256) as u8 & MARKS,
-            last_access: 1 + below(NOW as usize) as u32,
+            last_access: 2 + (number as u64 * u64::from(NOW - 2) / count as u64) as u32,
         };
         let hash = hasher.hash(&key);
         let shards = stores.len();

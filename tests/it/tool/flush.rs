@@ -27,6 +27,27 @@ fn a_prefix_is_flushed_on_all_servers() {
 }
 
 #[test]
+fn a_prefix_is_flushed_on_real_servers() {
+    let servers = [Server::corecached_tcp(&["-t", "2"]), Server::corecached_tcp(&["-t", "1"])];
+    let list = servers.each_ref().map(|server| server.tcp().to_string());
+    for server in &servers {
+        let mut client = server.client();
+        for key in ["user:1", "user:2", "other:1"] {
+            assert_eq!(client.ask(&format!("set {key} 0 0 1\r\nv")), "STORED");
+        }
+    }
+    let lines: String = list.iter().map(|server| format!("{server}: flushed\n")).collect();
+    assert_eq!(printed(&["flush", "--prefix", "user", "--servers", &list.join(",")]), lines);
+    for server in &servers {
+        let found = ["user:1", "user:2", "other:1"].map(|key| server.client().ask(&format!("mg {key}")));
+        assert_eq!(found, ["EN", "EN", "HD"]);
+    }
+    let (code, _, complained) = call(&["flush", "--prefix", "a:b", "--server", &list[0]]);
+    assert_eq!(code, Some(1));
+    assert!(complained.contains("it refuses: a prefix has at most 1 parts"), "{complained}");
+}
+
+#[test]
 fn more_servers_than_threads_answer_in_their_order() {
     let server = flusher();
     let lines = format!("{server}: flushed\n").repeat(200);
