@@ -25,7 +25,8 @@ def later(seconds):
     sys.stdin.readline()
 
 
-clients = [Client(("127.0.0.1", int(sys.argv[1]))) for _ in range(100)]
+# Without `noreply`: the next client must not overtake a set.
+clients = [Client(("127.0.0.1", int(sys.argv[1])), default_noreply=False) for _ in range(100)]
 
 
 def fetch_all():
