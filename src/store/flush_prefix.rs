@@ -35,7 +35,7 @@ impl Store {
             Flush::Stale => entry.stale_until = until,
         }
         entry.sweep = self.flushed.sweep + 1;
-        self.flushed.entries.insert(prefix.into(), entry);
+        self.flushed.put(prefix, entry);
         self.stamps.suspect(until);
         if !self.flushed.sweeping {
             self.begin_sweep();
@@ -67,6 +67,9 @@ impl Store {
         let (current, swept) = (self.stamps.current(), self.flushed.sweep);
         self.flushed.dropped_at = self.now;
         self.flushed.entries.retain(|_, entry| entry.sweep > swept || entry.until().max(entry.ahead) >= current);
+        if self.flushed.entries.is_empty() {
+            self.flushed.clear();
+        }
         self.stamps.suspect_only(self.flushed.until());
         if self.flushed.entries.values().any(|entry| entry.sweep > swept) {
             self.begin_sweep();
@@ -92,11 +95,9 @@ impl Store {
         if stamp > current {
             let sweep = flushed.sweep;
             for prefix in flushed.rule.prefixes_of(key) {
-                if !flushed.entries.contains_key(prefix) {
-                    flushed.entries.insert(prefix.into(), Entry { sweep, ..Entry::default() });
-                }
-                let entry = flushed.entries.get_mut(prefix).expect("it was inserted");
-                entry.ahead = entry.ahead.max(stamp);
+                let known = flushed.entries.get(prefix).copied();
+                let entry = known.unwrap_or(Entry { sweep, ..Entry::default() });
+                flushed.put(prefix, Entry { ahead: entry.ahead.max(stamp), ..entry });
             }
             self.stamps.hand_out(stamp);
         }

@@ -85,11 +85,50 @@ impl Entry {
     }
 }
 
+/// The first two bytes of prefixes, by a hash. It spares most keys of other prefixes the search for their own.
+#[derive(Debug)]
+struct Filter([u64; 64]);
+
+impl Default for Filter {
+    fn default() -> Filter {
+        Filter([0; 64])
+    }
+}
+
+impl Filter {
+    /// The word and the bit of a prefix or a key. A key of one byte has no prefix but the delimiter.
+    #[inline]
+    fn place(key: &[u8]) -> (usize, u32) {
+        let first = key
+            .first_chunk()
+            .map_or_else(|| u16::from(key.first().copied().unwrap_or(0)), |two| u16::from_le_bytes(*two));
+        let hash = u32::from(first).wrapping_mul(0x9e37_79b1) >> 20;
+        ((hash >> 6) as usize, hash & 63)
+    }
+
+    #[inline]
+    fn may_have(&self, key: &[u8]) -> bool {
+        let (word, bit) = Filter::place(key);
+        self.0[word] >> bit & 1 == 1
+    }
+
+    /// Adds a prefix. A prefix of one byte, the delimiter alone, stands before any second byte.
+    fn add(&mut self, prefix: &[u8]) {
+        if let [only] = *prefix {
+            (0..=u8::MAX).for_each(|second| self.add(&[only, second]));
+        }
+        let (word, bit) = Filter::place(prefix);
+        self.0[word] |= 1 << bit;
+    }
+}
+
 /// The flushed prefixes of a shard.
 #[derive(Debug)]
 pub(super) struct Flushed {
     pub(super) rule: PrefixRule,
     pub(super) entries: HashMap<Box<[u8]>, Entry, KeyHasher>,
+    /// Has the prefixes of `entries`, and perhaps earlier ones.
+    filter: Filter,
     /// The number of the sweep that is under way, or of the last one.
     pub(super) sweep: u32,
     /// Whether a sweep is under way.
@@ -100,7 +139,14 @@ pub(super) struct Flushed {
 
 impl Flushed {
     pub(super) fn new(rule: PrefixRule, hasher: KeyHasher) -> Flushed {
-        Flushed { rule, entries: HashMap::with_hasher(hasher), sweep: 0, sweeping: false, dropped_at: 0 }
+        Flushed {
+            rule,
+            entries: HashMap::with_hasher(hasher),
+            filter: Filter::default(),
+            sweep: 0,
+            sweeping: false,
+            dropped_at: 0,
+        }
     }
 
     /// The entries of the prefixes of a key.
@@ -108,14 +154,26 @@ impl Flushed {
         self.rule.prefixes_of(key).filter_map(|prefix| self.entries.get(prefix))
     }
 
+    /// Whether a flush touches an item with this key and stamp.
+    #[inline]
+    pub(super) fn touches(&self, key: &[u8], stamp: u32) -> bool {
+        self.filter.may_have(key) && self.entries_of(key).any(|entry| stamp <= entry.until())
+    }
+
+    /// Adds a prefix, or changes its entry.
+    pub(super) fn put(&mut self, prefix: &[u8], entry: Entry) {
+        self.filter.add(prefix);
+        self.entries.insert(prefix.into(), entry);
+    }
+
     /// Whether an item with this key and stamp is dead.
     pub(super) fn kills(&self, key: &[u8], stamp: u32) -> bool {
-        self.entries_of(key).any(|entry| stamp <= entry.dead_until)
+        self.filter.may_have(key) && self.entries_of(key).any(|entry| stamp <= entry.dead_until)
     }
 
     /// Whether an item with this key and stamp must turn stale.
     pub(super) fn stales(&self, key: &[u8], stamp: u32) -> bool {
-        self.entries_of(key).any(|entry| stamp <= entry.stale_until)
+        self.filter.may_have(key) && self.entries_of(key).any(|entry| stamp <= entry.stale_until)
     }
 
     /// The latest stamp of all flushes.
@@ -131,5 +189,6 @@ impl Flushed {
     /// Forgets all prefixes: every item is dead.
     pub(super) fn clear(&mut self) {
         self.entries.clear();
+        self.filter = Filter::default();
     }
 }

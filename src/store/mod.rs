@@ -317,7 +317,7 @@ impl Store {
             && !self.slabs.have_moved()
         {
             let item = self.items.at(id);
-            if same(item.key(), key) && item.is_linked() && self.is_certainly_alive(&item, self.now) {
+            if same(item.key(), key) && item.is_linked() && self.is_untouched(&item, self.now) {
                 return Ok(id);
             }
         }
@@ -340,7 +340,7 @@ impl Store {
             && !self.slabs.have_moved()
         {
             let item = self.items.at(id);
-            if same(item.key(), key) && item.is_linked() && self.is_certainly_alive(&item, self.due_until) {
+            if same(item.key(), key) && item.is_linked() && self.is_untouched(&item, self.due_until) {
                 return Fetched::Hit(id, self.hit(id));
             }
         }
@@ -566,10 +566,16 @@ impl Store {
         }
     }
 
-    /// Whether an item has not expired by a count of the clock, and no flush can have touched it.
+    /// Whether an item has not expired by a count of the clock, and no flush has touched it.
     #[inline]
-    fn is_certainly_alive(&self, item: &Item<'_>, count: u32) -> bool {
-        item.exptime().wrapping_sub(1) >= count && !self.stamps.is_suspect(item.stamp())
+    fn is_untouched(&self, item: &Item<'_>, count: u32) -> bool {
+        item.exptime().wrapping_sub(1) >= count && (!self.stamps.is_suspect(item.stamp()) || self.is_spared(item))
+    }
+
+    /// Whether no flush has touched an item whose stamp is suspect.
+    #[inline(never)]
+    fn is_spared(&self, item: &Item<'_>) -> bool {
+        !self.stamps.is_flushed(item.stamp()) && !self.flushed.touches(item.key(), item.stamp())
     }
 
     #[inline]

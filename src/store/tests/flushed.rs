@@ -33,6 +33,18 @@ fn a_key_has_its_first_parts_as_prefixes() {
 }
 
 #[test]
+fn prefixes_of_every_length_are_found() {
+    let mut store = prefixed();
+    let keys: Vec<Vec<u8>> =
+        (0..=u8::MAX).map(|byte| vec![b':', byte]).chain([b":".to_vec(), b"x:".to_vec(), b"x:1".to_vec()]).collect();
+    for (flushed, left) in [(&b":"[..], 2), (b"x:", 257)] {
+        keys.iter().for_each(|key| _ = store.set(key, b"1", NEVER).expect("memory"));
+        store.flush_prefix(flushed, Flush::Kill).expect("room");
+        assert_eq!(keys.iter().filter(|key| store.get(key).is_some()).count(), left);
+    }
+}
+
+#[test]
 fn what_was_stored_before_is_gone_and_what_comes_after_stays() {
     let mut store = prefixed();
     let keys = ["a:1", "a:b:1", "ab:1", "a", "b:1"];
