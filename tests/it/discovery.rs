@@ -22,11 +22,14 @@ fn cluster(server: &Server) -> String {
     }
 }
 
-/// Makes the file a day older than it is, so that a version by its age differs from the present one.
-fn age(file: &TemporaryFile, days: u64) {
+/// Replaces the file in one step: a server that looks meanwhile reads the old one or the new one. `days` is its age.
+fn replace(file: &TemporaryFile, text: &str, days: u64) {
+    let path = format!("{}.new", file.path());
+    fs::write(&path, text).expect("a folder of ours");
     let time = SystemTime::now() - Duration::from_secs(days * 86_400);
-    let file = fs::File::options().write(true).open(file.path()).expect("a file of ours");
-    file.set_modified(time).expect("a file of ours");
+    let new = fs::File::options().write(true).open(&path).expect("a file of ours");
+    new.set_modified(time).expect("a file of ours");
+    fs::rename(&path, file.path()).expect("a folder of ours");
 }
 
 #[test]
@@ -68,26 +71,25 @@ fn a_thousand_nodes_are_told() {
 #[test]
 fn a_changed_file_is_read_again_and_a_broken_one_is_not_believed() {
     let file = TemporaryFile::new("127.0.0.1:1\n");
-    age(&file, 2);
+    replace(&file, "127.0.0.1:1\n", 2);
     let server = Server::corecached(&["--nodes", file.path(), "-v", "-t", "2"]);
     let version = || cluster(&server).lines().nth(1).and_then(|line| line.parse::<u64>().ok()).expect("a version");
     let first = version();
     let complaints = || server.printed().matches("the nodes stay as they were").count();
 
     // At HUP.
-    file.write("127.0.0.1:1\nbroken:port\n");
+    replace(&file, "127.0.0.1:1\nbroken:port\n", 0);
     server.signal("HUP");
     wait_until("the server complains", || complaints() == 1);
     assert!(server.printed().contains(&format!("--nodes {}:2: \"port\" is no port", file.path())));
     assert_eq!(version(), first);
     // The same complaint is logged once. The server takes each HUP, as the second mistake shows.
     server.signal("HUP");
-    file.write("127.0.0.1:1\nbroken:0\n");
+    replace(&file, "127.0.0.1:1\nbroken:0\n", 0);
     server.signal("HUP");
     wait_until("the server complains again", || server.printed().contains(":2: \"0\" is no port"));
     assert_eq!((complaints(), version()), (2, first));
-    file.write("127.0.0.1:1\n127.0.0.1:2\n");
-    age(&file, 1);
+    replace(&file, "127.0.0.1:1\n127.0.0.1:2\n", 1);
     server.signal("HUP");
     wait_until("the new nodes are told", || version() > first);
     assert_eq!(version(), first + 86_400);
@@ -98,10 +100,10 @@ fn a_changed_file_is_read_again_and_a_broken_one_is_not_believed() {
     wait_until("the server misses the file", || complaints() == 3);
 
     // By itself, when the file's time changes.
-    file.write("version 9999999999\n127.0.0.1:3\n");
+    replace(&file, "version 9999999999\n127.0.0.1:3\n", 0);
     wait_until("the new nodes are told", || cluster(&server).contains("\n9999999999\n127.0.0.1|127.0.0.1|3\n"));
 
-    file.write("version 9999999999\n127.0.0.1:4\n");
+    replace(&file, "version 9999999999\n127.0.0.1:4\n", 0);
     server.signal("HUP");
     wait_until("the server warns", || server.printed().contains("not to a version above 9999999999"));
     assert!(cluster(&server).contains("127.0.0.1|127.0.0.1|4\n"));
