@@ -13,12 +13,10 @@ impl Store {
     pub fn housekeep(&mut self, steps: u32, crawler_on: bool) -> bool {
         self.counters.juggles += 1;
         self.mover.begun = None;
-        let found_dead = std::mem::take(&mut self.found_dead);
+        self.found_dead = false;
         let mut busy = false;
         if let Some(class) = self.next_class() {
             if crawler_on && self.options.maintain {
-                // Pages without dead items are passed faster.
-                let steps = if self.flushed.sweeping && !found_dead { 4 * steps } else { steps };
                 self.found_dead = self.reclaim_ahead(class, steps) > 0 || self.flushed.is_urgent();
                 busy |= self.found_dead;
                 self.follow_sweep();
