@@ -52,6 +52,7 @@ pub(super) fn packet_statistic(head: Head, arguments: &[&[u8]], context: &Server
 /// the parser has found to be right.
 pub(super) fn delete(tokens: &[&[u8]], noreply: bool, context: &ServerContext<'_>) -> Action {
     let [command, key, flags @ ..] = tokens else { return say(ERROR) };
+    let Some(prefix) = magic(key, context) else { return say(ERROR) };
     let is_meta = *command == b"md";
     let reply = if is_meta {
         let mut reply = b"HD".to_vec();
@@ -68,7 +69,7 @@ pub(super) fn delete(tokens: &[&[u8]], noreply: bool, context: &ServerContext<'_
         b"DELETED\r\n".to_vec()
     };
     let is_quiet = if is_meta { flags.contains(&&b"q"[..]) } else { noreply };
-    match order(&[&key[magic(context).len()..]], context) {
+    match order(&[prefix], context) {
         Ok((prefix, flush)) => ask(vec![prefix], flush, if is_quiet { b"" } else { &reply }, None),
         Err(_) if is_quiet && !is_meta => say(b""),
         Err(text) => Action::Say(text),
@@ -77,8 +78,9 @@ pub(super) fn delete(tokens: &[&[u8]], noreply: bool, context: &ServerContext<'_
 
 /// The same in a packet.
 pub(super) fn delete_packet(head: Head, key: &[u8], context: &ServerContext<'_>) -> Action {
+    let Some(prefix) = magic(key, context) else { return refuse(head, USAGE) };
     let mut out = Output::default();
-    match order(&[&key[magic(context).len()..]], context) {
+    match order(&[prefix], context) {
         Ok((prefix, flush)) => {
             if head.opcode != opcode::DELETEQ {
                 packet::success(&mut out, head, b"", 0);
@@ -187,8 +189,9 @@ fn order(arguments: &[&[u8]], context: &ServerContext<'_>) -> Result<(Vec<u8>, F
     }
 }
 
-fn magic<'a>(context: &'a ServerContext<'_>) -> &'a [u8] {
-    context.config.permissions.flush_prefix_key.as_deref().unwrap_or_default()
+/// The rest of a key that begins with `-o flush_prefix_key`.
+fn magic<'a>(key: &'a [u8], context: &ServerContext<'_>) -> Option<&'a [u8]> {
+    key.strip_prefix(context.config.permissions.flush_prefix_key.as_deref()?)
 }
 
 /// An error in a packet. `text` is a line.

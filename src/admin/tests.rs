@@ -221,6 +221,9 @@ fn flushing() {
         ",
     );
     check("-F", "flush_all => CLIENT_ERROR flush_all not allowed\n flush_all noreply =>");
+    // Lines of `delete` come here only with `-o flush_prefix_key`.
+    check("", "delete a => ERROR\n md a => ERROR\n delete => ERROR");
+    check("-o flush_prefix_key=!!", "delete ! => ERROR\n md a => ERROR\n delete !!a => DELETED\n md !!a q =>");
     let mut cache = Cache::new("");
     cache.set(0, "a", NEVER, b"1");
     cache.ask("flush_all 100");

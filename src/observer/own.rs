@@ -79,6 +79,9 @@ pub(super) const SERVER: &[Metric] = &[
             out.put(&[("result", "failed")], view.workers(|worker| worker.ssl_handshake_errors.get()))
         },
     ),
+    Metric("corecached_prefix_flushes_total", Counter, "Flushes of prefixes, in all their forms.", |view, out| {
+        out.one(view.workers(|worker| worker.cmd_flush_prefix.get()))
+    }),
     Metric("corecached_nodes", Gauge, "Nodes that clients discover (--nodes).", |view, out| {
         out.one(view.context.nodes?.count() as u64)
     }),

@@ -10,8 +10,8 @@ use super::item::{Item, STALE, WON};
 const AHEAD_MAX: u32 = 1 << 20;
 
 impl Store {
-    /// Flushes the items whose keys begin with a prefix (see [`super::flushed::PrefixRule::is_prefix`]). Items that are stored later are not
-    /// affected.
+    /// Flushes the items whose keys begin with a prefix: see [`super::flushed::PrefixRule::is_prefix`]. Items that are
+    /// stored later are not affected.
     ///
     /// # Errors
     /// If too many prefixes are flushed, or this one too often.
@@ -26,7 +26,8 @@ impl Store {
             return Err(Refused::TooMany);
         }
         let mut entry = known.unwrap_or_default();
-        let until = current.max(entry.ahead);
+        // An item whose stamp is ahead has noted that at each of its prefixes down to the deepest one that was flushed.
+        let until = self.flushed.entries_of(prefix).fold(current, |until, entry| until.max(entry.ahead));
         if until - current > AHEAD_MAX {
             return Err(Refused::TooOften);
         }
@@ -93,8 +94,12 @@ impl Store {
         let flushed = &mut self.flushed;
         let stamp = flushed.entries_of(key).fold(current, |stamp, entry| stamp.max(entry.until() + 1));
         if stamp > current {
+            // Not below the deepest one that has an entry: clients may store any number of prefixes there.
             let sweep = flushed.sweep;
-            for prefix in flushed.rule.prefixes_of(key) {
+            let has_entry = |&(_, prefix): &(usize, &[u8])| flushed.entries.contains_key(prefix);
+            let deepest = flushed.rule.prefixes_of(key).enumerate().filter(has_entry).last();
+            let noting = deepest.map_or(0, |(depth, _)| depth + 1);
+            for prefix in flushed.rule.prefixes_of(key).take(noting) {
                 let known = flushed.entries.get(prefix).copied();
                 let entry = known.unwrap_or(Entry { sweep, ..Entry::default() });
                 flushed.put(prefix, Entry { ahead: entry.ahead.max(stamp), ..entry });

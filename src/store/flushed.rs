@@ -6,7 +6,7 @@
 //! time for any number of items, and no item has a byte for it.
 //!
 //! An item that is stored later must have a later stamp, even in the second of the flush. Then its stamp is ahead of the
-//! clock. The entries of all its prefixes remember that, so that the next flush of one of them covers it.
+//! clock. The entries of its prefixes remember that, so that the next flush of one of them covers it.
 //!
 //! After a flush the search for dead items visits every page. It frees the items that the flush has killed, and marks
 //! those that it has made stale. When all pages are visited, no item needs the entry any more, and it is dropped. So the
@@ -183,7 +183,7 @@ impl Flushed {
 
     /// Whether the sweep should not rest.
     pub(super) fn is_urgent(&self) -> bool {
-        self.entries.len() >= PREFIXES_MANY
+        self.sweeping && self.entries.len() >= PREFIXES_MANY
     }
 
     /// Forgets all prefixes: every item is dead.

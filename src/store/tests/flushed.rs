@@ -88,6 +88,23 @@ fn flushes_within_a_second_are_told_apart() {
 }
 
 #[test]
+fn what_clients_store_below_a_prefix_does_not_fill_the_table() {
+    let mut store = prefixed();
+    store.set(b"a:x", b"1", NEVER).expect("memory");
+    store.flush_prefix(b"a:", Flush::Kill).expect("room");
+    for number in 0..1000 {
+        store.set(format!("a:{number}:1").as_bytes(), b"1", NEVER).expect("memory");
+    }
+    assert_eq!(store.flushed_prefixes(), 1);
+    // What is stored there has stamps ahead of the clock nevertheless.
+    store.flush_prefix(b"a:7:", Flush::Kill).expect("room");
+    assert!(store.get(b"a:7:1").is_none() && store.get(b"a:8:1").is_some());
+    store.set(b"a:7:1", b"1", NEVER).expect("memory");
+    store.flush_prefix(b"a:", Flush::Kill).expect("room");
+    assert!(store.get(b"a:7:1").is_none() && store.get(b"a:8:1").is_none());
+}
+
+#[test]
 fn a_clock_that_is_a_turn_behind_hides_no_item_from_a_flush() {
     let mut store = prefixed();
     store.set_now(Now(101));
