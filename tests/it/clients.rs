@@ -23,7 +23,7 @@ pub(crate) struct Peer(pub(crate) Language, pub(crate) &'static str);
 /// Python without a client module.
 pub(crate) const PYTHON: Peer = Peer(Language::Python, "pty");
 pub(crate) const PYMEMCACHE: Peer = Peer(Language::Python, "pymemcache");
-const PYLIBMC: Peer = Peer(Language::Python, "pylibmc");
+pub(crate) const PYLIBMC: Peer = Peer(Language::Python, "pylibmc");
 const AIOMCACHE: Peer = Peer(Language::Python, "aiomcache");
 const META_MEMCACHE: Peer = Peer(Language::Python, "meta_memcache");
 const BMEMCACHED: Peer = Peer(Language::Python, "bmemcached");

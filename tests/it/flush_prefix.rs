@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 
 use crate::client::Client;
-use crate::clients::{PYTHON, run_script};
+use crate::clients::{PYLIBMC, PYMEMCACHE, Peer, run_script};
 use crate::packet::request;
 use crate::server::Server;
 
@@ -105,10 +105,20 @@ fn one_client_of_many_recaches_a_stale_item() {
     }
 }
 
+/// Runs a script with the ports of a pool.
+fn flush_pool(peer: &Peer, script: &str) {
+    let servers = (0..3).map(|_| Server::corecached_tcp(&["-t", "2"])).collect();
+    run_script(peer, script, &[], servers, &[]);
+}
+
 #[test]
-fn libraries_flush_all_servers_of_their_pool() {
-    let servers: Vec<Server> = (0..3).map(|_| Server::corecached_tcp(&["-t", "2"])).collect();
-    run_script(&PYTHON, "flush_prefix_pool.py", &[], servers, &[]);
+fn pylibmc_flushes_all_servers_of_its_pool() {
+    flush_pool(&PYLIBMC, "pylibmc_flush_prefix.py");
+}
+
+#[test]
+fn pymemcache_flushes_all_servers_of_its_pool() {
+    flush_pool(&PYMEMCACHE, "pymemcache_flush_prefix.py");
 }
 
 /// What the threads of [`no_client_sees_what_was_stored_before_a_flush`] know together. A stamp is a moment: each takes the
