@@ -146,7 +146,9 @@ impl<'a> Shards<'a> {
     }
 
     fn executor(&self) -> Executor<'a> {
-        Executor { exchange: self.exchange, clock: self.clock, now: self.now, group_len: self.limits.group_len }
+        // `debugtime` on another worker may have moved the clock since the turn began, and its client counts on that.
+        let now = if cfg!(feature = "debug-commands") { self.clock.now() } else { self.now };
+        Executor { exchange: self.exchange, clock: self.clock, now, group_len: self.limits.group_len }
     }
 
     /// The lease of a shard, if the worker has it or can have it. A new lease first runs the tasks that were collected for the

@@ -26,12 +26,16 @@ fn place(statistics: &HashMap<String, String>, field: &str, value: &str) -> Opti
     place.map(|(name, _)| name.split_once(':').expect("a place").0.to_owned())
 }
 
-/// `stats latency` once a statistic has reached a number: a worker records a request after the reply has left.
-fn latency_with(server: &Server, name: &str, least: f64) -> HashMap<String, String> {
+/// `stats latency` once these kinds have so many requests: a worker records requests after the replies have left, and one
+/// kind after the other. Of a request it records the largest time last.
+fn latency_with(server: &Server, kinds: &[(&str, u32)]) -> HashMap<String, String> {
     let mut latency = HashMap::new();
-    wait_until(&format!("{name} reaches {least}"), || {
+    wait_until(&format!("all of them count: {kinds:?}"), || {
         latency = ask(server, "stats latency");
-        number(&latency, name) >= least
+        kinds.iter().all(|(kind, count)| {
+            number(&latency, &format!("{kind}_count")) >= f64::from(*count)
+                && number(&latency, &format!("{kind}_max_us")) > 0.0
+        })
     });
     latency
 }
@@ -55,10 +59,9 @@ fn each_operation_counts_in_its_kind() {
             commands += &format!("delete m{at}\r\nmd none{at}\r\n");
         }
         run(&server, &commands);
-        let latency = latency_with(&server, "delete_count", 40.0);
-        for (kind, count) in
-            [("get_hit", 80), ("get_miss", 80), ("set", 60), ("arithmetic", 40), ("touch", 20), ("delete", 40)]
-        {
+        let kinds = [("get_hit", 80), ("get_miss", 80), ("set", 60), ("arithmetic", 40), ("touch", 20), ("delete", 40)];
+        let latency = latency_with(&server, &kinds);
+        for (kind, count) in kinds {
             let found = number(&latency, &format!("{kind}_count"));
             assert_eq!(found, f64::from(count), "{kind} with {workers} workers: {latency:?}");
             let percentiles = ["p50", "p90", "p99", "p999", "max"];
@@ -83,7 +86,7 @@ fn a_long_value_counts_when_it_is_complete() {
         client.send(format!("set long:{at} 0 0 300000\r\n{value}\r\n"));
         client.expect("STORED\r\n");
     }
-    let latency = latency_with(&server, "set_count", 4.0);
+    let latency = latency_with(&server, &[("set", 4)]);
     assert_eq!(number(&latency, "set_count"), 4.0, "{latency:?}");
     let big = ask(&server, "stats bigkeys");
     let place_of = |key: &str| place(&big, "key", key);
@@ -117,14 +120,15 @@ fn a_stall_shows_in_the_kinds_that_wait_for_it() {
     }
     // Only what came with the stall waited for it.
     run(&server, "get user:1 user:2\r\ndebugstall 6\r\ndelete user:2\r\n");
-    let latency = latency_with(&server, "delete_count", 1.0);
+    let latency = latency_with(&server, &[("delete", 1)]);
     for (name, is_slow) in [
         ("get_hit_max_us", true),
         ("get_miss_p50_us", true),
         ("delete_p999_us", true),
         ("other_max_us", true),
         ("turn_max_us", true),
-        ("set_p99_us", false),
+        // Half of them: on a busy machine some may wait for a processor.
+        ("set_p50_us", false),
     ] {
         assert_eq!(number(&latency, name) >= 5000.0, is_slow, "{name}: {latency:?}");
     }
@@ -153,7 +157,7 @@ fn a_reset_during_a_slow_request_does_no_harm() {
     other.send("stats reset\r\n");
     stalled.expect("OK\r\n");
     other.expect("RESET\r\n");
-    latency_with(&server, "slow_requests", 1.0);
+    wait_until("the stall was slow", || number(&ask(&server, "stats latency"), "slow_requests") >= 1.0);
     assert_eq!(stalled.ask("mn"), "MN");
 }
 

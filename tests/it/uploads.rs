@@ -44,6 +44,15 @@ fn upload_stat(client: &mut Client, name: &str) -> u64 {
     value.unwrap_or_else(|| panic!("no number {name}: {lines:?}"))
 }
 
+/// Waits until the server has read so many bytes of other clients since `keeper` was told `bytes_read`. `keeper` has sent
+/// nothing else in between.
+fn wait_until_read(keeper: &mut Client, mut bytes_read: u64, sent: u64) {
+    wait_until("it was read", || {
+        bytes_read += b"stats\r\n".len() as u64;
+        keeper.stat("bytes_read") == bytes_read + sent
+    });
+}
+
 #[test]
 fn announced_values_take_no_memory() {
     let server = filled_server(&[]);
@@ -172,17 +181,18 @@ fn idle_uploads_are_closed() {
         let server = filled_server(flags);
         let mut keeper = server.client();
         assert_eq!(keeper.ask("debugtime p"), "OK");
+        let read = keeper.stat("bytes_read");
         let (mut silent, mut dripping) = (announce(&server, 2, 1000), announce(&server, 1, 1000).remove(0));
         silent.extend(announce(&server, 1, 0));
-        wait_until("three have begun", || upload_stat(&mut keeper, "bytes") == 3 * LONG as u64);
+        // The bytes of a value are read after their memory is there, and that is what `uploads_bytes` counts.
+        let announcement = format!("mn\r\nset long0 0 0 {LONG}\r\n").len() as u64;
+        wait_until_read(&mut keeper, read, 4 * announcement + 3 * 1000);
+        assert_eq!(upload_stat(&mut keeper, "bytes"), 3 * LONG as u64);
         for _ in 0..=seconds {
             // The server reads the byte before the clock moves.
-            let mut read = keeper.stat("bytes_read");
+            let read = keeper.stat("bytes_read");
             dripping.send("x");
-            wait_until("it was read", || {
-                read += b"stats\r\n".len() as u64;
-                keeper.stat("bytes_read") == read + 1
-            });
+            wait_until_read(&mut keeper, read, 1);
             assert_eq!(keeper.ask("debugtime 1"), "OK");
             assert_eq!(keeper.ask("mn"), "MN");
         }

@@ -88,6 +88,8 @@ fn idle_handshakes_are_kicked_however_slowly_they_go_on() {
         // The server lets a client take its time for a value, as memcached does.
         let mut value = TlsClient::to(&doors.server, &config);
         value.send("set a 0 0 4\r\n");
+        // A connection is as old as the moment at which its worker took it.
+        wait_until("the workers have them all", || busy.stat("curr_connections") == alone + 9);
         for at in 0..4 {
             slow.write_all(&hello[10 + at..11 + at]).expect("there is room");
             record.stream.sock.write_all(b"x").expect("there is room");
