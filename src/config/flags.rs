@@ -51,7 +51,7 @@ impl Program {
 }
 
 /// The flags, in the groups that the help shows.
-pub(super) fn command() -> Command {
+pub fn command() -> Command {
     let defaults = Config::base();
     let mut command = Command::new("corecached")
         .override_usage("corecached [flags]")
@@ -513,6 +513,22 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
     (
         "The process",
         &[
+            Flag(
+                '\0',
+                "flags-file",
+                One("file", LATER),
+                "Read flags from this file too, in the form of Debian's memcached.conf: flags in lines, # before comments. \
+                 -d and -P have no effect there. A flag of the command line replaces the same flag of the file. Not in \
+                 memcached",
+                Text("none"),
+            ),
+            Flag(
+                '\0',
+                "check",
+                Nothing(|config| config.process.check = true),
+                "Check the flags and all files that they name, print what they say, and end. Not in memcached",
+                No,
+            ),
             Flag('d', "daemon", Nothing(|config| config.process.daemonize = true), "Run in the background", No),
             Flag(
                 '\0',

@@ -7,7 +7,7 @@
 //! warning.
 //!
 //! `flags.rs` has a row for each flag, and `options.rs` and `tls.rs` have one for each word of `-o`; `values.rs` reads the
-//! values of flags.
+//! values of flags. `flags_file.rs` reads the lines of `--flags-file`, and `given.rs` puts the command line above them.
 //!
 //! Wanted differences from memcached:
 //! - Without `-l` the server listens on loopback.
@@ -16,9 +16,12 @@
 //! - The server refuses command lines that leave it out of reach (`-p 0` alone, `-l ''`, `-s ''`), and numbers without a
 //!   meaning: ports above 65535, negative `-m` and `idle_timeout`, an infinite `-f`.
 //!
-//! Only [`Listen::resolve`], which the server calls, uses the network. Nothing here opens or binds anything.
+//! Only [`Listen::resolve`], which the server calls, uses the network. Nothing here binds anything, and the only file that
+//! is opened is that of `--flags-file`.
 
 mod flags;
+mod flags_file;
+mod given;
 mod listen;
 mod numbers;
 mod options;
@@ -35,6 +38,7 @@ use crate::net::certificates::TlsOptions;
 use crate::net::network::Network;
 use crate::net::tls::TlsLimits;
 pub use crate::protocol::MEMCACHED_VERSION;
+pub use flags::command as command_line;
 use crate::store::Tuning;
 use crate::ttl::TtlRule;
 pub use listen::{BindingProtocol, Listen, ListenRules};
@@ -485,6 +489,10 @@ impl Default for Watch {
 /// The process.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Process {
+    /// `--flags-file`: the file that some of the flags come from.
+    pub flags_file: Option<PathBuf>,
+    /// `--check`: check the flags and the files that they name, and end.
+    pub check: bool,
     /// `-d`: run in the background.
     pub daemonize: bool,
     /// `-u`: the user to become if root has started the server. Ignored otherwise.

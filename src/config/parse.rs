@@ -1,6 +1,7 @@
 //! From a command line to a [`Config`].
 
-use super::flags::{FLAGS, Flag, LICENSE, Program, Takes, command, help, mistake};
+use super::flags::{Flag, LICENSE, Program, Takes, help};
+use super::given::{Flags, Layer};
 use super::listen::interfaces;
 use super::numbers::leading_integer;
 use super::options::suboptions;
@@ -10,7 +11,6 @@ use super::{
     THREADS_MANY, THREADS_MAX, prefixes, tls,
 };
 use crate::exit::Exit;
-use clap::ArgMatches;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -61,46 +61,36 @@ pub(super) fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Res
         args.push("corecached".into());
     }
     let program = Program::of(&args[0]);
-    let last = args[args.len() - 1].clone();
-    let matches = command().try_get_matches_from(args).map_err(|error| mistake(&error, program, &last))?;
-    if matches.get_flag("help") {
+    let mut flags = Flags::of_line(args, program)?;
+    if flags.given("help") {
         return Err(Exit::information(format!("{}\n{}", program.version_line(), help())));
     }
-    if matches.get_flag("version") {
+    if flags.given("version") {
         return Err(Exit::information(program.version_line()));
     }
-    if matches.get_flag("license") {
+    if flags.given("license") {
         return Err(Exit::information(format!("{}\n\n{}", program.version_line(), LICENSE.trim_end())));
     }
 
-    let flags = Flags(matches);
     let mut config = Config::base();
+    config.warnings = flags.read_file()?;
+    config.process.flags_file = flags.file().map(PathBuf::from);
     config.workers.threads = surroundings.cpus;
     config.listen.port_file = surroundings.port_file.clone();
-    for unused in flags.texts("unused") {
-        config.warnings.push(format!("\"{unused}\" belongs to no flag and is not used"));
-    }
     let mut draft = Draft { config, chunk_max: ChunkMax::Default };
-    for flag in flags.in_order() {
-        read_flag(flag, &flags, &mut draft.config)?;
-        if flag.id() == "extended" {
-            for list in flags.texts("extended") {
-                suboptions(&list, &mut draft)?;
-            }
-        }
+    for layer in flags.layers() {
+        let before = draft.config.warnings.len();
+        read_layer(layer, &flags, &mut draft).map_err(|exit| layer.blame(exit))?;
+        layer.mark(&mut draft.config.warnings[before..]);
     }
     let Draft { mut config, chunk_max } = draft;
-    authentication(&flags, surroundings, &mut config)?;
-    // Without the maintainer the LRU has one segment.
-    config.tuning.lru.segmented = config.memory.lru_maintainer;
-    sizes(&mut config, chunk_max)?;
-    listeners(&flags, &mut config)?;
-    for listen in &mut config.observing.addresses {
-        if let Listen::Unix { mask, .. } = listen {
-            *mask = config.listen.unix_mask;
+    settle(&flags, surroundings, &mut config, chunk_max).map_err(|exit| match flags.file() {
+        // More than one flag may be at fault, and some of them may be on the command line.
+        Some(file) if !exit.text.starts_with(&*file.to_string_lossy()) => {
+            Exit { text: format!("{} and the command line: {}", file.display(), exit.text), ..exit }
         }
-    }
-    tls::check(&mut config)?;
+        _ => exit,
+    })?;
 
     if config.workers.threads > THREADS_MANY.max(surroundings.cpus) {
         config.warnings.push(format!(
@@ -114,22 +104,29 @@ pub(super) fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Res
     Ok(config)
 }
 
-/// Reads one flag as its row says, if it was given.
-fn read_flag(flag: &Flag, flags: &Flags, config: &mut Config) -> Result<(), Exit> {
+/// Reads the flags of one place, except those that the command line has in place of the file.
+fn read_layer(layer: &Layer, flags: &Flags, draft: &mut Draft) -> Result<(), Exit> {
+    for unused in layer.texts("unused") {
+        draft.config.warnings.push(format!("\"{unused}\" belongs to no flag and is not used"));
+    }
+    for flag in layer.in_order().filter(|flag| !flags.is_replaced(layer, flag)) {
+        read_flag(flag, layer, &mut draft.config)?;
+        if flag.id() == "extended" {
+            for list in layer.texts("extended") {
+                suboptions(&list, draft)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads one flag as its row says.
+fn read_flag(flag: &Flag, layer: &Layer, config: &mut Config) -> Result<(), Exit> {
     match flag.takes() {
-        Takes::Nothing(set) => {
-            if flags.given(flag.id()) {
-                set(config);
-            }
-        }
-        Takes::Count(read) => read(flags.0.get_count(flag.id()), config),
-        Takes::One(_, read) => {
-            if let Some(value) = flags.raw(flag.id()) {
-                read(value, config)?;
-            }
-        }
-        Takes::Many(_, read) | Takes::Perhaps(_, read) => {
-            for value in flags.0.get_many::<OsString>(flag.id()).into_iter().flatten() {
+        Takes::Nothing(set) => set(config),
+        Takes::Count(read) => read(layer.count(flag.id()), config),
+        Takes::One(_, read) | Takes::Many(_, read) | Takes::Perhaps(_, read) => {
+            for value in layer.values(flag.id()) {
                 read(value, config)?;
             }
         }
@@ -137,41 +134,19 @@ fn read_flag(flag: &Flag, flags: &Flags, config: &mut Config) -> Result<(), Exit
     Ok(())
 }
 
-/// The flags that were given.
-struct Flags(ArgMatches);
-
-impl Flags {
-    /// The rows of the flags that were given, in the order of the command line: of several mistakes, memcached reports the
-    /// first.
-    fn in_order(&self) -> impl Iterator<Item = &'static Flag> {
-        let place = |flag: &'static Flag| Some((self.0.indices_of(flag.id())?.next()?, flag));
-        let mut given: Vec<(usize, &Flag)> = FLAGS.iter().flat_map(|(_, rows)| *rows).filter_map(place).collect();
-        given.sort_by_key(|(place, _)| *place);
-        given.into_iter().map(|(_, flag)| flag)
+/// Reads the flags that depend on each other, and checks settings against each other.
+fn settle(flags: &Flags, surroundings: &Surroundings, config: &mut Config, chunk_max: ChunkMax) -> Result<(), Exit> {
+    authentication(flags, surroundings, config)?;
+    // Without the maintainer the LRU has one segment.
+    config.tuning.lru.segmented = config.memory.lru_maintainer;
+    sizes(config, chunk_max)?;
+    listeners(flags, config)?;
+    for listen in &mut config.observing.addresses {
+        if let Listen::Unix { mask, .. } = listen {
+            *mask = config.listen.unix_mask;
+        }
     }
-
-    fn given(&self, id: &str) -> bool {
-        self.0.get_flag(id)
-    }
-
-    fn raw(&self, id: &str) -> Option<&OsString> {
-        self.0.get_one(id)
-    }
-
-    /// The value as text. Bytes that are not UTF-8 become a character that no number and no name has.
-    fn text(&self, id: &str) -> Option<String> {
-        self.raw(id).map(|value| value.to_string_lossy().into_owned())
-    }
-
-    fn texts(&self, id: &str) -> Vec<String> {
-        self.0
-            .get_many::<OsString>(id)
-            .map_or_else(Vec::new, |values| values.map(|value| value.to_string_lossy().into_owned()).collect())
-    }
-
-    fn path(&self, id: &str) -> Option<PathBuf> {
-        self.raw(id).map(PathBuf::from)
-    }
+    tls::check(config)
 }
 
 /// Reads `-S`, `-Y` and `--users`. Each of the first two allows one protocol only.
@@ -293,14 +268,14 @@ fn slab_sizes(config: &mut Config) -> Result<(), Exit> {
 /// says.
 fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
     let warnings = &mut config.warnings;
-    let mut port_number = |flag: &str, text: &String| match leading_integer(flag, text, warnings) {
+    let mut port_number = |flag: &str, id: &str, text: &String| match leading_integer(flag, text, warnings) {
         port @ -1..=65535 => Ok(port as i32),
-        _ => Err(Exit::usage(format!("ERROR: Invalid port number {text}."))),
+        _ => Err(flags.blame(id, None, Exit::usage(format!("ERROR: Invalid port number {text}.")))),
     };
     let (port, udp_port) = (flags.text("port"), flags.text("udp-port"));
-    config.udp.port = udp_port.as_ref().map_or(Ok(0), |text| port_number("-U", text))?;
+    config.udp.port = udp_port.as_ref().map_or(Ok(0), |text| port_number("-U", "udp-port", text))?;
     match &port {
-        Some(text) => config.listen.tcp_port = port_number("-p", text)?,
+        Some(text) => config.listen.tcp_port = port_number("-p", "port", text)?,
         // As in memcached, `-U` alone is the port of TCP too.
         None if config.udp.port != 0 => config.listen.tcp_port = config.udp.port,
         None => {}
@@ -327,28 +302,29 @@ fn listeners(flags: &Flags, config: &mut Config) -> Result<(), Exit> {
         return Err(Exit::usage("-p 0 turns TCP off, and without -s or -U there is nothing to listen on"));
     }
     if config.listen.tcp_port != 0 {
-        for (listen, rules) in addresses(config, config.listen.tcp_port)? {
+        for (listen, rules) in addresses(flags, config, config.listen.tcp_port)? {
             config.listen.sockets.push(listen);
             config.listen.rules.push(rules);
         }
     }
     if config.udp.port != 0 {
-        config.udp.sockets = addresses(config, config.udp.port)?.into_iter().map(|(listen, _)| listen).collect();
+        config.udp.sockets = addresses(flags, config, config.udp.port)?.into_iter().map(|(listen, _)| listen).collect();
     }
     Ok(())
 }
 
 /// The sockets of `-l` for one kind of port, and what its prefixes say. Without `-l` it is loopback. A port in an entry is for
 /// TCP and UDP.
-fn addresses(config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)>, Exit> {
+fn addresses(flags: &Flags, config: &mut Config, port: i32) -> Result<Vec<(Listen, ListenRules)>, Exit> {
     let port = port.try_into().unwrap_or(0); // -1: ephemeral, which the system calls 0
     let Some(interfaces) = config.listen.interface.clone() else {
         return Ok(vec![(Listen::Loopback { port }, ListenRules::default())]);
     };
     let mut listens = Vec::new();
     for entry in interfaces.split([',', ';']).map(str::trim).filter(|entry| !entry.is_empty()) {
-        let (address, rules) = prefixes::read(entry, config)?;
-        let listen = Listen::from_entry(address, port)?;
+        let read = prefixes::read(entry, config);
+        let read = read.and_then(|(address, rules)| Ok((Listen::from_entry(address, port)?, rules)));
+        let (listen, rules) = read.map_err(|exit| flags.blame("listen", Some(entry), exit))?;
         // Keep the same address with other rules: binding it twice works if both ask for any port, and fails otherwise.
         let entry = (listen, rules);
         if !listens.contains(&entry) {

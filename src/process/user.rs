@@ -11,15 +11,21 @@ pub fn is_root() -> bool {
     unistd::geteuid().is_root()
 }
 
+/// The user with this name.
+///
+/// # Errors
+/// When there is none.
+pub fn find(name: &str) -> Result<unistd::User, Exit> {
+    let user = unistd::User::from_name(name).ok().flatten();
+    user.ok_or_else(|| Exit::failure(EXIT_NO_USER, format!("can't find the user {name} to switch to")))
+}
+
 /// Makes the process run as user `name`, and makes that user the owner of the Unix sockets at `sockets`.
 ///
 /// # Errors
 /// When the user does not exist, or the system refuses the change.
 pub fn become_user<'a>(name: &str, sockets: impl Iterator<Item = &'a Path>) -> Result<(), Exit> {
-    let user = unistd::User::from_name(name)
-        .ok()
-        .flatten()
-        .ok_or_else(|| Exit::failure(EXIT_NO_USER, format!("can't find the user {name} to switch to")))?;
+    let user = find(name)?;
     if !user.uid.is_root() {
         for path in sockets {
             chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))

@@ -10,6 +10,7 @@ pub mod restart;
 
 mod acceptor;
 mod bind;
+mod check;
 mod memory;
 mod nodes;
 mod requests;
@@ -57,13 +58,16 @@ use users::read_users;
 /// Serves until INT, TERM or `shutdown`.
 ///
 /// # Errors
-/// When the server cannot start, or a graceful stop cannot keep the cache.
+/// The answer to `--check`. When the server cannot start, or a graceful stop cannot keep the cache.
 pub fn run(mut config: Config) -> Result<(), Exit> {
     let started = SystemTime::now();
     process::log::start(config::log_level(config.process.verbosity));
     let supervisor = Supervisor::from_environment();
     for warning in &config.warnings {
         log::warn!("{warning}");
+    }
+    if config.process.check {
+        return check::report(&config).and_then(|report| Err(Exit::information(report)));
     }
     limits::raise(wanted_limits(&config))?;
     // Take signals before the server makes anything that it must remove at exit.

@@ -30,6 +30,7 @@ mod differential;
 mod discovery;
 mod dumps;
 mod flags;
+mod flags_file;
 mod flush_prefix;
 mod libmemcached;
 mod limits;
