@@ -8,7 +8,7 @@ use super::values::{
     verbose,
 };
 use super::word::Shown;
-use super::{Config, MEGABYTE, THREADS_MAX};
+use super::{COMMIT, Config, MEGABYTE, THREADS_MAX};
 use crate::exit::Exit;
 use crate::protocol::MEMCACHED_VERSION;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -46,6 +46,14 @@ impl Program {
                 format!("corecached {} (memcached {MEMCACHED_VERSION} protocol)", env!("CARGO_PKG_VERSION"))
             }
             Program::Memcached => format!("memcached {MEMCACHED_VERSION}"),
+        }
+    }
+
+    /// The answer to `-V`. memcached's is one line, which monitors read.
+    pub(super) fn version(self) -> String {
+        match self {
+            Program::Corecached => format!("{}\ncommit {COMMIT}", self.version_line()),
+            Program::Memcached => self.version_line(),
         }
     }
 }
@@ -610,8 +618,8 @@ const COMMANDS_HELP: &str = "
 
 Commands that look at running servers, corecached or memcached: corecached top, stat, check,
 hotkeys, bigkeys, prefixes, latency. corecached flush drops the keys of a prefix, or all keys, on
-many servers. corecached print writes a dashboard and alerts, and corecached password a line for
---users. corecached help explains them.";
+many servers. corecached print writes units, the man page, a dashboard and other files, and
+corecached password a line for --users. corecached help explains them.";
 
 /// The message for a command line that clap refuses. Unknown flags and missing values get the words of getopt(3), followed
 /// by memcached's. Other mistakes get one line.

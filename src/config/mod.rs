@@ -38,11 +38,14 @@ use crate::net::certificates::TlsOptions;
 use crate::net::network::Network;
 use crate::net::tls::TlsLimits;
 pub use crate::protocol::MEMCACHED_VERSION;
-pub use flags::command as command_line;
 use crate::store::Tuning;
 use crate::ttl::TtlRule;
+pub use flags::command as command_line;
 pub use listen::{BindingProtocol, Listen, ListenRules};
 use std::path::PathBuf;
+
+/// The commit that this was compiled from, or `unknown`: see `build.rs`.
+pub const COMMIT: &str = env!("CORECACHED_COMMIT");
 
 const KILOBYTE: u64 = 1 << 10;
 const MEGABYTE: u64 = 1 << 20;

@@ -66,7 +66,7 @@ pub(super) fn parse(mut args: Vec<OsString>, surroundings: &Surroundings) -> Res
         return Err(Exit::information(format!("{}\n{}", program.version_line(), help())));
     }
     if flags.given("version") {
-        return Err(Exit::information(program.version_line()));
+        return Err(Exit::information(program.version()));
     }
     if flags.given("license") {
         return Err(Exit::information(format!("{}\n\n{}", program.version_line(), LICENSE.trim_end())));

@@ -7,6 +7,7 @@ use super::process;
 use super::reading::{Memory, WorkerFigures};
 use super::view::{Metric, View};
 use crate::auth::user::User;
+use crate::config::COMMIT;
 use crate::counters::WorkerCounters;
 use crate::measure::latency::{Kind, Latency};
 use std::env::consts::{ARCH, OS};
@@ -19,7 +20,8 @@ const RANKS: usize = 10;
 pub(super) const SERVER: &[Metric] = &[
     Metric("corecached_build_info", Gauge, "The version of the server, and what it was built for.", |_, out| {
         let library = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
-        out.put(&[("version", env!("CARGO_PKG_VERSION")), ("target", &format!("{ARCH}-{OS}-{library}"))], 1_u64)
+        let target = format!("{ARCH}-{OS}-{library}");
+        out.put(&[("version", env!("CARGO_PKG_VERSION")), ("commit", COMMIT), ("target", &target)], 1_u64)
     }),
     Metric("corecached_ready", Gauge, "Whether the server serves and is not about to stop.", |view, out| {
         out.one(view.is_ready)

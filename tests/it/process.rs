@@ -143,7 +143,13 @@ fn the_name_memcached_makes_it_say_so_where_versions_are_read() {
         }
     }
     let output = run(Path::new(CORECACHED), &["-V"]);
-    assert!(text(&output.stdout).starts_with("corecached "));
+    let printed = text(&output.stdout);
+    let lines: Vec<&str> = printed.lines().collect();
+    let [first, second] = lines[..] else { panic!("{printed}") };
+    assert_eq!(first, format!("corecached {} (memcached 1.6.45 protocol)", env!("CARGO_PKG_VERSION")));
+    let commit = second.strip_prefix("commit ").unwrap_or_default();
+    let is_commit = commit.len() == 12 && commit.bytes().all(|letter| letter.is_ascii_hexdigit());
+    assert!(is_commit || commit == "unknown" || std::env::var("CORECACHED_COMMIT").is_ok(), "{second}");
 }
 
 #[test]
