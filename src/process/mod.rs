@@ -13,5 +13,6 @@ pub mod daemon;
 pub mod files;
 pub mod limits;
 pub mod log;
+pub mod memory;
 pub mod supervisor;
 pub mod user;

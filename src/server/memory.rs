@@ -71,6 +71,37 @@ fn store_options(config: &Config, shards: usize) -> StoreOptions {
     }
 }
 
+/// The least memory of the index beyond `-m`, in bytes.
+const INDEX_BYTES_MIN: u64 = 1 << 20;
+/// The program, its stacks, and a few hundred connections, in bytes.
+const PROGRAM_BYTES: u64 = 12 << 20;
+
+/// The memory of a server whose cache is full, in bytes: that of items, of the index beyond them, and of buffers. Replies
+/// that clients do not take come on top of it.
+fn full_bytes(config: &Config) -> u64 {
+    let items = config.memory.limit_bytes;
+    let lent = items / 100 * u64::from(config.memory.credit_percent);
+    let index = (items / 64).max(INDEX_BYTES_MIN);
+    let buffers = (config.workers.threads * config.workers.read_buffer_bytes) as u64;
+    items + lent + index + buffers + PROGRAM_BYTES
+}
+
+/// A line if the memory limit of the cgroup is too low for a full cache. The kernel kills a server that exceeds it.
+pub(super) fn cgroup_warning(config: &Config, limit: Option<u64>) -> Option<String> {
+    let (needed, limit) = (full_bytes(config), limit?);
+    let beyond = needed - config.memory.limit_bytes;
+    (needed > limit).then(|| {
+        format!(
+            "-m {}: a full cache takes {} MiB with its index and buffers, but the memory limit of the cgroup is {} MiB: \
+             the kernel will kill the server (-m {} fits, or a higher limit)",
+            config.memory.limit_bytes >> 20,
+            needed.div_ceil(1 << 20),
+            limit >> 20,
+            limit.saturating_sub(beyond) >> 20,
+        )
+    })
+}
+
 /// The stores of a server, and the values that they share.
 pub(super) struct Memory {
     pub(super) stores: Vec<Store>,
@@ -134,4 +165,24 @@ pub(super) fn warm_or_cold(
         }
     }
     Ok((memory(config, shards, hasher, 0)?, Clock::start(), Warmth::Cold))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_a_full_cache_exceeds_is_reported() {
+        let mut config = Config::default();
+        config.memory.limit_bytes = 1000 << 20;
+        config.workers.threads = 4;
+        // 20 MiB are lent to classes, 15.6 are the index, 0.25 buffers, and 12 the rest.
+        assert_eq!(full_bytes(&config) >> 20, 1047);
+        assert_eq!(cgroup_warning(&config, None), None);
+        assert_eq!(cgroup_warning(&config, Some(1048 << 20)), None);
+        let line = cgroup_warning(&config, Some(1040 << 20)).expect("too little");
+        assert!(line.starts_with("-m 1000: a full cache takes 1048 MiB") && line.contains("is 1040 MiB"), "{line}");
+        assert!(line.contains("(-m 992 fits"), "{line}");
+        assert!(cgroup_warning(&config, Some(1 << 20)).is_some_and(|line| line.contains("(-m 0 fits")));
+    }
 }

@@ -66,6 +66,9 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    if let Some(warning) = memory::cgroup_warning(&config, process::memory::limit()) {
+        log::warn!("{warning}");
+    }
     if config.process.check {
         return check::report(&config).and_then(|report| Err(Exit::information(report)));
     }
