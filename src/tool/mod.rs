@@ -131,7 +131,7 @@ impl Command {
             Command::Prefixes(args) => prefixes::run(&args),
             Command::Latency(args) => latency::run(&args),
             Command::Flush(args) => flush::run(&args),
-            Command::Print(args) => print::run(args),
+            Command::Print(args) => print::run(&args, &Line::command()),
             Command::Password(args) => password::run(&args),
         }
     }

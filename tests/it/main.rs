@@ -28,6 +28,7 @@ mod conversations;
 mod counters;
 mod differential;
 mod discovery;
+mod documents;
 mod dumps;
 mod flags;
 mod flags_file;
