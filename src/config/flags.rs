@@ -617,9 +617,10 @@ HUP makes the server read its password file, its certificates and the file of --
 const COMMANDS_HELP: &str = "
 
 Commands that look at running servers, corecached or memcached: corecached top, stat, check,
-hotkeys, bigkeys, prefixes, latency. corecached flush drops the keys of a prefix, or all keys, on
-many servers. corecached print writes units, the man page, a dashboard and other files, and
-corecached password a line for --users. corecached help explains them.";
+hotkeys, bigkeys, prefixes, latency, doctor. corecached flush drops the keys of a prefix, or all
+keys, on many servers; dump, load and copy move items between servers and files. corecached print
+writes units, the man page, a dashboard and other files, and corecached password a line for
+--users. corecached help explains them.";
 
 /// The message for a command line that clap refuses. Unknown flags and missing values get the words of getopt(3), followed
 /// by memcached's. Other mistakes get one line.

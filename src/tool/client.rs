@@ -6,6 +6,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -80,9 +81,18 @@ impl Connection {
 
     /// Sends a line. The time for its answer begins.
     pub(super) fn send(&mut self, line: &str) -> io::Result<()> {
+        self.send_bytes(format!("{line}\r\n").as_bytes())
+    }
+
+    /// Sends bytes as they are. The time for their answer begins.
+    pub(super) fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.deadline = Instant::now() + self.timeout;
         self.stream.set_timeout(self.timeout)?;
-        self.stream.write(format!("{line}\r\n").as_bytes())
+        self.stream.write(bytes).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => io::ErrorKind::UnexpectedEof.into(),
+            _ => error,
+        })
     }
 
     /// Sends a line and returns the line that comes back.
@@ -144,14 +154,47 @@ impl Connection {
     /// # Errors
     /// [`io::ErrorKind::TimedOut`] after the deadline, [`io::ErrorKind::UnexpectedEof`] if the server closes.
     pub(super) fn line(&mut self) -> io::Result<String> {
+        let line = self.take_line()?;
+        Ok(String::from_utf8_lossy(&self.received[line]).replace(char::is_control, "\u{fffd}"))
+    }
+
+    /// The next line as the server sent it, without its end. The server has the whole time-out for it.
+    ///
+    /// # Errors
+    /// As of `line`.
+    pub(super) fn raw_line(&mut self) -> io::Result<&[u8]> {
+        self.deadline = Instant::now() + self.timeout;
+        let line = self.take_line()?;
+        Ok(&self.received[line])
+    }
+
+    /// The next `length` bytes. The end of a line must follow them. The server may take its time as long as it sends.
+    ///
+    /// # Errors
+    /// As of `line`, and [`io::ErrorKind::Other`] if the end of the line is not there.
+    pub(super) fn block(&mut self, length: usize) -> io::Result<&[u8]> {
+        while self.received.len() - self.consumed < length + 2 {
+            self.deadline = Instant::now() + self.timeout;
+            self.receive()?;
+        }
+        let start = self.consumed;
+        self.consumed += length + 2;
+        match &self.received[start + length..self.consumed] {
+            b"\r\n" => Ok(&self.received[start..start + length]),
+            _ => Err(io::Error::other("the server sends a value that is longer than it says")),
+        }
+    }
+
+    /// Consumes a line, and tells where it is in `received`, without its end.
+    fn take_line(&mut self) -> io::Result<Range<usize>> {
         let mut searched = 0;
         loop {
             let pending = &self.received[self.consumed..];
             if let Some(end) = memchr::memchr(b'\n', &pending[searched..]).map(|end| searched + end) {
-                let line = pending[..end].strip_suffix(b"\r").unwrap_or(&pending[..end]);
-                let line = String::from_utf8_lossy(line).replace(char::is_control, "\u{fffd}");
+                let length = pending[..end].strip_suffix(b"\r").map_or(end, <[u8]>::len);
+                let start = self.consumed;
                 self.consumed += end + 1;
-                return Ok(line);
+                return Ok(start..start + length);
             }
             searched = pending.len();
             if searched > LINE_BYTES_MAX {

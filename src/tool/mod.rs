@@ -4,6 +4,8 @@
 //!
 //! ```text
 //!  top/ stat check hotkeys bigkeys prefixes latency flush print password     one command each; stampede: a page of the help
+//!   │   dump load copy
+//!   │    └ transfer/                                          items on their way: read at a rate, stored where there are none
 //!   └ table columns figures histogram show                    what they print, and how they reckon it
 //!      └ client reply target failure                          one server: its address, its connection, its replies
 //! ```
@@ -17,12 +19,15 @@ mod bigkeys;
 mod check;
 mod client;
 mod columns;
+mod copy;
+mod dump;
 mod failure;
 mod figures;
 mod flush;
 mod histogram;
 mod hotkeys;
 mod latency;
+mod load;
 mod password;
 mod prefixes;
 mod print;
@@ -36,6 +41,7 @@ mod table;
 mod target;
 #[cfg(feature = "top")]
 mod top;
+mod transfer;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use corecached::exit::EXIT_USAGE;
@@ -65,6 +71,9 @@ enum Command {
     Prefixes(prefixes::Args),
     Latency(latency::Args),
     Flush(flush::Args),
+    Dump(dump::Args),
+    Load(load::Args),
+    Copy(copy::Args),
     Print(print::Args),
     Password(password::Args),
 }
@@ -132,6 +141,9 @@ impl Command {
             Command::Latency(args) => latency::run(&args),
             Command::Flush(args) => flush::run(&args),
             Command::Print(args) => print::run(&args, &Line::command()),
+            Command::Dump(args) => dump::run(&args),
+            Command::Load(args) => load::run(&args),
+            Command::Copy(args) => copy::run(&args),
             Command::Password(args) => password::run(&args),
         }
     }

@@ -25,6 +25,14 @@ pub(super) struct ServerArgs {
     /// Default: $MEMCACHED_SERVERS, else 127.0.0.1:11211
     #[arg(long = "server", visible_alias = "servers", value_name = "ADDRESS", value_delimiter = ',')]
     servers: Vec<String>,
+    #[command(flatten)]
+    way: WayArgs,
+}
+
+/// The flags about the way to a server.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Servers")]
+pub(super) struct WayArgs {
     /// Connect by TLS, and check the server's certificate against the authorities of this machine
     #[arg(long)]
     tls: bool,
@@ -40,6 +48,27 @@ pub(super) struct ServerArgs {
     /// Longest wait for a connection or an answer, in seconds [default: 5, of check 1]
     #[arg(long, value_name = "SECONDS", value_parser = super::show::seconds)]
     timeout: Option<Duration>,
+}
+
+/// The flags about the way to a server that is read, where it differs from the way to others.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Servers")]
+pub(super) struct SourceArgs {
+    /// Reach A without TLS and without a login, although these flags are there for B
+    #[arg(long, conflicts_with_all = ["from_tls", "from_tls_ca", "from_user"])]
+    from_plain: bool,
+    /// As --tls, for A alone. With one of these flags, those above are for B alone
+    #[arg(long)]
+    from_tls: bool,
+    /// As --tls-ca, for A alone
+    #[arg(long, value_name = "FILE")]
+    from_tls_ca: Option<PathBuf>,
+    /// As --user, for A alone
+    #[arg(long, value_name = "NAME", requires = "from_password_file")]
+    from_user: Option<String>,
+    /// As --password-file, for A alone
+    #[arg(long, value_name = "FILE", requires = "from_user")]
+    from_password_file: Option<PathBuf>,
 }
 
 /// One server and the way to it.
@@ -83,17 +112,17 @@ impl ServerArgs {
         let names = self.names();
         let targets = names.into_iter().map(|name| (Address::parse(&name), name));
         let targets = targets.map(|(address, name)| Ok((name, address.map_err(Failure::Usage)?)));
-        self.reached(targets.collect::<Result<_, Failure>>()?, timeout)
+        self.way.reached(targets.collect::<Result<_, Failure>>()?, timeout)
     }
 
     /// The nodes of a file of `--nodes`. Their names count where TLS compares them with certificates, else their addresses.
     pub(super) fn nodes(&self, list: &NodeList) -> Result<Vec<Target>, Failure> {
-        let has_tls = self.tls || self.tls_ca.is_some();
+        let has_tls = self.way.tls || self.way.tls_ca.is_some();
         let address = |(name, address, port): (&str, IpAddr, u16)| {
             let host = if has_tls { name.to_owned() } else { address.to_string() };
             (format!("{name}:{port}"), Address::Tcp { host, port })
         };
-        self.reached(list.iter().map(address).collect(), Duration::from_secs_f64(TIMEOUT_SECONDS))
+        self.way.reached(list.iter().map(address).collect(), Duration::from_secs_f64(TIMEOUT_SECONDS))
     }
 
     /// The addresses of the servers as they were written.
@@ -104,6 +133,24 @@ impl ServerArgs {
             Ok(list) if !list.trim().is_empty() => split(&list),
             _ => vec![format!("127.0.0.1:{PORT}")],
         }
+    }
+}
+
+impl WayArgs {
+    /// The way to the server that is read.
+    pub(super) fn for_source(&self, source: &SourceArgs) -> WayArgs {
+        let SourceArgs { from_plain, from_tls, from_tls_ca, from_user, from_password_file } = source.clone();
+        if !from_plain && !from_tls && from_tls_ca.is_none() && from_user.is_none() {
+            return self.clone();
+        }
+        let (user, password_file) = (from_user, from_password_file);
+        WayArgs { tls: from_tls, tls_ca: from_tls_ca, user, password_file, timeout: self.timeout }
+    }
+
+    /// Servers that are arguments themselves, as `corecached copy A B` has them.
+    pub(super) fn named(&self, names: &[String]) -> Result<Vec<Target>, Failure> {
+        let servers = names.iter().map(|name| Ok((name.clone(), Address::parse(name).map_err(Failure::Usage)?)));
+        self.reached(servers.collect::<Result<_, Failure>>()?, Duration::from_secs_f64(TIMEOUT_SECONDS))
     }
 
     /// Servers by name and address, with the way to them.

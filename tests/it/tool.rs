@@ -12,6 +12,7 @@ use crate::server::{CORECACHED, Program, Server, TemporaryFile, on_every_server}
 use crate::waiting::wait_until;
 
 mod flush;
+mod transfer;
 
 on_every_server! {
     check_finds_a_server: check;
@@ -21,6 +22,10 @@ on_every_server! {
     hotkeys_watches_a_server: hotkeys;
     top_draws_a_frame: top;
     flush_drops_all_keys: flush::all;
+    keys_that_no_request_can_name_are_told: transfer::unnameable;
+    memcached_tool_and_dump_read_the_same_files: transfer::memcached_tool;
+    a_newer_value_survives_an_item_that_is_too_large: transfer::too_large;
+    stale_items_stay_for_the_clients: transfer::stale;
 }
 
 /// A command of the tool, whose environment names no servers.
