@@ -7,7 +7,7 @@
 //!   │   dump load copy
 //!   │    └ transfer/                                          items on their way: read at a rate, stored where there are none
 //!   └ table columns figures histogram show                    what they print, and how they reckon it
-//!      └ client reply target failure                          one server: its address, its connection, its replies
+//!      └ client reply target cores failure                    one server: its address, its connection, its replies, its process
 //! ```
 //!
 //! Data goes to standard output, messages to standard error. Exit codes: 0; 1 if a server says no or does not answer; 64
@@ -20,6 +20,7 @@ mod check;
 mod client;
 mod columns;
 mod copy;
+mod cores;
 mod dump;
 mod failure;
 mod figures;

@@ -1,6 +1,5 @@
 //! `corecached top`: the whole screen about one server or more. It reads keys, takes in what the servers say, and draws.
 
-mod cores;
 mod draw;
 mod model;
 mod poll;

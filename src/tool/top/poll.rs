@@ -1,7 +1,7 @@
 //! Asks the servers, each in a thread of its own: a server that does not answer holds up no other.
 
-use super::cores::Cores;
 use crate::tool::client::Connection;
+use crate::tool::cores::Cores;
 use crate::tool::failure::in_words;
 use crate::tool::figures::{Ask, Snapshot};
 use crate::tool::reply::Stats;

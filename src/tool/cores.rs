@@ -1,6 +1,6 @@
 //! How busy the threads of a server are, from `/proc`, if the server runs on this machine. Its protocol does not tell.
 
-use crate::tool::reply::Stats;
+use super::reply::Stats;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
