@@ -3,7 +3,7 @@
 //! leave out for others, and say so.
 //!
 //! ```text
-//!  top/ stat check hotkeys bigkeys prefixes latency flush print password     one command each; stampede: a page of the help
+//!  top/ stat check hotkeys bigkeys prefixes latency doctor/ flush print password   one command each; stampede: a page of the help
 //!   │   dump load copy
 //!   │    └ transfer/                                          items on their way: read at a rate, stored where there are none
 //!   └ table columns figures histogram show                    what they print, and how they reckon it
@@ -21,6 +21,7 @@ mod client;
 mod columns;
 mod copy;
 mod cores;
+mod doctor;
 mod dump;
 mod failure;
 mod figures;
@@ -71,6 +72,7 @@ enum Command {
     Bigkeys(bigkeys::Args),
     Prefixes(prefixes::Args),
     Latency(latency::Args),
+    Doctor(doctor::Args),
     Flush(flush::Args),
     Dump(dump::Args),
     Load(load::Args),
@@ -140,6 +142,7 @@ impl Command {
             Command::Bigkeys(args) => bigkeys::run(&args),
             Command::Prefixes(args) => prefixes::run(&args),
             Command::Latency(args) => latency::run(&args),
+            Command::Doctor(args) => doctor::run(&args),
             Command::Flush(args) => flush::run(&args),
             Command::Print(args) => print::run(&args, &Line::command()),
             Command::Dump(args) => dump::run(&args),

@@ -11,6 +11,7 @@ use crate::peers;
 use crate::server::{CORECACHED, Program, Server, TemporaryFile, on_every_server};
 use crate::waiting::wait_until;
 
+mod doctor;
 mod flush;
 mod transfer;
 
@@ -26,6 +27,8 @@ on_every_server! {
     memcached_tool_and_dump_read_the_same_files: transfer::memcached_tool;
     a_newer_value_survives_an_item_that_is_too_large: transfer::too_large;
     stale_items_stay_for_the_clients: transfer::stale;
+    doctor_is_silent_if_all_is_well: doctor::silent_if_all_is_well;
+    doctor_finds_the_faults_of_clients: doctor::faults;
 }
 
 /// A command of the tool, whose environment names no servers.

@@ -8,6 +8,7 @@ use crate::tool::reply::Stats;
 use crate::tool::target::Target;
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -93,6 +94,6 @@ fn look(watcher: &mut Option<Watcher>, target: &Target) -> io::Result<Sighting> 
         }
     }
     watcher.looks += 1;
-    let cores = if target.address.is_here() { Cores::of(&snapshot.stats) } else { None };
+    let cores = if target.address.is_here() { Cores::of(Path::new("/"), &snapshot.stats) } else { None };
     Ok(Sighting { snapshot, lists: watcher.kept.clone(), cores })
 }
