@@ -11,8 +11,10 @@
 
 pub mod daemon;
 pub mod files;
+pub mod handover;
 pub mod limits;
 pub mod log;
 pub mod memory;
+pub mod rights;
 pub mod supervisor;
 pub mod user;

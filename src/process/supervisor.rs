@@ -4,9 +4,14 @@
 //! The passing of time alone does not cause a keep-alive: the server sends one only after every worker has opened a
 //! ping. A worker opens its mail at the beginning of a turn. So when a worker hangs, in a turn or on a lock, the
 //! keep-alives end, and systemd starts the service again.
+//!
+//! systemd also stores descriptors for the next start of the service (`FileDescriptorStoreMax=`): see
+//! [`super::handover`]. It logs a line if it is not to store any, and the server learns nothing of it.
 
+use super::rights;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net as unix;
@@ -87,19 +92,46 @@ impl Supervisor {
         })
     }
 
+    /// Whether there is a supervisor that may store descriptors.
+    pub fn has_store(&self) -> bool {
+        self.socket.is_some()
+    }
+
+    /// Asks the supervisor to store descriptors under this name, and to hand them to the next start of the service, even if
+    /// this process is killed. What is stored already is not stored twice. The name has up to 255 printable ASCII characters
+    /// other than `:`. Without a supervisor nothing happens.
+    ///
+    /// # Errors
+    /// When the supervisor cannot be reached. It does not say whether it stores them.
+    pub fn store(&self, name: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        // Without FDPOLL=0 systemd would drop a socket that reports an error.
+        let message = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
+        descriptors.chunks(rights::DESCRIPTORS_MAX).try_for_each(|some| self.send(&message, some))
+    }
+
+    /// Asks the supervisor to close all descriptors that it has stored under this name.
+    pub fn forget(&self, name: &str) {
+        self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+    }
+
     fn tell(&self, what: &str) {
-        let Some(name) = &self.socket else { return };
-        let told = || {
+        if let Err(error) = self.send(what, &[]) {
+            log::warn!("{error}");
+        }
+    }
+
+    fn send(&self, what: &str, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let Some(name) = &self.socket else { return Ok(()) };
+        let send = || {
             let address = match name.as_bytes() {
                 [b'@', name @ ..] => unix::SocketAddr::from_abstract_name(name)?,
                 _ => unix::SocketAddr::from_pathname(name)?,
             };
-            unix::UnixDatagram::unbound()?.send_to_addr(what.as_bytes(), &address)
+            let socket = unix::UnixDatagram::unbound()?;
+            socket.connect_addr(&address)?;
+            rights::send(&socket, what.as_bytes(), descriptors)
         };
-        let told: io::Result<usize> = told();
-        if let Err(error) = told {
-            log::warn!("NOTIFY_SOCKET {}: {error}", name.display());
-        }
+        send().map_err(|error| io::Error::new(error.kind(), format!("NOTIFY_SOCKET {}: {error}", name.display())))
     }
 }
 
@@ -153,6 +185,7 @@ impl Watchdog<'_> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::fd::AsFd;
 
     /// A supervisor, and the socket that receives its reports.
     fn heard() -> (Supervisor, unix::UnixDatagram) {
@@ -190,6 +223,25 @@ mod tests {
         Supervisor { socket: Some("/nonexistent".into()), watchdog: None }.ready();
         Supervisor { socket: None, watchdog: None }.ready();
         assert!(Supervisor { socket: None, watchdog: Some(EXTEND_EVERY) }.watchdog(Instant::now()).is_none());
+    }
+
+    #[test]
+    fn descriptors_are_stored_by_name() {
+        let (supervisor, socket) = heard();
+        let file = fs::File::open("/dev/null").expect("it is there");
+        let many = vec![file.as_fd(); rights::DESCRIPTORS_MAX + 1];
+        supervisor.store("kept-a", &many).expect("somebody listens");
+        supervisor.forget("kept-b");
+        for count in [rights::DESCRIPTORS_MAX, 1] {
+            let (message, descriptors) = rights::receive(&socket, 100).expect("a message waits");
+            assert_eq!(String::from_utf8_lossy(&message), "FDSTORE=1\nFDNAME=kept-a\nFDPOLL=0");
+            assert_eq!(descriptors.len(), count);
+        }
+        assert_eq!(next(&socket), "FDSTOREREMOVE=1\nFDNAME=kept-b");
+        let nowhere = Supervisor { socket: Some("/nonexistent".into()), watchdog: None };
+        assert!(nowhere.has_store() && nowhere.store("kept-a", &many).is_err());
+        let none = Supervisor { socket: None, watchdog: None };
+        assert!(!none.has_store() && none.store("kept-a", &many).is_ok());
     }
 
     #[test]

@@ -5,10 +5,14 @@ use crate::exit::Exit;
 use crate::net::certificates::Verify;
 use crate::net::listener::Listener;
 use crate::net::udp::UdpSocket;
-use listenfd::ListenFd;
+use crate::process::handover::{Descriptor, Inherited};
 use log::Level;
+use rustix::net::SocketType;
+use rustix::net::sockopt::socket_type;
+use socket2::{Domain, Socket};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 /// All sockets that the server listens on.
 pub(super) struct Sockets {
@@ -51,8 +55,8 @@ impl Sockets {
     ///
     /// # Errors
     /// When the system refuses a socket that the server cannot do without.
-    pub(super) fn open(config: &Config) -> Result<Sockets, Exit> {
-        let mut sockets = inherit(config)?;
+    pub(super) fn open(config: &Config, inherited: &mut Inherited) -> Result<Sockets, Exit> {
+        let mut sockets = inherit(config, inherited)?;
         if sockets.listeners.is_empty() && sockets.endpoints.iter().all(Vec::is_empty) {
             sockets.listeners = bind_listeners(config)?;
             sockets.endpoints = bind_endpoints(config)?;
@@ -135,37 +139,50 @@ const METRICS_BACKLOG: i32 = 128;
 /// Takes the sockets that systemd has bound (sd_listen_fds(3)). Those that are named [`METRICS`] replace `--metrics`, and the
 /// others replace the other addresses of the command line. All workers share a UDP socket, because systemd passes only one: see [`bind_endpoints`] for the cost. With `--port-per-core` the first
 /// worker gets it.
-fn inherit(config: &Config) -> Result<Sockets, Exit> {
-    let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
-    let names: Vec<&str> = names.split(':').collect();
-    let mut handed_over = ListenFd::from_env();
+fn inherit(config: &Config, inherited: &mut Inherited) -> Result<Sockets, Exit> {
+    let unusable = |error| Exit::system("a socket that was handed over is of no use", error);
     let (mut listeners, mut metrics) = (Vec::new(), Vec::new());
     let mut endpoints: UdpEndpoints = (0..config.workers.threads).map(|_| Vec::new()).collect();
-    for at in 0..handed_over.len() {
-        let unusable = |error| Exit::system("a socket that was handed over is of no use", error);
-        let listener = if let Ok(Some(listener)) = handed_over.take_tcp_listener(at) {
-            Listener::from_tcp(listener)
-        } else if let Ok(Some(socket)) = handed_over.take_udp_socket(at) {
-            let socket = UdpSocket::from_std(socket).map_err(unusable)?;
-            let others = if config.workers.port_per_core { 0 } else { config.workers.threads - 1 };
-            for own in endpoints.iter_mut().skip(1).take(others) {
-                own.push(socket.share().map_err(unusable)?);
+    for Descriptor { name, fd } in inherited.take(|_| true) {
+        match Opened::new(fd).map_err(unusable)? {
+            Opened::Listener(listener) if name == METRICS => metrics.push(listener),
+            Opened::Listener(listener) => {
+                let verify =
+                    listener.tcp_address().and_then(|_| config.tls.enabled.then_some(config.tls.options.verify));
+                listeners.push(BoundListener { verify, ..BoundListener::new(listener, config) });
             }
-            endpoints[0].push(socket);
-            continue;
-        } else {
-            let listener = handed_over.take_unix_listener(at).map_err(unusable)?;
-            Listener::from_unix(listener.expect("each socket is taken once"))
-        };
-        let listener = listener.map_err(unusable)?;
-        if names.get(at) == Some(&METRICS) {
-            metrics.push(listener);
-            continue;
+            Opened::Udp(socket) => {
+                let others = if config.workers.port_per_core { 0 } else { config.workers.threads - 1 };
+                for own in endpoints.iter_mut().skip(1).take(others) {
+                    own.push(socket.share().map_err(unusable)?);
+                }
+                endpoints[0].push(socket);
+            }
         }
-        let verify = listener.tcp_address().and_then(|_| config.tls.enabled.then_some(config.tls.options.verify));
-        listeners.push(BoundListener { verify, ..BoundListener::new(listener, config) });
     }
     Ok(Sockets { listeners, endpoints, metrics, origin: Origin::Systemd })
+}
+
+/// A socket that somebody else has opened.
+enum Opened {
+    Listener(Listener),
+    Udp(UdpSocket),
+}
+
+impl Opened {
+    fn new(descriptor: OwnedFd) -> io::Result<Opened> {
+        let socket = Socket::from(descriptor);
+        match (socket.local_addr()?.domain(), socket_type(&socket)?) {
+            (Domain::IPV4 | Domain::IPV6, SocketType::DGRAM) => UdpSocket::from_std(socket.into()).map(Opened::Udp),
+            (Domain::IPV4 | Domain::IPV6, SocketType::STREAM) if socket.is_listener()? => {
+                Listener::from_tcp(socket.into()).map(Opened::Listener)
+            }
+            (Domain::UNIX, SocketType::STREAM) if socket.is_listener()? => {
+                Listener::from_unix(OwnedFd::from(socket).into()).map(Opened::Listener)
+            }
+            _ => Err(io::Error::other("it neither listens for TCP or on a Unix socket, nor receives UDP")),
+        }
+    }
 }
 
 /// The attempt to bind all addresses of one entry of `-l`, or of the default. As in memcached, an address that is in use is

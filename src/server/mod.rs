@@ -30,6 +30,7 @@ use crate::net::udp::UdpSocket;
 use crate::observer::{self, Observer, Sources, Stopper};
 use crate::process::daemon::{self, Folder, Output};
 use crate::process::files::{self, PidFile};
+use crate::process::handover::Inherited;
 use crate::process::supervisor::Supervisor;
 use crate::process::{self, limits, user};
 use crate::store::ClassSnapshot;
@@ -63,6 +64,8 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     let started = SystemTime::now();
     process::log::start(config::log_level(config.process.verbosity));
     let supervisor = Supervisor::from_environment();
+    let inherited = Inherited::from_environment();
+    let mut inherited = inherited.map_err(|error| Exit::system("LISTEN_FDS: a descriptor is of no use", error))?;
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -80,7 +83,7 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     // Read certificates while the process may still read files of root.
     let certificates = config.tls.enabled.then(|| Certificates::load(&config.tls.options)).transpose();
     let certificates = certificates.map_err(|line| Exit::failure(EXIT_USAGE, line))?;
-    let sockets = Sockets::open(&config)?;
+    let sockets = Sockets::open(&config, &mut inherited)?;
     let observer = if sockets.metrics.is_empty() { 0 } else { observer::FILES };
     config.connections.max = limits::fit_connections(config.connections.max, config.workers.threads, observer)?;
     let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?;
