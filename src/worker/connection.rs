@@ -153,6 +153,19 @@ impl Connection {
         }
     }
 
+    /// The server stops: the worker reads once more what the client has sent, answers it, and closes the connection. It
+    /// closes one without a whole request at once.
+    pub(super) fn begin_stop(&mut self) {
+        self.close_reason = CloseReason::Shutdown;
+        let is_handshaking = matches!(&self.stream, Stream::Tls(stream) if stream.is_handshaking());
+        let has_requests = !self.is_datagram() && !is_handshaking && !self.resting;
+        if has_requests && self.session.watcher().is_none() && !self.session.is_dumping() {
+            self.readable = true;
+        } else {
+            self.closing = true;
+        }
+    }
+
     /// Checks, in debug builds, that the connection is in one of the legal states after a service.
     pub(super) fn invariants(&self) {
         if cfg!(debug_assertions) {

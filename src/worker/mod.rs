@@ -285,7 +285,25 @@ impl<'a> Worker<'a> {
         if self.endpoints_ready {
             self.service_endpoints();
         }
+        if self.stopping.is_some() {
+            self.close_answered();
+        }
         self.end_turn();
+    }
+
+    /// When the server stops: closes the connections that have got replies to everything that they have sent. Those in the
+    /// middle of a request have [`STOP_TIME`] to complete it.
+    fn close_answered(&mut self) {
+        let is_answered = |connection: &Connection| {
+            let waits = connection.queued || connection.readable || connection.closing;
+            !waits && connection.input.is_empty() && connection.session.is_idle()
+        };
+        let answered = self.connections.iter().filter(|(_, connection)| is_answered(connection));
+        let tokens: Vec<usize> = answered.map(|(token, _)| token).collect();
+        for token in tokens {
+            self.connections[token].closing = true;
+            self.finish_service(token, Ok(()));
+        }
     }
 
     fn number(&self) -> usize {
@@ -471,8 +489,7 @@ impl<'a> Worker<'a> {
                 self.stopping = Some(Instant::now());
                 let tokens: Vec<usize> = self.connections.iter().map(|(token, _)| token).collect();
                 for token in tokens {
-                    self.connections[token].closing = true;
-                    self.connections[token].close_reason = CloseReason::Shutdown;
+                    self.connections[token].begin_stop();
                     self.queue_up(token);
                 }
             }

@@ -32,6 +32,29 @@ fn ends_by(signal: &str) {
     assert!(!server.socket().exists(), "the socket file is still there");
 }
 
+#[test]
+fn what_has_come_before_the_signal_is_answered() {
+    for signal in ["TERM", "INT", "USR1"] {
+        let mut server = Server::corecached_tcp(&["-t", "2"]);
+        let mut clients: Vec<Client> = (0..20).map(|_| server.client()).collect();
+        for client in &mut clients {
+            assert_eq!(client.ask("mn"), "MN");
+        }
+        // The server sees the requests and the signal at the same time.
+        server.signal("STOP");
+        for client in &mut clients {
+            client.send("set a 0 0 1\r\nx\r\nget a\r\n");
+        }
+        server.signal(signal);
+        server.signal("CONT");
+        for client in &mut clients {
+            client.expect("STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n");
+            client.expect_closed();
+        }
+        assert!(server.wait().success(), "{}", server.printed());
+    }
+}
+
 /// Sends a thousand requests, reads the first reply, and returns the replies that must still come.
 fn start_many_requests(client: &mut Client) -> String {
     client.send(format!("set a 0 0 5\r\nhello\r\n{}", "get a\r\n".repeat(1000)));
