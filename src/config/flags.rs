@@ -580,6 +580,14 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 Text("none"),
             ),
             Flag(
+                '\0',
+                "take-over",
+                Nothing(|config| config.process.take_over = true),
+                "Take the sockets of a running server of this user with the same address as soon as this one is ready, and \
+                 end that. It must have been started with this flag as well. Not in memcached",
+                No,
+            ),
+            Flag(
                 'r',
                 "enable-coredumps",
                 Nothing(|config| config.process.core_dumps = true),

@@ -504,6 +504,8 @@ pub struct Process {
     pub pid_file: Option<PathBuf>,
     /// `-e`: the file that a graceful stop writes the cache to, and that the next start loads.
     pub memory_file: Option<PathBuf>,
+    /// `--take-over`: take the sockets of a running server with the same address and user, and let the next one do the same.
+    pub take_over: bool,
     /// `-r`: raise the limit of core files.
     pub core_dumps: bool,
     /// `-v`: 0 logs warnings, 1 also events of the server, 2 also connections and their requests.

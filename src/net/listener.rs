@@ -8,18 +8,44 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::{fs, os};
 
-/// A listening socket of either kind. The file of a Unix socket that was bound here is removed with it.
+/// A listening socket of either kind.
 #[derive(Debug)]
 pub enum Listener {
     /// TCP on IPv4 or IPv6.
     Tcp(TcpListener),
-    /// A Unix socket, and its file if the server must remove it.
-    Unix(UnixListener, Option<PathBuf>),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+/// The files of Unix sockets that the server has bound. Dropping this value removes them.
+#[derive(Debug, Default)]
+pub struct SocketFiles(Vec<PathBuf>);
+
+impl SocketFiles {
+    /// Adds a file.
+    pub fn push(&mut self, path: &Path) {
+        self.0.push(path.to_owned());
+    }
+
+    /// Leaves the files where they are: another process goes on listening at these sockets.
+    pub fn leave(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for SocketFiles {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            if let Err(error) = fs::remove_file(path) {
+                log::warn!("{} could not be removed: {error}", path.display());
+            }
+        }
+    }
 }
 
 impl Listener {
@@ -56,7 +82,7 @@ impl Listener {
         fs::set_permissions(path, fs::Permissions::from_mode(mask))?;
         socket.listen(backlog)?;
         let listener = os::unix::net::UnixListener::from(os::fd::OwnedFd::from(socket));
-        Ok(Listener::Unix(UnixListener::from_std(listener), Some(path.to_owned())))
+        Ok(Listener::Unix(UnixListener::from_std(listener)))
     }
 
     /// Takes over a TCP socket that another process has bound and listens on.
@@ -68,13 +94,21 @@ impl Listener {
         Ok(Listener::Tcp(TcpListener::from_std(listener)))
     }
 
-    /// Takes over a Unix socket; its file stays.
+    /// Takes over a Unix socket.
     ///
     /// # Errors
     /// Those of the system.
     pub fn from_unix(listener: os::unix::net::UnixListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
-        Ok(Listener::Unix(UnixListener::from_std(listener), None))
+        Ok(Listener::Unix(UnixListener::from_std(listener)))
+    }
+
+    /// Sets the number of clients that may wait.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn set_backlog(&self, backlog: i32) -> io::Result<()> {
+        SockRef::from(self).listen(backlog)
     }
 
     /// Marks the socket for packet filters (`SO_MARK`). The process needs a privilege for it.
@@ -84,7 +118,7 @@ impl Listener {
     pub fn set_mark(&self, mark: u32) -> io::Result<()> {
         match self {
             Listener::Tcp(listener) => SockRef::from(listener).set_mark(mark),
-            Listener::Unix(..) => Ok(()),
+            Listener::Unix(_) => Ok(()),
         }
     }
 
@@ -100,43 +134,35 @@ impl Listener {
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream))
             }
-            Listener::Unix(listener, _) => Ok(Stream::Unix(listener.accept()?.0)),
+            Listener::Unix(listener) => Ok(Stream::Unix(listener.accept()?.0)),
         }
     }
 
     /// Whether a connection may wait to be accepted. True if the system does not say.
     pub fn is_waited_at(&self) -> bool {
-        let descriptor = match self {
-            Listener::Tcp(listener) => listener.as_fd(),
-            Listener::Unix(listener, _) => listener.as_fd(),
-        };
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::IN)], Some(&at_once)) != Ok(0)
+        poll(&mut [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::IN)], Some(&at_once)) != Ok(0)
     }
 
     /// The descriptor, by which `stats conns` names the listener.
     pub fn fd(&self) -> RawFd {
-        match self {
-            Listener::Tcp(listener) => listener.as_raw_fd(),
-            Listener::Unix(listener, _) => listener.as_raw_fd(),
-        }
+        self.as_fd().as_raw_fd()
     }
 
     /// The address of a TCP listener.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
             Listener::Tcp(listener) => listener.local_addr().ok(),
-            Listener::Unix(..) => None,
+            Listener::Unix(_) => None,
         }
     }
 }
 
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Listener::Unix(_, Some(path)) = self
-            && let Err(error) = fs::remove_file(&*path)
-        {
-            log::warn!("{} could not be removed: {error}", path.display());
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener) => listener.as_fd(),
         }
     }
 }
@@ -148,9 +174,7 @@ impl std::fmt::Display for Listener {
                 Ok(address) => formatter.write_str(&format_address(address)),
                 Err(_) => formatter.write_str("tcp:unknown"),
             },
-            Listener::Unix(_, Some(path)) => write!(formatter, "unix:{}", path.display()),
-            Listener::Unix(listener, None) => match listener.local_addr().ok().as_ref().and_then(|it| it.as_pathname())
-            {
+            Listener::Unix(listener) => match listener.local_addr().ok().as_ref().and_then(|it| it.as_pathname()) {
                 Some(path) => write!(formatter, "unix:{}", path.display()),
                 None => formatter.write_str("unix:unknown"),
             },
@@ -162,21 +186,21 @@ impl Source for Listener {
     fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
         match self {
             Listener::Tcp(listener) => listener.register(registry, token, interests),
-            Listener::Unix(listener, _) => listener.register(registry, token, interests),
+            Listener::Unix(listener) => listener.register(registry, token, interests),
         }
     }
 
     fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
         match self {
             Listener::Tcp(listener) => listener.reregister(registry, token, interests),
-            Listener::Unix(listener, _) => listener.reregister(registry, token, interests),
+            Listener::Unix(listener) => listener.reregister(registry, token, interests),
         }
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
         match self {
             Listener::Tcp(listener) => listener.deregister(registry),
-            Listener::Unix(listener, _) => listener.deregister(registry),
+            Listener::Unix(listener) => listener.deregister(registry),
         }
     }
 }

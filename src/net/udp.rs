@@ -14,7 +14,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io::{self, ErrorKind, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// Bytes before the payload.
 pub const HEADER_LEN: usize = 8;
@@ -82,6 +82,14 @@ impl UdpSocket {
         Ok(UdpSocket(mio::net::UdpSocket::from_std(socket)))
     }
 
+    /// Lets other sockets bind the same address, if they belong to the same user and allow it as well.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn allow_others(&self) -> io::Result<()> {
+        SockRef::from(&self.0).set_reuse_port(true)
+    }
+
     /// Another handle of the same socket, for another worker: the first worker to ask receives a datagram.
     ///
     /// # Errors
@@ -126,6 +134,12 @@ impl UdpSocket {
     /// The descriptor, by which `stats conns` names the socket.
     pub fn fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The server does here what memcached does, so that service files and scripts written for memcached keep working: `-d`,
 //! `-r`, `-u`, `-P`, `MEMCACHED_PORT_FILENAME`. [`supervisor`] adds what memcached lacks: systemd's `Type=notify`.
+//! [`handover`] and [`takeover`] bring descriptors from one server to the next.
 //!
 //! Three differences from memcached are wanted:
 //! - The server binds its sockets before it goes to the background and before it gives up root. A script that starts it
@@ -17,4 +18,5 @@ pub mod log;
 pub mod memory;
 pub mod rights;
 pub mod supervisor;
+pub mod takeover;
 pub mod user;

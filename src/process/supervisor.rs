@@ -9,9 +9,10 @@
 //! [`super::handover`]. It logs a line if it is not to store any, and the server learns nothing of it.
 
 use super::rights;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net as unix;
@@ -25,6 +26,9 @@ use std::{env, process, thread};
 const STANDSTILL_MAX: Duration = Duration::from_secs(300);
 /// The server looks this often for progress, and reports it to systemd.
 const EXTEND_EVERY: Duration = Duration::from_secs(5);
+/// The longest time that the server waits for the supervisor to read a message. Its end is no error: systemd before version
+/// 246 does not say when it has read.
+const READ_MAX: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// The supervisor that wants reports from the server, if one started it.
 #[derive(Debug)]
@@ -114,6 +118,24 @@ impl Supervisor {
         self.tell(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
     }
 
+    /// Waits until the supervisor has read everything that it was told so far, but no longer than some seconds.
+    pub fn wait_until_read(&self) {
+        if self.socket.is_none() {
+            return;
+        }
+        // systemd closes the other end of the pipe when it has read the message.
+        let wait = || {
+            let (ours, theirs) = io::pipe()?;
+            self.send("BARRIER=1", &[theirs.as_fd()])?;
+            drop(theirs);
+            poll(&mut [PollFd::new(&ours, PollFlags::empty())], Some(&READ_MAX))?;
+            io::Result::Ok(())
+        };
+        if let Err(error) = wait() {
+            log::warn!("{error}");
+        }
+    }
+
     fn tell(&self, what: &str) {
         if let Err(error) = self.send(what, &[]) {
             log::warn!("{error}");
@@ -185,7 +207,6 @@ impl Watchdog<'_> {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::fd::AsFd;
 
     /// A supervisor, and the socket that receives its reports.
     fn heard() -> (Supervisor, unix::UnixDatagram) {

@@ -4,17 +4,20 @@ use super::bind::BoundListener;
 use super::nodes::NodesReader;
 use super::requests::{Ending, REQUESTS};
 use super::shared::Shared;
+use super::takeover::{Offering, SUCCESSORS};
 use super::users::reread_users;
 use crate::admin::Answer;
 use crate::counters::WorkerCounters;
 use crate::net::certificates::{Certificates, Verify};
+use crate::net::listener::SocketFiles;
 use crate::net::queues::Queues;
 use crate::net::seats::Seats;
 use crate::net::stream::Stream;
 use crate::process::supervisor::{Supervisor, Watchdog};
+use crate::process::takeover::Successor;
 use crate::worker::mailbox::Mail;
 use crate::worker::transport;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 use std::cell::RefCell;
@@ -47,18 +50,21 @@ enum Accepted {
     Refused,
 }
 
-/// What the server reads again at HUP, besides the users.
+/// The files of a server: those that it reads again at HUP, besides the users, and those of its sockets.
 pub(super) struct Files {
     /// Present with TLS.
     pub(super) certificates: Option<Certificates>,
     /// Present with `--nodes`.
     pub(super) nodes: Option<NodesReader>,
+    /// Those that the server removes when it stops.
+    pub(super) sockets: SocketFiles,
 }
 
 /// The main thread's state.
 pub(super) struct Acceptor<'a> {
     shared: &'a Shared<'a>,
     listeners: Vec<BoundListener>,
+    files: SocketFiles,
     /// Present with TLS.
     certificates: Option<Certificates>,
     /// Present with `--nodes`.
@@ -67,6 +73,8 @@ pub(super) struct Acceptor<'a> {
     queues: Option<RefCell<Queues>>,
     /// Present with `--connections-per-address`.
     seats: Option<Seats>,
+    /// Present with `--take-over`.
+    offering: Option<Offering>,
     supervisor: &'a Supervisor,
     /// Present if the supervisor wants keep-alives.
     watchdog: Option<Watchdog<'a>>,
@@ -91,9 +99,11 @@ impl<'a> Acceptor<'a> {
         Acceptor {
             shared,
             listeners,
+            files: files.sockets,
             certificates: files.certificates,
             nodes: files.nodes,
             seats: Some(shared.config.connections.per_address).filter(|&most| most > 0).map(Seats::new),
+            offering: None,
             queues: (napi_ids > 0).then(|| RefCell::new(Queues::new(napi_ids))),
             supervisor,
             watchdog: supervisor.watchdog(Instant::now()),
@@ -104,12 +114,25 @@ impl<'a> Acceptor<'a> {
         }
     }
 
-    /// Accepts until a signal or `shutdown` comes, and with `--drain` for some time after the signal. Then it closes the
-    /// listeners.
-    pub(super) fn run(mut self, mut poll: Poll, mut signals: Signals, udp_sockets: usize) -> io::Result<Ending> {
+    /// With `--take-over`, offers the sockets to the next server.
+    pub(super) fn offering(self, offering: Option<Offering>) -> Acceptor<'a> {
+        Acceptor { offering, ..self }
+    }
+
+    /// Accepts until a signal or `shutdown` comes, and with `--drain` for some time after the signal, or until another server
+    /// takes over. Then it closes the listeners.
+    pub(super) fn run(
+        mut self,
+        mut poll: Poll,
+        mut signals: Signals,
+        udp_sockets: usize,
+    ) -> io::Result<(Ending, Option<Successor>)> {
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
         for (at, BoundListener { listener, .. }) in self.listeners.iter_mut().enumerate() {
             poll.registry().register(listener, Token(at), Interest::READABLE)?;
+        }
+        if let Some(offering) = &self.offering {
+            offering.register(poll.registry())?;
         }
         self.count_sockets(udp_sockets);
         let mut events = Events::with_capacity(64);
@@ -120,10 +143,14 @@ impl<'a> Acceptor<'a> {
                 _ => {}
             }
             let mut stops = self.drained.is_some_and(|end| Instant::now() >= end);
+            // If a server that takes over is too slow, no event comes.
+            let mut has_successor =
+                self.offering.as_ref().and_then(|it| it.wait(Instant::now())) == Some(Duration::ZERO);
             for event in &events {
                 match event.token() {
                     SIGNALS => stops |= self.take_signals(&mut signals),
                     REQUESTS => {}
+                    SUCCESSORS => has_successor = true,
                     Token(at) if !self.ready.contains(&at) => self.ready.push(at),
                     Token(_) => {}
                 }
@@ -135,13 +162,26 @@ impl<'a> Acceptor<'a> {
             }
             if stops {
                 self.leave();
-                return Ok(requests.ending());
+                return Ok((requests.ending(), None));
+            }
+            if has_successor && let Some((successor, ending)) = self.succeeded(poll.registry()) {
+                return Ok((ending, Some(successor)));
             }
             while let Some(broadcast) = requests.next_refresh() {
                 self.shared.exchange.answer(&broadcast, Answer::Refreshed(self.refresh_certificates()));
             }
             self.accept_ready();
         }
+    }
+
+    /// Goes on with a server that wants to take over. If it is ready, this one ends: its supervisor, if any, hears from the
+    /// other that it serves.
+    fn succeeded(&mut self, registry: &Registry) -> Option<(Successor, Ending)> {
+        let (successor, ending) = self.offering.as_mut()?.advance(registry)?;
+        log::info!("process {} takes over: stopping", successor.pid());
+        self.shared.is_ready.store(false, Ordering::Relaxed);
+        self.files.leave();
+        Some((successor, ending))
     }
 
     /// Sets the counters that a server has at its start. As in memcached, each socket of each worker counts.
@@ -168,7 +208,8 @@ impl<'a> Acceptor<'a> {
             (false, None) => Some(Duration::ZERO),
         };
         let draining = self.drained.map(|end| end.saturating_duration_since(Instant::now()));
-        self.feed_watchdog().into_iter().chain(accepting).chain(draining).min()
+        let succeeding = self.offering.as_ref().and_then(|offering| offering.wait(Instant::now()));
+        self.feed_watchdog().into_iter().chain(accepting).chain(draining).chain(succeeding).min()
     }
 
     /// Obeys the signals that have come. True: the server is to stop.

@@ -1,18 +1,18 @@
 //! The sockets that the server listens on. The server binds them itself, or systemd hands them over.
 
+use super::open::{Opened, Opener, Use, socket_name, unix_name};
 use crate::config::{BindingProtocol, Config, Listen};
 use crate::exit::Exit;
 use crate::net::certificates::Verify;
 use crate::net::listener::Listener;
+use crate::net::listener::SocketFiles;
 use crate::net::udp::UdpSocket;
-use crate::process::handover::{Descriptor, Inherited};
+use crate::process::handover::{Descriptor, Inherited, KEPT};
+use crate::process::supervisor::Supervisor;
 use log::Level;
-use rustix::net::SocketType;
-use rustix::net::sockopt::socket_type;
-use socket2::{Domain, Socket};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 
 /// All sockets that the server listens on.
 pub(super) struct Sockets {
@@ -20,6 +20,11 @@ pub(super) struct Sockets {
     pub(super) endpoints: UdpEndpoints,
     /// Where the observer answers.
     pub(super) metrics: Vec<Listener>,
+    /// The files of the Unix sockets that the server removes at its end.
+    pub(super) files: SocketFiles,
+    /// The sockets once more, if they are to be handed on to the next server. Names that begin with [`KEPT`] are of sockets
+    /// that a server has bound; systemd has bound the others.
+    pub(super) kept: Vec<Descriptor>,
     origin: Origin,
 }
 
@@ -51,21 +56,43 @@ impl BoundListener {
 }
 
 impl Sockets {
-    /// Takes the sockets that systemd hands over, if it does, or else binds the addresses of the command line.
+    /// Takes the sockets of socket units, if there are any. Otherwise takes those of the server before that the command
+    /// line still wants, closes its others, and binds those that are missing.
     ///
     /// # Errors
     /// When the system refuses a socket that the server cannot do without.
-    pub(super) fn open(config: &Config, inherited: &mut Inherited) -> Result<Sockets, Exit> {
-        let mut sockets = inherit(config, inherited)?;
-        if sockets.listeners.is_empty() && sockets.endpoints.iter().all(Vec::is_empty) {
-            sockets.listeners = bind_listeners(config)?;
-            sockets.endpoints = bind_endpoints(config)?;
+    pub(super) fn open(config: &Config, inherited: &mut Inherited, supervisor: &Supervisor) -> Result<Sockets, Exit> {
+        let keeps = config.process.take_over || supervisor.has_store();
+        let given = inherited.take(|name| !name.starts_with(KEPT));
+        let mut opener = Opener::new(inherited, keeps);
+        let mut sockets = inherit(config, given, &mut opener)?;
+        let binds = sockets.listeners.is_empty() && sockets.endpoints.iter().all(Vec::is_empty);
+        opener.close_others(&wanted_names(config, binds, sockets.metrics.is_empty()), supervisor);
+        if binds {
+            sockets.listeners = bind_listeners(config, &mut opener)?;
+            sockets.endpoints = bind_endpoints(config, &mut opener)?;
             sockets.origin = Origin::CommandLine;
         }
         if sockets.metrics.is_empty() {
-            sockets.metrics = bind_metrics(config)?;
+            sockets.metrics = bind_metrics(config, &mut opener)?;
         }
-        Ok(sockets)
+        // Those of workers that this server does not have.
+        opener.close_others(&[], supervisor);
+        Ok(Sockets { files: opener.files, kept: opener.kept, ..sockets })
+    }
+
+    /// Has the supervisor store the sockets that the server has bound, for its next start.
+    pub(super) fn store(&mut self, supervisor: &Supervisor) {
+        if !supervisor.has_store() {
+            return;
+        }
+        for Descriptor { name, fd } in self.kept.iter().filter(|kept| kept.name.starts_with(KEPT)) {
+            if let Err(error) = supervisor.store(name, &[fd.as_fd()]) {
+                log::warn!("the sockets are not stored for the next start: {error}");
+                return;
+            }
+        }
+        self.files.leave();
     }
 
     /// The ports of all sockets, for the port file.
@@ -139,11 +166,12 @@ const METRICS_BACKLOG: i32 = 128;
 /// Takes the sockets that systemd has bound (sd_listen_fds(3)). Those that are named [`METRICS`] replace `--metrics`, and the
 /// others replace the other addresses of the command line. All workers share a UDP socket, because systemd passes only one: see [`bind_endpoints`] for the cost. With `--port-per-core` the first
 /// worker gets it.
-fn inherit(config: &Config, inherited: &mut Inherited) -> Result<Sockets, Exit> {
+fn inherit(config: &Config, given: Vec<Descriptor>, opener: &mut Opener<'_>) -> Result<Sockets, Exit> {
     let unusable = |error| Exit::system("a socket that was handed over is of no use", error);
     let (mut listeners, mut metrics) = (Vec::new(), Vec::new());
     let mut endpoints: UdpEndpoints = (0..config.workers.threads).map(|_| Vec::new()).collect();
-    for Descriptor { name, fd } in inherited.take(|_| true) {
+    for Descriptor { name, fd } in given {
+        opener.keep(&name, &fd).map_err(unusable)?;
         match Opened::new(fd).map_err(unusable)? {
             Opened::Listener(listener) if name == METRICS => metrics.push(listener),
             Opened::Listener(listener) => {
@@ -160,29 +188,39 @@ fn inherit(config: &Config, inherited: &mut Inherited) -> Result<Sockets, Exit> 
             }
         }
     }
-    Ok(Sockets { listeners, endpoints, metrics, origin: Origin::Systemd })
+    let (files, kept) = (SocketFiles::default(), Vec::new());
+    Ok(Sockets { listeners, endpoints, metrics, files, kept, origin: Origin::Systemd })
 }
 
-/// A socket that somebody else has opened.
-enum Opened {
-    Listener(Listener),
-    Udp(UdpSocket),
-}
-
-impl Opened {
-    fn new(descriptor: OwnedFd) -> io::Result<Opened> {
-        let socket = Socket::from(descriptor);
-        match (socket.local_addr()?.domain(), socket_type(&socket)?) {
-            (Domain::IPV4 | Domain::IPV6, SocketType::DGRAM) => UdpSocket::from_std(socket.into()).map(Opened::Udp),
-            (Domain::IPV4 | Domain::IPV6, SocketType::STREAM) if socket.is_listener()? => {
-                Listener::from_tcp(socket.into()).map(Opened::Listener)
+/// The names of the sockets that the command line wants: those of clients if `cache` says so, and those of `--metrics`.
+fn wanted_names(config: &Config, cache: bool, metrics: bool) -> Vec<String> {
+    let ports = if config.workers.port_per_core { config.workers.threads } else { 1 };
+    let Config { listen, udp, observing, .. } = config;
+    let mut names = Vec::new();
+    for (used, entries, ports, is_wanted) in [
+        (Use::Cache, &listen.sockets, ports, cache),
+        (Use::Udp, &udp.sockets, ports, cache),
+        (Use::Metrics, &observing.addresses, 1, metrics),
+    ] {
+        for listen in entries.iter().filter(|_| is_wanted) {
+            if let Listen::Unix { path, .. } = listen {
+                names.extend(unix_name(used, path));
             }
-            (Domain::UNIX, SocketType::STREAM) if socket.is_listener()? => {
-                Listener::from_unix(OwnedFd::from(socket).into()).map(Opened::Listener)
-            }
-            _ => Err(io::Error::other("it neither listens for TCP or on a Unix socket, nor receives UDP")),
+            // If a name cannot be resolved, binding reports it.
+            let addresses = listen.resolve().unwrap_or_default();
+            let places = addresses.iter().flat_map(|&base| (0..ports).map(move |port| (base, port)));
+            names.extend(places.filter_map(|(base, port)| Some(socket_name(used, port_above(base, port)?, port))));
         }
     }
+    names
+}
+
+/// The address of a worker that has a port of its own. Port 0 stays. None: there is no such port.
+fn port_above(mut base: SocketAddr, worker: usize) -> Option<SocketAddr> {
+    if base.port() != 0 {
+        base.set_port(base.port().checked_add(worker as u16)?);
+    }
+    Some(base)
 }
 
 /// The attempt to bind all addresses of one entry of `-l`, or of the default. As in memcached, an address that is in use is
@@ -206,12 +244,9 @@ impl<'a> Attempt<'a> {
     }
 
     /// The address of a worker that has a port of its own.
-    fn address(&self, mut base: SocketAddr, worker: usize) -> Result<SocketAddr, Exit> {
-        if base.port() != 0 {
-            let port = base.port().checked_add(worker as u16);
-            base.set_port(port.ok_or_else(|| self.failed(io::Error::other("there are not enough ports above it")))?);
-        }
-        Ok(base)
+    fn address(&self, base: SocketAddr, worker: usize) -> Result<SocketAddr, Exit> {
+        let too_high = || self.failed(io::Error::other("there are not enough ports above it"));
+        port_above(base, worker).ok_or_else(too_high)
     }
 
     /// Notes an address that the system refused. An address that the operator named must bind unless it is in use. Of the
@@ -241,13 +276,14 @@ impl<'a> Attempt<'a> {
     }
 }
 
-fn bind_listeners(config: &Config) -> Result<Vec<BoundListener>, Exit> {
+fn bind_listeners(config: &Config, opener: &mut Opener<'_>) -> Result<Vec<BoundListener>, Exit> {
     let mut listeners = Vec::new();
     let workers = if config.workers.port_per_core { config.workers.threads } else { 1 };
     for (at, listen) in config.listen.sockets.iter().enumerate() {
         let mut attempt = Attempt::new("", listen, workers);
         if let Listen::Unix { path, mask } = listen {
-            let listener = Listener::unix(path, *mask, config.listen.backlog).map_err(|error| attempt.failed(error))?;
+            let listener = opener.unix(Use::Cache, path, *mask, config.listen.backlog);
+            let listener = listener.map_err(|error| attempt.failed(error))?;
             listeners.push(BoundListener::new(listener, config));
             continue;
         }
@@ -255,7 +291,7 @@ fn bind_listeners(config: &Config) -> Result<Vec<BoundListener>, Exit> {
         let addresses = listen.resolve().map_err(|error| attempt.failed(error))?;
         for (base, worker) in addresses.iter().flat_map(|&base| (0..workers).map(move |worker| (base, worker))) {
             let address = attempt.address(base, worker)?;
-            match Listener::tcp(address, config.listen.backlog) {
+            match opener.tcp(&socket_name(Use::Cache, address, worker), address, config.listen.backlog) {
                 Ok(listener) => {
                     mark(config, |mark| listener.set_mark(mark));
                     if let Some(tag) = &rules.tag {
@@ -275,17 +311,17 @@ fn bind_listeners(config: &Config) -> Result<Vec<BoundListener>, Exit> {
 }
 
 /// Binds the addresses of `--metrics`. Each must have at least one socket.
-fn bind_metrics(config: &Config) -> Result<Vec<Listener>, Exit> {
+fn bind_metrics(config: &Config, opener: &mut Opener<'_>) -> Result<Vec<Listener>, Exit> {
     let mut listeners = Vec::new();
     for listen in &config.observing.addresses {
         let mut attempt = Attempt::new("metrics ", listen, 1);
         if let Listen::Unix { path, mask } = listen {
-            let listener = Listener::unix(path, *mask, METRICS_BACKLOG).map_err(|error| attempt.failed(error))?;
-            listeners.push(listener);
+            let listener = opener.unix(Use::Metrics, path, *mask, METRICS_BACKLOG);
+            listeners.push(listener.map_err(|error| attempt.failed(error))?);
             continue;
         }
         for address in listen.resolve().map_err(|error| attempt.failed(error))? {
-            match Listener::tcp(address, METRICS_BACKLOG) {
+            match opener.tcp(&socket_name(Use::Metrics, address, 0), address, METRICS_BACKLOG) {
                 Ok(listener) => {
                     attempt.served[0] = true;
                     listeners.push(listener);
@@ -312,29 +348,28 @@ fn mark(config: &Config, set: impl FnOnce(u32) -> io::Result<()>) {
 /// udp`, two workers, 50 clients, server CPU time per get: 3.9 µs one at a time and 3.5 µs with 4 in flight; with one socket
 /// for all, 4.0 µs and 3.9 µs; memcached, 5.4 µs and 5.2 µs. (If the first worker serves all datagrams: 3.8 µs and 3.4 µs,
 /// but never more than one core.) With `--port-per-core` each worker has a port of its own.
-fn bind_endpoints(config: &Config) -> Result<UdpEndpoints, Exit> {
+fn bind_endpoints(config: &Config, opener: &mut Opener<'_>) -> Result<UdpEndpoints, Exit> {
     let mut endpoints: UdpEndpoints = (0..config.workers.threads).map(|_| Vec::new()).collect();
-    let shared = config.workers.threads > 1 && !config.workers.port_per_core;
     let sharers = if config.workers.port_per_core { 1 } else { config.workers.threads };
     for listen in &config.udp.sockets {
         let mut attempt = Attempt::new("UDP ", listen, config.workers.threads / sharers);
-        for mut base in listen.resolve().map_err(|error| attempt.failed(error))? {
+        for wanted in listen.resolve().map_err(|error| attempt.failed(error))? {
+            let mut base = wanted;
             for (port, owners) in endpoints.chunks_mut(sharers).enumerate() {
-                let mut address = attempt.address(base, port)?;
-                // Bind it without sharing first, so that the server does not share a port with another server.
-                match UdpSocket::bind(address, false).and_then(|alone| alone.address()) {
-                    Ok(found) => address = found,
+                let address = attempt.address(base, port)?;
+                let name = socket_name(Use::Udp, attempt.address(wanted, port)?, port);
+                let sockets = match opener.udp(&name, address, owners.len()) {
+                    Ok(sockets) => sockets,
                     Err(error) => {
                         attempt.refused(address, error)?;
                         continue;
                     }
+                };
+                if port == 0 && base.port() == 0 {
+                    // The kernel has chosen this port. The other workers take the ports above it.
+                    base = sockets[0].address().map_err(|error| attempt.failed(error))?;
                 }
-                if port == 0 {
-                    // If the kernel has chosen this port, the other workers take the ports above it.
-                    base = address;
-                }
-                for own in owners {
-                    let socket = UdpSocket::bind(address, shared).map_err(|error| attempt.failed(error))?;
+                for (own, socket) in owners.iter_mut().zip(sockets) {
                     mark(config, |mark| socket.set_mark(mark));
                     own.push(socket);
                 }

@@ -5,6 +5,8 @@
 //! 3. The main thread accepts connections. It gives each one to the worker that has the fewest, so that a dozen long-lived
 //!    connections leave no core idle. Signals and `shutdown` wake the same poll.
 //! 4. At the end the main thread stops the workers, and writes the cache to the memory file if the end is graceful.
+//!
+//! The sockets may outlive the server: see `open` and `takeover`.
 
 pub mod restart;
 
@@ -13,8 +15,10 @@ mod bind;
 mod check;
 mod memory;
 mod nodes;
+mod open;
 mod requests;
 mod shared;
+mod takeover;
 mod users;
 
 use crate::admin::{Answer, ServerContext};
@@ -30,8 +34,9 @@ use crate::net::udp::UdpSocket;
 use crate::observer::{self, Observer, Sources, Stopper};
 use crate::process::daemon::{self, Folder, Output};
 use crate::process::files::{self, PidFile};
-use crate::process::handover::Inherited;
+use crate::process::handover::{Descriptor, Inherited};
 use crate::process::supervisor::Supervisor;
+use crate::process::takeover::Successor;
 use crate::process::{self, limits, user};
 use crate::store::ClassSnapshot;
 use crate::worker::broadcast::Broadcast;
@@ -54,6 +59,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, Scope};
 use std::time::{SystemTime, UNIX_EPOCH};
+use takeover::{TakeOver, forget_rest};
 use users::read_users;
 
 /// Serves until INT, TERM or `shutdown`.
@@ -77,13 +83,14 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     }
     limits::raise(wanted_limits(&config))?;
     // Take signals before the server makes anything that it must remove at exit.
-    let signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGUSR1, SIGHUP])
         .map_err(|error| Exit::system("failed to take signals", error))?;
     config.keep_paths_of_daemon()?;
     // Read certificates while the process may still read files of root.
     let certificates = config.tls.enabled.then(|| Certificates::load(&config.tls.options)).transpose();
     let certificates = certificates.map_err(|line| Exit::failure(EXIT_USAGE, line))?;
-    let sockets = Sockets::open(&config, &mut inherited)?;
+    let take_over = TakeOver::begin(&config, &mut inherited, &mut signals)?;
+    let sockets = Sockets::open(&config, &mut inherited, &supervisor)?;
     let observer = if sockets.metrics.is_empty() { 0 } else { observer::FILES };
     config.connections.max = limits::fit_connections(config.connections.max, config.workers.threads, observer)?;
     let auth = read_users(&config).map_err(|why| Exit::failure(1, why))?;
@@ -101,9 +108,8 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     if !config.process.daemonize {
         sockets.warn_of_limited_reach(&config);
     }
-    let _pid_file = config.process.pid_file.as_deref().and_then(PidFile::write);
     let (config, auth, supervisor) = (&config, auth.as_ref(), &supervisor);
-    serve(Start { config, auth, nodes, sockets, certificates, signals, supervisor, started })?;
+    serve(Start { config, auth, nodes, sockets, certificates, signals, supervisor, inherited, take_over, started })?;
     log::info!("Exiting normally");
     Ok(())
 }
@@ -150,28 +156,81 @@ struct Start<'a> {
     certificates: Option<Certificates>,
     signals: Signals,
     supervisor: &'a Supervisor,
+    /// What is left of the descriptors from the server before.
+    inherited: Inherited,
+    take_over: Option<TakeOver>,
     /// When the process started.
     started: SystemTime,
 }
 
-fn serve(start: Start<'_>) -> Result<(), Exit> {
-    let Start { config, auth, nodes, sockets, certificates, signals, supervisor, started } = start;
+impl Start<'_> {
+    fn has_predecessor(&self) -> bool {
+        self.take_over.as_ref().is_some_and(TakeOver::has_predecessor)
+    }
+
+    /// With `--take-over`, ends the old server. What it has kept is in `inherited` then.
+    fn end_predecessor(&mut self) -> Result<(), Exit> {
+        match &mut self.take_over {
+            Some(take_over) => take_over.end_predecessor(&mut self.inherited, &mut self.signals),
+            None => Ok(()),
+        }
+    }
+}
+
+fn serve(mut start: Start<'_>) -> Result<(), Exit> {
+    let (config, supervisor) = (start.config, start.supervisor);
+    // The file names the old server as long as that runs.
+    let pid_file = config.process.pid_file.as_deref().filter(|_| !start.has_predecessor());
+    let mut pid_file = pid_file.and_then(PidFile::write);
+    if config.process.memory_file.is_some() {
+        // The memory comes from the old server, which still changes it.
+        start.end_predecessor()?;
+    }
     let shards = shard_count(config);
     let hasher = KeyHasher::random().map_err(|error| Exit::system("random bits for the hash of keys", error))?;
     let memory_file = claim_memory_file(config)?;
     let (memory, clock, warmth) = warm_or_cold(config, shards, &hasher, memory_file.as_ref(), supervisor)?;
+    forget_rest(&mut start.inherited, supervisor);
     let classes = memory.stores[0].snapshot().classes;
     let no_events = |error| Exit::system("failed to wait for events", error);
     let poll = Poll::new().map_err(no_events)?;
     let requests = Requests::new(&poll).map_err(no_events)?;
-    sockets.log();
-    let Sockets { listeners, endpoints, metrics, .. } = sockets;
+    start.sockets.log();
+    let listeners = &start.sockets.listeners;
     let addresses = listeners.iter().map(|bound| (bound.listener.fd(), bound.listener.to_string())).collect();
-    let known = nodes.as_ref().map(NodesFile::nodes);
+    let (auth, known) = (start.auth, start.nodes.as_ref().map(NodesFile::nodes));
     let shared = Shared::new(Parts { config, auth, nodes: known, memory, clock, hasher, addresses, requests });
     if config.memory.locked {
         limits::lock_memory();
     }
+    log_classes(&classes);
+    log::info!("{shards} shards, {} workers, {} pages", config.workers.threads, shared.budget.limit());
+    let (ending, successor) = work(&shared, start, poll, warmth, &mut pid_file)?;
+    let result = match &memory_file {
+        Some(file) if ending == Ending::Graceful => keep_cache(file, &shared, supervisor),
+        _ => Ok(()),
+    };
+    if let Some(successor) = successor {
+        // The next server takes the lock and writes its pid file as soon as it is told.
+        drop((memory_file, pid_file));
+        // Besides the sockets this server keeps nothing. What keeps its memory adds the descriptors here, each under a name
+        // that begins with `kept-`; the next server finds them in `Start::inherited` after `end_predecessor`.
+        let kept: Vec<Descriptor> = Vec::new();
+        drop(shared);
+        successor.end(&kept);
+    }
+    result
+}
+
+/// Runs the workers, and accepts connections until the server ends. Returns how it ends, and the server that takes over.
+fn work<'a>(
+    shared: &Shared<'_>,
+    mut start: Start<'a>,
+    poll: Poll,
+    warmth: Warmth,
+    pid_file: &mut Option<PidFile<'a>>,
+) -> Result<(Ending, Option<Successor>), Exit> {
+    let config = start.config;
     let stop = |graceful: bool| shared.requests.stop(if graceful { Ending::Graceful } else { Ending::Plain });
     let refresh = |broadcast: Arc<Broadcast>| shared.requests.refresh(broadcast);
     let checks = Checks::new(CheckLimits::default());
@@ -187,16 +246,22 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
         refresh: &refresh,
         check: &check,
     };
+    let endpoints = std::mem::take(&mut start.sockets.endpoints);
     let udp_sockets = endpoints.iter().map(Vec::len).sum();
     let workers: io::Result<Vec<Worker<'_>>> =
         endpoints.into_iter().enumerate().map(|(number, endpoints)| new_worker(options(number), endpoints)).collect();
     let workers = workers.map_err(|error| Exit::system("failed to start a worker", error))?;
-    let observer = new_observer(&shared, metrics, warmth, started)?;
-    let nodes = nodes.map(NodesFile::watch).transpose();
+    let observer = new_observer(shared, std::mem::take(&mut start.sockets.metrics), warmth, start.started)?;
+    let nodes = start.nodes.take().map(NodesFile::watch).transpose();
     let nodes = nodes.map_err(|error| Exit::system("failed to start the thread of --nodes", error))?;
-    log_classes(&classes);
-    log::info!("{shards} shards, {} workers, {} pages", config.workers.threads, shared.budget.limit());
-    let ending = thread::scope(|scope| {
+    if start.has_predecessor() {
+        start.end_predecessor()?;
+        *pid_file = config.process.pid_file.as_deref().and_then(PidFile::write);
+    }
+    start.sockets.store(start.supervisor);
+    let Start { certificates, signals, supervisor, take_over, .. } = start;
+    let Sockets { listeners, files, kept, .. } = start.sockets;
+    let ended = thread::scope(|scope| {
         start_workers(scope, workers, &shared.cores);
         if let Some(users) = shared.auth.and_then(Auth::users) {
             start_checks(scope, &checks, users, &shared.exchange);
@@ -204,20 +269,20 @@ fn serve(start: Start<'_>) -> Result<(), Exit> {
         let stopper = observer.map(|observer| start_observer(scope, observer));
         shared.is_ready.store(true, Ordering::Relaxed);
         supervisor.ready();
-        let acceptor = Acceptor::new(&shared, listeners, Files { certificates, nodes }, supervisor);
-        let ending = acceptor.run(poll, signals, udp_sockets);
+        let files = Files { certificates, nodes, sockets: files };
+        let offering = take_over.map(|take_over| take_over.serves(config, kept)).transpose();
+        let ended = offering.and_then(|offering| {
+            let acceptor = Acceptor::new(shared, listeners, files, supervisor);
+            acceptor.offering(offering).run(poll, signals, udp_sockets)
+        });
         for worker in 0..config.workers.threads {
             shared.exchange.mail(worker, Mail::Stop);
         }
         checks.stop();
         stopper.iter().for_each(Stopper::stop);
-        ending
+        ended
     });
-    let ending = ending.map_err(|error| Exit::system("failed to accept connections", error))?;
-    match memory_file {
-        Some(file) if ending == Ending::Graceful => keep_cache(&file, &shared, supervisor),
-        _ => Ok(()),
-    }
+    ended.map_err(|error| Exit::system("failed to accept connections", error))
 }
 
 /// The memory file (`-e`), locked against other servers.

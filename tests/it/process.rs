@@ -617,7 +617,13 @@ impl Supervisor {
         loop {
             match self.socket.recv(&mut buffer) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                received => return Ok(text(&buffer[..received?])),
+                received => {
+                    let message = text(&buffer[..received?]);
+                    // Other tests look at what is stored.
+                    if !message.starts_with("FDSTORE=1\n") {
+                        return Ok(message);
+                    }
+                }
             }
         }
     }

@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::client::Client;
 use crate::server::{Server, corecached_run};
 
+mod descriptor_store;
+mod reconnecting;
+mod take_over;
 mod under_load;
 
 /// A folder for memory files. Dropping it removes the folder.
