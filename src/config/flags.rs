@@ -286,6 +286,14 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
             ),
             Flag(
                 '\0',
+                "keep-memory",
+                Nothing(|config| config.memory.keep = true),
+                "Leave the memory to the next server at any stop but a kill: by systemd (FileDescriptorStoreMax=) or --take-over. Huge pages need \
+                 shmem_enabled=advise. Not in memcached",
+                No,
+            ),
+            Flag(
+                '\0',
                 "ttl",
                 Many("rule", ttl::rule),
                 "How long items live: 'jitter=10%', 'page: jitter=20% max=1d', 'feed: default=1h early=30s'. The first word \

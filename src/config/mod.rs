@@ -221,6 +221,8 @@ pub struct Memory {
     pub large_pages: bool,
     /// `-k`: lock all memory (`mlockall`).
     pub locked: bool,
+    /// `--keep-memory`: leave the memory to the next server at a stop in order, and take that of the last one.
+    pub keep: bool,
     /// `-o track_sizes`: count item sizes for `stats sizes`.
     pub track_sizes: bool,
     /// `-o lru_maintainer`: divide the LRU into segments, and balance them between turns. Otherwise the LRU is one list.
@@ -243,6 +245,7 @@ impl Default for Memory {
             cas_enabled: true,
             large_pages: false,
             locked: false,
+            keep: false,
             track_sizes: false,
             lru_maintainer: true,
         }

@@ -197,6 +197,7 @@ fn switches_and_texts() {
     check(|config| config.memory.cas_enabled, &[("", true), ("-C", false)]);
     check(|config| config.memory.large_pages, &[("", false), ("-L", true)]);
     check(|config| config.memory.locked, &[("", false), ("-k", true)]);
+    check(|config| config.memory.keep, &[("", false), ("--keep-memory", true)]);
     check(|config| config.workers.pin, &[("", false), ("--pin", true)]);
     check(|config| config.workers.port_per_core, &[("", false), ("-t 4 -p 11300 --port-per-core", true)]);
     check(|config| config.permissions.shutdown, &[("", false), ("-A", true)]);

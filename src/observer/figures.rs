@@ -41,7 +41,7 @@ pub struct Sources<'a> {
     pub pings: &'a Pings,
     /// The server serves, and is not about to stop.
     pub is_ready: &'a AtomicBool,
-    /// With `-e`: whether the server has begun with the items of the last one.
+    /// With `-e` or `--keep-memory`: whether the server has begun with the items of the last one.
     pub is_warm: Option<bool>,
     /// When the process started, in Unix seconds.
     pub started: f64,

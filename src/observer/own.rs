@@ -29,7 +29,7 @@ pub(super) const SERVER: &[Metric] = &[
     Metric(
         "corecached_started_warm",
         Gauge,
-        "Whether the server began with the items of the last one (-e).",
+        "Whether the server began with the items of the last one (-e, --keep-memory).",
         |view, out| out.one(view.is_warm?),
     ),
     Metric("corecached_late_workers", Gauge, "Workers that have not opened a ping for 5 seconds.", |view, out| {

@@ -19,7 +19,7 @@ pub(super) struct View<'a> {
     pub(super) keys: &'a Keys<'a>,
     pub(super) late_workers: usize,
     pub(super) is_ready: bool,
-    /// With `-e`: whether the server has begun with the items of the last one.
+    /// With `-e` or `--keep-memory`: whether the server has begun with the items of the last one.
     pub(super) is_warm: Option<bool>,
     /// When the process started, in Unix seconds.
     pub(super) started: f64,

@@ -13,6 +13,7 @@
 pub mod daemon;
 pub mod files;
 pub mod handover;
+pub mod huge_pages;
 pub mod limits;
 pub mod log;
 pub mod memory;

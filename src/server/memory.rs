@@ -1,16 +1,16 @@
-//! The memory that the server starts with: empty stores, or the image of the last server.
+//! The memory of a server with these flags: shards, pages, options.
 
-use super::restart::{self, MemoryFile};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::hash::KeyHasher;
-use crate::process::supervisor::Supervisor;
 use crate::protocol::Limits;
 use crate::store::arena::{Arena, PAGE_SIZE_MAX, page_size};
 use crate::store::budget::Budget;
 use crate::store::flushed::PrefixRule;
 use crate::store::item::Items;
+use crate::store::keep::Wanted;
+use crate::store::memfd::Memfd;
 use crate::store::slab::SlabOptions;
 use crate::store::{Store, StoreOptions};
 use std::io;
@@ -109,15 +109,41 @@ pub(super) struct Memory {
     pub(super) budget: Arc<Budget>,
 }
 
-/// Makes empty stores. Each has an index for its share of `items_expected`.
-fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u64) -> Result<Memory, Exit> {
-    let no_memory = |error| Exit::system("failed to reserve memory", error);
+fn page_size_of(config: &Config) -> usize {
     let given = config.memory.slab_sizes.is_some();
-    let page_size = (page_size(config.memory.limit_bytes) * if given { GIVEN_SIZES } else { 1 }).min(PAGE_SIZE_MAX);
+    (page_size(config.memory.limit_bytes) * if given { GIVEN_SIZES } else { 1 }).min(PAGE_SIZE_MAX)
+}
+
+/// Bytes of address space for items. The system counts all of it as locked memory, which may have a limit.
+fn reach(config: &Config) -> usize {
+    if config.memory.locked { LOCKED_REACH * config.memory.limit_bytes as usize } else { usize::MAX }
+}
+
+/// Passes on what these flags ask for.
+pub(super) fn wanted<T>(config: &Config, shards: usize, then: impl FnOnce(Wanted<'_>) -> T) -> T {
+    then(Wanted {
+        options: &store_options(config, shards),
+        shards,
+        limit_bytes: config.memory.limit_bytes,
+        page_size: page_size_of(config),
+        // A few pages more than `-m` may be needed.
+        reach: reach(config).saturating_add(PAGE_SIZE_MAX),
+        item_size_max: config.memory.item_size_max,
+    })
+}
+
+/// Makes empty stores. Each has an index for its share of `items_expected`.
+pub(super) fn memory(config: &Config, shards: usize, hasher: &KeyHasher, items_expected: u64) -> Result<Memory, Exit> {
+    let no_memory = |error| Exit::system("failed to reserve memory", error);
+    let page_size = page_size_of(config);
     let pages = (config.memory.limit_bytes / page_size as u64) as u32;
-    // The system counts all reserved address space as locked memory, which may have a limit.
-    let reach = if config.memory.locked { LOCKED_REACH * config.memory.limit_bytes as usize } else { usize::MAX };
-    let arena = Arc::new(Arena::reserve_up_to(reach, pages, page_size).map_err(no_memory)?);
+    let arena = if config.memory.keep {
+        let memfd = Memfd::create().map_err(|error| Exit::system("--keep-memory: memfd_create()", error))?;
+        Arena::reserve_in(Arc::new(memfd), reach(config), pages, page_size)
+    } else {
+        Arena::reserve_up_to(reach(config), pages, page_size)
+    };
+    let arena = Arc::new(arena.map_err(no_memory)?);
     if config.memory.large_pages {
         arena.commit(pages).map_err(no_memory)?;
     }
@@ -137,34 +163,12 @@ pub(super) enum Warmth {
     Warm,
 }
 
-/// The memory that the server starts with, and its clock. If the last server has left an image, both come from it.
-pub(super) fn warm_or_cold(
-    config: &Config,
-    shards: usize,
-    hasher: &KeyHasher,
-    file: Option<&MemoryFile>,
-    supervisor: &Supervisor,
-) -> Result<(Memory, Clock, Warmth), Exit> {
-    if let Some(file) = file
-        && let Some(image) =
-            file.take().map_err(|error| Exit::system("-e: the image of the last server cannot be taken over", error))?
-    {
-        let (header, clock) = (image.header(), image.clock());
-        // Items that will not fit need no room in the index.
-        let share = (config.memory.limit_bytes as f64 / header.bytes.max(1) as f64).min(1.0);
-        let mut memory = memory(config, shards, hasher, (header.items as f64 * share) as u64)?;
-        let rules = restart::Rules {
-            hasher,
-            limits: item_limits(config),
-            ports: image_ports(config),
-            threads: config.workers.threads,
-        };
-        let load = || image.load(std::mem::take(&mut memory.stores), clock.now(), rules);
-        if let Some(stores) = supervisor.during("loading the cache", file.bytes(), load) {
-            return Ok((Memory { stores, ..memory }, clock, Warmth::Warm));
-        }
-    }
-    Ok((memory(config, shards, hasher, 0)?, Clock::start(), Warmth::Cold))
+/// What the server starts with.
+pub(super) struct Begun {
+    pub(super) memory: Memory,
+    pub(super) clock: Clock,
+    pub(super) hasher: KeyHasher,
+    pub(super) warmth: Warmth,
 }
 
 #[cfg(test)]

@@ -4,15 +4,18 @@
 //! 2. `serve` makes the memory and the workers, and starts a thread for each worker.
 //! 3. The main thread accepts connections. It gives each one to the worker that has the fewest, so that a dozen long-lived
 //!    connections leave no core idle. Signals and `shutdown` wake the same poll.
-//! 4. At the end the main thread stops the workers, and writes the cache to the memory file if the end is graceful.
+//! 4. At the end the main thread stops the workers, and leaves the memory to the next server (`--keep-memory`), or writes the
+//!    cache to the memory file if the end is graceful.
 //!
-//! The sockets may outlive the server: see `open` and `takeover`.
+//! The sockets may outlive the server: see `open` and `takeover`. So may the memory: see `kept`.
 
 pub mod restart;
 
 mod acceptor;
+mod begin;
 mod bind;
 mod check;
+mod kept;
 mod memory;
 mod nodes;
 mod open;
@@ -27,26 +30,26 @@ use crate::auth::checks::{CheckLimits, Checks};
 use crate::auth::directory::Directory;
 use crate::config::{self, Config, Listen};
 use crate::exit::{EXIT_NOT_KEPT, EXIT_SYSTEM, EXIT_USAGE, Exit};
-use crate::hash::KeyHasher;
 use crate::net::certificates::Certificates;
 use crate::net::listener::Listener;
 use crate::net::udp::UdpSocket;
 use crate::observer::{self, Observer, Sources, Stopper};
 use crate::process::daemon::{self, Folder, Output};
 use crate::process::files::{self, PidFile};
-use crate::process::handover::{Descriptor, Inherited};
+use crate::process::handover::Inherited;
 use crate::process::supervisor::Supervisor;
 use crate::process::takeover::Successor;
-use crate::process::{self, limits, user};
+use crate::process::{self, huge_pages, limits, user};
 use crate::store::ClassSnapshot;
 use crate::worker::broadcast::Broadcast;
 use crate::worker::limits::ServeLimits;
 use crate::worker::mailbox::{Exchange, Mail};
 use crate::worker::{Worker, WorkerOptions};
 use acceptor::{Acceptor, Files};
+use begin::{Left, warm_or_cold};
 use bind::Sockets;
 use core_affinity::CoreId;
-use memory::{Warmth, item_limits, shard_count, warm_or_cold};
+use memory::{Begun, Warmth, item_limits, shard_count};
 use mio::Poll;
 use nodes::NodesFile;
 use requests::{Ending, Requests};
@@ -75,9 +78,7 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    if let Some(warning) = memory::cgroup_warning(&config, process::memory::limit()) {
-        log::warn!("{warning}");
-    }
+    warn_of_memory(&config);
     if config.process.check {
         return check::report(&config).and_then(|report| Err(Exit::information(report)));
     }
@@ -112,6 +113,18 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
     serve(Start { config, auth, nodes, sockets, certificates, signals, supervisor, inherited, take_over, started })?;
     log::info!("Exiting normally");
     Ok(())
+}
+
+/// Warns of memory that the system will not give as the flags want it.
+fn warn_of_memory(config: &Config) {
+    if let Some(warning) = memory::cgroup_warning(config, process::memory::limit()) {
+        log::warn!("{warning}");
+    }
+    if config.memory.keep
+        && let Some(word) = huge_pages::shared_are_refused()
+    {
+        log::warn!("--keep-memory: no huge pages, because {} is {word} and not advise", huge_pages::SHARED);
+    }
 }
 
 fn wanted_limits(config: &Config) -> limits::Wanted {
@@ -182,14 +195,15 @@ fn serve(mut start: Start<'_>) -> Result<(), Exit> {
     // The file names the old server as long as that runs.
     let pid_file = config.process.pid_file.as_deref().filter(|_| !start.has_predecessor());
     let mut pid_file = pid_file.and_then(PidFile::write);
-    if config.process.memory_file.is_some() {
+    if may_start_warm(config) {
         // The memory comes from the old server, which still changes it.
         start.end_predecessor()?;
     }
     let shards = shard_count(config);
-    let hasher = KeyHasher::random().map_err(|error| Exit::system("random bits for the hash of keys", error))?;
     let memory_file = claim_memory_file(config)?;
-    let (memory, clock, warmth) = warm_or_cold(config, shards, &hasher, memory_file.as_ref(), supervisor)?;
+    let given = start.inherited.take(|name| name == kept::NAME).into_iter().map(|given| given.fd).collect();
+    let left = Left { memory: given, file: memory_file.as_ref() };
+    let Begun { memory, clock, hasher, warmth } = warm_or_cold(config, shards, left, supervisor)?;
     forget_rest(&mut start.inherited, supervisor);
     let classes = memory.stores[0].snapshot().classes;
     let no_events = |error| Exit::system("failed to wait for events", error);
@@ -206,18 +220,18 @@ fn serve(mut start: Start<'_>) -> Result<(), Exit> {
     log_classes(&classes);
     log::info!("{shards} shards, {} workers, {} pages", config.workers.threads, shared.budget.limit());
     let (ending, successor) = work(&shared, start, poll, warmth, &mut pid_file)?;
+    let kept = kept::leave(&shared, supervisor, successor.is_some());
     let result = match &memory_file {
+        _ if kept.is_some() => Ok(()),
         Some(file) if ending == Ending::Graceful => keep_cache(file, &shared, supervisor),
         _ => Ok(()),
     };
     if let Some(successor) = successor {
         // The next server takes the lock and writes its pid file as soon as it is told.
         drop((memory_file, pid_file));
-        // Besides the sockets this server keeps nothing. What keeps its memory adds the descriptors here, each under a name
-        // that begins with `kept-`; the next server finds them in `Start::inherited` after `end_predecessor`.
-        let kept: Vec<Descriptor> = Vec::new();
         drop(shared);
-        successor.end(&kept);
+        // The next server finds them in `Start::inherited` after `end_predecessor`.
+        successor.end(&kept.unwrap_or_default());
     }
     result
 }
@@ -359,11 +373,15 @@ fn new_observer<'a>(
         exchange: &shared.exchange,
         pings: &shared.pings,
         is_ready: &shared.is_ready,
-        is_warm: shared.config.process.memory_file.is_some().then_some(warmth == Warmth::Warm),
+        is_warm: may_start_warm(shared.config).then_some(warmth == Warmth::Warm),
         started: started.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64()),
     };
     let observer = Observer::new(sources, listeners);
     observer.map(Some).map_err(|error| Exit::system("failed to start the observer (--metrics)", error))
+}
+
+fn may_start_warm(config: &Config) -> bool {
+    config.process.memory_file.is_some() || config.memory.keep
 }
 
 /// Starts the thread of the observer.

@@ -6,14 +6,22 @@
 //!
 //! The first page of the arena is never used, so that an id of 0 names nothing.
 //!
+//! The memory belongs to the process alone, or it is a [`Memfd`], which the next process can take over. Then it maps the
+//! same bytes at another address, and the ids stay true.
+//!
 //! This is one of the three files with `unsafe`. Its safety depends on three facts: the mapping lives as long as the
-//! `Arena`; all of its bytes can be read and written; and only this file makes an `ItemId`, from an offset inside the
-//! mapping.
+//! `Arena`; all of its bytes can be read and written (a seal keeps a `Memfd` from becoming shorter); and only this file
+//! makes an `ItemId`, from an offset inside the mapping. Ids in memory of an earlier process were made by it in the same way:
+//! `keep` takes only memory that this version of the layout has written, for the same arena, and left in order.
 
+use super::memfd::{Area, Memfd};
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw, UncheckedAdvice};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of the largest page.
 pub const PAGE_SIZE_MAX: usize = 1 << 20;
@@ -55,8 +63,19 @@ impl ItemId {
 }
 
 /// The number of a page in the arena, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageId(pub u32);
+
+/// What describes an arena in a [`Memfd`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ArenaRoots {
+    /// Its memory. It is the first area, because its first bytes are the label.
+    pub(super) area: Area,
+    /// See [`Arena`].
+    pub(super) shift: u32,
+    /// See [`Arena`].
+    pub(super) page_shift: u32,
+}
 
 /// The memory of all items of all shards.
 #[derive(Debug)]
@@ -70,6 +89,8 @@ pub struct Arena {
     page_units_shift: u32,
     /// Invariant: pages 1 to `pages`, inclusive, lie inside `map`.
     pages: u32,
+    /// What `map` maps: a file of which the arena is the first area, or `None` for memory of this process alone.
+    memfd: Option<Arc<Memfd>>,
 }
 
 /// The bytes of a chunk that are prefetched. A `get` of 50 keys with values of 400 bytes takes 0.30 µs for each key
@@ -94,6 +115,18 @@ impl Arena {
     /// # Errors
     /// Those of `mmap`.
     pub fn reserve_up_to(bytes_max: usize, pages: u32, page_size: usize) -> io::Result<Arena> {
+        Arena::reserve_from(None, bytes_max, pages, page_size)
+    }
+
+    /// Like [`Arena::reserve_up_to`], in an empty file.
+    ///
+    /// # Errors
+    /// Those of `mmap`, or if the system refuses a file of this length.
+    pub fn reserve_in(memfd: Arc<Memfd>, bytes_max: usize, pages: u32, page_size: usize) -> io::Result<Arena> {
+        Arena::reserve_from(Some(memfd), bytes_max, pages, page_size)
+    }
+
+    fn reserve_from(memfd: Option<Arc<Memfd>>, bytes_max: usize, pages: u32, page_size: usize) -> io::Result<Arena> {
         let needed = (pages as usize + 1) * page_size;
         let mut shift = 3;
         while needed > 1 << (32 + shift) {
@@ -101,13 +134,51 @@ impl Arena {
         }
         // Only the limit if address space is scarce. Miri has none to spare.
         let reach = if cfg!(miri) { needed } else { bytes_max.clamp(needed, 1 << (32 + shift)) };
-        let (map, len) = match reserve(reach, page_size) {
+        let reserve = |len| match &memfd {
+            Some(memfd) => {
+                memfd.set_end(0);
+                map(memfd, memfd.add(len)?, page_size)
+            }
+            None => reserve(len, page_size),
+        };
+        let (map, len) = match reserve(reach) {
             Ok(map) => (map, reach),
-            Err(_) => (reserve(needed, page_size)?, needed),
+            Err(_) => (reserve(needed)?, needed),
         };
         let page_shift = page_size.ilog2();
         let pages = (len >> page_shift) as u32 - 1;
-        Ok(Arena { map: MmapRaw::from(map), shift, page_shift, page_units_shift: page_shift - shift, pages })
+        Ok(Arena { map, shift, page_shift, page_units_shift: page_shift - shift, pages, memfd })
+    }
+
+    /// The arena of an earlier process.
+    ///
+    /// # Errors
+    /// Those of `mmap`, or if the file has no such arena.
+    pub(super) fn attach(memfd: Arc<Memfd>, roots: ArenaRoots) -> io::Result<Arena> {
+        let ArenaRoots { area, shift, page_shift } = roots;
+        let pages = area.len >> page_shift.min(63);
+        let is_sound = area.offset == 0
+            && (3..=16).contains(&shift)
+            && (PAGE_SIZE_MIN.ilog2()..=PAGE_SIZE_MAX.ilog2()).contains(&page_shift)
+            && area.len <= 1 << (32 + shift)
+            && (2..=u64::from(u32::MAX)).contains(&pages);
+        if !is_sound || !memfd.has(area) {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        let map = map(&memfd, area, 1 << page_shift)?;
+        let pages = pages as u32 - 1;
+        Ok(Arena { map, shift, page_shift, page_units_shift: page_shift - shift, pages, memfd: Some(memfd) })
+    }
+
+    /// The file that the next process can take over, if this arena is in one.
+    pub fn memfd(&self) -> Option<&Arc<Memfd>> {
+        self.memfd.as_ref()
+    }
+
+    /// What describes the arena to the next process.
+    pub(super) fn roots(&self) -> ArenaRoots {
+        let area = Area { offset: 0, len: self.map.len() as u64 };
+        ArenaRoots { area, shift: self.shift, page_shift: self.page_shift }
     }
 
     /// Commits the first `pages` pages ahead of their use.
@@ -192,13 +263,11 @@ impl Arena {
     /// The caller owns the page, and no id names a chunk in it any more.
     pub fn release(&self, page: PageId) {
         assert!(page.0 != 0 && page.0 <= self.pages);
-        // SAFETY: DONTNEED replaces bytes by zeros. The range is inside the mapping, and no item is left in it.
-        let result = unsafe {
-            self.map.unchecked_advise_range(
-                UncheckedAdvice::DontNeed,
-                (page.0 as usize) << self.page_shift,
-                self.page_size(),
-            )
+        let (offset, len) = ((page.0 as usize) << self.page_shift, self.page_size());
+        let result = match &self.memfd {
+            Some(memfd) => memfd.punch(offset as u64, len as u64),
+            // SAFETY: DONTNEED replaces bytes by zeros. The range is inside the mapping, and no item is left in it.
+            None => unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len) },
         };
         if let Err(error) = result {
             log::warn!("giving a page back to the system failed: {error}");
@@ -210,18 +279,49 @@ impl Arena {
 /// and buckets are random, and with pages of 4 KiB and a million keys the translation of their addresses took a tenth
 /// to a fifth of the time of a `get` of 50 keys. But the kernel commits huge pages as a whole, which is too much memory
 /// for an index of a few MiB, or for a page that is never used.
-fn reserve(len: usize, small: usize) -> io::Result<MmapMut> {
+fn reserve(len: usize, small: usize) -> io::Result<MmapRaw> {
     if cfg!(miri) {
         // Miri has neither address space without memory nor advice for the kernel.
-        return MmapOptions::new().len(len).map_anon();
+        return MmapOptions::new().len(len).map_anon().map(MmapRaw::from);
     }
-    let map = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
-    if len > small
-        && let Err(error) = map.advise_range(Advice::HugePage, small, len - small)
+    let map: MmapMut = MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
+    let map = MmapRaw::from(map);
+    prefer_huge_pages(&map, small);
+    Ok(map)
+}
+
+/// Like [`reserve`], but for the memory of a file, which the file must have.
+fn map(memfd: &Memfd, area: Area, small: usize) -> io::Result<MmapRaw> {
+    assert!(memfd.has(area), "a process that reads behind the end of its file is killed");
+    let options = MmapOptions::new().offset(area.offset).len(area.len as usize).no_reserve_swap().to_owned();
+    let map = options.map_raw(memfd.file())?;
+    prefer_huge_pages(&map, small);
+    Ok(map)
+}
+
+fn prefer_huge_pages(map: &MmapRaw, small: usize) {
+    if map.len() > small
+        && let Err(error) = map.advise_range(Advice::HugePage, small, map.len() - small)
     {
         log::debug!("no huge pages: {error}");
     }
-    Ok(map)
+}
+
+/// Sets the first word of a file to `to` if it is `from`, and says whether it was. All processes that have the file see one
+/// order of such changes.
+///
+/// # Errors
+/// Those of `mmap`, or if the file is empty.
+pub(super) fn exchange_first_word(memfd: &Memfd, from: u64, to: u64) -> io::Result<bool> {
+    let area = Area { offset: 0, len: size_of::<u64>() as u64 };
+    if !memfd.has(area) {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+    }
+    let map = map(memfd, area, usize::MAX)?;
+    // SAFETY: the word is in the mapping, which begins at a page of memory and lives to the end of this function. All code
+    // changes it here, by atomic operations.
+    let word = unsafe { AtomicU64::from_ptr(map.as_mut_ptr().cast()) };
+    Ok(word.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok())
 }
 
 /// Prefetches the cache line at an address. It reads nothing, so any address is allowed.
@@ -287,6 +387,13 @@ unsafe impl Zeroed for [u16; 32] {}
 /// The first bytes of a region, which the kernel commits in small pages.
 const REGION_SMALL: usize = 8 << 20;
 
+/// What describes a region in a [`Memfd`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RegionRoots {
+    area: Area,
+    len: u64,
+}
+
 /// An array that grows in place up to its reserve. New elements are zero.
 #[derive(Debug)]
 pub(super) struct Region<T> {
@@ -294,24 +401,56 @@ pub(super) struct Region<T> {
     /// Invariant: `len <= capacity`, and `capacity` elements fit in `map`.
     len: usize,
     capacity: usize,
+    /// What `map` maps, if it is a part of a file.
+    area: Option<Area>,
     _elements: PhantomData<T>,
 }
 
 impl<T: Zeroed> Region<T> {
-    /// Reserves address space for `capacity` elements. If the system refuses, it tries half as much, down to 1024
-    /// elements.
+    /// Reserves address space for `capacity` elements, in a file if one is given. If the system refuses, it tries half as
+    /// much, down to 1024 elements.
     ///
     /// # Errors
     /// Those of `mmap`, if the system refuses room for 1024 elements.
-    pub(super) fn reserve(capacity: usize) -> io::Result<Region<T>> {
+    pub(super) fn reserve(memfd: Option<&Memfd>, capacity: usize) -> io::Result<Region<T>> {
         let mut capacity = capacity.max(1024);
         loop {
-            match reserve(capacity * size_of::<T>(), REGION_SMALL) {
-                Ok(map) => return Ok(Region { map: MmapRaw::from(map), len: 0, capacity, _elements: PhantomData }),
-                Err(error) if capacity <= 1024 => return Err(error),
-                Err(_) => capacity /= 2,
+            match Region::reserve_exactly(memfd, capacity) {
+                Err(_) if capacity > 1024 => capacity /= 2,
+                result => return result,
             }
         }
+    }
+
+    fn reserve_exactly(memfd: Option<&Memfd>, capacity: usize) -> io::Result<Region<T>> {
+        let len = capacity * size_of::<T>();
+        let (map, area) = match memfd {
+            Some(memfd) => {
+                let area = memfd.add(len)?;
+                (map(memfd, area, REGION_SMALL)?, Some(area))
+            }
+            None => (reserve(len, REGION_SMALL)?, None),
+        };
+        Ok(Region { map, len: 0, capacity, area, _elements: PhantomData })
+    }
+
+    /// The region of an earlier process.
+    ///
+    /// # Errors
+    /// Those of `mmap`, or if the file has no such region.
+    pub(super) fn attach(memfd: &Memfd, roots: RegionRoots) -> io::Result<Region<T>> {
+        let RegionRoots { area, len } = roots;
+        let capacity = area.len / size_of::<T>() as u64;
+        if capacity == 0 || len > capacity || !memfd.has(area) {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        let map = map(memfd, area, REGION_SMALL)?;
+        Ok(Region { map, len: len as usize, capacity: capacity as usize, area: Some(area), _elements: PhantomData })
+    }
+
+    /// What describes the region to the next process; `None`: it belongs to this process alone.
+    pub(super) fn roots(&self) -> Option<RegionRoots> {
+        self.area.map(|area| RegionRoots { area, len: self.len as u64 })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -396,7 +535,7 @@ mod tests {
 
     #[test]
     fn regions_grow_in_place_up_to_their_reserve() {
-        let mut region = Region::<u64>::reserve(2000).expect("address space");
+        let mut region = Region::<u64>::reserve(None, 2000).expect("address space");
         assert!(region.grow(1500));
         region[1499] = 7;
         assert!(!region.grow(501));

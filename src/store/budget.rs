@@ -2,6 +2,7 @@
 
 use super::arena::{Arena, PageId};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// The pages of the cache, which its shards share and `-m` limits.
@@ -60,6 +61,15 @@ pub(super) enum Need {
     Nothing,
 }
 
+/// What describes the pages of the cache to the next process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct BudgetRoots {
+    index_bytes: Vec<u64>,
+    pub(super) held: Vec<u32>,
+    pub(super) free: Vec<PageId>,
+    pub(super) fresh: u32,
+}
+
 impl Budget {
     /// A budget of `limit` pages of an arena for `shards` shards.
     pub fn new(limit: u32, shards: usize, arena: &Arena) -> Budget {
@@ -80,6 +90,28 @@ impl Budget {
             credit_percent: 0,
             page_size: arena.page_size(),
         }
+    }
+
+    /// What describes the pages to the next process.
+    pub(super) fn roots(&self) -> BudgetRoots {
+        let pages = self.pages.lock();
+        BudgetRoots {
+            index_bytes: pages.index_bytes.iter().map(|&bytes| bytes as u64).collect(),
+            held: pages.held.clone(),
+            free: pages.free.clone(),
+            fresh: pages.fresh,
+        }
+    }
+
+    /// The pages of an earlier process, in place of none. The limit is that of this one.
+    pub(super) fn attach(self, roots: BudgetRoots) -> Budget {
+        let mut pages = self.pages.lock();
+        pages.index_bytes = roots.index_bytes.iter().map(|&bytes| bytes as usize).collect();
+        pages.taken = roots.held.iter().sum();
+        (pages.held, pages.free, pages.fresh) = (roots.held, roots.free, roots.fresh);
+        self.open.store(pages.taken < pages.room(), Relaxed);
+        drop(pages);
+        self
     }
 
     /// Makes the budget lend pages beyond the limit to classes in need ([`Budget::borrow_page`]): this percentage of

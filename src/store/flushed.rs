@@ -13,6 +13,7 @@
 //! table is mostly empty. While it has entries, only items are looked up whose stamp is not later than all flushes.
 
 use crate::hash::KeyHasher;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// The most prefixes of a shard that are flushed and not yet swept.
@@ -40,7 +41,7 @@ pub enum Refused {
 }
 
 /// How keys are divided into parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrefixRule {
     /// The byte that ends a part.
     pub delimiter: u8,
@@ -67,7 +68,7 @@ impl PrefixRule {
 }
 
 /// The stamps of a flushed prefix.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Entry {
     /// Items with this stamp or an earlier one are dead.
     pub(super) dead_until: u32,

@@ -77,6 +77,8 @@ struct World {
     coming: Vec<Coming>,
     /// Items that were missing although they were alive.
     lost: u64,
+    /// Items that earlier stores have evicted, in the same memory.
+    evicted_before: u64,
     last_cas: u64,
     serial: usize,
     validations: usize,
@@ -112,7 +114,47 @@ fn key(number: usize) -> Vec<u8> {
 }
 
 impl World {
+    /// Runs an input whose store is frozen and thawed again after every `every` operations.
+    #[cfg(test)]
+    fn run_with_restarts(input: &[u8], every: usize) {
+        let mut input = Bytes(input);
+        let memfd = Arc::new(super::memfd::Memfd::create().expect("a file"));
+        let mut world = World::with(&mut input, Some(memfd));
+        for operation in 0..OPERATIONS_MAX {
+            if input.is_empty() {
+                break;
+            }
+            if operation % every == every - 1 {
+                world = world.restarted();
+            }
+            world.step(&mut input);
+        }
+        world.end();
+    }
+
+    /// The world with another store in the same memory. Values under way and pins are gone.
+    #[cfg(test)]
+    fn restarted(mut self) -> World {
+        use super::keep::{Facts, Kept, freeze};
+        use std::os::fd::AsFd;
+        self.evicted_before += self.evicted();
+        let facts = Facts { clock: self.now, unix_millis: 0, ports: 0, item_size_max: 1 << 20 };
+        let memfd = freeze(&mut [&mut self.store], facts).expect("a store in a file");
+        let (options, limit) = (self.store.options.clone(), self.budget.limit_bytes());
+        drop(self.store);
+        let kept = Kept::claim(memfd.as_fd().try_clone_to_owned().expect("a descriptor")).expect("frozen memory");
+        let thawed = kept.thaw(&options, limit).expect("sound roots");
+        let store = thawed.stores.into_iter().next().expect("one shard");
+        store.validate();
+        World { store, budget: thawed.budget, pins: Vec::new(), coming: Vec::new(), ..self }
+    }
+
     fn new(input: &mut Bytes<'_>) -> World {
+        World::with(input, None)
+    }
+
+    /// A world whose memory is a file, if one is given.
+    fn with(input: &mut Bytes<'_>, memfd: Option<Arc<super::memfd::Memfd>>) -> World {
         let switches = input.byte();
         let on = |bit: u8| switches & 1 << bit == 0;
         let (growth_factor, size_min) = (input.one_of(&[1.25, 2.0, 1.05, 1.5]), input.one_of(&[48, 8, 200]));
@@ -142,7 +184,12 @@ impl World {
             prefixes: PrefixRule { parts_max: 2, ..PrefixRule::default() },
             ..StoreOptions::default()
         };
-        let arena = Arc::new(Arena::reserve(PAGES * parts, PAGE_SIZE_MAX / parts as usize).expect("address space"));
+        let page_size = PAGE_SIZE_MAX / parts as usize;
+        let arena = match memfd {
+            Some(memfd) => Arena::reserve_in(memfd, 0, PAGES * parts, page_size),
+            None => Arena::reserve(PAGES * parts, page_size),
+        };
+        let arena = Arc::new(arena.expect("address space"));
         let budget = Budget::new((2 + input.below(PAGES as usize - 1) as u32) * parts, 1, &arena);
         let budget = Arc::new(if on(7) { budget } else { budget.lending(20) });
         let items = Items::new(arena, options.cas);
@@ -157,6 +204,7 @@ impl World {
             pins: Vec::new(),
             coming: Vec::new(),
             lost: 0,
+            evicted_before: 0,
             last_cas: 0,
             serial: 0,
             validations: 0,
@@ -545,10 +593,14 @@ impl World {
         self.count();
     }
 
+    /// Items that the store has evicted.
+    fn evicted(&self) -> u64 {
+        self.store.snapshot().classes.iter().map(|class| class.counters.evicted).sum()
+    }
+
     /// Checks that all lost items were evicted.
     fn count(&self) {
-        let classes = self.store.snapshot().classes;
-        let evicted: u64 = classes.iter().map(|class| class.counters.evicted).sum();
+        let evicted = self.evicted_before + self.evicted();
         assert!(self.lost <= evicted, "{} keys are lost, {evicted} were evicted", self.lost);
     }
 
@@ -578,6 +630,21 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no files in memory")]
+    fn histories_go_on_after_restarts() {
+        let mut random = 11_u64;
+        for round in 0..20 {
+            let input: Vec<u8> = std::iter::repeat_with(|| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (random >> 56) as u8
+            })
+            .take(4000)
+            .collect();
+            super::World::run_with_restarts(&input, 5 + round % 40);
+        }
+    }
+
     #[test]
     fn the_corpus_holds() {
         crate::fuzz::replay("store", super::run);

@@ -12,8 +12,10 @@
 //! The number of buckets follows the number of items: [`ITEMS_PER_BUCKET`]. They grow in place, and are never given back: a
 //! call of `munmap` for a large record would be a pause.
 
-use super::arena::{Region, matching_words};
+use super::arena::{Region, RegionRoots, matching_words};
+use super::memfd::Memfd;
 use crate::hash;
+use serde::{Deserialize, Serialize};
 use std::io;
 
 /// Slots of a bucket for items that had not proven themselves, and for those that had.
@@ -59,13 +61,37 @@ pub(super) struct Ghosts {
     used: usize,
 }
 
+/// What describes the record to the next process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct GhostsRoots {
+    buckets: RegionRoots,
+    used: u64,
+}
+
 impl Ghosts {
-    /// A record that has not begun, with address space for a cache of up to `items_max` items.
+    /// A record that has not begun, with address space for a cache of up to `items_max` items, in a file if one is given.
     ///
     /// # Errors
     /// Those of `mmap`.
-    pub(super) fn new(items_max: usize) -> io::Result<Ghosts> {
-        Ok(Ghosts { buckets: Region::reserve(count_for(items_max))?, used: 0 })
+    pub(super) fn new(memfd: Option<&Memfd>, items_max: usize) -> io::Result<Ghosts> {
+        Ok(Ghosts { buckets: Region::reserve(memfd, count_for(items_max))?, used: 0 })
+    }
+
+    /// What describes the record to the next process; `None`: its memory belongs to this process alone.
+    pub(super) fn roots(&self) -> Option<GhostsRoots> {
+        Some(GhostsRoots { buckets: self.buckets.roots()?, used: self.used as u64 })
+    }
+
+    /// The record of an earlier process.
+    ///
+    /// # Errors
+    /// Those of `mmap`, or if there is no such record.
+    pub(super) fn attach(memfd: &Memfd, roots: &GhostsRoots) -> io::Result<Ghosts> {
+        let buckets: Region<Bucket> = Region::attach(memfd, roots.buckets)?;
+        if roots.used > buckets.len() as u64 {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        Ok(Ghosts { buckets, used: roots.used as usize })
     }
 
     /// Makes the record fit a cache of so many items, if it is much too small or too large for it. It forgets its keys then:
@@ -156,7 +182,7 @@ mod tests {
     use crate::hash::KeyHasher;
 
     fn ghosts(items: usize) -> Ghosts {
-        let mut ghosts = Ghosts::new(1_000_000).expect("address space");
+        let mut ghosts = Ghosts::new(None, 1_000_000).expect("address space");
         ghosts.fit(items);
         ghosts
     }
@@ -204,7 +230,7 @@ mod tests {
 
     #[test]
     fn the_record_follows_the_number_of_items_and_keeps_its_memory() {
-        let mut ghosts = Ghosts::new(1_000_000).expect("address space");
+        let mut ghosts = Ghosts::new(None, 1_000_000).expect("address space");
         assert_eq!((ghosts.take(hash(1)), ghosts.bytes()), (None, 0));
         ghosts.note(hash(1), false);
         ghosts.fit(1000);

@@ -22,9 +22,11 @@
 //! does not help either: the change is a pause, and an attacker who found the first hash can find the second. So such
 //! keys evict each other, and no other client waits for the search of a long chain.
 
-use super::arena::{ItemId, Region, matching_bytes};
+use super::arena::{ItemId, Region, RegionRoots, matching_bytes};
 use super::bucket::{Bucket, EMPTY, SLOTS};
+use super::memfd::Memfd;
 use crate::hash;
+use serde::{Deserialize, Serialize};
 use std::io;
 
 /// The mean number of items in a bucket at which a round of growth begins.
@@ -65,19 +67,31 @@ pub(super) struct Index {
     count: usize,
 }
 
+/// What describes an index to the next process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct IndexRoots {
+    buckets: RegionRoots,
+    overflow: RegionRoots,
+    overflow_free: u32,
+    level: u32,
+    split: u64,
+    growing: bool,
+    pub(super) count: u64,
+}
+
 impl Index {
-    /// An empty index of `2^level` buckets, with address space for `items_max` items.
+    /// An empty index of `2^level` buckets, with address space for `items_max` items, in a file if one is given.
     ///
     /// # Errors
     /// Those of `mmap`.
-    pub(super) fn new(level: u32, items_max: usize) -> io::Result<Index> {
+    pub(super) fn new(memfd: Option<&Memfd>, level: u32, items_max: usize) -> io::Result<Index> {
         let level = level.clamp(4, LEVEL_MAX);
         let capacity = (2 * items_max / LOAD_MAX).max(2 << level);
-        let mut buckets = Region::reserve(capacity)?;
+        let mut buckets = Region::reserve(memfd, capacity)?;
         if !buckets.grow(1 << level) {
             return Err(io::Error::from(io::ErrorKind::OutOfMemory));
         }
-        let overflow = Region::reserve(capacity)?;
+        let overflow = Region::reserve(memfd, capacity)?;
         Ok(Index {
             buckets,
             overflow,
@@ -88,6 +102,39 @@ impl Index {
             growing: false,
             count: 0,
         })
+    }
+
+    /// What describes the index to the next process; `None`: its memory belongs to this process alone.
+    pub(super) fn roots(&self) -> Option<IndexRoots> {
+        Some(IndexRoots {
+            buckets: self.buckets.roots()?,
+            overflow: self.overflow.roots()?,
+            overflow_free: self.overflow_free,
+            level: self.level,
+            split: self.split as u64,
+            growing: self.growing,
+            count: self.count as u64,
+        })
+    }
+
+    /// The index of an earlier process.
+    ///
+    /// # Errors
+    /// Those of `mmap`, or if there is no such index.
+    pub(super) fn attach(memfd: &Memfd, roots: &IndexRoots) -> io::Result<Index> {
+        let &IndexRoots { overflow_free, level, split, growing, count, .. } = roots;
+        let buckets: Region<Bucket> = Region::attach(memfd, roots.buckets)?;
+        let overflow: Region<Bucket> = Region::attach(memfd, roots.overflow)?;
+        let is_sound = level < hash::BUCKET_BITS
+            && split < 1 << level
+            && buckets.len() as u64 == (1 << level) + split
+            && overflow_free as usize <= overflow.len()
+            && count <= ((buckets.len() + overflow.len()) * SLOTS) as u64;
+        if !is_sound {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        let (split, count, low_bits) = (split as usize, count as usize, (1 << level) - 1);
+        Ok(Index { buckets, overflow, overflow_free, level, low_bits, split, growing, count })
     }
 
     /// The level at which an index holds this many entries without growing.
@@ -389,7 +436,7 @@ mod tests {
             let hash_of = |id: ItemId| spread(u64::from(id.bits()));
             let ids: Vec<ItemId> =
                 (0..60_000).map(|n| arena.id(PageId(1 + n / 130_000), n as usize % 130_000 * 8)).collect();
-            let mut index = Index::new(4, 100_000).expect("address space");
+            let mut index = Index::new(None, 4, 100_000).expect("address space");
             let mut model = HashMap::new();
             let mut state = seed;
             for step in 0..150_000_usize {
@@ -430,7 +477,7 @@ mod tests {
                 if number(id) % 4 == 0 { 7 << 40 | 5 } else { spread(id) }
             }];
         for (at, hash_of) in hashes.into_iter().enumerate() {
-            let mut index = Index::new(4, 100_000).expect("address space");
+            let mut index = Index::new(None, 4, 100_000).expect("address space");
             let mut present = HashMap::new();
             for &id in &ids {
                 if !index.insert(hash_of(id), id, hash_of, |_| ()) {

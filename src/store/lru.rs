@@ -4,6 +4,7 @@
 use super::arena::ItemId;
 use super::item::{Items, SEGMENT_MASK};
 use super::slab::ClassId;
+use serde::{Deserialize, Serialize};
 
 /// A segment; the numbers are those of memcached's lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ impl Segment {
 /// A doubly linked list of items.
 ///
 /// Invariant: `head`, `tail` and `count` are all zero, or none is. The items between are linked both ways.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct List {
     head: u32,
     tail: u32,
@@ -80,6 +81,15 @@ impl List {
         self.count -= 1;
     }
 
+    /// Whether the list is empty, or `is_item` says that both of its ends are items.
+    pub(super) fn is_sound(&self, is_item: impl Fn(ItemId) -> bool) -> bool {
+        match (ItemId::from_raw(self.head), ItemId::from_raw(self.tail)) {
+            (None, None) => self.count == 0,
+            (Some(head), Some(tail)) => self.count > 0 && is_item(head) && is_item(tail),
+            _ => false,
+        }
+    }
+
     /// Appends another list behind the tail.
     pub(super) fn append(&mut self, items: &Items, other: List) {
         match (ItemId::from_raw(self.tail), ItemId::from_raw(other.head)) {
@@ -104,6 +114,11 @@ pub(super) struct Lru {
 impl Lru {
     pub(super) fn new(classes: usize) -> Lru {
         Lru { lists: vec![[List::default(); 4]; classes + 1] }
+    }
+
+    /// The lists by class, for the next process.
+    pub(super) fn roots(&self) -> &[[List; 4]] {
+        &self.lists
     }
 
     #[inline]

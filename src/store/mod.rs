@@ -29,7 +29,9 @@ mod housekeeping;
 pub mod image;
 mod index;
 pub mod item;
+pub mod keep;
 pub mod lru;
+pub mod memfd;
 pub mod moves;
 mod newcomers;
 mod options;
@@ -189,6 +191,14 @@ struct Pin {
     dead: bool,
 }
 
+/// The values that a store gets from its server.
+struct Shared {
+    options: StoreOptions,
+    items: Items,
+    budget: Arc<Budget>,
+    hasher: KeyHasher,
+}
+
 impl Store {
     /// An empty store that takes its pages from `budget`, as shard number `shard` of it.
     ///
@@ -201,22 +211,31 @@ impl Store {
         budget: Arc<Budget>,
         hasher: KeyHasher,
     ) -> io::Result<Store> {
-        let sizes =
-            slab::chunk_sizes(&options.slabs, items.size(0, 0, 0), items.arena().page_size(), items.arena().granule());
+        let sizes = options.slabs.chunk_sizes(&items);
         let arena_bytes = items.arena().pages() as usize * items.arena().page_size();
         let level = options.hash_power.saturating_sub(SLOTS_PER_BUCKET_LOG2);
-        let index = Index::new(level, arena_bytes / sizes[0] as usize)?;
+        let memfd = items.arena().memfd().map(Arc::as_ref);
+        let index = Index::new(memfd, level, arena_bytes / sizes[0] as usize)?;
+        let ghosts = Ghosts::new(memfd, arena_bytes / sizes[0] as usize)?;
+        let slabs = Slabs::new(shard, &sizes, items.arena().page_size());
+        Ok(Store::with(slabs, index, ghosts, Shared { options, items, budget, hasher }))
+    }
+
+    /// A store with these parts, and without items.
+    fn with(slabs: Slabs, index: Index, ghosts: Ghosts, shared: Shared) -> Store {
+        let Shared { options, items, budget, hasher } = shared;
+        let classes = usize::from(slabs.largest().0);
         let flushed = Flushed::new(options.prefixes, hasher.clone());
-        Ok(Store {
-            slabs: Slabs::new(shard, &sizes, items.arena().page_size()),
-            lru: Lru::new(sizes.len()),
-            ghosts: Ghosts::new(arena_bytes / sizes[0] as usize)?,
+        Store {
+            slabs,
+            lru: Lru::new(classes),
+            ghosts,
             has_evicted: false,
-            newcomers: Newcomers::new(sizes.len()),
+            newcomers: Newcomers::new(classes),
             evictions: 0,
-            class_counters: vec![ClassCounters::default(); sizes.len() + 1],
-            class_hits: vec![[0; 4]; sizes.len() + 1],
-            evicted_age: vec![0; sizes.len() + 1],
+            class_counters: vec![ClassCounters::default(); classes + 1],
+            class_hits: vec![[0; 4]; classes + 1],
+            evicted_age: vec![0; classes + 1],
             items,
             budget,
             hasher,
@@ -236,13 +255,13 @@ impl Store {
             housekeeping_next: 1,
             found_dead: false,
             mover: Mover::default(),
-            automover: Automover::new(sizes.len()),
+            automover: Automover::new(classes),
             bytes: 0,
             counters: Counters::default(),
             notes: false,
             noted: Vec::new(),
             unnoted: 0,
-        })
+        }
     }
 
     /// The hash power at which the index holds this many items without growing.

@@ -3,6 +3,7 @@
 
 use super::arena::PageId;
 use super::slab::ClassId;
+use serde::{Deserialize, Serialize};
 
 /// Why the last page had to wait, by memcached's names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,7 +108,7 @@ const SETS_PER_PAGE: f64 = 1250.0;
 const EARNED_SHARE: u32 = 16;
 
 /// The recent past of a class. Earlier seconds count less.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sample {
     /// Items that the class has evicted so far.
     pub(super) evicted: u64,

@@ -27,6 +27,25 @@ impl Newcomers {
         Newcomers { share: SHARE, hits: vec![0; classes + 1] }
     }
 
+    /// The share, for the next process.
+    pub(super) fn share(&self) -> f64 {
+        self.share
+    }
+
+    /// Whether proven items of a class had hits since a key came back that was evicted long ago. `hits` counts theirs.
+    pub(super) fn has_hits(&self, class: usize, hits: u64) -> bool {
+        self.hits[class] != hits
+    }
+
+    /// Continues with the share of an earlier process. `have_hits` has what [`Newcomers::has_hits`] said there, by class. The
+    /// counts of hits begin at 0 again.
+    pub(super) fn resume(&mut self, share: f64, have_hits: &[bool]) {
+        self.share = if share.is_nan() { SHARE } else { share.clamp(SHARE_MIN, SHARE_MAX) };
+        for (hits, &have_hits) in self.hits.iter_mut().zip(have_hits) {
+            *hits = if have_hits { u64::MAX } else { 0 };
+        }
+    }
+
     /// The number of newcomers that a class of so many items should have.
     #[inline]
     pub(super) fn wanted(&self, items: u32) -> u32 {

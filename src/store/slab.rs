@@ -12,6 +12,7 @@
 use super::arena::{ItemId, PageId};
 use super::budget::Budget;
 use super::item::{HEADER, Items, SMALL_VALUE_MAX};
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
 /// The most classes. With default flags and `-m` there are not more than memcached's 63.
@@ -61,6 +62,13 @@ pub struct SlabOptions {
     pub chunk_max: usize,
     /// `-o slab_sizes`: the sizes themselves, in ascending order.
     pub sizes: Option<Vec<u32>>,
+}
+
+impl SlabOptions {
+    /// The chunk sizes for these items: see [`chunk_sizes`].
+    pub(super) fn chunk_sizes(&self, items: &Items) -> Vec<u32> {
+        chunk_sizes(self, items.size(0, 0, 0), items.arena().page_size(), items.arena().granule())
+    }
 }
 
 impl Default for SlabOptions {
@@ -121,8 +129,8 @@ fn grown(first: usize, chunk_max: usize, step: f64, page: usize, granule: usize)
 }
 
 /// A page of this shard.
-#[derive(Clone, Copy, Debug, Default)]
-struct Page {
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Page {
     class: u8,
     /// Bytes of a chunk of the class. They are here as well because a prefetch of an item needs nothing else.
     chunk_size: u16,
@@ -143,7 +151,7 @@ struct Page {
 }
 
 /// Whether a search must visit all chunks of a page.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Visit {
     #[default]
     Done,
@@ -152,12 +160,12 @@ enum Visit {
 }
 
 /// A slab class of one shard.
-#[derive(Debug)]
-struct Class {
-    size: u32,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Class {
+    pub(super) size: u32,
     per_page: u32,
     used: u32,
-    pages: Vec<PageId>,
+    pub(super) pages: Vec<PageId>,
     /// Pages with a free chunk. The next chunk comes from the last one.
     with_room: Vec<PageId>,
     /// No item of the class expires before this count of the clock, except perhaps on the page under search. It spares
@@ -186,6 +194,14 @@ pub(super) struct Slabs {
     small: [u8; 129],
 }
 
+/// What describes the classes and pages of a shard to the next process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SlabRoots {
+    pub(super) classes: Vec<Class>,
+    /// The pages of the classes.
+    pub(super) pages: Vec<(PageId, Page)>,
+}
+
 /// Sizes and counts of a class, for `stats slabs`.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs, reason = "memcached's names")]
@@ -206,6 +222,66 @@ impl Slabs {
             *class = sizes.iter().position(|&chunk| chunk >= size).map_or(0, |at| at as u8 + 1);
         }
         Slabs { shard, classes, pages: Vec::new(), empty: 0, visits_left: 0, moved: false, small }
+    }
+
+    /// What describes the classes and pages to the next process. No page is closed.
+    pub(super) fn roots(&self) -> SlabRoots {
+        let pages = (0..).map(PageId).zip(&self.pages);
+        let pages = pages.filter(|(_, page)| page.class != 0).map(|(id, &page)| (id, page)).collect();
+        SlabRoots { classes: self.classes.clone(), pages }
+    }
+
+    /// The classes and pages of an earlier process, in place of none. `None`: they are not sound.
+    pub(super) fn attach(mut self, roots: SlabRoots, items: &Items) -> Option<Slabs> {
+        let SlabRoots { classes, pages } = roots;
+        let shapes = |classes: &[Class]| classes.iter().map(|class| (class.size, class.per_page)).collect::<Vec<_>>();
+        if shapes(&classes) != shapes(&self.classes) {
+            return None;
+        }
+        let count: usize = classes.iter().map(|class| class.pages.len()).sum();
+        if count != pages.len() {
+            return None;
+        }
+        for (id, page) in pages {
+            let at = id.0 as usize;
+            let class = classes.get(usize::from(page.class)).filter(|_| page.class != 0)?;
+            if id.0 == 0 || id.0 > items.arena().pages() || !page.is_sound(class) {
+                return None;
+            }
+            self.pages.resize(self.pages.len().max(at + 1), Page::default());
+            if std::mem::replace(&mut self.pages[at], page).class != 0 {
+                return None;
+            }
+            self.empty += u32::from(page.used == 0);
+            self.visits_left += u32::from(page.visit != Visit::Done);
+        }
+        self.classes = classes;
+        let is_sound = (0..self.classes.len()).all(|number| self.has_sound_class(number))
+            && self.pages.iter().enumerate().all(|(at, page)| self.has_sound_free_list(PageId(at as u32), page, items));
+        is_sound.then_some(self)
+    }
+
+    /// Whether a class has exactly the pages that name it, and exactly those of them with room.
+    fn has_sound_class(&self, number: usize) -> bool {
+        let class = &self.classes[number];
+        let page = |id: &PageId| self.pages.get(id.0 as usize).filter(|page| usize::from(page.class) == number);
+        let used: Option<u32> = class.pages.iter().map(|id| page(id).map(|page| page.used)).sum();
+        let mut ids: Vec<u32> = class.pages.iter().map(|id| id.0).collect();
+        ids.sort_unstable();
+        let with_room = class.pages.iter().filter(|id| page(id).is_some_and(|page| page.listed)).count();
+        let mut listed: Vec<u32> = class.with_room.iter().map(|id| id.0).collect();
+        listed.sort_unstable();
+        used == Some(class.used)
+            && ids.is_sorted_by(|one, next| one < next)
+            && listed.is_sorted_by(|one, next| one < next)
+            && listed.len() == with_room
+            && class.with_room.iter().all(|id| page(id).is_some_and(|page| page.listed && page.has_room(class)))
+            && class.scan_page <= class.pages.len()
+    }
+
+    fn has_sound_free_list(&self, id: PageId, page: &Page, items: &Items) -> bool {
+        ItemId::from_raw(page.free)
+            .is_none_or(|free| items.arena().page(free) == id && self.is_chunk_of(ClassId(page.class), free, items))
     }
 
     /// The class with the smallest chunks that hold `size` bytes; `None`: the item is large.
@@ -385,7 +461,7 @@ impl Slabs {
     pub(super) fn reopen(&mut self, page_id: PageId) {
         let page = &mut self.pages[page_id.0 as usize];
         let class = &mut self.classes[usize::from(page.class)];
-        page.listed = page.free != 0 || page.fresh < class.per_page;
+        page.listed = page.has_room(class);
         if page.listed {
             class.with_room.push(page_id);
         }
@@ -570,6 +646,20 @@ impl Slabs {
         }
         let units = class.size / items.arena().granule() as u32;
         range.filter_map(move |at| ItemId::from_raw(first + at * units))
+    }
+}
+
+impl Page {
+    fn has_room(&self, class: &Class) -> bool {
+        self.free != 0 || self.fresh < class.per_page
+    }
+
+    /// Whether the counts of the page are possible in its class.
+    fn is_sound(&self, class: &Class) -> bool {
+        u32::from(self.chunk_size) == class.size & 0xffff
+            && self.used <= self.fresh
+            && self.fresh <= class.per_page
+            && self.listed == self.has_room(class)
     }
 }
 

@@ -10,11 +10,13 @@
 //! Stamps cannot run out. After [`LEAD_MAX`] flushes they are [worn](Stamps::are_worn); the store is then emptied, and
 //! [`Stamps::restart`] resets the lead.
 
+use serde::{Deserialize, Serialize};
+
 /// Flushes after which the store must be emptied. As many seconds remain for the clock, which are 68 years.
 const LEAD_MAX: u32 = 1 << 31;
 
 /// See the top of the file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Stamps {
     /// The stamp of an item that is accessed now.
     /// Invariant: `current` is `now + lead` for the latest `now`, but never as low as `flushed_until`.
@@ -50,6 +52,11 @@ impl Stamps {
     #[inline]
     pub(super) fn current(&self) -> u32 {
         self.current
+    }
+
+    /// Whether the stamps of an earlier process are possible.
+    pub(super) fn is_sound(&self) -> bool {
+        self.flushed_until < self.current && self.flushed_until <= self.suspect_until && self.lead <= self.current
     }
 
     /// Tells the stamps the time. They never go back: the clock of one worker may be a turn behind that of another, and

@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::server::{Server, corecached_run};
 
 mod descriptor_store;
+mod kept;
 mod reconnecting;
 mod take_over;
 mod under_load;

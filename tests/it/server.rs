@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -92,6 +93,21 @@ impl Server {
         let mut command = silenced(Command::new("setarch"), &folder);
         command.args(["-R", CORECACHED]);
         Server::on_unix_socket_by(Program::Corecached, command, folder, &[], flags)
+    }
+
+    /// corecached on a Unix socket, with these environment variables. It gets a descriptor under this name, as from systemd.
+    pub(crate) fn corecached_with_descriptor(
+        descriptor: OwnedFd,
+        name: &str,
+        environment: &[(&str, &str)],
+        flags: &[&str],
+    ) -> Server {
+        let folder = new_folder();
+        let mut command = silenced(Command::new("sh"), &folder);
+        // The shell gets it as its standard input, and the server as descriptor 3.
+        let script = format!("LISTEN_FDS=1 LISTEN_FDNAMES={name} LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 </dev/null");
+        command.args(["-c", &script, CORECACHED]).stdin(descriptor);
+        Server::on_unix_socket_by(Program::Corecached, command, folder, environment, flags)
     }
 
     /// corecached on a free TCP port of the loopback.

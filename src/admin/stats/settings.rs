@@ -99,6 +99,10 @@ fn put_settings(context: &ServerContext<'_>, stats: &mut impl Lines) {
     }
     // The size in bytes of a u32, as in memcached without LARGE_CLIENT_FLAGS.
     stats.put("client_flags_size", size_of::<u32>());
+    // Only ours has this one. Without it the list is memcached's.
+    if config.memory.keep {
+        stats.put("keep_memory", "yes");
+    }
 }
 
 /// Shows the group of `stats settings` about TLS. An option that was not given shows as `(null)` or `NULL`, as in

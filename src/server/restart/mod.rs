@@ -18,6 +18,10 @@
 //! The server gives pages back to the system while it writes their contents to the image, and gives blocks of the image
 //! back while it loads them. So a FILE in memory (tmpfs) does not need the memory of a second cache.
 
+mod copy;
+
+pub use copy::Copying;
+
 use crate::clock::{Clock, Now};
 use crate::hash::{self, KeyHasher};
 use crate::protocol::Limits;
@@ -36,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Only the user of the server may read the image, because it holds the contents of the memory.
 const MODE: u32 = 0o600;
@@ -142,6 +146,20 @@ impl MemoryFile {
         }
     }
 
+    /// Removes the image of an earlier server, if there is one, because this server has newer items.
+    ///
+    /// # Errors
+    /// If an image exists and cannot be removed.
+    pub fn discard(&self) -> io::Result<()> {
+        let Ok(file) = File::open(&self.path) else { return Ok(()) };
+        if !matches!(Reader::new(file), Err(Refusal::Foreign)) {
+            fs::remove_file(&self.path)?;
+            self.sync_folder()?;
+            log::info!("{} is older than the memory: it is removed", self.path.display());
+        }
+        Ok(())
+    }
+
     fn sync_folder(&self) -> io::Result<()> {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(folder)?.sync_all()
@@ -170,36 +188,10 @@ impl MemoryFile {
 
     fn write(&self, exchange: &Exchange, clock: &Clock, ports: u32) -> io::Result<(u64, u64)> {
         let now = clock.now();
-        let shard = |shard| exchange.try_lease(shard).expect("the workers have given their leases back");
-        let mut shards: Vec<Lease<'_>> = (0..exchange.shards()).map(shard).collect();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let nonce = RandomState::new().build_hasher().finish();
-        let mut header =
-            Header { ports, nonce, clock: now.0, unix_millis: unix.as_millis() as u64, ..Header::default() };
-        for shard in &mut shards {
-            shard.store.set_now(now);
-            let facts = shard.store.image_facts();
-            header.flush_at = header.flush_at.max(facts.flush_at);
-            header.last_cas = header.last_cas.max(facts.last_cas);
-            header.items += facts.items;
-            header.bytes += facts.bytes;
-        }
-        let image = Mutex::new(image::Writer::new(Counted(&self.beside, &self.bytes), &header)?);
-        thread::scope(|scope| {
-            let savers: Vec<_> = shards
-                .iter_mut()
-                .map(|shard| {
-                    let image = &image;
-                    thread::Builder::new().spawn_scoped(scope, move || shard.store.save(image))
-                })
-                .collect();
-            let mut results = Vec::new();
-            for saver in savers {
-                results.push(saver?.join().expect("a thread that saves does not panic"));
-            }
-            results.into_iter().collect::<io::Result<()>>()
-        })?;
-        let (_, items) = image.into_inner().finish()?;
+        let mut shards = leases(exchange);
+        let mut stores: Vec<&mut Store> = shards.iter_mut().map(|shard| &mut shard.store).collect();
+        let header = Header { ports, clock: now.0, unix_millis: unix_millis(), ..Header::default() };
+        let (_, items) = write_stores(&mut stores, Counted(&self.beside, &self.bytes), header)?;
         self.beside.sync_all()?;
         let bytes = (&self.beside).stream_position()?;
         fs::rename(&self.beside_path, &self.path)?;
@@ -208,10 +200,62 @@ impl MemoryFile {
     }
 }
 
-/// Writes to a file, and counts the bytes.
-struct Counted<'a>(&'a File, &'a AtomicU64);
+/// The leases of all shards, after all workers have ended.
+pub fn leases(exchange: &Exchange) -> Vec<Lease<'_>> {
+    let lease = |shard| exchange.try_lease(shard).expect("the workers have given their leases back");
+    (0..exchange.shards()).map(lease).collect()
+}
 
-impl Write for Counted<'_> {
+/// The wall clock, in milliseconds since 1970.
+pub fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The clock that goes on from a count at which the wall clock had shown `unix_millis`. It includes the time for which no
+/// server ran. If the wall clock was set back, no time has passed.
+pub fn clock_after(count: u32, millis: u64) -> Clock {
+    // Round up: an item may die a second too early, but not live a second too long.
+    let seconds = unix_millis().saturating_sub(millis).div_ceil(1000).min(u64::from(u32::MAX)) as u32;
+    Clock::from_count(Now(count.saturating_add(seconds)))
+}
+
+/// Writes the items of stores, which the caller must not use any more, as an image with this header. The header has no
+/// nonce yet, and nothing about the stores. Gives the stream back with the number of items.
+///
+/// # Errors
+/// Those of the stream, and of the system that has no threads.
+fn write_stores<W: Write + Send>(stores: &mut [&mut Store], to: W, header: Header) -> io::Result<(W, u64)> {
+    let mut header = Header { nonce: RandomState::new().build_hasher().finish(), ..header };
+    for store in &mut *stores {
+        store.set_now(Now(header.clock));
+        let facts = store.image_facts();
+        header.flush_at = header.flush_at.max(facts.flush_at);
+        header.last_cas = header.last_cas.max(facts.last_cas);
+        header.items += facts.items;
+        header.bytes += facts.bytes;
+    }
+    let image = Mutex::new(image::Writer::new(to, &header)?);
+    thread::scope(|scope| {
+        let savers: Vec<_> = stores
+            .iter_mut()
+            .map(|store| {
+                let image = &image;
+                thread::Builder::new().spawn_scoped(scope, move || store.save(image))
+            })
+            .collect();
+        let mut results = Vec::new();
+        for saver in savers {
+            results.push(saver?.join().expect("a thread that saves does not panic"));
+        }
+        results.into_iter().collect::<io::Result<()>>()
+    })?;
+    image.into_inner().finish()
+}
+
+/// Writes to a stream, and counts the bytes.
+struct Counted<'a, W>(W, &'a AtomicU64);
+
+impl<W: Write> Write for Counted<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.0.write(bytes)?;
         self.1.fetch_add(count as u64, Ordering::Relaxed);
@@ -234,15 +278,9 @@ impl<R: Read + Send> Image<R> {
         self.reader.header()
     }
 
-    /// The clock of the server that loads the image. It includes the time for which no server ran. If the wall clock
-    /// was set back, the server assumes that no time has passed.
+    /// The clock of the server that loads the image.
     pub fn clock(&self) -> Clock {
-        let header = self.header();
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let down = unix.saturating_sub(Duration::from_millis(header.unix_millis));
-        // Round up: an item may die a second too early, but not live a second too long.
-        let seconds = down.as_millis().div_ceil(1000).min(u128::from(u32::MAX)) as u32;
-        Clock::from_count(Now(header.clock.saturating_add(seconds)))
+        clock_after(self.header().clock, self.header().unix_millis)
     }
 
     /// Fills empty stores with the items of the image. If that fails, it logs the reason, and the server must not use

@@ -319,3 +319,29 @@ fn a_server_that_no_other_could_find_does_not_start() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.starts_with("--take-over needs an address with a port, or a Unix socket"), "{said}");
 }
+
+#[test]
+fn the_memory_is_taken_over_too() {
+    let mut line = Line::new();
+    line.start("--keep-memory -t 2 -m 64");
+    let value = "v".repeat(50_000);
+    assert_eq!(line.client().ask("set a 0 0 1\r\nx"), "STORED");
+    assert_eq!(line.client().ask(&format!("set b 0 100 50000\r\n{value}")), "STORED");
+    for (flags, said) in [
+        ("--keep-memory -t 1 -m 64", "kept 2 items"),
+        ("--keep-memory -t 3 -m 80", "kept 2 items"),
+        ("--keep-memory -t 2 -m 64 -f 1.05 -n 100", "the items of the last server are copied"),
+        ("--keep-memory -t 2 -m 64 -f 1.05 -n 100", "kept 2 items"),
+    ] {
+        line.next(flags);
+        let mut client = line.client();
+        assert_eq!(client.ask("mg a v"), "VA 1", "{flags}");
+        assert_eq!(client.line().expect("the value"), b"x\r\n");
+        assert_eq!(client.ask("mg b s"), "HD s50000", "{flags}");
+        assert!(line.printed(0).contains(said), "{flags}: it printed:\n{}", line.printed(0));
+    }
+    // A server that keeps no memory does not wait for any.
+    line.next("-t 2");
+    assert_eq!(line.client().ask("mg a"), "EN");
+    line.end();
+}

@@ -26,11 +26,11 @@ struct Known {
 }
 
 #[derive(Default)]
-struct Shared {
-    address: Mutex<Option<Address>>,
-    done: AtomicBool,
+pub(super) struct Shared {
+    pub(super) address: Mutex<Option<Address>>,
+    pub(super) done: AtomicBool,
     requests: AtomicU64,
-    hits: AtomicU64,
+    pub(super) hits: AtomicU64,
     misses: AtomicU64,
 }
 
@@ -39,7 +39,7 @@ fn value_of(key: &str, version: u64) -> String {
 }
 
 /// Sets and gets keys of its own, and checks that each value is the last acknowledged one.
-fn work(shared: &Shared, number: u64) {
+pub(super) fn work(shared: &Shared, number: u64) {
     let mut known: HashMap<u64, Known> = HashMap::new();
     let mut state = number + 1;
     let mut version = 0;
@@ -97,6 +97,8 @@ fn check(shared: &Shared, key: &str, known: &mut Known, found: Option<String>) {
     let Some(found) = found else {
         let expected = known.stored > 0;
         shared.misses.fetch_add(u64::from(expected), Ordering::Relaxed);
+        // What is gone never comes back.
+        *known = Known::default();
         return;
     };
     shared.hits.fetch_add(1, Ordering::Relaxed);
