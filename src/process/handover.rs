@@ -7,6 +7,7 @@
 use super::rights;
 use std::env;
 use std::io;
+use std::iter;
 use std::os::fd::OwnedFd;
 use std::process;
 
@@ -44,13 +45,10 @@ impl Inherited {
         let is_for_us = pid.is_empty() || number("LISTEN_PID") == Some(process::id());
         let count = number("LISTEN_FDS").filter(|_| is_for_us).unwrap_or(0);
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let mut names = names.split(':');
-        let mut descriptors = Vec::new();
-        for at in (FIRST..).take(count as usize) {
-            let fd =
-                rights::adopt(at).map_err(|error| io::Error::new(error.kind(), format!("descriptor {at}: {error}")))?;
-            descriptors.push(Descriptor { name: names.next().unwrap_or_default().to_owned(), fd });
-        }
+        let names = names.split(':').chain(iter::repeat("")).map(str::to_owned);
+        let end = i32::try_from(count).ok().and_then(|count| FIRST.checked_add(count)).unwrap_or(i32::MAX);
+        let fds = rights::adopt(FIRST..end)?;
+        let descriptors = names.zip(fds).map(|(name, fd)| Descriptor { name, fd }).collect();
         Ok(Inherited { descriptors })
     }
 

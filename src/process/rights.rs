@@ -9,6 +9,7 @@ use rustix::net::{
 };
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 
@@ -60,19 +61,31 @@ pub fn receive(socket: impl AsFd, most: usize) -> io::Result<(Vec<u8>, Vec<Owned
     Ok((message, descriptors))
 }
 
-/// Takes over a descriptor that the process was started with, by its number. Nothing else in the process may use the number.
-/// The descriptor gets another number, and closes on exec.
+/// Takes over the descriptors with these numbers, which the process was started with. Nothing else in the process may use the
+/// numbers. The descriptors get other numbers, and close on exec.
 ///
 /// # Errors
-/// When there is no such descriptor; those of the system.
-pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
+/// When one of them is not open; those of the system.
+pub fn adopt(numbers: Range<RawFd>) -> io::Result<Vec<OwnedFd>> {
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
     // A number becomes a descriptor that somebody owns by being sent: the receiver owns what it gets.
     let (here, there) = UnixDatagram::pair()?;
-    let rights = [ControlMessage::ScmRights(&[number])];
-    nix::sys::socket::sendmsg::<()>(here.as_raw_fd(), &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None)?;
-    let descriptor = receive(&there, 1)?.1.pop().ok_or(ErrorKind::InvalidData)?;
-    nix::unistd::close(number)?;
-    Ok(descriptor)
+    for number in [here.as_raw_fd(), there.as_raw_fd()] {
+        // The system gives away the lowest number that is free.
+        if numbers.contains(&number) {
+            return Err(io::Error::new(ErrorKind::NotFound, format!("descriptor {number} is not open")));
+        }
+    }
+    let adopt = |number| {
+        let rights = [ControlMessage::ScmRights(&[number])];
+        nix::sys::socket::sendmsg::<()>(here.as_raw_fd(), &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None)?;
+        let descriptor = receive(&there, 1)?.1.pop().ok_or(ErrorKind::InvalidData)?;
+        nix::unistd::close(number)?;
+        Ok(descriptor)
+    };
+    numbers.map(adopt).collect()
 }
 
 #[cfg(test)]
@@ -113,15 +126,17 @@ mod tests {
     }
 
     #[test]
-    fn a_number_becomes_a_descriptor() {
+    fn numbers_become_descriptors() {
         let mut file = temporary_file();
-        file.write_all(b"text").expect("a file in memory");
-        file.rewind().expect("a file in memory");
+        file.write_all(b"text").expect("a temporary file");
+        file.rewind().expect("a temporary file");
         let number = file.into_raw_fd();
+        let [file] = adopt(number..number + 1).expect("it is open").try_into().expect("one");
         let mut text = String::new();
-        File::from(adopt(number).expect("it is open")).read_to_string(&mut text).expect("a file");
+        File::from(file).read_to_string(&mut text).expect("a file");
         assert_eq!(text, "text");
-        assert!(adopt(1 << 20).is_err(), "there is no such descriptor");
+        assert!(adopt(1 << 20..(1 << 20) + 1).is_err(), "there is no such descriptor");
+        assert!(adopt(3..3).expect("nothing is to be done").is_empty());
     }
 
     fn temporary_file() -> File {

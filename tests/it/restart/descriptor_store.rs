@@ -244,3 +244,14 @@ fn a_service_without_a_store_leaves_nothing_that_hinders_the_next() {
     }
     wait_until("the log says so", || systemd.printed().matches("Exiting normally").count() == 2);
 }
+
+#[test]
+fn descriptors_that_are_not_open_are_refused() {
+    for count in ["1", "5", "4000000000"] {
+        let script = format!("LISTEN_FDS={count} LISTEN_PID=$$ exec \"$0\" -u root -p -1 -l 127.0.0.1");
+        let output = Command::new("sh").args(["-c", &script, CORECACHED]).output().expect("there is a shell");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(71), "{said}");
+        assert!(said.starts_with("LISTEN_FDS: a descriptor is of no use: descriptor "), "{said}");
+    }
+}
