@@ -5,7 +5,7 @@ use corecached::auth::verifier::Verifier;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use std::io::{self, BufRead, IsTerminal, Write};
 
-/// Makes the line of a user for the file of --users from a password
+/// Make the line of a user for the file of --users from a password
 ///
 /// Reads the password from the terminal, which does not show it, or else the first line of standard input.
 #[derive(Debug, clap::Args)]

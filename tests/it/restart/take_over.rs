@@ -58,7 +58,8 @@ impl Line {
     fn start(&mut self, flags: &str) {
         let server = self.spawn(flags);
         self.servers.push(server);
-        wait_until("it serves", || Client::try_connect(&self.address()).is_ok());
+        // It prints this line once all its addresses are bound.
+        wait_until("it serves", || self.printed(0).contains(" shards, "));
         assert!(self.printed(0).contains("there is no server to take over from"), "{}", self.printed(0));
     }
 
