@@ -22,7 +22,7 @@
 //!
 //! ```text
 //!  main:     tool, server, config, exit
-//!  tool:     config, auth, nodes, exit
+//!  tool:     process, config, auth, nodes, exit
 //!  server:   process, observer, worker, admin, command, config, net, protocol, store, measure, auth, nodes, ttl, clock, counters, hash, exit
 //!  process:  exit
 //!  observer: worker, admin, command, config, net, protocol, store, measure, auth, counters

@@ -10,13 +10,13 @@
 //! - The server removes the pid file at exit even without `-d`.
 //! - Relative paths keep their meaning although `-d` changes the current directory to `/`.
 
+pub mod cgroup;
 pub mod daemon;
 pub mod files;
 pub mod handover;
 pub mod huge_pages;
 pub mod limits;
 pub mod log;
-pub mod memory;
 pub mod rights;
 pub mod supervisor;
 pub mod takeover;

@@ -86,14 +86,14 @@ fn full_bytes(config: &Config) -> u64 {
     items + lent + index + buffers + PROGRAM_BYTES
 }
 
-/// A line if the memory limit of the cgroup is too low for a full cache. The kernel kills a server that exceeds it.
+/// A line if the memory limit of the cgroup is too low for a full cache.
 pub(super) fn cgroup_warning(config: &Config, limit: Option<u64>) -> Option<String> {
     let (needed, limit) = (full_bytes(config), limit?);
     let beyond = needed - config.memory.limit_bytes;
     (needed > limit).then(|| {
         format!(
             "-m {}: a full cache takes {} MiB with its index and buffers, but the memory limit of the cgroup is {} MiB: \
-             the kernel will kill the server (-m {} fits, or a higher limit)",
+             the kernel will slow the server down or kill it (-m {} fits, or a higher limit)",
             config.memory.limit_bytes >> 20,
             needed.div_ceil(1 << 20),
             limit >> 20,

@@ -39,7 +39,7 @@ use crate::process::files::{self, PidFile};
 use crate::process::handover::Inherited;
 use crate::process::supervisor::Supervisor;
 use crate::process::takeover::Successor;
-use crate::process::{self, huge_pages, limits, user};
+use crate::process::{self, cgroup, huge_pages, limits, user};
 use crate::store::ClassSnapshot;
 use crate::worker::broadcast::Broadcast;
 use crate::worker::limits::ServeLimits;
@@ -117,7 +117,8 @@ pub fn run(mut config: Config) -> Result<(), Exit> {
 
 /// Warns of memory that the system will not give as the flags want it.
 fn warn_of_memory(config: &Config) {
-    if let Some(warning) = memory::cgroup_warning(config, process::memory::limit()) {
+    let limit = cgroup::Limits::own().memory.map(|bound| bound.value as u64);
+    if let Some(warning) = memory::cgroup_warning(config, limit) {
         log::warn!("{warning}");
     }
     if config.memory.keep

@@ -55,6 +55,11 @@ fn end(server: &mut Server, signal: &str) {
     assert_eq!(status.code(), Some(0), "{status}; it printed:\n{}", server.printed());
 }
 
+#[track_caller]
+fn assert_printed(server: &Server, text: &str) {
+    assert!(server.printed().contains(text), "it did not print {text:?} but:\n{}", server.printed());
+}
+
 /// Sets `count` keys with this prefix. Their values contain the keys.
 fn set_many(client: &mut Client, prefix: &str, count: usize, len: usize) {
     for number in 0..count {
@@ -80,13 +85,10 @@ fn count_many(client: &mut Client, prefix: &str, count: usize, len: usize) -> us
     found
 }
 
-#[test]
-fn a_graceful_stop_keeps_everything() {
-    let folder = Folder::new();
-    let mut server = folder.start("-t 2 -m 64 -I 8m");
-    let mut client = server.client();
+/// What the last server must have left: small and long values, deadlines, marks, CAS uniques.
+fn fill(client: &mut Client) -> (String, String) {
     let long = "0123456789abcdef".repeat(200_000);
-    set_many(&mut client, "k", 2000, 50);
+    set_many(client, "k", 2000, 50);
     client.send(format!("set long 5 0 {}\r\n{long}\r\n", long.len()));
     client.expect("STORED\r\n");
     client.send("set empty 4294967295 1000 0\r\n\r\nset dead 0 -1 1\r\nx\r\nset gone 0 0 1\r\nx\r\ndelete gone\r\n");
@@ -94,7 +96,34 @@ fn a_graceful_stop_keeps_everything() {
     client.send("ms stale 1 T900\r\nx\r\nmd stale I T900\r\nms Zm9v 1 b\r\nx\r\nset number 0 0 1\r\n7\r\nmg k7 v\r\n");
     client.expect("HD\r\nHD\r\nHD\r\nSTORED\r\n");
     client.line().and_then(|_| client.line()).expect("an item of which it will be known that it was fetched");
-    let cas = client.ask("mg number c");
+    client.send("set a:1 0 0 1\r\nx\r\nflush_prefix a:\r\nset a:2 0 0 1\r\ny\r\n");
+    client.expect("STORED\r\nOK\r\nSTORED\r\n");
+    (client.ask("mg number c"), long)
+}
+
+/// Checks what [`fill`] has stored.
+fn check(client: &mut Client, cas: Option<&str>, long: &str) {
+    assert_eq!(count_many(client, "k", 2000, 50), 2000);
+    client.send("get long\r\n");
+    client.expect(format!("VALUE long 5 {}\r\n{long}\r\nEND\r\n", long.len()));
+    client.send("get empty dead gone a:1 a:2\r\nmg Zm9v b k v\r\n");
+    client.expect("VALUE empty 4294967295 0\r\n\r\nVALUE a:2 0 1\r\ny\r\nEND\r\nVA 1 kZm9v b\r\nx\r\n");
+    let left = client.ask("mg empty t");
+    let seconds: i32 = left.strip_prefix("HD t").and_then(|text| text.parse().ok()).expect("a time");
+    assert!((900..=1000).contains(&seconds), "{left}");
+    if let Some(cas) = cas {
+        assert_eq!(client.ask("mg number c"), cas);
+    }
+    assert_eq!(client.ask("mg k7 h l").split(" l").next(), Some("HD h1"));
+    assert_eq!(client.ask("mg stale s").split(' ').next(), Some("HD"), "the stale item");
+}
+
+#[test]
+fn a_graceful_stop_keeps_everything() {
+    let folder = Folder::new();
+    let mut server = folder.start("-t 2 -m 64 -I 8m");
+    let mut client = server.client();
+    let (cas, long) = fill(&mut client);
     assert_eq!(client.ask_list("stats settings").iter().filter(|line| line.contains("memory_file")).count(), 1);
     let uptime = client.stat("uptime");
     folder.stop(&mut server);
@@ -103,20 +132,9 @@ fn a_graceful_stop_keeps_everything() {
     for flags in ["-t 1 -m 64 -I 8m", "-t 3 -m 200 -I 8m -f 1.5 -n 100", "-t 2 -m 64 -I 8m -o slab_chunk_max=8"] {
         let mut server = folder.start(flags);
         let mut client = server.client();
-        assert_eq!(count_many(&mut client, "k", 2000, 50), 2000, "{flags}");
+        check(&mut client, Some(&cas), &long);
         assert!(!folder.image().exists(), "{flags}: the image is still there while it is being served");
-        assert!(server.printed().contains("loaded 2005 items"), "{flags}: it printed:\n{}", server.printed());
-        client.send("get long\r\n");
-        client.expect(format!("VALUE long 5 {}\r\n{long}\r\nEND\r\n", long.len()));
-        client.send("get empty dead gone\r\nmg Zm9v b k v\r\n");
-        client.expect("VALUE empty 4294967295 0\r\n\r\nEND\r\nVA 1 kZm9v b\r\nx\r\n");
-        // Each of these items checks another property: the time left, the CAS, whether it was fetched, whether it is
-        // stale.
-        let left = client.ask("mg empty t");
-        let seconds: i32 = left.strip_prefix("HD t").and_then(|text| text.parse().ok()).expect("a time");
-        assert!((900..=1000).contains(&seconds), "{left}");
-        assert_eq!(client.ask("mg number c"), cas, "{flags}");
-        assert_eq!(client.ask("mg k7 h l").split(" l").next(), Some("HD h1"));
+        assert_printed(&server, "loaded 2006 items");
         assert!(client.stat("uptime") >= uptime, "{flags}: the clock has gone back");
         folder.stop(&mut server);
     }
@@ -181,7 +199,7 @@ fn with_less_memory_the_rest_is_right() {
     let found = count_many(&mut client, "k", 20_000, 500);
     assert!((3000..10_000).contains(&found), "{found} of 20,000 in 5 MiB");
     assert_eq!(client.stat("curr_items"), found as u64);
-    assert!(server.printed().contains("there was no room for"), "it printed:\n{}", server.printed());
+    assert_printed(&server, "there was no room for");
     // The newest items are there.
     assert_eq!(client.ask("mg k19999"), "HD");
     folder.stop(&mut server);

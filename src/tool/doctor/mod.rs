@@ -5,12 +5,11 @@
 //!   ├ report                 verdicts as text and as JSON
 //!   ├ observe                asks servers, twice
 //!   └ checks/                pure functions from facts to verdicts, in two tables
-//!      └ local               the facts about a machine: machine, process, cgroup; files reads them below a folder
+//!      └ local               the facts about a machine: machine, process; files reads them below a folder
 //!         └ server           the facts about a server, from its replies
 //!            └ finding       what a check can say
 //! ```
 
-mod cgroup;
 mod checks;
 mod files;
 mod finding;

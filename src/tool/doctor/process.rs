@@ -1,7 +1,7 @@
 //! A process as `/proc` shows it: the server's, or our own where no server runs.
 
-use super::cgroup::Limits;
 use super::files::{Root, cpu_list, field, kilobytes, text};
+use corecached::process::cgroup::Limits;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,7 @@ impl Process {
             cpus: field(&status, "Cpus_allowed_list").map(cpu_list).unwrap_or_default(),
             has_no_huge_pages: field(&status, "THP_enabled") == Some("0"),
             words: words(root, &text(&folder.join("cmdline")).unwrap_or_default()),
-            limits: Limits::read(root, &groups),
+            limits: Limits::read(&root.0, &groups),
         }
     }
 

@@ -16,8 +16,7 @@ use std::time::Duration;
 use corecached::process::rights;
 
 use super::under_load::{Shared, work};
-use super::{Folder, count_many, end, set_many};
-use crate::client::Client;
+use super::{Folder, assert_printed, check, end, fill, set_many};
 use crate::server::Server;
 use crate::waiting::PATIENCE;
 
@@ -97,44 +96,6 @@ impl Drop for Supervisor {
         self.say("TEST=end");
         self.reader.take().map(JoinHandle::join);
     }
-}
-
-#[track_caller]
-fn assert_printed(server: &Server, text: &str) {
-    assert!(server.printed().contains(text), "it did not print {text:?} but:\n{}", server.printed());
-}
-
-/// What the last server must have left: small and long values, deadlines, marks, CAS uniques.
-fn fill(client: &mut Client) -> (String, String) {
-    let long = "0123456789abcdef".repeat(200_000);
-    set_many(client, "k", 2000, 50);
-    client.send(format!("set long 5 0 {}\r\n{long}\r\n", long.len()));
-    client.expect("STORED\r\n");
-    client.send("set empty 4294967295 1000 0\r\n\r\nset dead 0 -1 1\r\nx\r\nset gone 0 0 1\r\nx\r\ndelete gone\r\n");
-    client.expect("STORED\r\nSTORED\r\nSTORED\r\nDELETED\r\n");
-    client.send("ms stale 1 T900\r\nx\r\nmd stale I T900\r\nms Zm9v 1 b\r\nx\r\nset number 0 0 1\r\n7\r\nmg k7 v\r\n");
-    client.expect("HD\r\nHD\r\nHD\r\nSTORED\r\n");
-    client.line().and_then(|_| client.line()).expect("an item of which it will be known that it was fetched");
-    client.send("set a:1 0 0 1\r\nx\r\nflush_prefix a:\r\nset a:2 0 0 1\r\ny\r\n");
-    client.expect("STORED\r\nOK\r\nSTORED\r\n");
-    (client.ask("mg number c"), long)
-}
-
-/// Checks what [`fill`] has stored.
-fn check(client: &mut Client, cas: Option<&str>, long: &str) {
-    assert_eq!(count_many(client, "k", 2000, 50), 2000);
-    client.send("get long\r\n");
-    client.expect(format!("VALUE long 5 {}\r\n{long}\r\nEND\r\n", long.len()));
-    client.send("get empty dead gone a:1 a:2\r\nmg Zm9v b k v\r\n");
-    client.expect("VALUE empty 4294967295 0\r\n\r\nVALUE a:2 0 1\r\ny\r\nEND\r\nVA 1 kZm9v b\r\nx\r\n");
-    let left = client.ask("mg empty t");
-    let seconds: i32 = left.strip_prefix("HD t").and_then(|text| text.parse().ok()).expect("a time");
-    assert!((900..=1000).contains(&seconds), "{left}");
-    if let Some(cas) = cas {
-        assert_eq!(client.ask("mg number c"), cas);
-    }
-    assert_eq!(client.ask("mg k7 h l").split(" l").next(), Some("HD h1"));
-    assert_eq!(client.ask("mg stale s").split(' ').next(), Some("HD"), "the stale item");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! CPUs: how many, at which speed, how far from memory, and how the time is read.
 
 use super::memory::sysctl;
-use crate::tool::doctor::cgroup::Bound;
 use crate::tool::doctor::files::known;
 use crate::tool::doctor::finding::{Finding, Outcome, Verdict, because, well};
 use crate::tool::doctor::local::Local;
 use crate::tool::doctor::machine::{CLOCK, NUMA_BALANCING};
+use corecached::process::cgroup::Bound;
 
 /// Clocks that a program reads without a system call.
 const FAST_CLOCKS: [&str; 6] =

@@ -1,12 +1,12 @@
 //! Memory of the machine and of the process: how much there is, swap, locks, huge pages.
 
-use crate::tool::doctor::cgroup::Bound;
 use crate::tool::doctor::files::known;
 use crate::tool::doctor::finding::{Finding, Outcome, Unknown, Verdict, because, well};
 use crate::tool::doctor::local::Local;
 use crate::tool::doctor::machine::{HUGE_PAGES, MEMORY, OVERCOMMIT, SHARED_HUGE_PAGES, SWAPPINESS};
 use crate::tool::doctor::server::Server;
 use crate::tool::show;
+use corecached::process::cgroup::Bound;
 
 const MIB: f64 = (1 << 20) as f64;
 /// What a server takes besides items, index and buffers: its program, the stacks of its threads, what the kernel counts
