@@ -129,6 +129,8 @@ counters! {
         leases_refused: Clears, Leases;
         /// Batches that the worker posted to shards, because another worker had the lease.
         batches_posted: Clears, Leases;
+        /// Hits that the worker answered from its own copies of hot items, up to the last second.
+        hot_copy_hits: Clears, Leases;
         /// `flush_all` commands.
         cmd_flush: Clears, Stats;
         /// Flushes of prefixes, in all their forms.

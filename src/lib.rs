@@ -52,7 +52,8 @@
 //!    read buffer takes one lock and one counter (`worker/uploads.rs`). An operation of the sample, one in 128, takes the
 //!    lock of its worker's samples, or is not counted if somebody reads them (`worker/sampler.rs`). Only `worker/mailbox/` hands shards from core to
 //!    core. One thread writes each counter, with plain stores; others may read it.
-//! 4. Only the holder of a shard's lease touches the shard.
+//! 4. Only the holder of a shard's lease touches the shard. A worker answers for a hot item from a copy of its own, as long as
+//!    the shard has not changed the item (`store/copies.rs`).
 //! 5. An operation has one key, and a key is hashed once; different bits of the hash choose shard, bucket and tag
 //!    (`hash.rs`).
 //! 6. Replies leave in the order of requests (`worker/pending.rs`).

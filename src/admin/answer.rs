@@ -44,7 +44,10 @@ pub fn answer(shard: &mut Shard, query: &Query, clock: &Clock) -> Answer {
                 prefixes.on = false;
             }
         }
-        Query::Detail(Some(prefixes)) => shard.prefixes.get_or_insert_with(|| prefixes.clone()).on = true,
+        Query::Detail(Some(prefixes)) => {
+            store.end_copies();
+            shard.prefixes.get_or_insert_with(|| prefixes.clone()).on = true;
+        }
         Query::DetailDump => {
             let prefixes = shard.prefixes.iter().flat_map(Prefixes::iter);
             return Answer::Prefixes(prefixes.map(|(prefix, counts)| (prefix.to_vec(), counts)).collect());

@@ -447,7 +447,7 @@ fn sub_commands_of_stats() {
         stats slabs => STAT active_slabs 0 | STAT total_malloced 0 | END
         stats sizes => STAT sizes_status disabled | END
         stats evictions => STAT evictions_for_room 0 | STAT evictions_by_moves 0 | STAT evictions_by_chains 0 | END
-        stats leases => STAT leases_refused 0 | STAT batches_posted 0 | END
+        stats leases => STAT leases_refused 0 | STAT batches_posted 0 | STAT hot_copy_hits 0 | END
         stats conns => STAT 4:addr x | STAT 1:addr x | STAT 2:addr x | STAT 3:addr x | END
         stats co => STAT 4:addr x | STAT 1:addr x | STAT 2:addr x | STAT 3:addr x | END
         stats reset noreply => RESET

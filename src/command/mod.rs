@@ -6,6 +6,7 @@
 mod arithmetic;
 pub mod big_keys;
 pub mod binary;
+pub mod copied;
 mod delete;
 mod get;
 mod meta;
@@ -33,6 +34,9 @@ pub use shard::Shard;
 /// It does not execute [`Verb::Admin`], which concerns more than one shard.
 #[inline]
 pub fn execute(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
+    if copied::may_change(request.operation) {
+        shard.store.end_copies_of(request.operation.hash);
+    }
     match request.operation.verb {
         Verb::Get => get_one(shard, request, reply),
         Verb::Gets => get::gets(shard, request, reply),
@@ -119,6 +123,7 @@ pub fn refuse(operation: &Operation, reply: &mut Reply) {
 
 /// Executes a storage command. The worker has received its value into the item `id`.
 pub fn commit(shard: &mut Shard, request: &Request<'_>, id: ItemId, reply: &mut Reply) {
+    shard.store.end_copies_of(request.operation.hash);
     let value = Value::Item(id);
     match request.operation.verb {
         Verb::MetaSet => set::meta_set_value(shard, request, value, reply),

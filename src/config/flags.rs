@@ -332,6 +332,17 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                 No,
             ),
             Flag(
+                '\0',
+                "hot-copies",
+                One("keys", |value, config| {
+                    config.workers.hot_copies = own_number("--hot-copies", value, 0..=64)? as usize;
+                    Ok(())
+                }),
+                "Keys that a worker copies the items of, up to 4 KB each, if they are read so much that workers want them at \
+                 once. 0 to 64. Not in memcached",
+                Of(|config| config.workers.hot_copies.to_string()),
+            ),
+            Flag(
                 'N',
                 "napi-ids",
                 One("count", |value, config| {

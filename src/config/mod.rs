@@ -279,6 +279,8 @@ pub struct Workers {
     /// `--port-per-core`: worker *i* listens on port + *i* and keeps the items that it receives in a shard of its own.
     /// Clients list the ports as servers, and no key crosses a core. Not with a Unix socket.
     pub port_per_core: bool,
+    /// `--hot-copies`: the most keys whose items a worker copies because many workers read them. See `worker/copies.rs`.
+    pub hot_copies: usize,
     /// `-N`: the number of receive queues of network cards that get a worker each, the one of their first connection. 1 to
     /// `threads`. 0: each connection goes to the worker with the fewest.
     pub napi_ids: usize,
@@ -300,6 +302,7 @@ impl Default for Workers {
             threads: 1,
             pin: false,
             port_per_core: false,
+            hot_copies: 64,
             napi_ids: 0,
             read_buffer_bytes: 64 << 10,
             inline_value_max: 8 << 10,

@@ -131,6 +131,12 @@ pub(super) const PARTS: &[Metric] = &[
         "Leases of shards that another worker had.",
         |view, out| each_worker(view, out, |worker| worker.leases_refused.into()),
     ),
+    Metric(
+        "corecached_worker_hot_copy_hits_total",
+        Counter,
+        "Hits that the worker answered from its own copies of hot items.",
+        |view, out| each_worker(view, out, |worker| worker.hot_copy_hits.into()),
+    ),
     Metric("corecached_worker_connections", Gauge, "Open connections of the worker.", |view, out| {
         each_worker(view, out, |worker| worker.connections.into())
     }),

@@ -40,6 +40,7 @@ pub(super) struct WorkerFigures {
     pub(super) connections: u64,
     pub(super) leases_refused: u64,
     pub(super) batches_posted: u64,
+    pub(super) hot_copy_hits: u64,
     pub(super) bytes_read: u64,
     pub(super) bytes_written: u64,
 }
@@ -55,6 +56,7 @@ impl Reading {
                 connections: counters.connections(),
                 leases_refused: counters.leases_refused.get(),
                 batches_posted: counters.batches_posted.get(),
+                hot_copy_hits: counters.hot_copy_hits.get(),
                 bytes_read: counters.bytes_read.get(),
                 bytes_written: counters.bytes_written.get(),
             });

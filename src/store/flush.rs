@@ -16,6 +16,7 @@ impl Store {
     /// time or later, if it finds them at the heads of their lists, and at most [`FLUSHED_AT_ONCE`] of them. As in
     /// memcached, a client that flushes items it has just stored sees the counts drop.
     pub fn flush_at(&mut self, at: Now) {
+        self.end_copies();
         self.flush_at = 0;
         if at.0 > self.now {
             self.flush_at = at.0;

@@ -20,6 +20,7 @@ impl Store {
         if self.index.len() == 0 {
             return Ok(());
         }
+        self.end_copies();
         let current = self.stamps.current();
         let known = self.flushed.entries.get(prefix).copied();
         if known.is_none() && self.flushed.entries.len() >= FLUSHED_PREFIXES_MAX {
@@ -38,6 +39,7 @@ impl Store {
         entry.sweep = self.flushed.sweep + 1;
         self.flushed.put(prefix, entry);
         self.stamps.suspect(until);
+        self.stamps.step(self.now);
         if !self.flushed.sweeping {
             self.begin_sweep();
         }
@@ -84,7 +86,7 @@ impl Store {
         if self.stamps.is_suspect(current) { self.stamp_ahead(id) } else { current }
     }
 
-    /// [`Store::stamp_for`] in the second of a flush.
+    /// [`Store::stamp_for`] in a second of several flushes.
     #[cold]
     #[inline(never)]
     fn stamp_ahead(&mut self, id: ItemId) -> u32 {

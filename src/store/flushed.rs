@@ -5,8 +5,9 @@
 //! Items of the prefix with this stamp or an earlier one were there before the flush. So a flush takes the same short
 //! time for any number of items, and no item has a byte for it.
 //!
-//! An item that is stored later must have a later stamp, even in the second of the flush. Then its stamp is ahead of the
-//! clock. The entries of its prefixes remember that, so that the next flush of one of them covers it.
+//! An item that is stored later must have a later stamp, even in the second of the flush. After the first flush of a second
+//! all stamps are later. After a further one the stamp of the item is ahead of all others; the entries of its prefixes
+//! remember that, so that the next flush of one of them covers it.
 //!
 //! After a flush the search for dead items visits every page. It frees the items that the flush has killed, and marks
 //! those that it has made stale. When all pages are visited, no item needs the entry any more, and it is dropped. So the

@@ -18,6 +18,7 @@ pub mod arena;
 mod automove;
 mod bucket;
 pub mod budget;
+pub mod copies;
 mod eviction;
 pub mod expiry;
 mod flush;
@@ -60,6 +61,7 @@ pub use tuning::{AutomoveTuning, LruTuning, Tuning};
 
 use arena::ItemId;
 use budget::Budget;
+use copies::Copies;
 use flushed::Flushed;
 use ghosts::Ghosts;
 use index::{Index, Place};
@@ -153,6 +155,7 @@ pub struct Store {
     due_until: u32,
     stamps: Stamps,
     flushed: Flushed,
+    copies: Copies,
     /// Count of the clock at which the next flush is due; 0: none is planned.
     flush_at: u32,
     /// `counters.total_items` at the last flush. If it has not changed, nothing was stored since.
@@ -246,6 +249,7 @@ impl Store {
             due_until: 2,
             stamps: Stamps::new(2),
             flushed,
+            copies: Copies::default(),
             flush_at: 0,
             total_items_flushed: 0,
             last_cas: 0,
@@ -372,6 +376,7 @@ impl Store {
 
     /// Sets how many seconds before its deadline an item is due: see [`Fetched::Due`]. 0: never.
     pub fn set_due_seconds(&mut self, seconds: u32) {
+        self.end_copies();
         self.due_seconds = seconds;
         self.due_until = self.now.saturating_add(seconds);
     }
@@ -638,6 +643,7 @@ impl Store {
     }
 
     fn unlist(&mut self, id: ItemId) {
+        self.end_copies_of_item(id);
         let class = self.class_of(id);
         self.lru.unlink(&self.items, class, id);
         self.uncount(id, class);

@@ -2,10 +2,12 @@
 //!
 //! A stamp is a count of the clock plus a lead. Each flush adds one to the lead. So an item stored after a flush has a
 //! later stamp than any item stored before it, even within the same second. All live items got their stamps after the
-//! last flush, with the same lead, and so their times are exact. Of dead items, the store may know only an upper bound
+//! last flush, with the same lead, and so their times are exact, but for flushes of prefixes. Of dead items, the store may know only an upper bound
 //! of the time.
 //!
-//! A flush of a prefix lets items of this prefix get stamps that are ahead of the clock: see `flushed.rs`.
+//! The first flush of a prefix in a second lets the stamps go one second ahead of the clock ([`Stamps::step`]), so that
+//! whatever is accessed after it is not suspect. The clock then catches up. Items may seem a second younger than they are.
+//! A further flush in this second lets items of its prefix get stamps that are ahead of all others: see `flushed.rs`.
 //!
 //! Stamps cannot run out. After [`LEAD_MAX`] flushes they are [worn](Stamps::are_worn); the store is then emptied, and
 //! [`Stamps::restart`] resets the lead.
@@ -19,7 +21,7 @@ const LEAD_MAX: u32 = 1 << 31;
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Stamps {
     /// The stamp of an item that is accessed now.
-    /// Invariant: `current` is `now + lead` for the latest `now`, but never as low as `flushed_until`.
+    /// Invariant: `current` is `now + lead` for the latest `now`, or one more, but never as low as `flushed_until`.
     current: u32,
     /// Items with this stamp or an earlier one are flushed.
     flushed_until: u32,
@@ -81,6 +83,13 @@ impl Stamps {
     /// Items with this stamp or an earlier one are suspect.
     pub(super) fn suspect(&mut self, until: u32) {
         self.suspect_until = self.suspect_until.max(until);
+    }
+
+    /// What is accessed from now on gets a later stamp than what was accessed before, unless the stamps are ahead already.
+    pub(super) fn step(&mut self, now: u32) {
+        if self.current == now.saturating_add(self.lead) {
+            self.current += 1;
+        }
     }
 
     /// No items but those with this stamp or an earlier one are suspect, and those that are flushed.

@@ -6,6 +6,7 @@ use crate::command::Reply;
 use crate::protocol::{Operation, Span, Verb};
 use crate::store::arena::ItemId;
 use crate::store::gather::{Gathered, Gathering};
+use crate::store::slab::ClassId;
 use crate::store::{OutOfMemory, PIN_LEN_MIN};
 use std::sync::Arc;
 
@@ -38,6 +39,17 @@ pub enum Task {
     Unpin(ItemId),
     /// Answer a query to all shards.
     Broadcast(Arc<Broadcast>),
+    /// Count the reads of copies of an item, whose key is among the bytes of the batch. `class` is that of the copied item.
+    Reads {
+        /// The hash of the key.
+        hash: u64,
+        /// The key.
+        key: Span,
+        /// The class of the item that was copied.
+        class: ClassId,
+        /// The number of reads.
+        count: u64,
+    },
     /// Do a piece of a walk. The worker takes the walk out when the batch has returned. The reply is a piece of a dump.
     Walk(Option<Box<Walk>>),
 }
@@ -171,8 +183,13 @@ impl Batch {
     }
 
     fn copy(&mut self, span: Span, input: &[u8]) -> Span {
+        self.copy_of(span.of(input))
+    }
+
+    /// Copies bytes into the batch.
+    pub fn copy_of(&mut self, bytes: &[u8]) -> Span {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(span.of(input));
+        self.bytes.extend_from_slice(bytes);
         Span::new(start, self.bytes.len())
     }
 

@@ -11,7 +11,7 @@
 //!  ──────────────────────────────────────────
 //!  connection  handshakes  rates  endpoint  walk  meter what a worker holds; none of it knows the worker
 //!  serve ─▶ receive ─▶ shards ─▶ execute         input to operations to shards; no I/O
-//!    └────▶ sampler                              looks closer at some operations
+//!    └────▶ sampler ─▶ copies                    looks closer at some operations; the items that it finds hot
 //!  trace ─▶ session ─▶ pending    outbox         a connection's state, its replies
 //!  mailbox ─▶ batch ─▶ broadcast    uploads      what crosses cores
 //! ```
@@ -19,6 +19,7 @@
 pub mod batch;
 pub mod broadcast;
 mod connection;
+mod copies;
 mod datagram;
 mod endpoint;
 pub mod execute;
@@ -61,6 +62,7 @@ use crate::watch::CloseReason;
 use batch::{Batch, Task};
 use broadcast::Broadcast;
 use connection::Connection;
+use copies::{Copies, CopyPolicy};
 use endpoint::UdpEndpoint;
 use handshakes::Handshakes;
 use limits::ServeLimits;
@@ -201,6 +203,9 @@ impl<'a> Worker<'a> {
         let mut serve = Serve::new(shards, options.hasher.clone());
         serve.set_flush_key(config.permissions.flush_prefix_key.as_deref().unwrap_or_default());
         serve.sampler = Sampler::new(&measures.samples, measuring.sample, &options.hasher, options.number);
+        if options.exchange.workers() > 1 && !options.limits.keep_keys {
+            serve.shards.copies = Copies::new(CopyPolicy::new(config.workers.hot_copies));
+        }
         Ok(Worker {
             poll,
             connections: Slab::new(),
@@ -383,6 +388,8 @@ impl<'a> Worker<'a> {
             HOUSEKEEPING_STEPS_PER_SECOND
         };
         self.housekeeping_idle = 0;
+        let reads = self.serve.shards.tell_reads();
+        self.counters().hot_copy_hits.add(reads);
         self.follow_users();
         self.close_silent();
         self.count_buffers();

@@ -82,32 +82,28 @@ impl<'a> Sampler<'a> {
         }
     }
 
-    /// Samples an operation that was executed in `store`; None: another worker executes it.
-    pub(super) fn take(&self, verb: Verb, key: &[u8], hash: u64, store: Option<&Store>) {
-        let item = store.and_then(|store| {
-            let item = store.item(store.peek(hash, key).ok()?);
-            let ttl = (item.exptime() != NEVER).then(|| item.exptime() - store.now().0);
-            Some(SampledItem { value_len: item.value_len(), ttl })
-        });
+    /// Samples an operation that was executed. `left` is the item that it has left under its key, if any; None: another
+    /// worker executes it.
+    pub(super) fn take(&self, verb: Verb, key: &[u8], hash: u64, left: Option<Option<SampledItem>>) {
+        let item = left.flatten();
         let purpose = purpose_of(verb);
         let is_get = purpose == Purpose::Get;
         let reply_bytes = match item {
             Some(item) if is_get => key.len() + item.value_len + REPLY_BYTES,
             _ => SHORT_REPLY_BYTES,
         };
-        let hit = (is_get && store.is_some()).then_some(item.is_some());
+        let hit = left.filter(|_| is_get).map(|item| item.is_some());
         self.add(&Sample { key, hash, purpose, hit, item, reply_bytes: reply_bytes as u64 });
     }
 
     /// Samples a storage command whose value is still to come.
     pub(super) fn take_value(&self, operation: &Operation, input: &[u8], deadline: u32, now: Now) {
-        let ttl = (deadline != NEVER).then(|| deadline.saturating_sub(now.0));
         self.add(&Sample {
             key: operation.key.of(input),
             hash: operation.hash,
             purpose: Purpose::Set,
             hit: None,
-            item: Some(SampledItem { value_len: operation.value.len as usize, ttl }),
+            item: Some(sampled(operation.value.len as usize, deadline, now)),
             reply_bytes: SHORT_REPLY_BYTES as u64,
         });
     }
@@ -117,6 +113,17 @@ impl<'a> Sampler<'a> {
             samples.add(sample);
         }
     }
+}
+
+/// The item with this key in a store.
+pub(super) fn item_in(store: &Store, hash: u64, key: &[u8]) -> Option<SampledItem> {
+    let item = store.item(store.peek(hash, key).ok()?);
+    Some(sampled(item.value_len(), item.exptime(), store.now()))
+}
+
+/// An item with this deadline.
+pub(super) fn sampled(value_len: usize, deadline: u32, now: Now) -> SampledItem {
+    SampledItem { value_len, ttl: (deadline != NEVER).then(|| deadline.saturating_sub(now.0)) }
 }
 
 fn purpose_of(verb: Verb) -> Purpose {

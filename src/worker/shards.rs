@@ -9,12 +9,14 @@
 
 use super::batch::{Batch, Origin, Task};
 use super::broadcast::Broadcast;
+use super::copies::{Copies, Reads};
 use super::execute::Executor;
 use super::limits::ServeLimits;
 use super::mailbox::{Exchange, Lease};
 use crate::admin::walk::Walk;
 use crate::clock::{Clock, Now};
 use crate::command::Pinned;
+use crate::command::copied::Copied;
 use crate::command::observed;
 use crate::counters::WorkerCounters;
 use crate::hash;
@@ -30,6 +32,8 @@ pub(super) struct ShardLink<'a> {
     pub(super) lease: Option<Lease<'a>>,
     /// Another worker had the lease when this one asked for it. It does not ask again for the same connection.
     refused: bool,
+    /// How often that has happened in this second.
+    pub(super) refusals: u32,
     /// The tasks that are not posted yet.
     pub(super) open: Option<Box<Batch>>,
     /// A batch is on its way.
@@ -48,6 +52,8 @@ pub struct Shards<'a> {
     /// The time of this turn.
     pub(super) now: Now,
     pub(super) links: Vec<ShardLink<'a>>,
+    /// The copies of hot items.
+    pub(super) copies: Copies,
     /// The shards whose lease was asked for, with or without success, since the leases were last given back.
     pub(super) leased: Vec<usize>,
     /// Batches of this worker that have been run.
@@ -97,6 +103,7 @@ impl<'a> Shards<'a> {
             limits,
             now: clock.now(),
             links,
+            copies: Copies::default(),
             leased: Vec::new(),
             done: Vec::new(),
             spare: Vec::new(),
@@ -165,13 +172,54 @@ impl<'a> Shards<'a> {
         self.links[shard].lease.as_mut()
     }
 
-    /// Prefetches the bucket of a hash, and takes the lease of its shard if the worker can have it.
+    /// Prefetches the bucket of a hash, and takes the lease of its shard if the worker can have it. It takes none for the sake
+    /// of an operation that only reads a hot key: see [`Shards::copy_of`].
     #[inline(always)]
-    pub(super) fn prefetch_bucket(&mut self, hash: u64) {
+    pub(super) fn prefetch_bucket(&mut self, hash: u64, only_reads: impl FnOnce() -> bool) {
         let shard = self.shard_of(hash);
+        if self.links[shard].lease.is_none() && self.hot_key(hash, only_reads).is_some() {
+            return;
+        }
         if let Some(lease) = self.lease(shard) {
             lease.store.prefetch_bucket(hash);
         }
+    }
+
+    /// The number of the hot key with this hash, if a copy of its item may answer the operation. Nobody watches then.
+    #[inline]
+    pub(super) fn hot_key(&self, hash: u64, only_reads: impl FnOnce() -> bool) -> Option<usize> {
+        self.copies.find(hash).filter(|_| self.log.is_none() && only_reads())
+    }
+
+    /// A copy of the item of a hot key. If there is none that holds, this takes the lease of the shard, if the worker can have
+    /// it, and copies the item.
+    ///
+    /// While operations on the shard wait, there is no copy: one of them may change the item, for the same client.
+    pub(super) fn copy_of(&mut self, number: usize, hash: u64, key: &[u8]) -> Option<&Copied> {
+        let (shard, now) = (self.shard_of(hash), self.now);
+        if self.links[shard].posted || self.links[shard].open.is_some() || !self.copies.hold(number, key, now) {
+            self.lease(shard)?;
+            if let Some(lease) = &mut self.links[shard].lease {
+                self.copies.renew(number, key, lease);
+            }
+            if !self.copies.hold(number, key, now) {
+                return None;
+            }
+        }
+        Some(self.copies.read(number))
+    }
+
+    /// A second has passed: tells the shards how often copies were read, and gives the number of these reads.
+    pub(super) fn tell_reads(&mut self) -> u64 {
+        let (mut told, mut total) = (Vec::new(), 0);
+        self.copies.tick(|reads| told.push(reads));
+        for Reads { shard, hash, key, class, count } in told {
+            let key = self.open(shard).copy_of(&key);
+            self.push(shard, Task::Reads { hash, key, class, count }, None, 0);
+            total += count;
+        }
+        self.links.iter_mut().for_each(|link| link.refusals = 0);
+        total
     }
 
     fn take_lease(&mut self, shard: usize) {
@@ -189,6 +237,7 @@ impl<'a> Shards<'a> {
             }
             None => {
                 link.refused = true;
+                link.refusals = link.refusals.saturating_add(1);
                 self.leased.push(shard);
                 if let Some(counters) = self.counters {
                     counters.leases_refused.add(1);

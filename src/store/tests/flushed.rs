@@ -155,8 +155,8 @@ fn the_sweep_frees_dead_items_and_empties_the_table() {
     }
     assert_eq!((store.index.len(), store.flushed_prefixes()), (20_000, 5));
     sweep(&mut store);
-    // The second of the flushes is not over yet.
-    assert_eq!((store.index.len(), store.flushed_prefixes()), (10_000, 5));
+    // What was stored after the first flush has a later stamp. After the others it has not: their second is not over yet.
+    assert_eq!((store.index.len(), store.flushed_prefixes()), (10_000, 4));
     store.set(b"0:new", b"1", NEVER).expect("memory");
     store.set_now(Now(102));
     sweep(&mut store);
@@ -167,7 +167,7 @@ fn the_sweep_frees_dead_items_and_empties_the_table() {
 }
 
 #[test]
-fn flushes_of_many_prefixes_do_not_move_the_times_of_others() {
+fn flushes_of_many_prefixes_move_the_times_of_others_by_a_second_at_most() {
     let mut store = prefixed();
     let id = store.set(b"other", b"1", NEVER).expect("memory");
     let before = store.stamps.current();
@@ -176,9 +176,11 @@ fn flushes_of_many_prefixes_do_not_move_the_times_of_others() {
         store.flush_prefix(format!("{number}:").as_bytes(), Flush::Kill).expect("room");
         store.set(format!("{number}:x").as_bytes(), b"1", NEVER).expect("memory");
     }
-    assert_eq!((store.stamps.current(), store.last_access(id)), (before, Now(100)));
+    assert_eq!((store.stamps.current(), store.last_access(id)), (before + 1, Now(100)));
+    let late = store.set(b"late", b"1", NEVER).expect("memory");
+    assert_eq!(store.last_access(late), Now(100));
     store.set_now(Now(130));
-    assert_eq!((store.idle_seconds(id), store.stamps.current()), (30, before + 30));
+    assert_eq!((store.idle_seconds(id), store.idle_seconds(late), store.stamps.current()), (30, 29, before + 30));
 }
 
 #[test]
@@ -194,4 +196,19 @@ fn too_many_prefixes_are_refused_until_the_sweep_is_over() {
     store.set_now(Now(102));
     sweep(&mut store);
     assert_eq!((store.flushed_prefixes(), store.flush_prefix(b"more:", Flush::Kill)), (0, Ok(())));
+}
+
+/// After a flush, an item is looked up among the flushed prefixes once, not for the rest of the second.
+#[test]
+fn what_is_accessed_after_a_flush_is_not_suspect() {
+    let mut store = prefixed();
+    let id = store.set(b"other:1", b"1", NEVER).expect("memory");
+    store.set(b"a:1", b"1", NEVER).expect("memory");
+    store.flush_prefix(b"a:", Flush::Kill).expect("room");
+    let is_suspect = |store: &Store, id| store.stamps.is_suspect(store.item(id).stamp());
+    assert!(is_suspect(&store, id));
+    assert!(store.get(b"other:1").is_some());
+    assert!(!is_suspect(&store, id));
+    let new = store.set(b"a:1", b"2", NEVER).expect("memory");
+    assert!(!is_suspect(&store, new) && store.get(b"a:1").is_some());
 }

@@ -11,11 +11,12 @@
 use super::batch::{Task, reply_bytes_max};
 use super::execute::PREFETCH_AHEAD;
 use super::guard::Guarded;
-use super::sampler::{Sampler, kind_of};
+use super::sampler::{Sampler, item_in, kind_of};
 use super::session::{Session, State};
 use super::shards::Shards;
 use super::trace;
 use crate::clock::Now;
+use crate::command::copied::only_reads;
 use crate::command::observed::Observer;
 use crate::command::{self, Reply, Request, Shard};
 use crate::hash::KeyHasher;
@@ -302,7 +303,7 @@ impl<'a> Serve<'a> {
                     let hash = hasher.hash(key.of(input));
                     let kind = if is_last { Kind::LastKey } else { Kind::Key };
                     slots[count] = Slot { hash, key, hint: None, kind };
-                    shards.prefetch_bucket(hash);
+                    shards.prefetch_bucket(hash, || true);
                     count += 1;
                     commands += usize::from(is_last);
                     if count == group_len || commands == commands_max { Break(()) } else { Continue(()) }
@@ -345,7 +346,7 @@ impl<'a> Serve<'a> {
                 let hash = self.hasher.hash(key.of(input));
                 operation.hash = hash;
                 self.slots[count] = Slot { hash, key, hint: None, kind: Kind::Keyed };
-                self.shards.prefetch_bucket(hash);
+                self.shards.prefetch_bucket(hash, || only_reads(operation));
             } else {
                 self.slots[count].kind = Kind::Keyless;
             }
@@ -442,6 +443,9 @@ impl<'a> Serve<'a> {
                 }
                 _ => self.shards.shard_of(hash),
             };
+            if self.shards.links[shard].lease.is_none() && self.answer_by_copy(session, at, input, output) {
+                continue;
+            }
             if let Kind::Key | Kind::LastKey = kind {
                 let sink = match &mut self.shards.links[shard].lease {
                     Some(lease) => {
@@ -470,6 +474,28 @@ impl<'a> Serve<'a> {
         self.shards.tally.add(Measured::GetMiss, misses);
     }
 
+    /// Answers an operation of the group by the copy of a hot item, so that it needs no lease, and the worker has asked for
+    /// none. Where the copy does not hold any more, this asks, and makes a new one. False: the shard executes the operation.
+    #[cold]
+    #[inline(never)]
+    fn answer_by_copy(&mut self, session: &mut Session, at: usize, input: &[u8], output: &mut Reply) -> bool {
+        let Slot { hash, key, kind, .. } = self.slots[at];
+        let reads = || kind != Kind::Keyed || only_reads(&self.group[at]);
+        let Some(number) = self.shards.hot_key(hash, reads) else { return false };
+        let (clock, now) = (self.shards.clock, self.shards.now);
+        let Some(copied) = self.shards.copy_of(number, hash, key.of(input)) else { return false };
+        let sink = session.pending.sink(output);
+        match kind {
+            Kind::Keyed => copied.answer(&Request::new(&self.group[at], input, clock), now, sink),
+            _ => copied.get(sink),
+        }
+        if kind == Kind::LastKey {
+            command::end(sink);
+        }
+        self.shards.tally.add(Measured::GetHit, 1);
+        true
+    }
+
     /// Executes an operation of the group that is not a key of a plain `get`.
     #[inline(always)]
     fn execute_keyed<const WATCHED: bool>(
@@ -479,9 +505,12 @@ impl<'a> Serve<'a> {
         input: &[u8],
         output: &mut Reply,
     ) {
-        let operation = &self.group[at];
         let Slot { hash, hint, .. } = self.slots[at];
         let (shard, clock) = (self.shards.shard_of(hash), self.shards.clock);
+        if self.shards.links[shard].lease.is_none() && self.answer_by_copy(session, at, input, output) {
+            return;
+        }
+        let operation = &self.group[at];
         let Some(lease) = &mut self.shards.links[shard].lease else {
             let operation = *operation;
             return self.defer(session, shard, &operation, input);
@@ -517,8 +546,15 @@ impl<'a> Serve<'a> {
                 Kind::Key | Kind::LastKey => Verb::Get,
                 Kind::Keyed => group[place].verb,
             };
-            let lease = shards.links[shards.shard_of(hash)].lease.as_deref();
-            sampler.take(verb, key.of(input), hash, lease.map(|shard| &shard.store));
+            let shard = shards.shard_of(hash);
+            let left = match &shards.links[shard].lease {
+                Some(lease) => Some(item_in(&lease.store, hash, key.of(input))),
+                None => shards.copies.item(hash, shards.now).map(Some),
+            };
+            sampler.take(verb, key.of(input), hash, left);
+            if kind != Kind::Keyed || only_reads(&group[place]) {
+                shards.copies.consider(hash, shard, shards.links[shard].refusals);
+            }
         }
     }
 

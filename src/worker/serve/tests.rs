@@ -777,4 +777,5 @@ fn values_for_one_shard_take_no_more_than_its_part() {
     sessions.into_iter().for_each(|session| serve.shards.end(session));
 }
 
+mod copies;
 mod ttl;

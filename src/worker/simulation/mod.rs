@@ -92,6 +92,8 @@ struct Profile {
     administers: bool,
     /// Clients flush prefixes.
     flushes: bool,
+    /// Workers copy every item that is read.
+    copies: bool,
     /// Clients ask for `stats`. Its replies contain real times, so another run of the seed may differ.
     asks_for_times: bool,
     /// Gives a connection a fault in one of `faults` steps that may do so.
@@ -146,6 +148,7 @@ impl Profile {
             uploads_percent: random.one_of(&[0, 25]),
             upload_len: random.one_of(&[100, 3000, item_size_max]),
             flushes: random.below(2) == 0,
+            copies: random.below(2) == 0,
         }
     }
 
@@ -158,6 +161,7 @@ impl Profile {
             &self.pages.to_string(),
             "--prefix-depth=2",
             &format!("-oflush_prefix_key={}", client::FLUSH_KEY),
+            if self.copies { "--sample=1" } else { "--sample=128" },
         ]
         .map(Into::into);
         let mut config = Config::parse_from(words).expect("flags");
@@ -539,7 +543,12 @@ fn simulate(seed: u64, requests: usize) {
             refresh: &|_| unreachable!("nobody says refresh_certs"),
             check: &|_, _, _| unreachable!("nobody logs in"),
         };
-        RefCell::new(Worker::new(options).expect("descriptors"))
+        let mut worker = Worker::new(options).expect("descriptors");
+        if profile.copies && profile.workers > 1 {
+            let policy = CopyPolicy { keys_max: 64, samples_min: 1, refusals_min: 0, reads_min: 0 };
+            worker.serve.shards.copies = Copies::new(policy);
+        }
+        RefCell::new(worker)
     };
     let simulation = Simulation {
         random: &random,
