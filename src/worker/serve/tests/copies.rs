@@ -244,6 +244,17 @@ fn a_copy_dies_with_its_item() {
     assert_eq!(pair.by_copy(b"mg k:1 t\r\n"), b"HD t1\r\n");
     world.clock.advance(1);
     assert_eq!(pair.copier(b"get k:1\r\n"), b"END\r\n");
+    // Within the seconds before its deadline in which one client may get a miss.
+    world.exchange.try_lease(0).expect("nobody has it").store.set_due_seconds(20);
+    pair.other(b"set k:1 0 100 1\r\n5\r\n");
+    (0..4).for_each(|_| _ = pair.copier(b"get k:1\r\n"));
+    for (seconds, holds) in [(79, true), (1, false), (0, false)] {
+        world.clock.advance(seconds);
+        let lease = world.exchange.try_lease(0).expect("nobody has it");
+        assert_eq!(pair.copier(b"get k:1\r\n").is_empty(), !holds, "{seconds} seconds later");
+        drop(lease);
+        (0..2).for_each(|_| _ = pair.copier(b"get k:1\r\n"));
+    }
     // A flush that is planned.
     pair.other(b"set k:1 0 0 1\r\n5\r\n");
     let mut lease = world.exchange.try_lease(0).expect("nobody has it");
@@ -267,9 +278,20 @@ fn a_copy_does_not_pass_operations_that_wait() {
     let lease = world.exchange.try_lease(0).expect("nobody has it");
     assert_eq!(pair.copier(b"get k:1\r\nset k:1 0 0 1\r\n6\r\nget k:1\r\n"), b"VALUE k:1 0 1\r\n5\r\nEND\r\n");
     pair.copier.shards.flush();
+    assert_eq!(pair.copier(b"get k:1\r\n"), b"", "the batch is on its way");
     world.give_back(lease);
     let Some(Mail::Batch(batch)) = world.exchange.next_mail(0) else { panic!("the batch should be back") };
     assert_eq!(batch.reply.out.bytes(), b"STORED\r\nVALUE k:1 0 1\r\n6\r\n");
+}
+
+#[test]
+fn a_key_with_the_hash_of_another_has_no_copy() {
+    let world = World::new(3, 2, 1);
+    let mut pair = Pair::new(&world);
+    pair.other(b"set k:1 0 0 1\r\n5\r\n");
+    pair.copier(b"get k:1\r\n");
+    let hold = |key| pair.copier.shards.copies.hold(0, key, world.clock.now());
+    assert_eq!((hold(b"k:1"), hold(b"k:2")), (true, false));
 }
 
 #[test]
