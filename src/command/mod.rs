@@ -34,7 +34,7 @@ pub use shard::Shard;
 /// It does not execute [`Verb::Admin`], which concerns more than one shard.
 #[inline]
 pub fn execute(shard: &mut Shard, request: &Request<'_>, reply: &mut Reply) {
-    if copied::may_change(request.operation) {
+    if shard.store.is_copied() && copied::may_change(request.operation) {
         shard.store.end_copies_of(request.operation.hash);
     }
     match request.operation.verb {

@@ -82,7 +82,7 @@ struct Keys {
 }
 
 impl Parse for Parser {
-    #[inline]
+    #[inline(always)]
     fn next(&mut self, input: &mut [u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step {
         Parser::next(self, input, at, limits, operation)
     }
@@ -116,7 +116,7 @@ impl Parser {
     /// before. `input` is changed only where a base64 key of the operation that is returned was.
     ///
     /// After [`Step::Close`] the parser must not be used again.
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self, input: &mut [u8], at: &mut usize, limits: &Limits, operation: &mut Operation) -> Step {
         match self.state {
             State::Line => self.line(input, at, limits, operation),

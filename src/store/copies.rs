@@ -107,10 +107,16 @@ impl Store {
         Some(self.copies.rely_on(hash, until))
     }
 
+    /// Whether there may be copies that hold.
+    #[inline(always)]
+    pub fn is_copied(&self) -> bool {
+        self.copies.relied_on != 0
+    }
+
     /// The item with this hash is about to change, if there is one: copies of it do not hold any more.
     #[inline(always)]
     pub fn end_copies_of(&mut self, hash: u64) {
-        if self.copies.relied_on != 0 {
+        if self.is_copied() {
             self.copies.end(1 << number_of(hash));
         }
     }
@@ -118,7 +124,7 @@ impl Store {
     /// No copy of any item holds any more.
     #[inline]
     pub fn end_copies(&mut self) {
-        if self.copies.relied_on != 0 {
+        if self.is_copied() {
             self.copies.end(u64::MAX);
         }
     }
@@ -126,7 +132,7 @@ impl Store {
     /// The same for an item that leaves the cache.
     #[inline(always)]
     pub(super) fn end_copies_of_item(&mut self, id: ItemId) {
-        if self.copies.relied_on != 0 {
+        if self.is_copied() {
             let hash = self.hasher.hash(self.items.at(id).key());
             self.end_copies_of(hash);
         }

@@ -590,16 +590,10 @@ impl Store {
         }
     }
 
-    /// Whether an item has not expired by a count of the clock, and no flush has touched it.
-    #[inline]
+    /// Whether an item has not expired by a count of the clock, and certainly no flush has touched it.
+    #[inline(always)]
     fn is_untouched(&self, item: &Item<'_>, count: u32) -> bool {
-        item.exptime().wrapping_sub(1) >= count && (!self.stamps.is_suspect(item.stamp()) || self.is_spared(item))
-    }
-
-    /// Whether no flush has touched an item whose stamp is suspect.
-    #[inline(never)]
-    fn is_spared(&self, item: &Item<'_>) -> bool {
-        !self.stamps.is_flushed(item.stamp()) && !self.flushed.touches(item.key(), item.stamp())
+        item.exptime().wrapping_sub(1) >= count && !self.stamps.is_suspect(item.stamp())
     }
 
     #[inline]

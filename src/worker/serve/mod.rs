@@ -443,9 +443,6 @@ impl<'a> Serve<'a> {
                 }
                 _ => self.shards.shard_of(hash),
             };
-            if self.shards.links[shard].lease.is_none() && self.answer_by_copy(session, at, input, output) {
-                continue;
-            }
             if let Kind::Key | Kind::LastKey = kind {
                 let sink = match &mut self.shards.links[shard].lease {
                     Some(lease) => {
@@ -458,8 +455,7 @@ impl<'a> Serve<'a> {
                         sink
                     }
                     None => {
-                        let operation = Operation { verb: Verb::Get, key, hash, ..Operation::default() };
-                        self.defer(session, shard, &operation, input);
+                        self.get_without_lease(session, at, input, output);
                         session.pending.sink(output)
                     }
                 };
@@ -474,24 +470,63 @@ impl<'a> Serve<'a> {
         self.shards.tally.add(Measured::GetMiss, misses);
     }
 
-    /// Answers an operation of the group by the copy of a hot item, so that it needs no lease, and the worker has asked for
-    /// none. Where the copy does not hold any more, this asks, and makes a new one. False: the shard executes the operation.
+    /// Answers a key of a plain `get` whose shard the worker has not leased, without the end of the command.
     #[cold]
     #[inline(never)]
-    fn answer_by_copy(&mut self, session: &mut Session, at: usize, input: &[u8], output: &mut Reply) -> bool {
-        let Slot { hash, key, kind, .. } = self.slots[at];
-        let reads = || kind != Kind::Keyed || only_reads(&self.group[at]);
-        let Some(number) = self.shards.hot_key(hash, reads) else { return false };
+    fn get_without_lease(&mut self, session: &mut Session, at: usize, input: &[u8], output: &mut Reply) {
+        let Slot { hash, key, .. } = self.slots[at];
+        let operation = Operation { verb: Verb::Get, key, hash, ..Operation::default() };
+        if self.answer_by_copy(session, &operation, input, output) {
+            return;
+        }
+        let shard = self.shards.shard_of(hash);
+        match &mut self.shards.links[shard].lease {
+            Some(lease) => {
+                let hits = command::get(lease, key.of(input), hash, None, session.pending.sink(output));
+                self.shards.tally.add(if hits { Measured::GetHit } else { Measured::GetMiss }, 1);
+                if !hits {
+                    self.sampler.miss(hash, self.shards.now);
+                }
+            }
+            None => self.defer(session, shard, &operation, input),
+        }
+    }
+
+    /// Executes an operation of the group whose shard the worker has not leased.
+    #[cold]
+    #[inline(never)]
+    fn execute_without_lease<const WATCHED: bool>(
+        &mut self,
+        session: &mut Session,
+        at: usize,
+        input: &[u8],
+        output: &mut Reply,
+    ) {
+        let operation = self.group[at];
+        if only_reads(&operation) && self.answer_by_copy(session, &operation, input, output) {
+            return;
+        }
+        let shard = self.shards.shard_of(operation.hash);
+        if self.shards.links[shard].lease.is_some() {
+            self.execute_keyed::<WATCHED>(session, at, input, output);
+        } else {
+            self.defer(session, shard, &operation, input);
+        }
+    }
+
+    /// Answers an operation that only reads by the copy of a hot item. Where the copy does not hold any more, this asks for
+    /// the lease, and makes a new one. False: the shard executes the operation.
+    fn answer_by_copy(
+        &mut self,
+        session: &mut Session,
+        operation: &Operation,
+        input: &[u8],
+        output: &mut Reply,
+    ) -> bool {
+        let Some(number) = self.shards.hot_key(operation.hash, || true) else { return false };
         let (clock, now) = (self.shards.clock, self.shards.now);
-        let Some(copied) = self.shards.copy_of(number, hash, key.of(input)) else { return false };
-        let sink = session.pending.sink(output);
-        match kind {
-            Kind::Keyed => copied.answer(&Request::new(&self.group[at], input, clock), now, sink),
-            _ => copied.get(sink),
-        }
-        if kind == Kind::LastKey {
-            command::end(sink);
-        }
+        let Some(copied) = self.shards.copy_of(number, operation.hash, operation.key.of(input)) else { return false };
+        copied.answer(&Request::new(operation, input, clock), now, session.pending.sink(output));
         self.shards.tally.add(Measured::GetHit, 1);
         true
     }
@@ -507,13 +542,9 @@ impl<'a> Serve<'a> {
     ) {
         let Slot { hash, hint, .. } = self.slots[at];
         let (shard, clock) = (self.shards.shard_of(hash), self.shards.clock);
-        if self.shards.links[shard].lease.is_none() && self.answer_by_copy(session, at, input, output) {
-            return;
-        }
         let operation = &self.group[at];
         let Some(lease) = &mut self.shards.links[shard].lease else {
-            let operation = *operation;
-            return self.defer(session, shard, &operation, input);
+            return self.execute_without_lease::<WATCHED>(session, at, input, output);
         };
         let mut request = Request::new(operation, input, clock);
         let sink = session.pending.sink(output);
