@@ -156,6 +156,18 @@ impl Flushed {
         self.rule.prefixes_of(key).filter_map(|prefix| self.entries.get(prefix))
     }
 
+    /// Whether no flush is remembered.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether a flush touches an item with this key and stamp.
+    #[inline]
+    pub(super) fn touches(&self, key: &[u8], stamp: u32) -> bool {
+        self.filter.may_have(key) && self.entries_of(key).any(|entry| stamp <= entry.until())
+    }
+
     /// Adds a prefix, or changes its entry.
     pub(super) fn put(&mut self, prefix: &[u8], entry: Entry) {
         self.filter.add(prefix);

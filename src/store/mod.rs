@@ -344,13 +344,30 @@ impl Store {
                 return Ok(id);
             }
         }
-        self.seek_in_index(hash, key)
+        self.seek_on(hint, hash, key)
     }
 
-    /// [`Store::seek`] without a hint that holds, out of line.
+    /// [`Store::seek`] where the hint alone does not do, out of line.
     #[inline(never)]
-    fn seek_in_index(&mut self, hash: u64, key: &[u8]) -> Result<ItemId, Absent> {
-        self.find(hash, key).map(|entry| entry.id)
+    fn seek_on(&mut self, hint: Option<ItemId>, hash: u64, key: &[u8]) -> Result<ItemId, Absent> {
+        if self.flushed.is_empty() {
+            return self.find(hash, key).map(|entry| entry.id);
+        }
+        match hint.filter(|&id| self.is_spared(id, key)) {
+            Some(id) => Ok(id),
+            None => self.find(hash, key).map(|entry| entry.id),
+        }
+    }
+
+    /// Whether a hint names the live item with this key, and no flush of a prefix has touched it. Its stamp is suspect.
+    fn is_spared(&self, id: ItemId, key: &[u8]) -> bool {
+        let item = self.items.at(id);
+        !self.slabs.have_moved()
+            && same(item.key(), key)
+            && item.is_linked()
+            && item.exptime().wrapping_sub(1) >= self.now
+            && !self.stamps.is_flushed(item.stamp())
+            && !self.flushed.touches(item.key(), item.stamp())
     }
 
     /// Finds an item like [`Store::seek`], and counts and marks the hit, unless the item is due.
@@ -367,7 +384,7 @@ impl Store {
                 return Fetched::Hit(id, self.hit(id));
             }
         }
-        match self.seek_in_index(hash, key) {
+        match self.seek_on(hint, hash, key) {
             Ok(id) if self.is_due(id) => Fetched::Due(id),
             Ok(id) => Fetched::Hit(id, self.hit(id)),
             Err(_) => Fetched::Absent,
