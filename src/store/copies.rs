@@ -10,12 +10,7 @@
 //! Nobody waits, and a read writes nothing: as long as the item stays as it is, the number is in the cache of every core.
 //! The store remembers the numbers that copies rely on. So a change of any other item costs one comparison.
 
-use super::Store;
-use super::arena::ItemId;
-use super::item::{KEY_BINARY, STALE, WON};
-use super::lru::Segment;
-use super::slab::ClassId;
-use crate::clock::{NEVER, Now};
+use crate::clock::Now;
 use crossbeam::utils::CachePadded;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -52,7 +47,7 @@ pub(super) struct Copies {
 
 impl Copies {
     /// A copy that is made now of the item with this hash holds up to `until`, unless the item changes before.
-    fn rely_on(&mut self, hash: u64, until: u32) -> Validity {
+    pub(super) fn rely_on(&mut self, hash: u64, until: u32) -> Validity {
         let numbers =
             self.numbers.get_or_insert_with(|| Arc::new(Numbers(std::array::from_fn(|_| CachePadded::default()))));
         let at = number_of(hash);
@@ -61,10 +56,21 @@ impl Copies {
         Validity { numbers: Arc::clone(numbers), at, number, until }
     }
 
+    /// Whether there may be copies that hold.
+    #[inline(always)]
+    pub(super) fn are_relied_on(&self) -> bool {
+        self.relied_on != 0
+    }
+
+    /// Ends the copies of the item with this hash.
+    pub(super) fn end_of(&mut self, hash: u64) {
+        self.end(1 << number_of(hash));
+    }
+
     /// Ends the copies that rely on these numbers, a bit for each.
     #[cold]
     #[inline(never)]
-    fn end(&mut self, ended: u64) {
+    pub(super) fn end(&mut self, ended: u64) {
         let Some(numbers) = &self.numbers else { return };
         for (at, number) in numbers.0.iter().enumerate() {
             if self.relied_on & ended & 1 << at != 0 {
@@ -90,65 +96,6 @@ impl Validity {
     #[inline]
     pub fn holds(&self, now: Now) -> bool {
         self.numbers.0[self.at].load(Ordering::Acquire) == self.number && now.0 < self.until
-    }
-}
-
-impl Store {
-    /// Whoever copies the live item that was just found under this hash may use the copy as long as this holds. None: the
-    /// next fetch may change the item, or its reply would not be the same for all.
-    pub fn validity(&mut self, hash: u64, id: ItemId) -> Option<Validity> {
-        let item = self.items.at(id);
-        if item.state() & (STALE | WON | KEY_BINARY) != 0 {
-            return None;
-        }
-        // From here on the item is due, and later it is dead.
-        let until = if item.exptime() == NEVER { u32::MAX } else { item.exptime().saturating_sub(self.due_seconds) };
-        let until = if self.flush_at == 0 { until } else { until.min(self.flush_at) };
-        Some(self.copies.rely_on(hash, until))
-    }
-
-    /// Whether there may be copies that hold.
-    #[inline(always)]
-    pub fn is_copied(&self) -> bool {
-        self.copies.relied_on != 0
-    }
-
-    /// The item with this hash is about to change, if there is one: copies of it do not hold any more.
-    #[inline(always)]
-    pub fn end_copies_of(&mut self, hash: u64) {
-        if self.is_copied() {
-            self.copies.end(1 << number_of(hash));
-        }
-    }
-
-    /// No copy of any item holds any more.
-    #[inline]
-    pub fn end_copies(&mut self) {
-        if self.is_copied() {
-            self.copies.end(u64::MAX);
-        }
-    }
-
-    /// The same for an item that leaves the cache.
-    #[inline(always)]
-    pub(super) fn end_copies_of_item(&mut self, id: ItemId) {
-        if self.is_copied() {
-            let hash = self.hasher.hash(self.items.at(id).key());
-            self.end_copies_of(hash);
-        }
-    }
-
-    /// Counts hits that copies of an item have had, and renews its age. `class` is the class of the item when the last
-    /// copy was made: it counts them if the item is gone.
-    pub fn count_copied_hits(&mut self, hash: u64, key: &[u8], class: ClassId, count: u64) {
-        match self.peek(hash, key) {
-            Ok(id) => {
-                self.hit(id);
-                let class = self.class_of(id);
-                self.class_hits[class.index()][Segment::number_in(self.items.at(id).state())] += count - 1;
-            }
-            Err(_) => self.class_hits[class.index()][Segment::Hot as usize] += count,
-        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! `flush_prefix`: the items of a prefix die, or turn stale. See `flushed.rs`.
 
-use super::Store;
 use super::arena::ItemId;
 use super::flushed::{Entry, FLUSHED_PREFIXES_MAX, Flush, Refused};
 use super::item::{Item, STALE, WON};
+use super::{Store, same};
 
 /// Seconds that the stamps of a prefix may be ahead of the clock. A prefix gets one second ahead if it is flushed, an item
 /// of it is stored and it is flushed again, all in one second.
@@ -116,6 +116,17 @@ impl Store {
     #[inline(never)]
     pub(super) fn is_killed(&self, item: &Item<'_>) -> bool {
         self.flushed.kills(item.key(), item.stamp())
+    }
+
+    /// Whether a hint names the live item with this key, and no flush of a prefix has touched it. Its stamp is suspect.
+    pub(super) fn is_spared(&self, id: ItemId, key: &[u8]) -> bool {
+        let item = self.items.at(id);
+        !self.slabs.have_moved()
+            && same(item.key(), key)
+            && item.is_linked()
+            && item.exptime().wrapping_sub(1) >= self.now
+            && !self.stamps.is_flushed(item.stamp())
+            && !self.flushed.touches(item.key(), item.stamp())
     }
 
     /// Marks a live item as stale if a flush of a prefix has made it so. Whoever finds an item calls this first.

@@ -19,6 +19,7 @@ mod automove;
 mod bucket;
 pub mod budget;
 pub mod copies;
+mod copying;
 mod eviction;
 pub mod expiry;
 mod flush;
@@ -357,17 +358,6 @@ impl Store {
             Some(id) => Ok(id),
             None => self.find(hash, key).map(|entry| entry.id),
         }
-    }
-
-    /// Whether a hint names the live item with this key, and no flush of a prefix has touched it. Its stamp is suspect.
-    fn is_spared(&self, id: ItemId, key: &[u8]) -> bool {
-        let item = self.items.at(id);
-        !self.slabs.have_moved()
-            && same(item.key(), key)
-            && item.is_linked()
-            && item.exptime().wrapping_sub(1) >= self.now
-            && !self.stamps.is_flushed(item.stamp())
-            && !self.flushed.touches(item.key(), item.stamp())
     }
 
     /// Finds an item like [`Store::seek`], and counts and marks the hit, unless the item is due.
