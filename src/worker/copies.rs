@@ -202,3 +202,51 @@ impl Copies {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Samples of reads: one in `rest` is of the key, the others are of many keys.
+    fn sample(copies: &mut Copies, key: u64, count: u64, rest: u64, refusals: u32) {
+        for number in 0..count {
+            let hash = if number % rest == 0 { key } else { number << 16 | 1 << 60 };
+            copies.consider(hash, 0, refusals);
+        }
+    }
+
+    #[test]
+    fn a_key_is_hot_if_it_has_its_share_and_its_shard_is_wanted() {
+        let is_hot = |count, rest, refusals| {
+            let mut copies = Copies::new(CopyPolicy::new(64));
+            sample(&mut copies, 7, count, rest, refusals);
+            copies.find(7).is_some()
+        };
+        assert!(is_hot(200, 10, 4));
+        assert!(!is_hot(200, 10, 3), "the shard is free, nearly always");
+        assert!(!is_hot(2000, 40, 4), "the key has too small a share");
+        assert!(!is_hot(50, 10, 4), "too few samples say nothing");
+        let mut none = Copies::new(CopyPolicy::new(0));
+        sample(&mut none, 7, 200, 1, 1000);
+        assert!(none.find(7).is_none() && none.hot.is_empty());
+    }
+
+    #[test]
+    fn no_more_keys_than_allowed_are_hot_and_cold_ones_are_forgotten() {
+        let mut copies = Copies::new(CopyPolicy::new(3));
+        for key in 0..5 {
+            copies.hot.iter_mut().for_each(|hot| hot.untold = 1000);
+            copies.tick(|_| unreachable!("nothing was copied"));
+            sample(&mut copies, key << 8, 100, 1, 9);
+        }
+        assert_eq!(
+            (0..5).map(|key| copies.find(key << 8)).collect::<Vec<_>>(),
+            [Some(0), Some(1), Some(2), None, None]
+        );
+        copies.hot.iter_mut().zip([1000, 999, 1000]).for_each(|(hot, reads)| hot.untold = reads);
+        copies.tick(|_| {});
+        assert_eq!([0, 1, 2].map(|key| copies.find(key << 8)), [Some(0), None, Some(1)]);
+        copies.tick(|_| {});
+        assert!(copies.hot.is_empty() && copies.places == [0; PLACES]);
+    }
+}
