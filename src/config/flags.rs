@@ -338,8 +338,8 @@ pub(super) const FLAGS: &[(&str, &[Flag])] = &[
                     config.workers.hot_copies = own_number("--hot-copies", value, 0..=64)? as usize;
                     Ok(())
                 }),
-                "Keys that a worker copies the items of, up to 4 KB each, if they are read so much that workers want them at \
-                 once. 0 to 64. Not in memcached",
+                "Hot keys whose items each worker may copy (values up to 4 KB), so that workers that read them at once do not \
+                 wait for each other. 0 to 64. Not in memcached",
                 Of(|config| config.workers.hot_copies.to_string()),
             ),
             Flag(

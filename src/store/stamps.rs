@@ -2,8 +2,8 @@
 //!
 //! A stamp is a count of the clock plus a lead. Each flush adds one to the lead. So an item stored after a flush has a
 //! later stamp than any item stored before it, even within the same second. All live items got their stamps after the
-//! last flush, with the same lead, and so their times are exact, but for flushes of prefixes. Of dead items, the store may know only an upper bound
-//! of the time.
+//! last flush, with the same lead, and so their times are exact, but for flushes of prefixes. Of dead items, the store
+//! may know only an upper bound of the time.
 //!
 //! The first flush of a prefix in a second lets the stamps go one second ahead of the clock ([`Stamps::step`]), so that
 //! whatever is accessed after it is not suspect. The clock then catches up. Items may seem a second younger than they are.
