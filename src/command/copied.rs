@@ -13,27 +13,23 @@ use crate::store::slab::ClassId;
 /// The longest value that is copied, in bytes.
 pub const COPIED_MAX: usize = 4 << 10;
 
-/// The flags of a `mg` that reads only what the item had from the start.
+/// The flags with which `mg` changes nothing, and shows only what stays the same until the item changes.
 const READING: u64 =
     flag(b'v') | flag(b'k') | flag(b'f') | flag(b's') | flag(b't') | flag(b'c') | flag(b'q') | flag(b'O');
 
-/// Whether an operation only reads, so that a copy can answer it.
+/// Whether a copy can answer an operation: it is a fetch that changes nothing.
 #[inline]
 pub fn only_reads(operation: &Operation) -> bool {
-    match operation.verb {
-        Verb::MetaGet => operation.flags & !READING == 0,
-        Verb::Get | Verb::Gets | Verb::BinaryGet => !may_change(operation),
-        _ => false,
-    }
+    matches!(operation.verb, Verb::Get | Verb::Gets | Verb::MetaGet | Verb::BinaryGet) && !may_change(operation)
 }
 
-/// Whether an operation may change the item with its key, or remove it.
+/// Whether an operation may change the item with its key, or remove it. Where it is not certain, this says yes: that costs
+/// no more than a new copy.
 #[inline]
 pub(super) fn may_change(operation: &Operation) -> bool {
     match operation.verb {
         Verb::Get | Verb::Gets | Verb::MetaDebug | Verb::End | Verb::BinarySay | Verb::Say | Verb::Admin => false,
         Verb::BinaryGet => !matches!(operation.mode, opcode::GET | opcode::GETQ | opcode::GETK | opcode::GETKQ),
-        // Unless the client asks for nothing else, it may be told to recache the item, or renew its deadline.
         Verb::MetaGet => operation.flags & !READING != 0,
         _ => true,
     }
@@ -52,7 +48,8 @@ pub struct Copied {
 }
 
 impl Copied {
-    /// A copy of the live item with this key. None: there is no such item, or it cannot be answered from a copy.
+    /// A copy of the live item with this key, for somebody who reads it now: the item is marked as fetched. None: there is no
+    /// such item, or it cannot be answered from a copy.
     pub fn of(shard: &mut Shard, hash: u64, key: &[u8]) -> Option<Copied> {
         // With `stats detail`, the shard counts each fetch by its prefix.
         if shard.prefixes.as_ref().is_some_and(|prefixes| prefixes.on) {
@@ -67,6 +64,7 @@ impl Copied {
         let value: Box<[u8]> = item.value().filter(|value| value.len() <= COPIED_MAX)?.into();
         let (client_flags, cas, exptime) = (item.client_flags(), item.cas(), item.exptime());
         let validity = shard.store.validity(hash, id)?;
+        shard.store.bump(id);
         Some(Copied { key: key.into(), value, client_flags, cas, exptime, class, validity })
     }
 
@@ -91,9 +89,9 @@ impl Copied {
         self.exptime
     }
 
-    /// The class of the item.
-    pub fn class(&self) -> ClassId {
-        self.class
+    /// What the shard needs to count reads of the copy.
+    pub fn origin(&self) -> (ClassId, Validity) {
+        (self.class, self.validity.clone())
     }
 
     /// Appends the reply to one key of a `get`, without the end of the command.

@@ -53,16 +53,14 @@ impl Store {
         }
     }
 
-    /// Counts hits that copies of an item have had, and renews its age. `class` is the class of the item when the last
-    /// copy was made: it counts them if the item is gone.
-    pub fn count_copied_hits(&mut self, hash: u64, key: &[u8], class: ClassId, count: u64) {
-        match self.peek(hash, key) {
-            Ok(id) => {
-                self.hit(id);
-                let class = self.class_of(id);
-                self.class_hits[class.index()][Segment::number_in(self.items.at(id).state())] += count - 1;
-            }
-            Err(_) => self.class_hits[class.index()][Segment::Hot as usize] += count,
-        }
+    /// Counts hits that a copy of an item has had, and renews the age of the item if it is still the one that was copied.
+    /// `class` was its class then, and counts the hits otherwise.
+    pub fn count_copied_hits(&mut self, hash: u64, key: &[u8], (class, validity): &(ClassId, Validity), count: u64) {
+        let copied = self.peek(hash, key).ok().filter(|_| validity.holds(self.now()));
+        let (class, segment) = copied.map_or((*class, Segment::Hot), |id| {
+            self.bump(id);
+            (self.class_of(id), Segment::of(self.items.at(id).state()))
+        });
+        self.class_hits[class.index()][segment as usize] += count;
     }
 }

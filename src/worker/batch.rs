@@ -5,6 +5,7 @@ use crate::admin::walk::Walk;
 use crate::command::Reply;
 use crate::protocol::{Operation, Span, Verb};
 use crate::store::arena::ItemId;
+use crate::store::copies::Validity;
 use crate::store::gather::{Gathered, Gathering};
 use crate::store::slab::ClassId;
 use crate::store::{OutOfMemory, PIN_LEN_MIN};
@@ -39,14 +40,14 @@ pub enum Task {
     Unpin(ItemId),
     /// Answer a query to all shards.
     Broadcast(Arc<Broadcast>),
-    /// Count the reads of copies of an item, whose key is among the bytes of the batch. `class` is that of the copied item.
+    /// Count the reads of copies of an item, whose key is among the bytes of the batch.
     Reads {
         /// The hash of the key.
         hash: u64,
         /// The key.
         key: Span,
-        /// The class of the item that was copied.
-        class: ClassId,
+        /// [`Copied::origin`](crate::command::copied::Copied::origin) of the last copy.
+        origin: (ClassId, Validity),
         /// The number of reads.
         count: u64,
     },

@@ -12,6 +12,7 @@ use crate::clock::Now;
 use crate::command::Shard;
 use crate::command::copied::Copied;
 use crate::measure::sample::SampledItem;
+use crate::store::copies::Validity;
 use crate::store::slab::ClassId;
 
 /// How many operations of a window a hot key has at least: one in so many.
@@ -65,8 +66,8 @@ pub(super) struct Reads {
     pub(super) shard: usize,
     pub(super) hash: u64,
     pub(super) key: Box<[u8]>,
-    /// The class of the item when the last copy was made.
-    pub(super) class: ClassId,
+    /// [`Copied::origin`] of the last copy.
+    pub(super) origin: (ClassId, Validity),
     pub(super) count: u64,
 }
 
@@ -191,8 +192,8 @@ impl Copies {
         self.hot.retain_mut(|hot| {
             let count = std::mem::take(&mut hot.untold);
             if let Some(copied) = hot.copied.as_ref().filter(|_| count > 0) {
-                let (key, class) = (copied.key().into(), copied.class());
-                tell(Reads { shard: hot.shard, hash: hot.hash, key, class, count });
+                let (key, origin) = (copied.key().into(), copied.origin());
+                tell(Reads { shard: hot.shard, hash: hot.hash, key, origin, count });
             }
             count >= reads_min
         });

@@ -92,8 +92,8 @@ impl Executor<'_> {
             }),
             Task::Abandon(id) => shard.store.abandon(*id),
             Task::Unpin(id) => shard.store.unpin(*id),
-            Task::Reads { hash, key, class, count } => {
-                shard.store.count_copied_hits(*hash, key.of(bytes), *class, *count);
+            Task::Reads { hash, key, origin, count } => {
+                shard.store.count_copied_hits(*hash, key.of(bytes), origin, *count);
             }
             Task::Walk(walk) => {
                 if let Some(walk) = walk {

@@ -213,9 +213,9 @@ impl<'a> Shards<'a> {
     pub(super) fn tell_reads(&mut self) -> u64 {
         let (mut told, mut total) = (Vec::new(), 0);
         self.copies.tick(|reads| told.push(reads));
-        for Reads { shard, hash, key, class, count } in told {
+        for Reads { shard, hash, key, origin, count } in told {
             let key = self.open(shard).copy_of(&key);
-            self.push(shard, Task::Reads { hash, key, class, count }, None, 0);
+            self.push(shard, Task::Reads { hash, key, origin, count }, None, 0);
             total += count;
         }
         self.links.iter_mut().for_each(|link| link.refusals = 0);

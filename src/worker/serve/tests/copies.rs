@@ -284,6 +284,22 @@ fn a_copy_does_not_pass_operations_that_wait() {
     assert_eq!(batch.reply.out.bytes(), b"STORED\r\nVALUE k:1 0 1\r\n6\r\n");
 }
 
+/// `h` of `mg`, and `fetch` of `me`, are about the item as it is now.
+#[test]
+fn whether_an_item_was_fetched_is_told_as_without_copies() {
+    let world = World::new(3, 2, 1);
+    world.clock.pause();
+    let mut pair = Pair::new(&world);
+    pair.other(b"set k:1 0 0 1\r\n5\r\n");
+    (0..5).for_each(|_| _ = pair.copier(b"get k:1\r\n"));
+    assert_eq!(pair.other(b"mg k:1 h\r\n"), b"HD h1\r\n", "before its shard was told");
+    (0..5).for_each(|_| _ = pair.copier(b"get k:1\r\n"));
+    pair.other(b"set k:1 0 0 1\r\n6\r\n");
+    assert!(pair.copier.shards.tell_reads() > 0);
+    pair.copier.shards.flush();
+    assert_eq!(pair.other(b"mg k:1 h\r\n"), b"HD h0\r\n", "what was read was the item before");
+}
+
 #[test]
 fn a_key_with_the_hash_of_another_has_no_copy() {
     let world = World::new(3, 2, 1);
